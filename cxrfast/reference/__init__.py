@@ -1,0 +1,5 @@
+"""Every operator again in plain PyTorch, under the same name and signature: the specification, and the tests' referee."""
+
+from cxrfast.reference.blur_pool import blur_pool2d
+
+__all__ = ["blur_pool2d"]

@@ -1,0 +1,54 @@
+"""What every operator of the C++ schema gets in Python: a fake, a derivative or a clear refusal, autocast."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from cxrfast import _library
+
+_cuda_refusals = torch.library.Library("cxrfast", "IMPL")
+
+OPERATORS: set[str] = set()
+"""Names registered so far, without the namespace; a test compares them with the schema."""
+
+
+def register(
+    name: str,
+    *,
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., Any] | None = None,
+    autocast: torch.dtype | None = None,
+) -> None:
+    """Complete operator `cxrfast::name`.
+
+    Args:
+        fake: computes empty outputs of the right shape, dtype, device and strides.
+        backward, setup_context: as in `torch.library.register_autograd`. Without them the operator refuses to be
+            differentiated, which is what a gradient operator `_<op>_backward` needs.
+        autocast: dtype that inputs are cast to inside an autocast region; None leaves them as they are.
+    """
+    qualified = f"cxrfast::{name}"
+    OPERATORS.add(name)
+    torch.library.register_fake(qualified, fake)
+    torch.library.register_autograd(qualified, backward or _refusal(qualified), setup_context=setup_context)
+    if autocast is not None:
+        for device in ("cpu", "cuda"):
+            torch.library.register_autocast(qualified, device, autocast)
+    if (error := _library.cuda_error()) is not None:
+        _cuda_refusals.impl(name, _cuda_refusal(qualified, error), "CUDA")
+
+
+def _refusal(qualified: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(f"{qualified} has no derivative: double backward is not supported")
+
+    return backward
+
+
+def _cuda_refusal(qualified: str, error: str) -> Callable[..., Any]:
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError(f"{qualified}: {error}")
+
+    return kernel

@@ -1,0 +1,47 @@
+"""Checks shared by the operators: what a caller passes is refused here, in one line, before C++ sees it."""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import torch
+
+Value = TypeVar("Value")
+
+
+def check_floating(name: str, x: torch.Tensor) -> None:
+    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
+
+
+def check_shape(name: str, x: torch.Tensor, expected: str, dims: int | Iterable[int]) -> None:
+    """Raise ValueError unless x has one of the given numbers of dimensions; `expected` describes the shape."""
+    allowed = (dims,) if isinstance(dims, int) else tuple(dims)
+    if x.dim() not in allowed:
+        raise ValueError(f"{name}: expected {expected}, got shape {tuple(x.shape)}")
+
+
+def check_same(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+    """Raise unless both tensors have one dtype and live on one device."""
+    if x.dtype != other.dtype:
+        raise TypeError(f"{name}: expected {other_name}'s dtype {other.dtype}, got {x.dtype}")
+    if x.device != other.device:
+        raise ValueError(f"{name}: expected {other_name}'s device {other.device}, got {x.device}")
+
+
+def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise unless value is an integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if value < low or (high is not None and value > high):
+        allowed = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{name}: expected {allowed}, got {value}")
+
+
+def choose(name: str, value: str, choices: Mapping[str, Value]) -> Value:
+    """The choice called `value`, or a ValueError that lists them."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return choices[value]
