@@ -1,4 +1,4 @@
-"""Every operator again in plain PyTorch, under the same name and signature: the specification, and the tests' referee."""
+"""Every operator again in plain PyTorch, same name and signature: the specification, and the referee in tests."""
 
 from cxrfast.reference.blur_pool import blur_pool2d
 
