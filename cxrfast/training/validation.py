@@ -47,16 +47,15 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         prediction = method.predict(batch["image"], stage)
         scores.append(prediction.scores.cpu())
         labels.append(batch["labels"].cpu())
-        has_box = batch["has_box"].cpu()
-        image, k, box = has_box.nonzero(as_tuple=True)
-        maps = prediction.maps.cpu()[image, k] >= thresholds[k, None, None]
-        intersection, region, area = patch_overlap(maps, batch["boxes"].cpu()[image, k, box] / image_size)
-        iou.append(intersection / (region + area - intersection))
+        boxes, has_box = batch["boxes"].cpu() / image_size, batch["has_box"].cpu()
+        image, k = has_box.any(dim=-1).nonzero(as_tuple=True)
+        regions = prediction.maps.cpu()[image, k] >= thresholds[k, None, None]
+        iou.append(patch_overlap(regions, boxes[image, k], has_box[image, k]).iou)
         classes.append(k)
     if not scores:
         return Validation(math.nan, math.nan)
-    accuracy = localization_accuracy(torch.cat(iou), torch.cat(classes), labels[0].shape[1], IOU_THRESHOLD)
-    return Validation(_mean(auroc(torch.cat(scores), torch.cat(labels))), _mean(accuracy))
+    hits = localization_accuracy(torch.cat(iou), torch.cat(classes), labels[0].shape[1], IOU_THRESHOLD)
+    return Validation(_mean(auroc(torch.cat(scores), torch.cat(labels))), _mean(hits.accuracy))
 
 
 def _mean(values: torch.Tensor) -> float:
