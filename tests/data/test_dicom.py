@@ -66,10 +66,10 @@ def test_window_agrees_with_pydicom(tmp_path, function, slope):
 
 def test_voi_lut(tmp_path):
     item = pydicom.Dataset()
-    item.LUTDescriptor = [4096, 0, 8]
-    item.add_new("LUTData", "OW", (np.arange(4096) // 32 * 2).astype("<u2").tobytes())
+    item.LUTDescriptor = [4096, 0, 10]
+    item.add_new("LUTData", "OW", (np.arange(4096) // 8 * 2).astype("<u2").tobytes())
     path = write(tmp_path / "x.dcm", VOILUTSequence=[item])
-    np.testing.assert_allclose(read_dicom(path), (STORED // 32 * 2) / 255, atol=1e-5)
+    np.testing.assert_allclose(read_dicom(path), (STORED // 8 * 2) / 1023, atol=1e-5)
 
 
 def test_unusable_window_is_passed_over(tmp_path):
