@@ -7,7 +7,9 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cxrfast.data._boxes import read_boxes
 from cxrfast.data._tables import Table
@@ -52,7 +54,7 @@ def read_chestxray14(root: str | os.PathLike, *, labels: str = "auto", boxes_imp
     if not root.is_dir():
         raise CxrfastError(f"no folder {root}; pass the folder that holds {LABEL_FILES['2017']} and the images")
     version, table_path = _label_file(root, labels)
-    paths = _find_images(root)
+    places = _find_images(root)
     splits = _read_lists(root)
     notes: list[str] = []
     boxes: Mapping[str, Mapping[str, tuple[Box, ...]]] = {}
@@ -61,7 +63,7 @@ def read_chestxray14(root: str | os.PathLike, *, labels: str = "auto", boxes_imp
     else:
         notes.append(f"no {BOX_FILE} in {root}: no image has boxes")
 
-    records, total = _read_records(table_path, paths, splits, boxes, notes)
+    records, total = _read_records(table_path, places, splits, boxes, notes)
     if not records:
         raise CxrfastError(
             f"none of the {total} images of {table_path} was found in {root}, images/ or images_001/images/ "
@@ -88,22 +90,22 @@ def _label_file(root: Path, labels: str) -> tuple[str, Path]:
     )
 
 
-def _find_images(root: Path) -> dict[str, Path]:
-    """File name -> path of every image, and stem -> path for copies saved in another format."""
+def _find_images(root: Path) -> dict[str, tuple[str, str]]:
+    """File name -> (folder, file name) of every image, and the same by stem for copies saved in another format."""
     folders = [root / "images"]
     for number in range(1, 13):
         folders += [root / f"images_{number:03d}" / "images", root / f"images_{number:03d}"]
     folders.append(root)
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[str, str]] = {}
     for folder in folders:
         if not folder.is_dir():
             continue
         for name in sorted(os.listdir(folder)):
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in IMAGE_SUFFIXES:
-                path = folder / name
-                found.setdefault(name, path)
-                found.setdefault(stem, path)
+                place = (str(folder), name)
+                found.setdefault(name, place)
+                found.setdefault(stem, place)
     return found
 
 
@@ -126,15 +128,14 @@ def _read_lists(root: Path) -> dict[str, str]:
 
 def _read_records(
     table_path: Path,
-    paths: Mapping[str, Path],
+    places: Mapping[str, tuple[str, str]],
     splits: Mapping[str, str],
     boxes: Mapping[str, Mapping[str, tuple[Box, ...]]],
     notes: list[str],
 ) -> tuple[list[Record], int]:
     """The records whose image is present, and the number of rows."""
     table = Table(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
-    column = table.column
-    at_image, at_labels, at_patient = column[_IMAGE], column[_LABELS], column[_PATIENT]
+    at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
     records, seen = [], set()
     label_sets: dict[str, frozenset[str]] = {}  # a few hundred different cells in 112,120 rows
     odd_ages = 0
@@ -146,30 +147,28 @@ def _read_records(
             raise table.error(line, f"'{_IMAGE}' is empty")
         seen.add(image)
         cell = row[at_labels]
-        if cell not in label_sets:
-            label_sets[cell] = _parse_labels(cell, table, line)
-        patient = _parse_patient(row[at_patient], table, line)
-        path = paths.get(image) or paths.get(os.path.splitext(image)[0])
-        if path is None:
-            continue
-        text = {name: row[index].strip() for name, index in column.items()}
-        age = _parse_age(text.get(_AGE, ""), table, line)
-        if age is not None and age > MAX_AGE:
-            odd_ages, age = odd_ages + 1, None
+        try:
+            if cell not in label_sets:
+                label_sets[cell] = _parse_labels(cell)
+            patient = _parse_patient(row[at_patient])
+            place = places.get(image) or places.get(os.path.splitext(image)[0])
+            if place is None:
+                continue
+            details = _parse_details(row, table.column)
+        except ValueError as error:
+            raise table.error(line, str(error)) from None
+        if (details["age"] or 0) > MAX_AGE:
+            odd_ages += 1
+            details["age"] = None
         records.append(
             Record(
                 image=image,
-                path=path,
+                path=Path(*place),
                 patient=patient,
                 labels=label_sets[cell],
                 boxes=boxes.get(image, {}),
-                width=_parse_integer(text.get(_WIDTH, "")),
-                height=_parse_integer(text.get(_HEIGHT, "")),
-                view=text.get(_VIEW) or None,
-                age=age,
-                sex=text.get(_SEX) or None,
-                follow_up=_parse_integer(text.get(_FOLLOW_UP, "")),
                 split=splits.get(image),
+                **details,
             )
         )
     if table.missing:
@@ -182,36 +181,50 @@ def _read_records(
     return records, len(seen)
 
 
-def _parse_labels(cell: str, table: Table, line: int) -> frozenset[str]:
+def _parse_labels(cell: str) -> frozenset[str]:
     names = [name.strip() for name in cell.split("|")]
     if not cell.strip() or any(name.lower() in ("", "nan", "none", "null") for name in names):
-        raise table.error(line, f"'{_LABELS}' is {cell!r}, expected class names or '{NO_FINDING}'")
+        raise ValueError(f"'{_LABELS}' is {cell!r}, expected class names or '{NO_FINDING}'")
     for name in names:
         if name != NO_FINDING and name not in CLASSES:
-            raise table.error(line, f"unknown label {name!r}, expected '{NO_FINDING}' or one of {', '.join(CLASSES)}")
+            raise ValueError(f"unknown label {name!r}, expected '{NO_FINDING}' or one of {', '.join(CLASSES)}")
     if NO_FINDING in names:
         if len(names) > 1:
-            raise table.error(line, f"'{_LABELS}' is {cell!r}: '{NO_FINDING}' beside a finding")
+            raise ValueError(f"'{_LABELS}' is {cell!r}: '{NO_FINDING}' beside a finding")
         return frozenset()
     return frozenset(names)
 
 
-def _parse_patient(cell: str, table: Table, line: int) -> str:
+def _parse_patient(cell: str) -> str:
     """The two label files write one patient as 00000001 and as 1."""
     cell = cell.strip()
     if cell.lower() in ("", "nan"):
-        raise table.error(line, f"'{_PATIENT}' is {cell!r}, and splits by patient need it")
+        raise ValueError(f"'{_PATIENT}' is {cell!r}, and splits by patient need it")
     return (cell.lstrip("0") or "0") if cell.isdecimal() else cell
 
 
-def _parse_age(cell: str, table: Table, line: int) -> int | None:
+def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
+    """The fields of a record that may be missing."""
+    text = {name: row[index].strip() for name, index in column.items()}
+    return {
+        "width": _parse_integer(text.get(_WIDTH, "")),
+        "height": _parse_integer(text.get(_HEIGHT, "")),
+        "view": text.get(_VIEW) or None,
+        "age": _parse_age(text.get(_AGE, "")),
+        "sex": text.get(_SEX) or None,
+        "follow_up": _parse_integer(text.get(_FOLLOW_UP, "")),
+    }
+
+
+@cache
+def _parse_age(cell: str) -> int | None:
     """Whole years of "58", "058Y", "005M" (months) or "013D" (days)."""
     if cell.lower() in ("", "nan"):
         return None
     digits, unit = (cell, "Y") if cell[-1].isdecimal() else (cell[:-1], cell[-1].upper())
     per_year = {"Y": 1, "M": 12, "W": 52, "D": 365}
     if not digits.isdecimal() or unit not in per_year:
-        raise table.error(line, f"'{_AGE}' is {cell!r}, expected years as in '58' or '058Y', '005M' or '013D'")
+        raise ValueError(f"'{_AGE}' is {cell!r}, expected years as in '58' or '058Y', '005M' or '013D'")
     return int(digits) // per_year[unit]
 
 

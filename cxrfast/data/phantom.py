@@ -47,7 +47,7 @@ def draw_phantom(seed: int, patient: int, index: int, image_size: int) -> Phanto
     rng = np.random.default_rng([seed, _IMAGE, index])
     wanted = _draw_findings(rng)
     big_heart = "Cardiomegaly" in wanted
-    chest = Chest(build, Pose.draw(rng), image_size, rng, heart_scale=rng.uniform(1.45, 1.75) if big_heart else 1.0)
+    chest = Chest(build, Pose.draw(rng), image_size, rng, heart_scale=rng.uniform(1.5, 1.75) if big_heart else 1.0)
     density, vessels = chest.density(rng), 0.10 * chest.vessels(rng) * chest.lungs
     regions = {"Cardiomegaly": chest.heart > 0.5} if big_heart else {}
     taken = np.zeros((image_size, image_size), bool)

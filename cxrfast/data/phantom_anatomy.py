@@ -54,7 +54,7 @@ class Build:
             lung_width=rng.uniform(0.345, 0.385),
             lung_top=rng.uniform(0.09, 0.13),
             lung_base=rng.uniform(0.70, 0.76),
-            heart=rng.uniform(0.130, 0.155),
+            heart=rng.uniform(0.135, 0.155),
             rib_spacing=rng.uniform(0.074, 0.086),
             fat=rng.uniform(0.0, 0.12),
             breasts=rng.uniform(0.04, 0.12) if sex == "F" else 0.0,

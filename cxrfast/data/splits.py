@@ -74,8 +74,11 @@ class Splits:
         """Write as JSON, one image a line, so that a person can move images about."""
         path = Path(path)
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise CxrfastError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Splits":
