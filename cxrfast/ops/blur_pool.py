@@ -59,7 +59,7 @@ def max_blur_pool2d(
     """Take the maximum over a sliding window, blur it, keep every `stride`-th pixel: an anti-aliased max-pool.
 
     `max_blur_pool2d(x, …) = blur_pool2d(max_pool2d(x, kernel_size, stride=1, padding=padding), filter_size, stride,
-    padding_mode)` (Zhang 2019, Eq. 5: MaxPool with stride s is Subsample_s ∘ Max, and becomes Subsample_s ∘ Blur ∘ Max)
+    padding_mode)` (Zhang 2019, Figure 3: MaxPool = Subsample ∘ Max becomes MaxBlurPool = Subsample ∘ Blur ∘ Max)
     without the full-size map between the two. With the same `kernel_size`, `stride` and `padding` the output is as
     large as `torch.nn.functional.max_pool2d`'s, for every image size.
 
