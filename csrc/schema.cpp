@@ -8,4 +8,16 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def(
         "_blur_pool2d_backward(Tensor grad, SymInt height, SymInt width, int filter_size, int stride, "
         "int padding_mode) -> Tensor");
+
+    // pac_crf
+    m.def("pac_conv2d(Tensor x, Tensor guide, Tensor weight, Tensor? bias, int dilation) -> Tensor");
+    m.def(
+        "_pac_conv2d_backward(Tensor grad, Tensor x, Tensor guide, Tensor weight, int dilation) "
+        "-> (Tensor, Tensor, Tensor)");
+    m.def(
+        "pac_crf(Tensor unary, Tensor guide, Tensor weight, Tensor? compatibility, Tensor unary_weight, int steps, "
+        "int dilation, int activation) -> Tensor");
+    m.def(
+        "_pac_crf_backward(Tensor grad, Tensor unary, Tensor guide, Tensor weight, Tensor? compatibility, "
+        "Tensor unary_weight, int steps, int dilation, int activation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
