@@ -8,7 +8,7 @@ from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 TORCH_TARGET = "0x020b000000000000"  # libraries built against any torch >= 2.11 load into torch 2.11 and later
-FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+FLAGS = ["-O3", "-g0", "-fopenmp-simd", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 
 
 def sources(*patterns: str) -> list[str]:

@@ -20,4 +20,16 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def(
         "component_boxes(Tensor scores, Tensor threshold, int connectivity, int select, int min_area) -> "
         "(Tensor boxes, Tensor peak, Tensor mean, Tensor area, Tensor image, Tensor channel)");
+
+    // pac_crf
+    m.def("pac_conv2d(Tensor x, Tensor guide, Tensor weight, Tensor? bias, int dilation) -> Tensor");
+    m.def(
+        "_pac_conv2d_backward(Tensor grad, Tensor x, Tensor guide, Tensor weight, int dilation) "
+        "-> (Tensor, Tensor, Tensor)");
+    m.def(
+        "pac_crf(Tensor unary, Tensor guide, Tensor weight, Tensor? compatibility, Tensor unary_weight, int steps, "
+        "int dilation, int activation) -> Tensor");
+    m.def(
+        "_pac_crf_backward(Tensor grad, Tensor unary, Tensor guide, Tensor weight, Tensor? compatibility, "
+        "Tensor unary_weight, int steps, int dilation, int activation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

@@ -2,5 +2,14 @@
 
 from cxrfast.ops.blur_pool import blur_pool2d, max_blur_pool2d
 from cxrfast.ops.components import ComponentBoxes, component_boxes, connected_components
+from cxrfast.ops.pac_crf import pac_conv2d, pac_crf
 
-__all__ = ["ComponentBoxes", "blur_pool2d", "component_boxes", "connected_components", "max_blur_pool2d"]
+__all__ = [
+    "ComponentBoxes",
+    "blur_pool2d",
+    "component_boxes",
+    "connected_components",
+    "max_blur_pool2d",
+    "pac_conv2d",
+    "pac_crf",
+]

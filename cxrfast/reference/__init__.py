@@ -2,5 +2,6 @@
 
 from cxrfast.reference.blur_pool import blur_pool2d, max_blur_pool2d
 from cxrfast.reference.components import component_boxes, connected_components
+from cxrfast.reference.pac_crf import pac_conv2d, pac_crf
 
-__all__ = ["blur_pool2d", "component_boxes", "connected_components", "max_blur_pool2d"]
+__all__ = ["blur_pool2d", "component_boxes", "connected_components", "max_blur_pool2d", "pac_conv2d", "pac_crf"]
