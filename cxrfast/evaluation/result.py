@@ -118,7 +118,7 @@ class EvaluationResult:
         unreadable = self.predictions.unreadable
         if unreadable:
             lines += ["", f"{len(unreadable)} of the split's images could not be read and are not in these numbers:"]
-            lines += [line for why in unreadable.values() for line in _wrap(f"  {why}")]
+            lines += [line for why in unreadable.values() for line in _wrap(why, indent="  ")]
         return lines
 
 
@@ -137,8 +137,8 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False, drop_whitespace=False)
+def _wrap(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
 
 
 def _decimal(value: float) -> str:
