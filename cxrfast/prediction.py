@@ -52,7 +52,7 @@ class Predictor(Protocol):
 
 
 def predict(predictor: Predictor, images: torch.Tensor) -> Prediction:
-    """``predictor(images)`` on its device, without gradients; values that are not numbers are an error, not a result."""
+    """``predictor(images)`` on its device, without gradients; output that is NaN or infinite is an error."""
     with torch.inference_mode():
         prediction = predictor(images.to(predictor.device, non_blocking=True))
     # One sum of everything tells whether anything is NaN or infinite, in one copy from the device.
