@@ -84,7 +84,7 @@ def open_run(path: Path) -> RunDirectory:
 
 def latest_weights() -> Path:
     """The weights of the latest run under `runs/`; CxrfastError that says how to make one otherwise."""
-    found = [path for path in RUNS.glob("*/weights/best.safetensors") if path.is_file()]
+    found = [path for path in RUNS.glob("**/weights/best.safetensors") if path.is_file()]
     if not found:
         raise CxrfastError(
             "no trained model under runs/; train one (cxrfast train --method rozenberg --data DIR), try cxrfast demo, "
