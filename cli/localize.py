@@ -26,7 +26,7 @@ def localize(
     predictor = load_predictor(checkpoint, device=device or "auto")
     batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)
     for output in batch.outputs:
-        found = ", ".join(f"{f.class_name} {f.score:.2f} ({len(f.boxes)} boxes)" for f in output.findings)
+        found = ", ".join(f"{f.name} {f.score:.2f} ({len(f.boxes)} boxes)" for f in output.findings)
         typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
     typer.echo("Research use only; not for diagnosis.")
     if batch.failures:
