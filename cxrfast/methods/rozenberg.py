@@ -39,7 +39,7 @@ class RozenbergOptions(PatchOptions):
     fit_every: int = Field(5, ge=1, description="epochs of weight training between two fits")
     fit_quantile: float = Field(0.75, gt=0.5, lt=1, description="see docs/papers.md")
     crf_epochs: int | None = Field(None, ge=0, description="epochs of the CRF stage; default a third of --epochs")
-    crf_kernel_size: int = Field(19, ge=1, description="window of the CRF, in patches")
+    crf_kernel_size: int = Field(19, ge=3, description="window of the CRF, in patches; odd")
     crf_steps: int = Field(5, ge=1, description="mean-field steps")
     crf_activation: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one field per class, or one label")
     guide_channels: int = Field(64, ge=2, description="channels of the guide")
@@ -63,7 +63,6 @@ class Rozenberg(Method):
             PacCRF(
                 num_classes,
                 options.crf_kernel_size,
-                guide_channels=options.guide_channels,
                 steps=options.crf_steps,
                 activation=options.crf_activation,
             ),

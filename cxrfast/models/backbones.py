@@ -31,7 +31,8 @@ def preactivation_resnet(
         name: `resnetv2_50` (the paper's), any other BatchNorm `resnetv2_*` of timm, `resnetv2_micro` or `resnetv2_nano`.
         pretrained: True loads timm's ImageNet weights (needs a network the first time); a path loads a safetensors file
             of the same network. Three-channel stems are summed for `in_chans=1`.
-        antialias: put blur-pools with `filter_size` taps in front of every subsampling. The keys of the weights stay.
+        antialias: put blur-pools with `filter_size` taps in front of every subsampling but the first convolution's,
+            which Zhang's ResNets leave strided too. The keys of the weights stay.
         output_stride: 32, 16 or 8; smaller ones dilate instead of subsampling.
 
     Raises:
@@ -60,4 +61,4 @@ def preactivation_resnet(
             f"pretrained: cannot load weights for {name} ({reason}); connect to the network once, give a .safetensors "
             "file, or leave --pretrained out to start from random weights"
         ) from error
-    return antialias_(model, filter_size=filter_size) if antialias else model
+    return antialias_(model, filter_size=filter_size, skip=["stem.conv"]) if antialias else model

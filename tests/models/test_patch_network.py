@@ -11,7 +11,7 @@ from cxrfast.nn import PacCRF
 def network():
     torch.manual_seed(0)
     unary = PatchNetwork(preactivation_resnet("resnetv2_nano"), num_classes=3, grid=6, hidden=16)
-    return CRFNetwork(unary, GuideBranch(8, 6), PacCRF(3, 5, guide_channels=8)).eval()
+    return CRFNetwork(unary, GuideBranch(8, 6), PacCRF(3, 5)).eval()
 
 
 def test_logits_have_one_map_per_class(network):
