@@ -32,4 +32,20 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def(
         "_pac_crf_backward(Tensor grad, Tensor unary, Tensor guide, Tensor weight, Tensor? compatibility, "
         "Tensor unary_weight, int steps, int dilation, int activation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+    // mil_pool
+    m.def("mil_pool(Tensor logits, Tensor? mask, Tensor? sharpness, int mode) -> Tensor");
+    m.def(
+        "_mil_pool_backward(Tensor grad, Tensor logits, Tensor? mask, Tensor? sharpness, int mode, "
+        "bool sharpness_gradient) -> (Tensor, Tensor)");
+    m.def("mil_pool_ragged(Tensor logits, Tensor offsets, Tensor? sharpness, int mode) -> Tensor");
+    m.def(
+        "_mil_pool_ragged_backward(Tensor grad, Tensor logits, Tensor offsets, Tensor? sharpness, int mode, "
+        "bool sharpness_gradient) -> (Tensor, Tensor)");
+
+    // region_loss
+    m.def("region_sums(Tensor logits, Tensor mask) -> (Tensor, Tensor, Tensor, Tensor)");
+    m.def("_region_sums_backward(Tensor grad_inside, Tensor grad_outside, Tensor logits, Tensor mask) -> Tensor");
+    m.def("box_log_likelihood(Tensor logits, Tensor mask, float floor) -> Tensor");
+    m.def("_box_log_likelihood_backward(Tensor grad, Tensor logits, Tensor mask, float floor) -> Tensor");
 }

@@ -20,4 +20,9 @@ namespace cxrfast {
 template <typename scalar_t>
 using accumulate_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 
+inline torch::headeronly::ScalarType accumulate_type(torch::headeronly::ScalarType type) {
+    using torch::headeronly::ScalarType;
+    return type == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 }  // namespace cxrfast

@@ -1,0 +1,253 @@
+// mil_pool and mil_pool_ragged on the CPU: every bag is gathered into a dense row of the accumulation dtype, pooled
+// there (mil_pool_bag.h), and its gradient scattered back. Bags are independent, so the result is deterministic.
+#include "../math/mil_pool.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "../common/check.h"
+#include "../common/dispatch.h"
+#include "../common/mask.h"
+#include "../common/tensor.h"
+#include "mil_pool_bag.h"
+
+namespace cxrfast {
+namespace {
+
+// The instances of one bag in memory: first, first + stride, …; those that the mask leaves out do not exist.
+struct Instances {
+    int64_t first, count, stride;
+    const bool* mask;  // [count], or nullptr
+};
+
+struct DenseBags {
+    int64_t instances;
+    int64_t classes;
+    RowMask mask;
+    int64_t longest() const { return instances; }
+    Instances operator()(int64_t bag) const {
+        return {bag * instances, instances, 1, mask.row(bag / classes, bag % classes)};
+    }
+};
+
+struct RaggedBags {
+    const int64_t* offsets;  // [bags + 1]
+    int64_t bags;
+    int64_t classes;
+    int64_t longest() const {
+        int64_t result = 0;
+        for (int64_t b = 0; b < bags; ++b) result = std::max(result, offsets[b + 1] - offsets[b]);
+        return result;
+    }
+    Instances operator()(int64_t bag) const {
+        const int64_t b = bag / classes;
+        return {offsets[b] * classes + bag % classes, offsets[b + 1] - offsets[b], classes, nullptr};
+    }
+};
+
+template <typename scalar_t, typename acc_t>
+CXRFAST_CPU_CLONES void widen(const scalar_t* __restrict__ from, acc_t* __restrict__ to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] = static_cast<acc_t>(from[i]);
+}
+
+// Returns how many instances there are.
+template <typename scalar_t, typename acc_t>
+int64_t gather(const scalar_t* logits, const Instances& bag, acc_t* x) {
+    if (bag.mask == nullptr && bag.stride == 1) {
+        widen(logits + bag.first, x, bag.count);
+        return bag.count;
+    }
+    int64_t n = 0;
+    for (int64_t i = 0; i < bag.count; ++i) {
+        if (bag.mask == nullptr || bag.mask[i]) x[n++] = static_cast<acc_t>(logits[bag.first + i * bag.stride]);
+    }
+    return n;
+}
+
+template <typename scalar_t, typename acc_t>
+void scatter(const acc_t* local, acc_t scale, const Instances& bag, scalar_t* grad) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < bag.count; ++i) {
+        const bool present = bag.mask == nullptr || bag.mask[i];
+        grad[bag.first + i * bag.stride] = present ? static_cast<scalar_t>(scale * local[n++]) : scalar_t(0);
+    }
+}
+
+int64_t grain(int64_t longest) {
+    return std::max<int64_t>(1, 1024 / (longest + 1));
+}
+
+template <typename scalar_t, typename Bags>
+void pool(const scalar_t* logits,
+          const accumulate_t<scalar_t>* sharpness,  // [K], or nullptr
+          scalar_t* out,                            // [B, K]
+          int64_t bags,                             // B·K
+          const Bags& instances_of,
+          MilPool mode) {
+    using acc_t = accumulate_t<scalar_t>;
+    const int64_t longest = instances_of.longest(), classes = instances_of.classes;
+    torch::stable::parallel_for(0, bags, grain(longest), [&](int64_t begin, int64_t end) {
+        std::vector<acc_t> x(longest), u(longest), v(longest);
+        for (int64_t bag = begin; bag < end; ++bag) {
+            const int64_t n = gather(logits, instances_of(bag), x.data());
+            const acc_t s = sharpness == nullptr ? acc_t(0) : sharpness[bag % classes];
+            out[bag] = static_cast<scalar_t>(n == 0 ? empty_bag<acc_t>(mode)
+                                                    : pool_bag(mode, Bag<acc_t>{x.data(), n, s, u.data(), v.data()}));
+        }
+    });
+}
+
+template <typename scalar_t, typename Bags>
+void pool_backward(const scalar_t* grad,  // [B, K]
+                   const scalar_t* logits,
+                   const accumulate_t<scalar_t>* sharpness,  // [K], or nullptr
+                   scalar_t* grad_logits,
+                   accumulate_t<scalar_t>* grad_sharpness,  // [B, K], or nullptr
+                   int64_t bags,
+                   const Bags& instances_of,
+                   MilPool mode) {
+    using acc_t = accumulate_t<scalar_t>;
+    const int64_t longest = instances_of.longest(), classes = instances_of.classes;
+    torch::stable::parallel_for(0, bags, grain(longest), [&](int64_t begin, int64_t end) {
+        std::vector<acc_t> x(longest), u(longest), v(longest), local(longest);
+        for (int64_t bag = begin; bag < end; ++bag) {
+            const Instances instances = instances_of(bag);
+            const int64_t n = gather(logits, instances, x.data());
+            const acc_t s = sharpness == nullptr ? acc_t(0) : sharpness[bag % classes];
+            const acc_t scale = static_cast<acc_t>(grad[bag]);
+            acc_t slope = 0;
+            if (n > 0) {
+                slope = pool_bag_backward(mode, Bag<acc_t>{x.data(), n, s, u.data(), v.data()},
+                                          grad_sharpness != nullptr, local.data());
+            }
+            if (grad_sharpness != nullptr) grad_sharpness[bag] = n == 0 ? acc_t(0) : scale * slope;
+            scatter(local.data(), scale, instances, grad_logits);
+        }
+    });
+}
+
+Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+    return torch::stable::empty(shape, type, like.layout(), like.device());
+}
+
+// A dense copy of sharpness, which keeps the pointer alive; undefined where the mode has none.
+std::optional<Tensor> checked_sharpness(const std::optional<Tensor>& sharpness, const Tensor& logits, int64_t mode) {
+    CXRFAST_CHECK(mode >= 0 && mode < kMilPools, "unknown mode ", mode);
+    CXRFAST_CHECK(sharpness.has_value() == has_sharpness(static_cast<MilPool>(mode)),
+                  "sharpness must be given exactly where the mode has one");
+    if (!sharpness.has_value()) return std::nullopt;
+    CXRFAST_CHECK(sharpness->dim() == 1 && sharpness->size(0) == logits.size(1), "sharpness must be [K]");
+    CXRFAST_CHECK(sharpness->scalar_type() == accumulate_type(logits.scalar_type()),
+                  "sharpness must have the dtype that sums are accumulated in");
+    return torch::stable::contiguous(*sharpness);
+}
+
+template <typename acc_t>
+const acc_t* data_or_null(const std::optional<Tensor>& x) {
+    return x.has_value() ? x->const_data_ptr<acc_t>() : nullptr;
+}
+
+template <typename Bags>
+Tensor forward(
+    const Tensor& logits, const std::optional<Tensor>& sharpness, int64_t mode, int64_t b, const Bags& bags) {
+    const std::optional<Tensor> r = checked_sharpness(sharpness, logits, mode);
+    const Tensor x = torch::stable::contiguous(logits);
+    Tensor out = empty(logits, {b, logits.size(1)}, logits.scalar_type());
+    CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "mil_pool", [&] {
+        pool(x.const_data_ptr<scalar_t>(), data_or_null<accumulate_t<scalar_t>>(r), out.mutable_data_ptr<scalar_t>(),
+             b * logits.size(1), bags, static_cast<MilPool>(mode));
+    });
+    return out;
+}
+
+template <typename Bags>
+std::tuple<Tensor, Tensor> backward(const Tensor& grad,
+                                    const Tensor& logits,
+                                    const std::optional<Tensor>& sharpness,
+                                    int64_t mode,
+                                    bool sharpness_gradient,
+                                    int64_t b,
+                                    const Bags& bags) {
+    const int64_t classes = logits.size(1);
+    CXRFAST_CHECK(grad.dim() == 2 && grad.size(0) == b && grad.size(1) == classes, "grad must be [B, K]");
+    CXRFAST_CHECK(grad.scalar_type() == logits.scalar_type(), "grad must have the logits' dtype");
+    const std::optional<Tensor> r = checked_sharpness(sharpness, logits, mode);
+    const Tensor x = torch::stable::contiguous(logits), dense_grad = torch::stable::contiguous(grad);
+    Tensor grad_logits = torch::stable::new_empty(x, x.sizes());
+    const bool wanted = sharpness_gradient && r.has_value();
+    Tensor grad_sharpness = empty(logits, {wanted ? b : 0, classes}, accumulate_type(logits.scalar_type()));
+    CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "mil_pool_backward", [&] {
+        using acc_t = accumulate_t<scalar_t>;
+        pool_backward(dense_grad.const_data_ptr<scalar_t>(), x.const_data_ptr<scalar_t>(), data_or_null<acc_t>(r),
+                      grad_logits.mutable_data_ptr<scalar_t>(),
+                      wanted ? grad_sharpness.mutable_data_ptr<acc_t>() : nullptr, b * classes, bags,
+                      static_cast<MilPool>(mode));
+    });
+    return {grad_logits, grad_sharpness};
+}
+
+DenseBags dense_bags(const Tensor& logits, const std::optional<Tensor>& mask) {
+    CXRFAST_CHECK(logits.dim() == 3, "logits must be [B, K, N]");
+    const RowMask rows = mask.has_value() ? row_mask(*mask, logits) : RowMask{logits, nullptr, 0, 0};
+    return {logits.size(2), logits.size(1), rows};
+}
+
+// Checks that every bag lies inside the logits. `offsets` must be contiguous and outlive the result.
+RaggedBags ragged_bags(const Tensor& logits, const Tensor& offsets) {
+    CXRFAST_CHECK(logits.dim() == 2, "logits must be [N, K]");
+    CXRFAST_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.scalar_type() == ScalarType::Long,
+                  "offsets must be [B + 1] int64");
+    const int64_t bags = offsets.size(0) - 1;
+    const int64_t* offset = offsets.const_data_ptr<int64_t>();
+    CXRFAST_CHECK(offset[0] == 0 && offset[bags] == logits.size(0), "offsets must run from 0 to N");
+    for (int64_t b = 0; b < bags; ++b) CXRFAST_CHECK(offset[b] <= offset[b + 1], "offsets must not decrease");
+    return {offset, bags, logits.size(1)};
+}
+
+Tensor mil_pool(const Tensor& logits,                    // [B, K, N]
+                const std::optional<Tensor>& mask,       // [B or 1, K or 1, N] bool
+                const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
+                int64_t mode) {
+    return forward(logits, sharpness, mode, logits.size(0), dense_bags(logits, mask));
+}
+
+std::tuple<Tensor, Tensor> mil_pool_backward(const Tensor& grad,    // [B, K]
+                                             const Tensor& logits,  // [B, K, N]
+                                             const std::optional<Tensor>& mask,
+                                             const std::optional<Tensor>& sharpness,
+                                             int64_t mode,
+                                             bool sharpness_gradient) {
+    return backward(grad, logits, sharpness, mode, sharpness_gradient, logits.size(0), dense_bags(logits, mask));
+}
+
+Tensor mil_pool_ragged(const Tensor& logits,                    // [N, K]
+                       const Tensor& offsets,                   // [B + 1]
+                       const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
+                       int64_t mode) {
+    const Tensor dense = torch::stable::contiguous(offsets);
+    return forward(logits, sharpness, mode, offsets.size(0) - 1, ragged_bags(logits, dense));
+}
+
+std::tuple<Tensor, Tensor> mil_pool_ragged_backward(const Tensor& grad,     // [B, K]
+                                                    const Tensor& logits,   // [N, K]
+                                                    const Tensor& offsets,  // [B + 1]
+                                                    const std::optional<Tensor>& sharpness,
+                                                    int64_t mode,
+                                                    bool sharpness_gradient) {
+    const Tensor dense = torch::stable::contiguous(offsets);
+    return backward(grad, logits, sharpness, mode, sharpness_gradient, offsets.size(0) - 1, ragged_bags(logits, dense));
+}
+
+}  // namespace
+}  // namespace cxrfast
+
+STABLE_TORCH_LIBRARY_IMPL(cxrfast, CPU, m) {
+    m.impl("mil_pool", TORCH_BOX(&cxrfast::mil_pool));
+    m.impl("_mil_pool_backward", TORCH_BOX(&cxrfast::mil_pool_backward));
+    m.impl("mil_pool_ragged", TORCH_BOX(&cxrfast::mil_pool_ragged));
+    m.impl("_mil_pool_ragged_backward", TORCH_BOX(&cxrfast::mil_pool_ragged_backward));
+}

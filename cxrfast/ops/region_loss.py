@@ -1,0 +1,132 @@
+"""Reductions of a patch map over a region and its complement: what the losses of Li et al. 2018 and Rozenberg et al.
+2019 are made of (:mod:`cxrfast.losses`)."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from cxrfast.ops._mask import accumulate_dtype, check_region
+from cxrfast.ops._registration import register
+
+
+class RegionSums(NamedTuple):
+    """Per image and class: Σ z over the patches of the region, over the others, and how many there are of each."""
+
+    inside: torch.Tensor  # [B, K]
+    outside: torch.Tensor  # [B, K]
+    inside_count: torch.Tensor  # [B, K]
+    outside_count: torch.Tensor  # [B, K]
+
+
+def region_sums(
+    logits: torch.Tensor,  # [B, K, H, W]
+    mask: torch.Tensor,  # [B, K, H, W] bool, or broadcastable to it
+) -> RegionSums:
+    """Sums of `z = σ(logit)` inside and outside a region, in one pass: Σ_{i∈b} z, Σ_{i∉b} z, |b| and |b̄| of Rozenberg
+    et al. 2019, Eq. 9 to 12. The sum of the first two is Σ_i z over the whole map.
+
+    Args:
+        logits: float16, bfloat16, float32 or float64, any strides.
+        mask: true inside the region; one for all images or classes (`[B, 1, H, W]`) is not copied.
+
+    Returns:
+        :class:`RegionSums` of `[B, K]` tensors in float32 (float64 for float64 logits): a sum over 400 patches has too
+        few digits in half precision. The counts are in patches, of the same dtype, and carry no gradient; that of the
+        sums is `z·(1 − z)`, exact in both tails. Deterministic. There is no double backward.
+
+    Raises:
+        TypeError: logits not floating-point, or mask not boolean.
+        ValueError: logits not `[B, K, H, W]`, or a mask that does not broadcast to them.
+    """
+    rows = check_region(logits, mask)
+    inside, outside, inside_count, outside_count = torch.ops.cxrfast.region_sums(logits.flatten(2), rows)
+    return RegionSums(inside, outside, inside_count.detach(), outside_count.detach())
+
+
+def box_log_likelihood(
+    logits: torch.Tensor,  # [B, K, H, W]
+    mask: torch.Tensor,  # [B, K, H, W] bool, or broadcastable to it
+    *,
+    floor: float = 0.0,
+) -> torch.Tensor:  # [B, K]
+    """The log-probability that exactly the patches of a box are positive, Li et al. 2018, Eq. 1:
+    `log p(y | x, box) = Σ_{j∈box} log p_j + Σ_{j∉box} log(1 − p_j)` with `p = σ(logit)`.
+
+    `floor` is the paper's remedy against the product's underflow, which log space does not need: p and 1 − p are mapped
+    from [0, 1] to [floor, 1], so a patch adds `log(floor + (1 − floor)·p)`; the paper uses 0.98. With an empty mask the
+    result is `log Π (1 − p_j)`, the complement of the noisy-OR of Eq. 2.
+
+    Args:
+        logits: float16, bfloat16, float32 or float64, any strides.
+        mask: true inside the box; one for all images or classes (`[B, 1, H, W]`) is not copied.
+        floor: in [0, 1).
+
+    Returns:
+        `[B, K]` in float32 (float64 for float64 logits). Value and gradient are exact for logits of ±1000.
+        Deterministic. There is no double backward.
+
+    Raises:
+        TypeError: logits not floating-point, mask not boolean, or floor not a number.
+        ValueError: logits not `[B, K, H, W]`, a mask that does not broadcast to them, or floor out of range.
+    """
+    rows = check_region(logits, mask)
+    check_floor(floor)
+    return torch.ops.cxrfast.box_log_likelihood(logits.flatten(2), rows, float(floor))
+
+
+def check_floor(floor: float) -> None:
+    """Raise unless floor is a number in [0, 1)."""
+    if isinstance(floor, bool) or not isinstance(floor, int | float):
+        raise TypeError(f"floor: expected a number, got {floor!r}")
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor: expected at least 0 and below 1, got {floor}")
+
+
+def _empty_sums(logits: torch.Tensor) -> torch.Tensor:
+    return logits.new_empty((logits.shape[0], logits.shape[1]), dtype=accumulate_dtype(logits.dtype))
+
+
+def _fake_sums(logits: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(_empty_sums(logits) for _ in range(4))
+
+
+def _fake_sums_backward(
+    grad_inside: torch.Tensor, grad_outside: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _setup_sums(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_sums(ctx: Any, grad_inside: torch.Tensor, grad_outside: torch.Tensor, *counts: Any) -> tuple[Any, ...]:
+    logits, mask = ctx.saved_tensors
+    return torch.ops.cxrfast._region_sums_backward(grad_inside, grad_outside, logits, mask), None
+
+
+def _fake_likelihood(logits: torch.Tensor, mask: torch.Tensor, floor: float) -> torch.Tensor:
+    return _empty_sums(logits)
+
+
+def _fake_likelihood_backward(
+    grad: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor, floor: float
+) -> torch.Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _setup_likelihood(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    logits, mask, ctx.floor = inputs
+    ctx.save_for_backward(logits, mask)
+
+
+def _backward_likelihood(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+    logits, mask = ctx.saved_tensors
+    return torch.ops.cxrfast._box_log_likelihood_backward(grad, logits, mask, ctx.floor), None, None
+
+
+# No autocast: half-precision logits are read as they are, and every result is float32 already.
+register("region_sums", fake=_fake_sums, backward=_backward_sums, setup_context=_setup_sums)
+register("_region_sums_backward", fake=_fake_sums_backward)
+register("box_log_likelihood", fake=_fake_likelihood, backward=_backward_likelihood, setup_context=_setup_likelihood)
+register("_box_log_likelihood_backward", fake=_fake_likelihood_backward)

@@ -1,0 +1,35 @@
+"""region_sums and box_log_likelihood in plain PyTorch; float16 and bfloat16 are computed in float32."""
+
+import torch
+import torch.nn.functional as F
+
+from cxrfast.ops.region_loss import RegionSums
+
+
+def region_sums(
+    logits: torch.Tensor,  # [B, K, H, W]
+    mask: torch.Tensor,  # [B, K, H, W] bool, or broadcastable to it
+) -> RegionSums:
+    """The specification of :func:`cxrfast.ops.region_sums`."""
+    z = _wide(logits).sigmoid()
+    inside = mask.expand_as(z).to(z.dtype)
+    outside = 1 - inside
+    return RegionSums((z * inside).sum((2, 3)), (z * outside).sum((2, 3)), inside.sum((2, 3)), outside.sum((2, 3)))
+
+
+def box_log_likelihood(
+    logits: torch.Tensor,  # [B, K, H, W]
+    mask: torch.Tensor,  # [B, K, H, W] bool, or broadcastable to it
+    *,
+    floor: float = 0.0,
+) -> torch.Tensor:  # [B, K]
+    """The specification of :func:`cxrfast.ops.box_log_likelihood`."""
+    x = _wide(logits)
+    signed = torch.where(mask.expand_as(x), x, -x)
+    if floor == 0:
+        return F.logsigmoid(signed).sum((2, 3))
+    return (floor + (1 - floor) * signed.sigmoid()).log().sum((2, 3))
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x if x.dtype == torch.float64 else x.float()
