@@ -1,7 +1,7 @@
 """Metrics and the evaluation of trained models."""
 
 from cxrfast.evaluation.evaluator import evaluate
-from cxrfast.evaluation.localization_accuracy import Overlap, localization_accuracy, patch_overlap
+from cxrfast.evaluation.localization_accuracy import Overlap, grid_ceiling, localization_accuracy, patch_overlap
 from cxrfast.evaluation.metrics import auroc, mean_without_nan
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.result import EvaluationResult
@@ -12,6 +12,7 @@ __all__ = [
     "Predictions",
     "auroc",
     "evaluate",
+    "grid_ceiling",
     "localization_accuracy",
     "mean_without_nan",
     "patch_overlap",

@@ -121,3 +121,29 @@ def localization_accuracy(
     hits = torch.bincount(class_index[overlap >= threshold - TIE], minlength=num_classes)
     boxes = torch.bincount(class_index, minlength=num_classes)
     return Accuracy(hits.double() / boxes, hits, boxes)  # 0 / 0 is NaN
+
+
+def grid_ceiling(
+    boxes: Tensor,  # [N, 4] xyxy as fractions of the image
+    grid: int,  # P
+    rule: str = "best",
+) -> Tensor:  # [N] float64
+    """The IoU that a perfect region of patches reaches with each box: no model on a P×P grid can do better.
+
+    ``"best"``: the union of patches with the largest IoU. For a given number of patches that is the best-covered ones,
+    so taking them in order of coverage finds it. ``"half"``, ``"any"``, ``"center"``: the patches that the rule of
+    :func:`cxrfast.data.patches.boxes_to_patches` calls the box's, which is what a model trained with it aims at.
+    """
+    boxes = boxes.detach().cpu().double()
+    if rule != "best":
+        from cxrfast.data.patches import boxes_to_patches
+
+        has_box = torch.ones(len(boxes), 1, dtype=torch.bool)
+        return patch_overlap(boxes_to_patches(boxes[:, None], has_box, 1, grid, rule=rule), boxes).iou
+    low, high = boxes[:, :2] * grid, boxes[:, 2:] * grid  # in patches
+    line = torch.arange(grid, dtype=torch.float64)
+    covered = (torch.minimum(high[..., None], line + 1) - torch.maximum(low[..., None], line)).clamp(min=0)
+    best_first = (covered[:, 1, :, None] * covered[:, 0, None, :]).flatten(1).sort(dim=1, descending=True).values
+    intersection = best_first.cumsum(dim=1)
+    union = (high - low).prod(dim=1)[:, None] + torch.arange(1, grid * grid + 1) - intersection
+    return (intersection / union).amax(dim=1)

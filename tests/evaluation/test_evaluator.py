@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.labels import BOXED_CLASSES
+from cxrfast.data.patches import boxes_to_patches
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import evaluate
@@ -172,3 +175,30 @@ def test_the_images_hash_knows_the_images_and_not_their_order(records):
 
     assert images_hash(records) == images_hash(records[::-1])
     assert images_hash(records) != images_hash(records[:4])
+
+
+def test_an_oracle_on_real_radiographs(real_data):
+    """A model that answers with the patches of the true boxes reaches what the grid allows, and no more."""
+    data = read_chestxray14(real_data / "nih", labels="2020")
+    records = [record for record in data.records if record.boxes]
+    dataset = XrayDataset(records, BOXED_CLASSES, SIZE, cache=True)
+    truth = iter(dataset)
+
+    def oracle(image):
+        item = next(truth)
+        assert torch.equal(item["image"][0], image)
+        patches = boxes_to_patches(item["boxes"], item["has_box"], SIZE, 20)
+        return item["labels"] * 0.8 + 0.1, patches * 0.8 + 0.1
+
+    result = evaluate(FakePredictor(BOXED_CLASSES, SIZE, oracle), dataset, **OPTIONS)
+    assert result.n_images == len(records) == 14
+    assert sum(result.n_boxed) == sum(len(boxes) for record in records for boxes in record.boxes.values())
+    scored = result.predictions.n_boxes > 0
+    assert (result.predictions.iou[scored] > 0.25).all()
+    assert (result.predictions.ior[scored] > 0.5).all()
+    for n_boxed, n_positive, accuracy, area in zip(
+        result.n_boxed, result.n_positive, result.iou_accuracy, result.auroc, strict=True
+    ):
+        assert n_positive >= n_boxed  # boxes imply labels
+        assert accuracy == 1 if n_boxed else math.isnan(accuracy)
+        assert area == 1 if 0 < n_positive < 14 else math.isnan(area)

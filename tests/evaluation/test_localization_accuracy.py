@@ -1,13 +1,15 @@
 """Rozenberg's localisation accuracy against exact rational arithmetic, and its edges by hand."""
 
+import csv
+import itertools
 from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.evaluation.localization_accuracy import localization_accuracy, patch_overlap
+from cxrfast.evaluation.localization_accuracy import grid_ceiling, localization_accuracy, patch_overlap
 
 TWELFTHS = 12  # boxes of the property test lie on twelfths of the image, inside or a bit outside
 
@@ -136,3 +138,32 @@ def test_refuses(regions, boxes, has_box, message):
         patch_overlap(regions, boxes, has_box)
     with pytest.raises(ValueError, match="expected overlap and class_index"):
         localization_accuracy(torch.zeros(2), torch.zeros(3), 4, 0.1)
+
+
+@settings(max_examples=30)
+@given(scenes())
+def test_the_best_region_of_patches_is_the_best_of_all(scene):
+    *_, boxes = scene
+    box = torch.tensor(boxes[:1], dtype=torch.float64) / TWELFTHS
+    regions = torch.tensor(list(itertools.product([False, True], repeat=9))).reshape(-1, 3, 3)
+    best = patch_overlap(regions, box.expand(len(regions), 4)).iou.max()
+    assert grid_ceiling(box, 3).item() == pytest.approx(best.item(), abs=1e-12)
+
+
+def test_ceilings_of_the_released_boxes(real_data):
+    """The numbers that docs/evaluation.md gives for ChestX-ray14."""
+    with (real_data / "nih" / "BBox_List_2017.csv").open(newline="") as file:
+        rows = [[float(value) for value in row[2:6]] for row in list(csv.reader(file))[1:]]
+    x, y, w, h = torch.tensor(rows, dtype=torch.float64).T / 1024
+    boxes = torch.stack([x, y, x + w, y + h], dim=1)
+    assert len(boxes) == 984
+    reached = {
+        rule: [round(100 * (grid_ceiling(boxes, 20, rule) >= t).double().mean().item(), 1) for t in (0.1, 0.5, 0.7)]
+        for rule in ("best", "half", "any", "center")
+    }
+    assert reached == {
+        "best": [100.0, 94.4, 72.1],
+        "half": [100.0, 91.4, 71.4],
+        "any": [100.0, 77.1, 40.1],
+        "center": [99.1, 91.7, 71.0],
+    }
