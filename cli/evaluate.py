@@ -21,9 +21,9 @@ def evaluate(
     workers: Workers = None,
     device: Device = None,
 ) -> None:
-    """AUROC and localisation accuracy (IoU, IoR) per class, as Rozenberg et al. measure them.
+    """Measure AUROC and localisation accuracy.
 
-    On the held-out part of a run's own data, or on all of another data set with --data.
+    Per class, IoU and IoR as Rozenberg et al. measure them, on the held-out part of a run's own data, or on all of another data set with --data.
     """
     from cxrfast.training import evaluate_run
 
@@ -41,3 +41,5 @@ def evaluate(
     )
     typer.echo(assessment.result.to_text())
     typer.echo(f"written: {assessment.report}, {assessment.predictions}")
+    if assessment.result.predictions.unreadable:
+        raise typer.Exit(1)

@@ -4,7 +4,10 @@ import typer
 
 
 def info() -> None:
-    """Say what is installed: versions, how the operators were compiled, devices, methods."""
+    """Say what is installed.
+
+    Versions, how the operators were compiled, devices, methods.
+    """
     from cxrfast.methods import METHODS
     from cxrfast.training import environment
 

@@ -13,12 +13,14 @@ def localize(
     checkpoint: Checkpoint = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and JSON files.")] = Path("localized"),
     threshold: Annotated[float, typer.Option("--threshold", help="Report classes from this score on.")] = 0.5,
-    top: Annotated[int | None, typer.Option("--top", min=1, help="Report this many classes, whatever they score.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Report this many classes, whatever they score.")
+    ] = None,
     device: Device = None,
 ) -> None:
-    """Say what is on an X-ray, and show where: a picture and a JSON file for each image.
+    """Say what is on an X-ray, and show where.
 
-    Boxes are in pixels of the original image. Research use only; not for diagnosis.
+    Writes a picture and a JSON file for each image.     Boxes are in pixels of the original image. Research use only; not for diagnosis.
     """
     from cxrfast.localization import localize_many
     from cxrfast.training import load_predictor

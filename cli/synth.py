@@ -17,9 +17,9 @@ def synth(
     ] = 0.3,
     seed: Seed = 0,
 ) -> None:
-    """Write phantom chest X-rays with lesions and boxes, in the layout of ChestX-ray14.
+    """Write phantom chest X-rays to train on.
 
-    They are drawn, not photographed: good for trying the software, for nothing else.
+    With lesions and boxes, in the layout of ChestX-ray14. They are drawn, not photographed: good for trying the software, for nothing else.
     """
     from cxrfast.data import write_phantoms
 

@@ -37,7 +37,7 @@ def train(
     ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run's folder.")] = None,
 ) -> None:
-    """Train a method on labelled X-rays, a few of them with boxes.
+    """Train a method on labelled X-rays, a few with boxes.
 
     Examples: cxrfast train --method rozenberg --data ChestX-ray14
 
@@ -69,7 +69,9 @@ def train(
         given |= {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
         merged = {**base, **given, "options": {**(base.get("options") or {}), **options}}
         run = training.train(training.build_config(merged), out, say=typer.echo)
-    typer.echo(f"\nweights  {run.best}\nnext     cxrfast evaluate {run.path}\n         cxrfast localize IMAGE --checkpoint {run.path}")
+    typer.echo(f"\nweights  {run.best}")
+    typer.echo(f"next     cxrfast evaluate {run.path}")
+    typer.echo(f"         cxrfast localize IMAGE --checkpoint {run.path}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:

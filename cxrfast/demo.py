@@ -64,7 +64,9 @@ def run_demo(out: Path | None = None, *, seed: int = 0, say: Say = print) -> Run
         ("training log", run.metrics),
     ):
         say(f"   {what:<13}{path}")
-    say(f"\nnext: cxrfast localize {phantoms / 'images'} --checkpoint {run.path}\nResearch use only; not for diagnosis.")
+    say(
+        f"\nnext: cxrfast localize {phantoms / 'images'} --checkpoint {run.path}\nResearch use only; not for diagnosis."
+    )
     return run
 
 

@@ -73,8 +73,9 @@ class Rozenberg(Method):
             gamma=options.gamma,
             tau=options.tau,
             rho=options.rho,
-            tau_hat=options.tau_hat,
-            rho_hat=options.rho_hat,
+            tau_hat=options.tau_hat / options.grid**2,
+            rho_hat=options.rho_hat / options.grid**2,
+            area_unit="fraction",
         )
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:

@@ -7,9 +7,11 @@ ask for more as the network improves, and never for less than what the rule "pos
 
     τ  = q-quantile of the mean z inside the boxes of class k                      in [0.6, 0.95]
     ρ  = (1−q)-quantile of the mean z outside them                                 in [0.01, 0.2]
-    τ̂  = q-quantile of Σz on unannotated positives, at most the lower-quartile
-         box of the class in patches (else positive areas could only grow)         at least 1 patch
-    ρ̂  = (1−q)-quantile of Σz on images without the class                          in [0, 1] patch
+    τ̂  = q-quantile of the area Σz on unannotated positives, at most the
+         lower-quartile box of the class (else positive areas could only grow)     at least 1 patch
+    ρ̂  = (1−q)-quantile of the area Σz on images without the class                 in [0, 1] patch
+
+The loss and this file keep areas as fractions of the map: Σz / P².
 
 A class with fewer than `MINIMUM` images of a kind keeps that threshold.
 """
@@ -24,7 +26,6 @@ from cxrfast.ops import region_sums
 MINIMUM = 2
 TAU_RANGE = (0.6, 0.95)
 RHO_RANGE = (0.01, 0.2)
-RHO_HAT_RANGE = (0.0, 1.0)
 
 
 class ThresholdFit:
@@ -32,11 +33,14 @@ class ThresholdFit:
 
     def __init__(self, num_classes: int, quantile: float) -> None:
         self.quantile = quantile
+        self.patch = 1.0  # the area of one patch as a fraction of the map
         self.inside: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # mean z inside boxes
         self.outside: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # mean z outside boxes
-        self.box_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # |b| in patches
-        self.positive_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz, positive without a box
-        self.negative_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz, negative
+        self.box_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # |b| / P²
+        self.positive_area: list[list[torch.Tensor]] = [
+            [] for _ in range(num_classes)
+        ]  # Σz / P², positive without a box
+        self.negative_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz / P², negative
 
     def add(
         self,
@@ -46,14 +50,15 @@ class ThresholdFit:
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> None:
         sums = region_sums(logits.float(), region)
-        area = sums.inside + sums.outside
+        self.patch = 1 / region[0, 0].numel()
+        area = (sums.inside + sums.outside) * self.patch
         positive = (labels > 0.5) & ~annotated
         negative = (labels < 0.5) & ~annotated
         for k in range(len(self.inside)):
             boxed = annotated[:, k]
             self.inside[k].append((sums.inside / sums.inside_count)[boxed, k].cpu())
             self.outside[k].append((sums.outside / sums.outside_count.clamp_min(1))[boxed, k].cpu())
-            self.box_area[k].append(sums.inside_count[boxed, k].cpu())
+            self.box_area[k].append((sums.inside_count * self.patch)[boxed, k].cpu())
             self.positive_area[k].append(area[positive[:, k], k].cpu())
             self.negative_area[k].append(area[negative[:, k], k].cpu())
 
@@ -63,9 +68,9 @@ class ThresholdFit:
         for k in range(len(self.inside)):
             _set(criterion.tau, k, _quantile(self.inside[k], q), *TAU_RANGE)
             _set(criterion.rho, k, _quantile(self.outside[k], 1 - q), *RHO_RANGE)
-            smallest_box = _quantile(self.box_area[k], 0.25)
-            _set(criterion.tau_hat, k, _quantile(self.positive_area[k], q), 1.0, max(1.0, smallest_box or 1.0))
-            _set(criterion.rho_hat, k, _quantile(self.negative_area[k], 1 - q), *RHO_HAT_RANGE)
+            small_box = _quantile(self.box_area[k], 0.25) or self.patch
+            _set(criterion.tau_hat, k, _quantile(self.positive_area[k], q), self.patch, max(self.patch, small_box))
+            _set(criterion.rho_hat, k, _quantile(self.negative_area[k], 1 - q), 0.0, self.patch)
         return {name: getattr(criterion, name).tolist() for name in ("tau", "rho", "tau_hat", "rho_hat")}
 
 

@@ -1,6 +1,7 @@
 """From an image to one logit per class and patch (Li et al. 2018 §3; Rozenberg et al. 2019 §3.2, Figures 2 and 3)."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ class PatchHead(nn.Sequential):
             last,
         )
         nn.init.normal_(last.weight, std=0.01)
-        nn.init.constant_(last.bias, math.log(prior / (1 - prior)))
+        nn.init.constant_(cast(nn.Parameter, last.bias), math.log(prior / (1 - prior)))
 
 
 class PatchNetwork(nn.Module):
@@ -35,10 +36,11 @@ class PatchNetwork(nn.Module):
         super().__init__()
         self.grid = grid
         self.backbone = backbone
-        self.head = PatchHead(backbone.num_features, num_classes, hidden=hidden)
+        self.head = PatchHead(cast(int, backbone.num_features), num_classes, hidden=hidden)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> logits [B, K, P, P]
-        return self.head(resize_to_grid(self.backbone.forward_features(images), self.grid))
+        features = self.backbone.forward_features(images)  # type: ignore[operator]  # timm's, not nn.Module's
+        return self.head(resize_to_grid(features, self.grid))
 
 
 class GuideBranch(nn.Sequential):

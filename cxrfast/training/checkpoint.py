@@ -83,8 +83,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CxrfastError(f"resume: {path} is missing: the run stopped before its first epoch ended; start it again "
-            f"with --config {path.parent / 'config.yaml'}") from error
+        raise CxrfastError(
+            f"resume: {path} is missing: the run stopped before its first epoch ended; start it again "
+            f"with --config {path.parent / 'config.yaml'}"
+        ) from error
     except Exception as error:  # zip, pickle and runtime errors of a damaged file
         raise CxrfastError(f"resume: {path} cannot be read; it is damaged or not a checkpoint of cxrfast") from error
 

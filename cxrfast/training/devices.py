@@ -1,12 +1,14 @@
 """Where to compute, and in which precision."""
 
+from typing import Any
+
 import torch
 from lightning_fabric import Fabric
 
 from cxrfast import _library
 from cxrfast.errors import UsageError
 
-_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def resolve_device(name: str) -> str:
@@ -27,7 +29,9 @@ def resolve_device(name: str) -> str:
 def make_fabric(device: str, precision: str) -> Fabric:
     """One process on one device; under `torchrun`, all of its processes and devices."""
     accelerator = resolve_device(device)
-    return Fabric(accelerator=accelerator, devices="auto" if _launched_by_torchrun() else 1, precision=_PRECISIONS[precision])
+    return Fabric(
+        accelerator=accelerator, devices="auto" if _launched_by_torchrun() else 1, precision=_PRECISIONS[precision]
+    )
 
 
 def _launched_by_torchrun() -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -49,12 +49,12 @@ class Trainer:
         freeze(self.method, stage)
         self.module = self.fabric.setup_module(self.method)  # anew: what is distributed depends on what trains
         optimizer, scheduler = self._optimizer()
-        epoch = 0
         if state is None:
             self.best = float("-inf")
+            done = 0
         else:
-            epoch = self._restore(state, optimizer, scheduler)
-        for epoch in range(epoch + 1, stage.epochs + 1):
+            done = self._restore(state, optimizer, scheduler)
+        for epoch in range(done + 1, stage.epochs + 1):
             row = self._epoch(number, stage, epoch, optimizer)
             scheduler.step()
             self._save(number, stage, epoch, row, optimizer, scheduler)
@@ -114,14 +114,12 @@ class Trainer:
             num_workers=self.config.workers,
             generator=torch.Generator().manual_seed(int(torch.randint(2**62, (1,)))),
         )
-        return self.fabric.setup_dataloaders(loader, use_distributed_sampler=shuffle)
+        return cast(DataLoader, self.fabric.setup_dataloaders(loader, use_distributed_sampler=shuffle))
 
     def _progress(self, loader: Iterable[Batch], title: str) -> Iterable[Batch]:
         return tqdm(loader, desc=title, leave=False, disable=None if self.fabric.is_global_zero else True)
 
-    def _save(
-        self, number: int, stage: Stage, epoch: int, row: dict[str, Any], optimizer: Any, scheduler: Any
-    ) -> None:
+    def _save(self, number: int, stage: Stage, epoch: int, row: dict[str, Any], optimizer: Any, scheduler: Any) -> None:
         if not self.fabric.is_global_zero:
             return
         label_version = self.data.label_version

@@ -95,7 +95,7 @@ def latest_weights() -> Path:
 
 def environment() -> dict[str, Any]:
     """What `env.json` and `cxrfast info` say of the machine and the installation."""
-    from cxrfast import _build_info
+    from cxrfast import _build_info  # type: ignore[attr-defined]  # compiled
 
     return {
         "cxrfast": cxrfast.__version__,

@@ -140,7 +140,11 @@ def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
         (["train", "--method=li", "--data=nowhere"], 1, "no folder nowhere"),
         (["train", "--method=li", "--data=.", "--epochs=0"], 2, "0 is not in the range"),
         (["train", "--method=li", "--data=.", "--set", "grid"], 2, "set: expected NAME=VALUE, got 'grid'"),
-        (["train", "--method=li", "--data=.", "--set", "grit=3"], 2, "options.grit: unknown option; did you mean grid?"),
+        (
+            ["train", "--method=li", "--data=.", "--set", "grit=3"],
+            2,
+            "options.grit: unknown option; did you mean grid?",
+        ),
         (["train", "--method=li", "--data=.", "--device=gpu"], 2, "device: input should be 'auto', 'cpu' or 'cuda'"),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["localize", "a.png"], 1, "no trained model under runs/"),
