@@ -11,7 +11,6 @@ from cxrfast import reference
 from cxrfast.ops import box_log_likelihood, region_sums
 from tests.ops.checks import check_against_reference, check_compiles, check_no_double_backward
 from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, tensor
-from tests.tolerances import assert_close
 
 FLOORS = (0.0, 1e-3, 0.5, 0.98)
 
