@@ -8,6 +8,30 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def(
         "_blur_pool2d_backward(Tensor grad, SymInt height, SymInt width, int filter_size, int stride, "
         "int padding_mode) -> Tensor");
+    m.def(
+        "max_blur_pool2d(Tensor x, int kernel_size, int filter_size, int stride, int padding_mode, int padding) -> "
+        "Tensor");
+    m.def(
+        "_max_blur_pool2d_backward(Tensor grad, Tensor x, int kernel_size, int filter_size, int stride, "
+        "int padding_mode, int padding) -> Tensor");
+
+    // components
+    m.def("connected_components(Tensor mask, int connectivity) -> Tensor");
+    m.def(
+        "component_boxes(Tensor scores, Tensor threshold, int connectivity, int select, int min_area) -> "
+        "(Tensor boxes, Tensor peak, Tensor mean, Tensor area, Tensor image, Tensor channel)");
+
+    // pac_crf
+    m.def("pac_conv2d(Tensor x, Tensor guide, Tensor weight, Tensor? bias, int dilation) -> Tensor");
+    m.def(
+        "_pac_conv2d_backward(Tensor grad, Tensor x, Tensor guide, Tensor weight, int dilation) "
+        "-> (Tensor, Tensor, Tensor)");
+    m.def(
+        "pac_crf(Tensor unary, Tensor guide, Tensor weight, Tensor? compatibility, Tensor unary_weight, int steps, "
+        "int dilation, int activation) -> Tensor");
+    m.def(
+        "_pac_crf_backward(Tensor grad, Tensor unary, Tensor guide, Tensor weight, Tensor? compatibility, "
+        "Tensor unary_weight, int steps, int dilation, int activation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
     // mil_pool
     m.def("mil_pool(Tensor logits, Tensor? mask, Tensor? sharpness, int mode) -> Tensor");

@@ -1,0 +1,32 @@
+"""Data sets, image reading, transforms, splits and synthetic phantoms."""
+
+from cxrfast.data.chestxray14 import ChestXray14, read_chestxray14
+from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.dicom import read_dicom
+from cxrfast.data.images import read_image
+from cxrfast.data.labels import BOXED_CLASSES, CLASSES, NO_FINDING
+from cxrfast.data.patches import boxes_to_patches
+from cxrfast.data.phantom import write_phantoms
+from cxrfast.data.records import Record
+from cxrfast.data.splits import Splits, make_splits
+from cxrfast.data.transforms import Augmentation, normalize, resize, to_input
+
+__all__ = [
+    "BOXED_CLASSES",
+    "CLASSES",
+    "NO_FINDING",
+    "Augmentation",
+    "ChestXray14",
+    "Record",
+    "Splits",
+    "XrayDataset",
+    "boxes_to_patches",
+    "make_splits",
+    "normalize",
+    "read_chestxray14",
+    "read_dicom",
+    "read_image",
+    "resize",
+    "to_input",
+    "write_phantoms",
+]

@@ -41,8 +41,10 @@ def register(
 
 
 def _refusal(qualified: str) -> Callable[..., Any]:
+    reason = ": double backward is not supported" if qualified.endswith("_backward") else ""
+
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(f"{qualified} has no derivative: double backward is not supported")
+        raise RuntimeError(f"{qualified} has no derivative{reason}")
 
     return backward
 

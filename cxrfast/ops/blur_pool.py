@@ -43,16 +43,69 @@ def blur_pool2d(
     check_integer("filter_size", filter_size, 1, 7)
     check_integer("stride", stride, 1)
     padding = choose("padding_mode", padding_mode, PADDING_MODES)
-    check_reflects(x, filter_size, padding_mode)
+    _check_reflects("x", x.shape[2], x.shape[3], filter_size, padding_mode)
     return torch.ops.cxrfast.blur_pool2d(x, filter_size, stride, padding)
 
 
-def check_reflects(x: torch.Tensor, filter_size: int, padding_mode: str) -> None:
+def max_blur_pool2d(
+    x: torch.Tensor,  # [B, C, H, W]
+    *,
+    kernel_size: int = 2,
+    filter_size: int = 4,
+    stride: int = 2,
+    padding_mode: str = "reflect",
+    padding: int = 0,
+) -> torch.Tensor:  # [B, C, (H'-1)//stride+1, (W'-1)//stride+1], H' = H + 2*padding - kernel_size + 1
+    """Take the maximum over a sliding window, blur it, keep every `stride`-th pixel: an anti-aliased max-pool.
+
+    `max_blur_pool2d(x, …) = blur_pool2d(max_pool2d(x, kernel_size, stride=1, padding=padding), filter_size, stride,
+    padding_mode)` (Zhang 2019, Figure 3: MaxPool = Subsample ∘ Max becomes MaxBlurPool = Subsample ∘ Blur ∘ Max)
+    without the full-size map between the two. With the same `kernel_size`, `stride` and `padding` the output is as
+    large as `torch.nn.functional.max_pool2d`'s, for every image size.
+
+    Args:
+        x: as in :func:`blur_pool2d`: any floating dtype, contiguous or channels_last memory is kept, the blur is
+            accumulated in float32 (float64 for float64). Autocast leaves the dtype alone.
+        kernel_size: side of the window, 1 to 32767; 1 takes no maximum.
+        filter_size: of the blur, 1 to 7; 1 does not blur.
+        stride: 1 or more.
+        padding_mode: of the blur: "reflect", "replicate" or "zeros"; it pads the map that the maximum leaves.
+        padding: of the maximum: −∞ all around the image, at most half of `kernel_size`, as in `max_pool2d`.
+
+    Returns:
+        Tensor of x's dtype and memory format. A NaN in a window makes its maximum NaN. The gradient of a window goes to
+        its first maximal element in raster order (to its last NaN, if it has any), as in `max_pool2d`. Deterministic;
+        the gradient is too. Only x is kept for it: the maxima are found again.
+
+    Raises:
+        TypeError: x is not a floating-point tensor, or an option is not an integer.
+        ValueError: wrong number of dimensions, an option out of range, a window larger than the padded image, or
+            "reflect" where the map after the maximum is not larger than `filter_size // 2` in both directions.
+    """
+    check_floating("x", x)
+    check_shape("x", x, "[B, C, H, W]", 4)
+    check_integer("kernel_size", kernel_size, 1, 32767)
+    check_integer("filter_size", filter_size, 1, 7)
+    check_integer("stride", stride, 1)
+    check_integer("padding", padding, 0, kernel_size // 2)
+    mode = choose("padding_mode", padding_mode, PADDING_MODES)
+    height, width = x.shape[2:]
+    smallest = kernel_size - 2 * padding
+    if min(height, width) < smallest and height * width > 0:
+        raise ValueError(
+            f"x: kernel_size {kernel_size} with padding {padding} expected height and width of at least {smallest}, "
+            f"got {height}x{width}"
+        )
+    map_height, map_width = max_map_size(height, kernel_size, padding), max_map_size(width, kernel_size, padding)
+    _check_reflects("x after the maximum", map_height, map_width, filter_size, padding_mode)
+    return torch.ops.cxrfast.max_blur_pool2d(x, kernel_size, filter_size, stride, mode, padding)
+
+
+def _check_reflects(name: str, height: int, width: int, filter_size: int, padding_mode: str) -> None:
     """Reflection needs a pixel to reflect at; an image of no pixels has none to blur either."""
-    height, width = x.shape[-2:]
     if padding_mode == "reflect" and min(height, width) <= filter_size // 2 and height * width > 0:
         raise ValueError(
-            f"x: padding_mode 'reflect' with filter_size {filter_size} expected height and width over "
+            f"{name}: padding_mode 'reflect' with filter_size {filter_size} expected height and width over "
             f"{filter_size // 2}, got {height}x{width}; use 'replicate' or 'zeros'"
         )
 
@@ -65,6 +118,11 @@ def image_memory_format(x: torch.Tensor) -> torch.memory_format:
 
 def pooled_size(n: int, stride: int) -> int:
     return (n + stride - 1) // stride
+
+
+def max_map_size(n: int, kernel_size: int, padding: int) -> int:
+    """Length of the map that a stride-1 maximum leaves of n pixels; no pixels leave none."""
+    return 0 if n == 0 else max(n + 2 * padding - kernel_size + 1, 0)
 
 
 def _empty(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -91,5 +149,29 @@ def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     return torch.ops.cxrfast._blur_pool2d_backward(grad, *ctx.size, *ctx.options), None, None, None
 
 
+def _fake_max(
+    x: torch.Tensor, kernel_size: int, filter_size: int, stride: int, padding_mode: int, padding: int
+) -> torch.Tensor:
+    height, width = (max_map_size(n, kernel_size, padding) for n in x.shape[2:])
+    return _empty(x, pooled_size(height, stride), pooled_size(width, stride))
+
+
+def _fake_max_backward(grad: torch.Tensor, x: torch.Tensor, *options: int) -> torch.Tensor:
+    return _empty(x, x.shape[2], x.shape[3])
+
+
+def _setup_max_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    x, *ctx.options = inputs
+    ctx.save_for_backward(x)
+
+
+def _backward_max(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    (x,) = ctx.saved_tensors
+    grad_x = torch.ops.cxrfast._max_blur_pool2d_backward(grad, x, *ctx.options)
+    return grad_x, None, None, None, None, None
+
+
 register("blur_pool2d", fake=_fake, backward=_backward, setup_context=_setup_context)
 register("_blur_pool2d_backward", fake=_fake_backward)
+register("max_blur_pool2d", fake=_fake_max, backward=_backward_max, setup_context=_setup_max_context)
+register("_max_blur_pool2d_backward", fake=_fake_max_backward)

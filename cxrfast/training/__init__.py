@@ -1,0 +1,24 @@
+"""From a configuration to trained weights in a run's folder, and back to a model."""
+
+from cxrfast.training.assessment import Assessment, evaluate_run
+from cxrfast.training.config import RunConfig, build_config, load_config, save_config
+from cxrfast.training.predictor import TrainedModel, load_predictor
+from cxrfast.training.run import RunDirectory, environment, new_run, open_run
+from cxrfast.training.train import resume, train
+
+__all__ = [
+    "Assessment",
+    "RunConfig",
+    "RunDirectory",
+    "TrainedModel",
+    "build_config",
+    "environment",
+    "evaluate_run",
+    "load_config",
+    "load_predictor",
+    "new_run",
+    "open_run",
+    "resume",
+    "save_config",
+    "train",
+]

@@ -26,7 +26,8 @@ def tensor(
 def laid_out(values: torch.Tensor, layout: str) -> torch.Tensor:
     """A copy of `values` with another memory layout."""
     if layout == "sliced":
-        larger = torch.full([n + 3 for n in values.shape], float("nan"), dtype=values.dtype)
+        outside = float("nan") if values.is_floating_point() else 1
+        larger = torch.full([n + 3 for n in values.shape], outside, dtype=values.dtype)
         view = larger[tuple(slice(1, 1 + n) for n in values.shape)]
         return view.copy_(values)
     if layout == "transposed" and values.dim() >= 2:

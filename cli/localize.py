@@ -1,0 +1,36 @@
+"""`cxrfast localize`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrfast.cli.options import Checkpoint, Device
+
+
+def localize(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or DICOM files, folders, globs.")],
+    checkpoint: Checkpoint = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and JSON files.")] = Path("localized"),
+    threshold: Annotated[float, typer.Option("--threshold", help="Report classes from this score on.")] = 0.5,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Report this many classes, whatever they score.")] = None,
+    device: Device = None,
+) -> None:
+    """Say what is on an X-ray, and show where: a picture and a JSON file for each image.
+
+    Boxes are in pixels of the original image. Research use only; not for diagnosis.
+    """
+    from cxrfast.localization import localize_many
+    from cxrfast.training import load_predictor
+
+    predictor = load_predictor(checkpoint, device=device or "auto")
+    batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)
+    for output in batch.outputs:
+        found = ", ".join(f"{f.name} {f.score:.2f} ({len(f.boxes)} boxes)" for f in output.findings)
+        typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
+    typer.echo("Research use only; not for diagnosis.")
+    if batch.failures:
+        typer.echo(f"\n{len(batch.failures)} of the inputs failed:", err=True)
+        for reason in batch.failures.values():
+            typer.echo(f"  {reason}", err=True)
+        raise typer.Exit(1)

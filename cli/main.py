@@ -1,0 +1,59 @@
+"""The `cxrfast` command. Commands import what they need when they run, so that `--help` answers at once."""
+
+import sys
+
+import click
+import typer
+
+from cxrfast.cli.demo import demo
+from cxrfast.cli.evaluate import evaluate
+from cxrfast.cli.info import info
+from cxrfast.cli.localize import localize
+from cxrfast.cli.synth import synth
+from cxrfast.cli.train import train
+from cxrfast.errors import CxrfastError, UsageError
+
+app = typer.Typer(
+    name="cxrfast",
+    help="Find thoracic diseases in chest X-rays and show where they are. Research use only; not a medical device.",
+    epilog="Start with: cxrfast demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, synth, train, evaluate, localize, info):
+    app.command()(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; what a user can cause is one line on stderr and an exit code, never a traceback."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Exit code: 0 done, 1 work failed, 2 wrong usage, 130 interrupted."""
+    try:
+        result = typer.main.get_command(app).main(arguments, prog_name="cxrfast", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _fail(" ".join(error.format_message().split()), error.exit_code)
+    except UsageError as error:
+        return _fail(str(error), 2)
+    except CxrfastError as error:
+        return _fail(str(error), 1)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"cxrfast: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

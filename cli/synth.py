@@ -1,0 +1,27 @@
+"""`cxrfast synth`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cxrfast.cli.options import Seed
+
+
+def synth(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder to write to.")],
+    images: Annotated[int, typer.Option("--images", min=20, help="How many.")] = 800,
+    image_size: Annotated[int, typer.Option("--image-size", min=64, help="Pixels along a side.")] = 256,
+    boxed_fraction: Annotated[
+        float, typer.Option("--boxed-fraction", min=0, max=1, help="Share of the training lesions that get a box.")
+    ] = 0.3,
+    seed: Seed = 0,
+) -> None:
+    """Write phantom chest X-rays with lesions and boxes, in the layout of ChestX-ray14.
+
+    They are drawn, not photographed: good for trying the software, for nothing else.
+    """
+    from cxrfast.data import write_phantoms
+
+    write_phantoms(folder, images=images, image_size=image_size, boxed_fraction=boxed_fraction, seed=seed)
+    typer.echo(f"{images} phantoms in {folder}; train on them with: cxrfast train --method rozenberg --data {folder}")

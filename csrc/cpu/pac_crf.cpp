@@ -1,0 +1,346 @@
+// pac_conv2d and pac_crf on the CPU: images in parallel, or, where there are fewer images than threads, the rows of one.
+// Sums over images are taken by groups whose number depends on the shapes alone, so that the number of threads never
+// changes a result.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "../common/check.h"
+#include "../common/dispatch.h"
+#include "../common/tensor.h"
+#include "pac_crf_steps.h"
+
+namespace cxrfast {
+namespace {
+
+// body(first, last) over [0, n): in parallel if that keeps all threads busy, else in one piece that may itself be.
+template <typename F>
+void for_each_group(int64_t n, const F& body) {
+    if (n >= static_cast<int64_t>(torch::stable::get_num_threads())) {
+        torch::stable::parallel_for(0, n, 1, body);
+    } else if (n > 0) {
+        body(0, n);
+    }
+}
+
+// Into how many groups the images go, each with its own sum of weight gradients.
+template <typename T>
+int64_t image_groups(int64_t images, int64_t gradient_size) {
+    const int64_t affordable = kPartialBytes / (std::max<int64_t>(1, gradient_size) * sizeof(T));
+    return std::clamp<int64_t>(images, 1, std::max<int64_t>(1, affordable));
+}
+
+template <typename T, typename scalar_t>
+std::vector<T> values(const Tensor& x) {  // contiguous
+    const scalar_t* from = x.const_data_ptr<scalar_t>();
+    return std::vector<T>(from, from + x.numel());
+}
+
+template <typename T, typename scalar_t>
+void fill(Tensor& x, const std::vector<T>& from) {  // contiguous
+    scalar_t* to = x.mutable_data_ptr<scalar_t>();
+    for (size_t i = 0; i < from.size(); ++i) to[i] = static_cast<scalar_t>(from[i]);
+}
+
+Tensor empty_like_contiguous(const Tensor& x) {
+    return torch::stable::new_empty(x, x.sizes());
+}
+
+bool is_shared(const Tensor& weight) {
+    return weight.size(0) == 1 && weight.size(1) == 1;
+}
+
+Window window_of(const Tensor& x, const Tensor& weight, int64_t dilation) {
+    return {x.size(2), x.size(3), weight.size(2), dilation};
+}
+
+void check_inputs(const Tensor& x, const Tensor& guide, const Tensor& weight, int64_t dilation) {
+    CXRFAST_CHECK(x.dim() == 4 && guide.dim() == 4 && weight.dim() == 4, "x, guide and weight must have 4 dimensions");
+    CXRFAST_CHECK(guide.size(0) == x.size(0) && guide.size(2) == x.size(2) && guide.size(3) == x.size(3),
+                  "guide must be [B, G, H, W] with x's B, H, W");
+    CXRFAST_CHECK(weight.size(2) == weight.size(3) && weight.size(2) % 2 == 1, "weight must be [O, C, k, k], k odd");
+    CXRFAST_CHECK(is_shared(weight) || weight.size(1) == x.size(1), "weight must have x's channels");
+    CXRFAST_CHECK(guide.scalar_type() == x.scalar_type() && weight.scalar_type() == x.scalar_type(),
+                  "guide and weight must have x's dtype");
+    CXRFAST_CHECK(dilation >= 1, "dilation must be positive, got ", dilation);
+}
+
+Tensor pac_conv2d(const Tensor& x,       // [B, C, H, W]
+                  const Tensor& guide,   // [B, G, H, W]
+                  const Tensor& weight,  // [O, C, k, k] or [1, 1, k, k]
+                  std::optional<Tensor> bias,  // [O]
+                  int64_t dilation) {
+    check_inputs(x, guide, weight, dilation);
+    const bool shared = is_shared(weight);
+    const int64_t images = x.size(0), in = x.size(1), out = shared ? in : weight.size(0), guides = guide.size(1);
+    CXRFAST_CHECK(!bias || (bias->numel() == out && bias->scalar_type() == x.scalar_type()), "bias must be [O]");
+    const Window window = window_of(x, weight, dilation);
+    const Tensor x_ = torch::stable::contiguous(x), guide_ = torch::stable::contiguous(guide);
+    const Tensor weight_ = torch::stable::contiguous(weight);
+    Tensor result = torch::stable::new_empty(x, {images, out, window.height, window.width});
+    if (result.numel() == 0) return result;
+    CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "pac_conv2d", [&] {
+        using T = accumulate_t<scalar_t>;
+        const Taps<T> taps(values<T, scalar_t>(weight_).data(), out, in, shared, window);
+        std::vector<T> offset(out);
+        if (bias) offset = values<T, scalar_t>(torch::stable::contiguous(*bias));
+        const int64_t size = window.size();
+        const scalar_t *from = x_.const_data_ptr<scalar_t>(), *guide_from = guide_.const_data_ptr<scalar_t>();
+        scalar_t* to = result.mutable_data_ptr<scalar_t>();
+        for_each_group(images, [&](int64_t first, int64_t last) {
+            PixelAdaptiveFilter<T> filter(window, guides, false);
+            Planes<T> source(taps.in_channels, size), target(taps.out_channels, size);
+            for (int64_t b = first; b < last; ++b) {
+                load(source, from + b * in * size, in, size);
+                for (int64_t o = 0; o < out; ++o) std::fill_n(target[o], size, offset[o]);
+                filter.begin_image(guide_from + b * guides * size);
+                filter.apply(taps, source, target, in);
+                store(to + b * out * size, target, out, size);
+            }
+        });
+    });
+    return result;
+}
+
+std::tuple<Tensor, Tensor, Tensor> pac_conv2d_backward(const Tensor& grad,    // [B, O, H, W]
+                                                       const Tensor& x,       // [B, C, H, W]
+                                                       const Tensor& guide,   // [B, G, H, W]
+                                                       const Tensor& weight,  // [O, C, k, k] or [1, 1, k, k]
+                                                       int64_t dilation) {
+    check_inputs(x, guide, weight, dilation);
+    const bool shared = is_shared(weight);
+    const int64_t images = x.size(0), in = x.size(1), out = shared ? in : weight.size(0), guides = guide.size(1);
+    const Window window = window_of(x, weight, dilation);
+    CXRFAST_CHECK(grad.dim() == 4 && grad.numel() == images * out * window.size(), "grad must be [B, O, H, W]");
+    CXRFAST_CHECK(grad.scalar_type() == x.scalar_type(), "grad must have x's dtype");
+    const Tensor grad_ = torch::stable::contiguous(grad), x_ = torch::stable::contiguous(x);
+    const Tensor guide_ = torch::stable::contiguous(guide), weight_ = torch::stable::contiguous(weight);
+    Tensor grad_x = empty_like_contiguous(x), grad_guide = empty_like_contiguous(guide);
+    Tensor grad_weight = empty_like_contiguous(weight);
+    CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "pac_conv2d_backward", [&] {
+        using T = accumulate_t<scalar_t>;
+        const Taps<T> taps(values<T, scalar_t>(weight_).data(), out, in, shared, window);
+        const int64_t size = window.size(), gradient_size = taps.gradient_size(window);
+        const int64_t groups = image_groups<T>(images, gradient_size);
+        const scalar_t *grad_from = grad_.const_data_ptr<scalar_t>(), *from = x_.const_data_ptr<scalar_t>();
+        const scalar_t* guide_from = guide_.const_data_ptr<scalar_t>();
+        scalar_t *to = grad_x.mutable_data_ptr<scalar_t>(), *guide_to = grad_guide.mutable_data_ptr<scalar_t>();
+        std::vector<std::vector<T>> sums(groups, std::vector<T>(gradient_size));
+        if (images * size > 0) {
+            for_each_group(groups, [&](int64_t first, int64_t last) {
+                PixelAdaptiveFilter<T> filter(window, guides, true);
+                Planes<T> source(taps.in_channels, size), grad_source(taps.in_channels, size);
+                Planes<T> grad_target(taps.out_channels, size);
+                for (int64_t group = first; group < last; ++group) {
+                    for (int64_t b = images * group / groups; b < images * (group + 1) / groups; ++b) {
+                        load(source, from + b * in * size, in, size);
+                        load(grad_target, grad_from + b * out * size, out, size);
+                        grad_source.zero();
+                        filter.begin_image(guide_from + b * guides * size);
+                        filter.apply_backward(taps, source, grad_target, grad_source, sums[group], in);
+                        filter.end_image(guide_to + b * guides * size);
+                        store(to + b * in * size, grad_source, in, size);
+                    }
+                }
+            });
+        }
+        std::vector<T> total(weight.numel());
+        for (const std::vector<T>& sum : sums) taps.add_gradient(total.data(), sum.data(), out, in, window);
+        fill<T, scalar_t>(grad_weight, total);
+    });
+    return {grad_x, grad_guide, grad_weight};
+}
+
+// The compatibility [K, K] (identity if there is none) multiplied into weight [K, K, k, k].
+template <typename T>
+std::vector<T> folded(const std::vector<T>& compatibility, const std::vector<T>& weight, int64_t labels) {
+    if (compatibility.empty()) return weight;
+    const int64_t row = weight.size() / labels;
+    std::vector<T> result(weight.size());
+    for (int64_t m = 0; m < labels; ++m) {
+        for (int64_t o = 0; o < labels; ++o) {
+            combine(&result[m * row], T(1), &weight[o * row], compatibility[m * labels + o], row);
+        }
+    }
+    return result;
+}
+
+// Turns the gradient of folded() into its operands'.
+template <typename T>
+void folded_backward(std::vector<T>& grad,  // [K, K, k, k], becomes the weight's
+                     std::vector<T>& grad_compatibility,
+                     const std::vector<T>& compatibility,
+                     const std::vector<T>& weight,
+                     int64_t labels) {
+    const int64_t row = weight.size() / labels;
+    std::vector<T> grad_weight(weight.size());
+    for (int64_t m = 0; m < labels; ++m) {
+        for (int64_t o = 0; o < labels; ++o) {
+            combine(&grad_weight[o * row], T(1), &grad[m * row], compatibility[m * labels + o], row);
+            grad_compatibility[m * labels + o] = inner_product(&grad[m * row], &weight[o * row], row);
+        }
+    }
+    grad = grad_weight;
+}
+
+// [K, K] with K rounded up to `rows` and `columns`, optionally transposed.
+template <typename T>
+std::vector<T> padded(const std::vector<T>& matrix, int64_t n, int64_t even, bool transpose) {
+    std::vector<T> result(even * even);
+    for (int64_t i = 0; i < n; ++i) {
+        for (int64_t j = 0; j < n; ++j) result[i * even + j] = matrix[transpose ? j * n + i : i * n + j];
+    }
+    return result;
+}
+
+template <typename T>
+MeanField<T> mean_field(const Window& window,
+                        int64_t labels,
+                        bool shared,
+                        const std::vector<T>& weight,
+                        const std::vector<T>& compatibility,
+                        T unary_weight,
+                        int64_t steps,
+                        int64_t activation) {
+    const bool apart = shared && !compatibility.empty();
+    const std::vector<T> taps = shared ? weight : folded(compatibility, weight, labels);
+    const int64_t even = round_up(labels, 2);
+    return {window,
+            labels,
+            steps,
+            unary_weight,
+            static_cast<Activation>(activation),
+            Taps<T>(taps.data(), labels, labels, shared, window),
+            apart ? padded(compatibility, labels, even, false) : std::vector<T>(),
+            apart ? padded(compatibility, labels, even, true) : std::vector<T>()};
+}
+
+void check_crf(const Tensor& unary,
+               const Tensor& weight,
+               const std::optional<Tensor>& compatibility,
+               const Tensor& unary_weight,
+               int64_t steps,
+               int64_t activation) {
+    const int64_t labels = unary.size(1);
+    CXRFAST_CHECK(is_shared(weight) || weight.size(0) == labels, "weight must be [K, K, k, k] or [1, 1, k, k]");
+    CXRFAST_CHECK(!compatibility || (compatibility->dim() == 2 && compatibility->size(0) == labels &&
+                                     compatibility->size(1) == labels),
+                  "compatibility must be [K, K]");
+    CXRFAST_CHECK(!compatibility || compatibility->scalar_type() == unary.scalar_type(),
+                  "compatibility must have unary's dtype");
+    const ScalarType wide = unary.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+    CXRFAST_CHECK(unary_weight.numel() == 1 && unary_weight.scalar_type() == wide, "unary_weight must be one number");
+    CXRFAST_CHECK(steps >= 0, "steps must not be negative, got ", steps);
+    CXRFAST_CHECK(activation == 0 || activation == 1, "unknown activation ", activation);
+}
+
+Tensor pac_crf(const Tensor& unary,                  // [B, K, H, W]
+               const Tensor& guide,                  // [B, G, H, W]
+               const Tensor& weight,                 // [K, K, k, k] or [1, 1, k, k]
+               std::optional<Tensor> compatibility,  // [K, K]
+               const Tensor& unary_weight,           // [], float32 or float64
+               int64_t steps,
+               int64_t dilation,
+               int64_t activation) {
+    check_inputs(unary, guide, weight, dilation);
+    check_crf(unary, weight, compatibility, unary_weight, steps, activation);
+    const int64_t images = unary.size(0), labels = unary.size(1), guides = guide.size(1);
+    const Window window = window_of(unary, weight, dilation);
+    const Tensor unary_ = torch::stable::contiguous(unary), guide_ = torch::stable::contiguous(guide);
+    const Tensor weight_ = torch::stable::contiguous(weight);
+    Tensor result = empty_like_contiguous(unary);
+    if (result.numel() == 0) return result;
+    CXRFAST_DISPATCH_FLOATING(unary.scalar_type(), "pac_crf", [&] {
+        using T = accumulate_t<scalar_t>;
+        std::vector<T> mixing;
+        if (compatibility) mixing = values<T, scalar_t>(torch::stable::contiguous(*compatibility));
+        const MeanField<T> field =
+            mean_field(window, labels, is_shared(weight), values<T, scalar_t>(weight_), mixing,
+                       unary_weight.const_data_ptr<T>()[0], steps, activation);
+        const int64_t size = window.size();
+        const scalar_t *from = unary_.const_data_ptr<scalar_t>(), *guide_from = guide_.const_data_ptr<scalar_t>();
+        scalar_t* to = result.mutable_data_ptr<scalar_t>();
+        for_each_group(images, [&](int64_t first, int64_t last) {
+            MeanFieldImage<T> image(field, guides, false);
+            for (int64_t b = first; b < last; ++b) {
+                image.forward(from + b * labels * size, guide_from + b * guides * size, to + b * labels * size);
+            }
+        });
+    });
+    return result;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pac_crf_backward(const Tensor& grad,    // [B, K, H, W]
+                                                                    const Tensor& unary,   // [B, K, H, W]
+                                                                    const Tensor& guide,   // [B, G, H, W]
+                                                                    const Tensor& weight,  // [K, K, k, k], [1, 1, k, k]
+                                                                    std::optional<Tensor> compatibility,  // [K, K]
+                                                                    const Tensor& unary_weight,           // []
+                                                                    int64_t steps,
+                                                                    int64_t dilation,
+                                                                    int64_t activation) {
+    check_inputs(unary, guide, weight, dilation);
+    check_crf(unary, weight, compatibility, unary_weight, steps, activation);
+    CXRFAST_CHECK(grad.dim() == 4 && grad.numel() == unary.numel(), "grad must have unary's shape");
+    CXRFAST_CHECK(grad.scalar_type() == unary.scalar_type(), "grad must have unary's dtype");
+    const int64_t images = unary.size(0), labels = unary.size(1), guides = guide.size(1);
+    const bool shared = is_shared(weight);
+    const Window window = window_of(unary, weight, dilation);
+    const Tensor grad_ = torch::stable::contiguous(grad), unary_ = torch::stable::contiguous(unary);
+    const Tensor guide_ = torch::stable::contiguous(guide), weight_ = torch::stable::contiguous(weight);
+    Tensor grad_unary = empty_like_contiguous(unary), grad_guide = empty_like_contiguous(guide);
+    Tensor grad_weight = empty_like_contiguous(weight), grad_unary_weight = empty_like_contiguous(unary_weight);
+    Tensor grad_compatibility = compatibility ? empty_like_contiguous(*compatibility)  //
+                                              : torch::stable::new_empty(unary, {0});
+    CXRFAST_DISPATCH_FLOATING(unary.scalar_type(), "pac_crf_backward", [&] {
+        using T = accumulate_t<scalar_t>;
+        const std::vector<T> filter_weight = values<T, scalar_t>(weight_);
+        std::vector<T> mixing;
+        if (compatibility) mixing = values<T, scalar_t>(torch::stable::contiguous(*compatibility));
+        const MeanField<T> field = mean_field(window, labels, shared, filter_weight, mixing,
+                                              unary_weight.const_data_ptr<T>()[0], steps, activation);
+        const int64_t size = window.size();
+        const int64_t groups = image_groups<T>(images, field.taps.gradient_size(window));
+        const scalar_t *grad_from = grad_.const_data_ptr<scalar_t>(), *from = unary_.const_data_ptr<scalar_t>();
+        const scalar_t* guide_from = guide_.const_data_ptr<scalar_t>();
+        scalar_t* to = grad_unary.mutable_data_ptr<scalar_t>();
+        scalar_t* guide_to = grad_guide.mutable_data_ptr<scalar_t>();
+        std::vector<MeanFieldGradients<T>> sums(groups, MeanFieldGradients<T>(field));
+        if (images * size > 0) {
+            for_each_group(groups, [&](int64_t first, int64_t last) {
+                MeanFieldImage<T> image(field, guides, true);
+                for (int64_t group = first; group < last; ++group) {
+                    for (int64_t b = images * group / groups; b < images * (group + 1) / groups; ++b) {
+                        image.backward(grad_from + b * labels * size, from + b * labels * size,
+                                       guide_from + b * guides * size, to + b * labels * size,
+                                       guide_to + b * guides * size, sums[group]);
+                    }
+                }
+            });
+        }
+        for (int64_t group = 1; group < groups; ++group) sums[0].add(sums[group]);
+        std::vector<T> weight_sum(weight.numel()), mixing_sum(mixing.size());
+        field.taps.add_gradient(weight_sum.data(), sums[0].taps.data(), labels, labels, window);
+        if (!mixing.empty() && !shared) {
+            folded_backward(weight_sum, mixing_sum, mixing, filter_weight, labels);
+        } else {
+            for (size_t i = 0; i < mixing_sum.size(); ++i) {
+                mixing_sum[i] = sums[0].compatibility[i / labels * field.even_labels() + i % labels];
+            }
+        }
+        fill<T, scalar_t>(grad_weight, weight_sum);
+        fill<T, scalar_t>(grad_compatibility, mixing_sum);
+        grad_unary_weight.mutable_data_ptr<T>()[0] = sums[0].unary_weight;
+    });
+    return {grad_unary, grad_guide, grad_weight, grad_compatibility, grad_unary_weight};
+}
+
+}  // namespace
+}  // namespace cxrfast
+
+STABLE_TORCH_LIBRARY_IMPL(cxrfast, CPU, m) {
+    m.impl("pac_conv2d", TORCH_BOX(&cxrfast::pac_conv2d));
+    m.impl("_pac_conv2d_backward", TORCH_BOX(&cxrfast::pac_conv2d_backward));
+    m.impl("pac_crf", TORCH_BOX(&cxrfast::pac_crf));
+    m.impl("_pac_crf_backward", TORCH_BOX(&cxrfast::pac_crf_backward));
+}

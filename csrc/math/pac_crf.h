@@ -1,0 +1,39 @@
+// Pixel-adaptive convolution and its CRF (Su et al. 2019): the window and the scalar formulas, for all back ends.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "../common/macros.h"
+
+namespace cxrfast {
+
+enum class Activation : int64_t { kSoftmax = 0, kSigmoid = 1 };
+
+struct Offset {
+    int64_t dy, dx;
+};
+
+// Where tap 0 .. k*k-1 of a window, in raster order, lies relative to its centre.
+CXRFAST_HOST_DEVICE Offset window_offset(int64_t tap, int64_t kernel, int64_t dilation) {
+    return {(tap / kernel - kernel / 2) * dilation, (tap % kernel - kernel / 2) * dilation};
+}
+
+// The tap that points the other way: pixel j is tap t of pixel i exactly if i is tap mirrored_tap(t) of j.
+CXRFAST_HOST_DEVICE int64_t mirrored_tap(int64_t tap, int64_t kernel) {
+    return kernel * kernel - 1 - tap;
+}
+
+// K(f_i, f_j) = exp(-1/2 |f_i - f_j|^2), Su et al. Eq. 3 with the Gaussian kernel.
+template <typename T>
+CXRFAST_HOST_DEVICE T pair_affinity(T squared_distance) {
+    return std::exp(T(-0.5) * squared_distance);
+}
+
+// Overflow of exp gives 0, which is right.
+template <typename T>
+CXRFAST_HOST_DEVICE T sigmoid(T x) {
+    return T(1) / (T(1) + std::exp(-x));
+}
+
+}  // namespace cxrfast

@@ -1,0 +1,77 @@
+"""Image files as a person names them: files, folders, patterns."""
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
+
+
+def expand_inputs(
+    inputs: Sequence[str | os.PathLike], *, skip: Path | None = None
+) -> tuple[list[Path], dict[str, str]]:
+    """(image files, each once, in the order given; {input: why there is none}).
+
+    A folder stands for the images below it, known by suffix or, without one, by their DICOM header; files in the folder
+    ``skip`` are not taken, nor hidden ones. A file that is named is taken whatever it is called.
+    """
+    files: dict[Path, Path] = {}
+    failures: dict[str, str] = {}
+    for given in [os.fspath(path) for path in inputs]:
+        if os.path.isdir(given):
+            found = _images_below(Path(given), skip)
+            why = f"{given} holds no images ({', '.join(SUFFIXES)})"
+        elif glob.has_magic(given) and not os.path.exists(given):
+            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
+            found = [file for match in matches for file in (_images_below(match, skip) if match.is_dir() else [match])]
+            why = f"{given} matches no file"
+        else:
+            found, why = [Path(given)], ""  # one that is missing is told of when it is read
+        if not found:
+            failures[given] = why
+        for file in found:
+            files.setdefault(file.resolve(), file)
+    return list(files.values()), failures
+
+
+def _images_below(folder: Path, skip: Path | None) -> list[Path]:
+    skipped = skip.resolve() if skip is not None and skip.resolve() != folder.resolve() else None
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != skipped
+        )
+        found += [Path(place) / name for name in sorted(names) if _is_image(Path(place) / name)]
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    if path.name.startswith(".") or not path.is_file():  # reading a named pipe would wait for ever
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    # DICOM archives often have names without a suffix, or with one that is a part of a number
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def output_stems(files: Sequence[Path]) -> list[str]:
+    """A name without suffix for each file: its stem; for the second and later ones of the same stem ``<stem>-2``, ….
+
+    Names that differ by case only count as the same, as they are on some disks.
+    """
+    reserved = {file.stem.casefold() for file in files}
+    used: set[str] = set()
+    stems = []
+    for file in files:
+        stem, number = file.stem, 1
+        while stem.casefold() in used or (number > 1 and stem.casefold() in reserved):
+            number += 1
+            stem = f"{file.stem}-{number}"
+        used.add(stem.casefold())
+        stems.append(stem)
+    return stems

@@ -1,0 +1,144 @@
+"""Image files to grey arrays in [0, 1], or a clear error: a damaged file never becomes a half-black picture."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from cxrfast.errors import CxrfastError
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+# Weights of red, green and blue in luma, ITU-R BT.601; equal channels give themselves.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """The image at ``path`` as grey float32 ``[H, W]`` in [0, 1].
+
+    Reads PNG, JPEG, BMP and TIFF of 8 and 16 bits, grey, colour or palette, and DICOM (see :func:`read_dicom`).
+    Values are divided by the largest of their format (255 or 65535), never by the largest in the image. Colours become
+    luma; what is transparent is composited over black.
+
+    Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or no image.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    if path.suffix.lower() == ".dcm" or data[128:132] == b"DICM":
+        from cxrfast.data.dicom import read_dicom
+
+        return read_dicom(path)
+    return _decode(data, path)
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise CxrfastError(f"{path} is a folder; pass an image file")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CxrfastError(f"no image file {path}; check the path") from None
+    except OSError as error:
+        raise CxrfastError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+    if not data:
+        raise CxrfastError(f"{path} is an empty file; copy or download it again")
+    return data
+
+
+def _decode(data: bytes, path: Path) -> np.ndarray:
+    import io
+
+    from PIL import Image, UnidentifiedImageError
+
+    if data.startswith(_PNG_SIGNATURE):
+        bits, colour_type = _check_png(data, path)
+        if bits == 16 and colour_type != 0:
+            return _decode_deep_colour(data, path)
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            image.load()
+            grey = _to_grey(image)
+    except UnidentifiedImageError:
+        raise CxrfastError(f"{path} is not an image of a known format ({', '.join(_FORMATS)}, DICOM)") from None
+    # Pillow's decoders raise all of these for damaged files
+    except (OSError, SyntaxError, ValueError, struct.error, IndexError, Image.DecompressionBombError) as error:
+        raise CxrfastError(f"{path} is damaged or truncated ({error}); copy or download it again") from error
+    if grey is None:
+        raise CxrfastError(f"{path} has pixels of mode {image.mode}; convert it to an 8- or 16-bit grey PNG")
+    if grey.size == 0:
+        raise CxrfastError(f"{path} has no pixels (size {image.size[0]}×{image.size[1]}); export it again")
+    return np.ascontiguousarray(grey, dtype=np.float32)
+
+
+def _check_png(data: bytes, path: Path) -> tuple[int, int]:
+    """(bits per channel, colour type) of a PNG whose chunks are all there with the right checksums.
+
+    Decoders differ in what they let pass (OpenCV fills the rest of a truncated image with black and goes on), so this
+    is checked here.
+    """
+    position, kind, header = len(_PNG_SIGNATURE), b"", b""
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise CxrfastError(f"{path} is a truncated PNG (ends after {len(data)} bytes); copy or download it again")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise CxrfastError(f"{path} is a truncated PNG (ends after {len(data)} bytes); copy or download it again")
+        if zlib.crc32(memoryview(data)[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise CxrfastError(f"{path} is a damaged PNG (checksum at byte {position}); copy or download it again")
+        if not header:
+            header = data[position + 8 : end]
+            if kind != b"IHDR" or length != 13:
+                raise CxrfastError(f"{path} is a damaged PNG (no header); copy or download it again")
+        position = end + 4
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", header)
+    if width == 0 or height == 0:
+        raise CxrfastError(f"{path} has no pixels (size {width}×{height}); export it again")
+    return bits, colour_type
+
+
+def _to_grey(image) -> np.ndarray | None:
+    """Grey float32 in [0, 1] of a Pillow image, or None for modes without a known largest value."""
+    mode = image.mode
+    if mode == "P" or (mode in ("L", "RGB") and "transparency" in image.info):
+        image = image.convert("RGBA")
+    elif mode in ("CMYK", "YCbCr"):
+        image = image.convert("RGB")
+    elif mode == "1":
+        image = image.convert("L")
+    pixels = np.asarray(image)
+    if pixels.dtype == np.uint8:
+        return _luma(pixels.astype(np.float32) / 255)
+    if image.mode.startswith("I;16"):
+        return pixels.astype(np.float32) / 65535
+    return None
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """[H, W] of [H, W] grey or [H, W, C] with C = 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] < 3:
+        grey = pixels[..., 0]
+    elif (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+        grey = pixels[..., 0]  # grey saved as colour, as some ChestX-ray14 files are: the very same values
+    else:
+        grey = pixels[..., :3] @ np.asarray(_LUMA, dtype=np.float32)
+    return grey * pixels[..., -1] if pixels.shape[2] in (2, 4) else grey
+
+
+def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
+    """PNG of 16 bits with colour or alpha, which Pillow would cut down to 8 bits."""
+    import cv2
+
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.dtype != np.uint16:
+        raise CxrfastError(f"{path} is damaged: its pixels cannot be decoded; copy or download it again")
+    if pixels.ndim == 3 and pixels.shape[2] >= 3:  # OpenCV's order is BGR(A)
+        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    return np.ascontiguousarray(_luma(pixels.astype(np.float32) / 65535))

@@ -1,0 +1,245 @@
+"""Training, validation and test parts, by patient."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cxrfast.data.records import Record
+from cxrfast.errors import CxrfastError, UsageError
+
+PARTS = ("train", "val", "test")
+STRATEGIES = ("patient", "official")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Image names of the three parts, and how they came about."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+    seed: int
+    strategy: str
+    label_version: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of which images are in which part; their order, the seed and remarks do not count."""
+        parts = {part: sorted(getattr(self, part)) for part in PARTS}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def part(self, name: str, records: Sequence[Record]) -> list[Record]:
+        """The records of one part, in its order."""
+        if name not in PARTS:
+            raise UsageError(f"split is {name!r}; expected one of {', '.join(PARTS)}")
+        by_name = {record.image: record for record in records}
+        self._require_known(by_name)
+        return [by_name[image] for image in getattr(self, name)]
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raise :class:`CxrfastError` if the parts share an image or a patient, or name an image that is not there."""
+        by_name = {record.image: record for record in records}
+        self._require_known(by_name)
+        part_of_image: dict[str, str] = {}
+        part_of_patient: dict[str, str] = {}
+        for part in PARTS:
+            for image in getattr(self, part):
+                if image in part_of_image:
+                    where = part if part_of_image[image] == part else f"{part_of_image[image]} and {part}"
+                    raise CxrfastError(f"the splits name image {image} twice ({where}); remove one of the two")
+                part_of_image[image] = part
+                patient = by_name[image].patient
+                if part_of_patient.setdefault(patient, part) != part:
+                    raise CxrfastError(
+                        f"the splits have patient {patient} in {part_of_patient[patient]} and in {part} (image "
+                        f"{image}), so test results would be too good; keep all images of a patient in one part"
+                    )
+
+    def _require_known(self, by_name: dict[str, Record]) -> None:
+        unknown = [image for part in PARTS for image in getattr(self, part) if image not in by_name]
+        if unknown:
+            raise CxrfastError(
+                f"the splits name {len(unknown)} images that the data set lacks (first: {unknown[0]}); "
+                "use the data set they were made for, or make new splits"
+            )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write as JSON, one image a line, so that a person can move images about."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise CxrfastError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Splits":
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CxrfastError(f"no splits file {path}; check the path") from None
+        except json.JSONDecodeError as error:
+            raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the line") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CxrfastError(f"{path} cannot be read ({error})") from error
+        if not isinstance(content, dict):
+            raise CxrfastError(f"{path} holds a {type(content).__name__}, expected an object with {', '.join(PARTS)}")
+        for part in PARTS:
+            if part not in content:
+                raise CxrfastError(f"{path} has no '{part}'; add it, as a list of image names (it may be empty)")
+        for key in (*PARTS, "notes"):
+            names = content.get(key, [])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise CxrfastError(f"{path}: '{key}' is not a list of strings; write it as [\"00000001_000.png\", …]")
+        version = content.get("label_version")
+        return cls(
+            **{part: tuple(content[part]) for part in PARTS},
+            seed=content.get("seed", 0),
+            strategy=content.get("strategy", "patient"),
+            label_version=None if version is None else str(version),
+            notes=tuple(content.get("notes", ())),
+        )
+
+
+def make_splits(
+    records: Sequence[Record],
+    *,
+    seed: int,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    strategy: str = "patient",
+    label_version: str | None = None,
+) -> Splits:
+    """Deal the patients over train, validation and test.
+
+    ``"patient"``: ``fractions`` of all patients, such that patients with boxes are spread over the parts by their
+    rarest boxed class, and the others by their rarest label, as far as their numbers allow.
+    ``"official"``: the test list of the data set is the test part; validation is dealt by patient out of the other
+    list, with the first two fractions relative to each other. Every NIH box is then in the test part.
+
+    The answer depends on the records' content and the seed, not on the records' order.
+    """
+    _check_options(fractions, strategy)
+    records = sorted(records, key=lambda record: record.image)
+    twice = [image for image, count in Counter(record.image for record in records).items() if count > 1]
+    if twice:
+        raise CxrfastError(f"image {twice[0]} is in the records twice; remove one of the two")
+    notes: tuple[str, ...] = ()
+    if strategy == "official":
+        train_val, test = _official_lists(records)
+        share = fractions[0] + fractions[1]
+        dealt = _deal(train_val, (fractions[0] / share, fractions[1] / share, 0.0), seed)
+        dealt[2] = [record.image for record in test]
+        notes = _describe_official(train_val, test)
+    else:
+        dealt = _deal(records, fractions, seed)
+    train, val, test_names = (tuple(sorted(names)) for names in dealt)
+    splits = Splits(train, val, test_names, seed, strategy, label_version, notes)
+    splits.check(records)
+    return splits
+
+
+def _check_options(fractions: tuple[float, float, float], strategy: str) -> None:
+    if strategy not in STRATEGIES:
+        raise UsageError(f"split strategy is {strategy!r}; expected one of {', '.join(STRATEGIES)}")
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] <= 0:
+        raise UsageError(
+            f"split fractions are {fractions}; expected three of at least 0 that sum to 1, the first above 0"
+        )
+
+
+def _official_lists(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    unlisted = [record.image for record in records if record.split is None]
+    if unlisted:
+        raise CxrfastError(
+            f"{len(unlisted)} images are in no official list (first: {unlisted[0]}); "
+            "restore train_val_list.txt and test_list.txt, or split by patient"
+        )
+    train_val = [record for record in records if record.split == "train_val"]
+    test = [record for record in records if record.split == "test"]
+    if not train_val:
+        raise CxrfastError("no image is in train_val_list.txt, so nothing can be trained on; split by patient")
+    return train_val, test
+
+
+def _describe_official(train_val: Sequence[Record], test: Sequence[Record]) -> tuple[str, ...]:
+    training, testing = (sum(bool(record.boxes) for record in part) for part in (train_val, test))
+    if training or not testing:
+        return ()
+    return (f"all {testing} images with boxes are in the official test list: training sees image labels only",)
+
+
+def _deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> list[list[str]]:
+    """Image names of the parts.
+
+    Patients stand in a row, stratum by stratum, and each goes to the part that lags furthest behind its share of the
+    row so far. So every stratum, and every run of small strata, comes out in proportion: 14 boxed images of eight
+    classes are spread over the parts although no class could be on its own.
+    """
+    images: dict[str, list[Record]] = {}
+    for record in records:
+        images.setdefault(record.patient, []).append(record)
+    wanted = sum(fraction > 0 for fraction in fractions)
+    if len(images) < wanted:
+        raise CxrfastError(f"{len(images)} patients cannot be split into {wanted} parts; add images of other patients")
+    boxed = {name: of for name, of in images.items() if any(record.boxes for record in of)}
+    others = {name: of for name, of in images.items() if name not in boxed}
+    random = np.random.default_rng(seed)
+    patients: list[list[str]] = [[], [], []]
+    # Boxed patients count one each: it is their boxes that are scarce. Then images count, of all patients.
+    _fill(patients, _row(boxed, random, by_box=True), dict.fromkeys(boxed, 1), fractions)
+    _fill(patients, _row(others, random, by_box=False), {name: len(of) for name, of in images.items()}, fractions)
+    _leave_none_empty(patients, fractions, others)
+    return [[record.image for name in part for record in images[name]] for part in patients]
+
+
+def _row(images: dict[str, list[Record]], random: np.random.Generator, *, by_box: bool) -> list[str]:
+    """The patients in random order, those of one stratum side by side."""
+    classes = {
+        name: {label for record in of for label in (record.boxes if by_box else record.labels)}
+        for name, of in images.items()
+    }
+    patients_with = Counter(label for labels in classes.values() for label in labels)
+    strata: dict[str, list[str]] = {}
+    for name in sorted(images):
+        rarest = min(classes[name], key=lambda label: (patients_with[label], label), default="")
+        strata.setdefault(rarest, []).append(name)
+    order = random.permutation(sorted(strata)).tolist()
+    row: list[str] = []
+    for stratum in order:
+        # Patients with very many images first, so that those with few can even out what they cause.
+        shuffled = random.permutation(strata[stratum]).tolist()
+        row += shuffled if by_box else sorted(shuffled, key=lambda name: -len(images[name]))
+    return row
+
+
+def _fill(patients: list[list[str]], row: Sequence[str], weights: dict[str, int], fractions: Sequence[float]) -> None:
+    """Append each patient of ``row`` to the part that lags most; ``weights`` covers those already dealt, too."""
+    dealt = [sum(weights[name] for name in part) for part in patients]
+    for name in row:
+        total = sum(dealt) + weights[name]
+        lag = [
+            fraction * total - done if fraction > 0 else -np.inf
+            for fraction, done in zip(fractions, dealt, strict=True)
+        ]
+        part = int(np.argmax(lag))
+        patients[part].append(name)
+        dealt[part] += weights[name]
+
+
+def _leave_none_empty(patients: list[list[str]], fractions: Sequence[float], others: dict[str, list[Record]]) -> None:
+    """With a handful of patients a small part may have got none: it gets one without boxes from the largest."""
+    for part, fraction in enumerate(fractions):
+        if fraction > 0 and not patients[part]:
+            largest = max(patients, key=len)
+            moved = next((name for name in reversed(largest) if name in others), largest[-1])
+            largest.remove(moved)
+            patients[part].append(moved)

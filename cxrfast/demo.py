@@ -1,0 +1,74 @@
+"""The whole path on phantoms: make them, train, evaluate, localise a held-out image."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cxrfast.data import Splits, read_chestxray14, write_phantoms
+from cxrfast.localization import localize
+from cxrfast.training import RunDirectory, build_config, evaluate_run, load_predictor, train
+from cxrfast.training.run import RUNS
+
+IMAGES = 800
+IMAGE_SIZE = 128
+BOXED_FRACTION = 0.3
+SETTINGS: dict[str, Any] = {
+    "method": "rozenberg",
+    "image_size": IMAGE_SIZE,
+    "epochs": 24,
+    "batch_size": 16,
+    "lr": 1e-3,
+    "weight_decay": 1e-4,
+    "lr_decay": 0.92,
+    "device": "cpu",
+    "options": {
+        "backbone": "resnetv2_micro",
+        "output_stride": 8,
+        "grid": 16,
+        "hidden": 128,
+        "guide_channels": 16,
+        "crf_kernel_size": 7,
+        "crf_epochs": 4,
+    },
+}
+"""A network that two CPU cores train in minutes. On phantoms only: see docs/papers.md for the paper's settings."""
+
+Say = Callable[[str], None]
+
+
+def run_demo(out: Path | None = None, *, seed: int = 0, say: Say = print) -> RunDirectory:
+    """Phantoms, training, evaluation and one localised image, all in the folder `out`; says where everything lies."""
+    out = RUNS / f"demo-{datetime.now():%Y%m%d-%H%M%S}" if out is None else Path(out)
+    phantoms, folder = out / "phantoms", out / "run"
+    say(f"1. {IMAGES} phantom X-rays (drawn, not photographed) into {phantoms}")
+    write_phantoms(phantoms, images=IMAGES, image_size=2 * IMAGE_SIZE, boxed_fraction=BOXED_FRACTION, seed=seed)
+    say("2. training")
+    run = train(build_config({**SETTINGS, "data": phantoms, "seed": seed}), folder, say=lambda line: say(f"   {line}"))
+    say("\n3. evaluation on held-out phantoms")
+    assessment = evaluate_run(run.path)
+    say(assessment.result.to_text())
+    model = load_predictor(run.path)
+    image = _held_out_image(run, phantoms)
+    result = localize(model, image)
+    picture = out / "localized" / f"{image.stem}.png"
+    result.save_overlay(picture)
+    result.save_json(picture.with_suffix(".json"))
+    say(f"4. localised the held-out phantom {image.name}\n")
+    for what, path in (
+        ("picture", picture),
+        ("boxes", picture.with_suffix(".json")),
+        ("weights", run.best),
+        ("numbers", assessment.report),
+        ("predictions", assessment.predictions),
+        ("training log", run.metrics),
+    ):
+        say(f"   {what:<13}{path}")
+    say(f"\nnext: cxrfast localize {phantoms / 'images'} --checkpoint {run.path}\nResearch use only; not for diagnosis.")
+    return run
+
+
+def _held_out_image(run: RunDirectory, phantoms: Path) -> Path:
+    """The first test image with most annotated lesions."""
+    records = Splits.load(run.splits).part("test", read_chestxray14(phantoms).records)
+    return max(records, key=lambda record: len(record.boxes)).path

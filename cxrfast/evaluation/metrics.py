@@ -1,0 +1,73 @@
+"""Measures of the image scores."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def auroc(
+    scores: Tensor,  # [N, K]
+    labels: Tensor,  # [N, K]
+) -> Tensor:  # [K] float64
+    """Area under the ROC curve of every class: the chance that a positive image scores over a negative one.
+
+    With midranks r (equal scores share the mean of their ranks), which counts a tie as one half:
+    ``AUROC = (Σ_positive r − n₊(n₊+1)/2) / (n₊ n₋)``. Counts are integers until the last division, so the result is
+    exact to the last bit of float64.
+
+    Args:
+        scores: any real dtype; only their order matters. Infinities are fine, NaN is not.
+        labels: 1, 0, or NaN where it is unknown; bool and integers too. An unknown entry is left out of its class.
+
+    Returns:
+        float64 on the CPU; NaN for a class without positives or without negatives, which has no ROC curve.
+
+    Raises:
+        ValueError: shapes differ, a score is NaN, a label is none of 0, 1 and NaN.
+    """
+    if scores.dim() != 2 or scores.shape != labels.shape:
+        raise ValueError(f"expected scores and labels [N, K], got {list(scores.shape)} and {list(labels.shape)}")
+    scores, labels = scores.detach().cpu(), labels.detach().cpu().double()
+    if scores.isnan().any():
+        raise ValueError(f"expected numbers as scores, got NaN in {int(scores.isnan().sum())} of {scores.numel()}")
+    known = ~labels.isnan()
+    if not ((labels == 0) | (labels == 1) | ~known).all():
+        raise ValueError(f"expected labels 0, 1 or NaN, got {labels[known & (labels != 0) & (labels != 1)][0].item()}")
+    areas = [_class_auroc(scores[known[:, k], k], labels[known[:, k], k] == 1) for k in range(scores.shape[1])]
+    return torch.tensor(areas, dtype=torch.float64)
+
+
+def _class_auroc(
+    scores: Tensor,  # [n]
+    positive: Tensor,  # [n] bool
+) -> float:
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if n_positive == 0 or n_negative == 0:
+        return float("nan")
+    _, value, count = torch.unique(scores, return_inverse=True, return_counts=True)
+    twice_midrank = 2 * count.cumsum(0) - count + 1
+    twice_wins = int(twice_midrank[value][positive].sum()) - n_positive * (n_positive + 1)
+    return twice_wins / (2 * n_positive * n_negative)
+
+
+class Mean(NamedTuple):
+    """A mean over classes that says which classes are not in it."""
+
+    value: float  # NaN if every class is left out
+    left_out: tuple[str, ...]
+
+
+def mean_without_nan(
+    values: Sequence[float] | Tensor,  # [K]
+    names: Sequence[str],  # [K]
+) -> Mean:
+    """Mean of the values that are not NaN, and the names of those that are."""
+    pairs = [(name, float(value)) for name, value in zip(names, values, strict=True)]
+    present = [value for _, value in pairs if value == value]
+    return Mean(
+        value=sum(present) / len(present) if present else float("nan"),
+        left_out=tuple(name for name, value in pairs if value != value),
+    )

@@ -1,0 +1,15 @@
+"""Methods by the names that the command line and the checkpoints use."""
+
+from cxrfast.errors import UsageError
+from cxrfast.methods.base import Method
+from cxrfast.methods.li import Li
+from cxrfast.methods.rozenberg import Rozenberg
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg)}
+
+
+def get_method(name: str) -> type[Method]:
+    """The method called `name`; UsageError with the known names otherwise."""
+    if name not in METHODS:
+        raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name]

@@ -1,0 +1,79 @@
+"""Fitting the thresholds τ, ρ, τ̂, ρ̂ of Rozenberg's loss on a frozen network.
+
+Minimising Eq. 12 over the thresholds themselves is degenerate, as the paper says: τ = τ̂ = 0 and ρ = ρ̂ = ∞ make every
+term zero. We therefore fit each to a quantile of the quantity that it bounds, over the training images that it is used
+on. With q = 0.75, a quarter of the images already satisfies the new bound and the rest is pulled towards it. The bounds
+ask for more as the network improves, and never for less than what the rule "positive from z ≥ 0.5 on" needs:
+
+    τ  = q-quantile of the mean z inside the boxes of class k                      in [0.6, 0.95]
+    ρ  = (1−q)-quantile of the mean z outside them                                 in [0.01, 0.2]
+    τ̂  = q-quantile of Σz on unannotated positives, at most the lower-quartile
+         box of the class in patches (else positive areas could only grow)         at least 1 patch
+    ρ̂  = (1−q)-quantile of Σz on images without the class                          in [0, 1] patch
+
+A class with fewer than `MINIMUM` images of a kind keeps that threshold.
+"""
+
+from collections.abc import Iterable
+
+import torch
+
+from cxrfast.losses import RozenbergLoss
+from cxrfast.ops import region_sums
+
+MINIMUM = 2
+TAU_RANGE = (0.6, 0.95)
+RHO_RANGE = (0.01, 0.2)
+RHO_HAT_RANGE = (0.0, 1.0)
+
+
+class ThresholdFit:
+    """Collects the bounded quantities of a training set, then sets the thresholds of a loss."""
+
+    def __init__(self, num_classes: int, quantile: float) -> None:
+        self.quantile = quantile
+        self.inside: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # mean z inside boxes
+        self.outside: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # mean z outside boxes
+        self.box_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # |b| in patches
+        self.positive_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz, positive without a box
+        self.negative_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz, negative
+
+    def add(
+        self,
+        logits: torch.Tensor,  # [B, K, P, P]
+        labels: torch.Tensor,  # [B, K]
+        annotated: torch.Tensor,  # [B, K] bool
+        region: torch.Tensor,  # [B, K, P, P] bool
+    ) -> None:
+        sums = region_sums(logits.float(), region)
+        area = sums.inside + sums.outside
+        positive = (labels > 0.5) & ~annotated
+        negative = (labels < 0.5) & ~annotated
+        for k in range(len(self.inside)):
+            boxed = annotated[:, k]
+            self.inside[k].append((sums.inside / sums.inside_count)[boxed, k].cpu())
+            self.outside[k].append((sums.outside / sums.outside_count.clamp_min(1))[boxed, k].cpu())
+            self.box_area[k].append(sums.inside_count[boxed, k].cpu())
+            self.positive_area[k].append(area[positive[:, k], k].cpu())
+            self.negative_area[k].append(area[negative[:, k], k].cpu())
+
+    def update(self, criterion: RozenbergLoss) -> dict[str, list[float]]:
+        """Set the loss's thresholds in place; returns them per class, for the log."""
+        q = self.quantile
+        for k in range(len(self.inside)):
+            _set(criterion.tau, k, _quantile(self.inside[k], q), *TAU_RANGE)
+            _set(criterion.rho, k, _quantile(self.outside[k], 1 - q), *RHO_RANGE)
+            smallest_box = _quantile(self.box_area[k], 0.25)
+            _set(criterion.tau_hat, k, _quantile(self.positive_area[k], q), 1.0, max(1.0, smallest_box or 1.0))
+            _set(criterion.rho_hat, k, _quantile(self.negative_area[k], 1 - q), *RHO_HAT_RANGE)
+        return {name: getattr(criterion, name).tolist() for name in ("tau", "rho", "tau_hat", "rho_hat")}
+
+
+def _quantile(parts: Iterable[torch.Tensor], q: float) -> float | None:
+    values = torch.cat(list(parts) or [torch.empty(0)])
+    return torch.quantile(values.double(), q).item() if len(values) >= MINIMUM else None
+
+
+def _set(threshold: torch.Tensor, k: int, value: float | None, low: float, high: float) -> None:
+    if value is not None:
+        threshold[k] = min(max(value, low), high)

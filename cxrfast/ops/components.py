@@ -1,0 +1,152 @@
+"""Connected components: from a mask to labels, and from score maps to boxes, one operator each."""
+
+from typing import NamedTuple
+
+import torch
+
+from cxrfast.ops._registration import register
+from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
+
+SELECTIONS = {"all": 0, "largest": 1, "peak": 2}
+
+
+class ComponentBoxes(NamedTuple):
+    """One row per component, ordered by image, then channel, then raster order of the component's first pixel."""
+
+    boxes: torch.Tensor
+    """[N, 4] float32: x0, y0, x1, y1, half-open, in pixels of the map: exact integers, float so that
+    `boxes * (image_width / map_width)` is in pixels of the image."""
+    peak: torch.Tensor
+    """[N] scores' dtype: highest score."""
+    mean: torch.Tensor
+    """[N] scores' dtype: mean score."""
+    area: torch.Tensor
+    """[N] int64: number of pixels."""
+    image: torch.Tensor
+    """[N] int64: index into B."""
+    channel: torch.Tensor
+    """[N] int64: index into K."""
+
+
+def connected_components(
+    mask: torch.Tensor,  # [*, H, W]
+    *,
+    connectivity: int = 8,
+) -> torch.Tensor:  # [*, H, W]
+    """Label the connected components of every image.
+
+    Args:
+        mask: bool, or any integer dtype, whose nonzero elements are foreground. Any number of leading dimensions, any
+            strides.
+        connectivity: 8, pixels that share an edge or a corner are neighbours, or 4, only an edge.
+
+    Returns:
+        Contiguous int32 tensor: 0 is background; in every image the components are 1, 2, … in raster order of their
+        first pixels. Deterministic; labels have no gradient.
+
+    Raises:
+        TypeError: mask is not a bool or integer tensor.
+        ValueError: fewer than two dimensions, another connectivity, or 2³¹ pixels or more in one image.
+    """
+    if not isinstance(mask, torch.Tensor):
+        raise TypeError(f"mask: expected a tensor, got {type(mask).__name__}")
+    if mask.is_floating_point() or mask.is_complex():
+        raise TypeError(f"mask: expected a bool or integer tensor, got {mask.dtype}")
+    if mask.dim() < 2:
+        raise ValueError(f"mask: expected [*, H, W], got shape {tuple(mask.shape)}")
+    _check_connectivity(connectivity)
+    _check_pixels("mask", mask)
+    return torch.ops.cxrfast.connected_components(mask if mask.dtype == torch.bool else mask != 0, connectivity)
+
+
+def component_boxes(
+    scores: torch.Tensor,  # [B, K, H, W]
+    threshold: float | torch.Tensor,  # scalar or [K]
+    *,
+    connectivity: int = 8,
+    select: str = "all",
+    min_area: int = 1,
+) -> ComponentBoxes:
+    """Boxes and scores of the connected components of `scores >= threshold`, for every image and channel.
+
+    Args:
+        scores: float16, bfloat16, float32 or float64 score maps with any strides. A NaN is background. Means are
+            accumulated in float64 on the CPU and at least in float32 elsewhere. Autocast leaves the dtype alone.
+        threshold: one for all channels, or a tensor with one per channel. It is rounded to scores' dtype, so that a
+            score of 0.7 reaches a threshold of 0.7 in every dtype. Nothing reaches a NaN.
+        connectivity: 8 (edges and corners) or 4 (edges).
+        select: what is kept of a map's components. "all"; "largest", the one with the largest area, the first of equal
+            ones; "peak", the one with the map's highest score, that of the first such pixel in raster order. With the
+            last two, a map without foreground has no row, any other has one.
+        min_area: components of fewer pixels are dropped before anything is selected: under "peak", the highest score
+            is then looked for in those that remain.
+
+    Returns:
+        :class:`ComponentBoxes`. N depends on the data; under `torch.compile(fullgraph=True)` set
+        `torch._dynamo.config.capture_dynamic_output_shape_ops = True`. Deterministic. Not differentiable: `scores` is
+        detached, and neither peak nor mean carries a gradient.
+
+    Raises:
+        TypeError: scores is not a floating-point tensor, threshold is neither a number nor a floating-point tensor, or
+            an option is not an integer.
+        ValueError: wrong number of dimensions, a threshold of another size or on another device, an option out of
+            range, or 2³¹ pixels or more in one map.
+    """
+    check_floating("scores", scores)
+    check_shape("scores", scores, "[B, K, H, W]", 4)
+    _check_connectivity(connectivity)
+    check_integer("min_area", min_area, 0)
+    selection = choose("select", select, SELECTIONS)
+    _check_pixels("scores", scores)
+    thresholds = _per_channel(threshold, scores)
+    return ComponentBoxes(
+        *torch.ops.cxrfast.component_boxes(scores.detach(), thresholds, connectivity, selection, min_area)
+    )
+
+
+def _per_channel(threshold: float | torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """The threshold of every channel, in scores' dtype."""
+    channels = scores.shape[1]
+    if isinstance(threshold, torch.Tensor):
+        check_floating("threshold", threshold)
+        if threshold.device != scores.device:
+            raise ValueError(f"threshold: expected scores' device {scores.device}, got {threshold.device}")
+        if threshold.dim() > 1 or (threshold.dim() == 1 and threshold.shape[0] != channels):
+            raise ValueError(
+                f"threshold: expected a number or [{channels}] for {channels} channels, "
+                f"got shape {tuple(threshold.shape)}"
+            )
+        return threshold.detach().to(scores.dtype).expand(channels)
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+        raise TypeError(f"threshold: expected a number or a tensor, got {threshold!r}")
+    # By way of float64, because torch.full refuses what a half type turns into infinity.
+    return torch.full((channels,), threshold, dtype=torch.float64, device=scores.device).to(scores.dtype)
+
+
+def _check_connectivity(connectivity: int) -> None:
+    if isinstance(connectivity, bool) or connectivity not in (4, 8):
+        raise ValueError(f"connectivity: expected 4 or 8, got {connectivity!r}")
+
+
+def _check_pixels(name: str, maps: torch.Tensor) -> None:
+    """Kernels index the pixels of one map with 32 bits."""
+    height, width = maps.shape[-2:]
+    if height * width >= 2**31:
+        raise ValueError(f"{name}: expected fewer than 2**31 pixels in one map, got {height}x{width}")
+
+
+def _fake_labels(mask: torch.Tensor, connectivity: int) -> torch.Tensor:
+    return mask.new_empty(mask.shape, dtype=torch.int32)
+
+
+def _fake_boxes(
+    scores: torch.Tensor, threshold: torch.Tensor, connectivity: int, select: int, min_area: int
+) -> tuple[torch.Tensor, ...]:
+    count = torch.library.get_ctx().new_dynamic_size()
+    boxes = scores.new_empty((count, 4), dtype=torch.float32)
+    dtypes = (scores.dtype, scores.dtype, torch.int64, torch.int64, torch.int64)
+    return boxes, *(scores.new_empty((count,), dtype=dtype) for dtype in dtypes)
+
+
+register("connected_components", fake=_fake_labels)
+register("component_boxes", fake=_fake_boxes)

@@ -1,0 +1,93 @@
+"""The configuration of a run: what `cxrfast train` was asked for, completed by the method's defaults."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cxrfast._files import write_text
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.methods import MethodOptions, get_method
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32", "bf16", "16"]
+
+
+class RunConfig(BaseModel):
+    """Everything that determines a run. Saved as `config.yaml` in its folder, and accepted back by `--config`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    data: Path
+    labels: Literal["auto", "2017", "2020"] = "auto"
+    classes: list[str] | None = Field(None, description="default: the classes with a positive training image")
+    split: Literal["patient", "official"] = "patient"
+    image_size: int = Field(ge=32)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    lr_decay: float = Field(gt=0, le=1)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    augment: bool = True
+    cache: bool | None = Field(None, description="keep decoded images in memory; default: if they need under 2 GB")
+    seed: int = Field(0, ge=0)
+    device: Device = "auto"
+    precision: Precision = "32"
+    workers: int = Field(0, ge=0)
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+
+    def method_options(self) -> MethodOptions:
+        return get_method(self.method).Options(**self.options)
+
+
+def build_config(settings: dict[str, Any]) -> RunConfig:
+    """Complete `settings` with the method's defaults.
+
+    Raises UsageError, in one line, for an unknown method or option, a value out of range, or a required option that is
+    missing.
+    """
+    if "method" not in settings:
+        raise UsageError("method: required; for example --method rozenberg")
+    if "data" not in settings:
+        raise UsageError("data: required; give the folder of the data set with --data, or make one: cxrfast synth DIR")
+    method = get_method(settings["method"])
+    given = {**vars(method.defaults), **settings}
+    options = _validated(method.Options, given.get("options") or {}, prefix="options.")
+    config = _validated(RunConfig, given)
+    return config.model_copy(update={"options": options.model_dump(mode="json")})
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, not yet validated."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"config: cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise CxrfastError(f"config: {path} is not valid YAML: {reason}") from error
+    if not isinstance(settings, dict):
+        raise CxrfastError(f"config: {path} expected 'name: value' lines, got {type(settings).__name__}")
+    return settings
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, model.model_fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(model.model_fields)}"
+            raise UsageError(f"{prefix}{name}: unknown option; {hint}") from error
+        reason = first["msg"][0].lower() + first["msg"][1:]
+        raise UsageError(f"{prefix}{name}: {reason}, got {first['input']!r}") from error

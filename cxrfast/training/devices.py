@@ -1,0 +1,34 @@
+"""Where to compute, and in which precision."""
+
+import torch
+from lightning_fabric import Fabric
+
+from cxrfast import _library
+from cxrfast.errors import UsageError
+
+_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def resolve_device(name: str) -> str:
+    """ "cpu" or "cuda"; "auto" takes CUDA where both a GPU and this package's CUDA operators are there."""
+    if name == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        obstacle: str | None = "torch finds no CUDA device"
+    else:
+        obstacle = _library.cuda_error()
+    if name == "auto":
+        return "cpu" if obstacle else "cuda"
+    if obstacle:
+        raise UsageError(f"device: cuda cannot be used: {obstacle}; use --device cpu")
+    return "cuda"
+
+
+def make_fabric(device: str, precision: str) -> Fabric:
+    """One process on one device; under `torchrun`, all of its processes and devices."""
+    accelerator = resolve_device(device)
+    return Fabric(accelerator=accelerator, devices="auto" if _launched_by_torchrun() else 1, precision=_PRECISIONS[precision])
+
+
+def _launched_by_torchrun() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()

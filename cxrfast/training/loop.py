@@ -1,0 +1,183 @@
+"""The training loop: stages, epochs, validation, checkpoints. The same seed gives the same numbers, resumed or not."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from cxrfast.data import XrayDataset
+from cxrfast.methods import Method, Stage
+from cxrfast.methods.base import Batch
+from cxrfast.training.checkpoint import load_checkpoint, load_state, read_weights, save_checkpoint, save_weights
+from cxrfast.training.config import RunConfig
+from cxrfast.training.preparation import PreparedData, make_dataset, without_augmentation
+from cxrfast.training.run import RunDirectory
+from cxrfast.training.validation import Validation, validate
+
+
+class Trainer:
+    """Trains `method` into the folder `run`. Every epoch ends with `last.ckpt`, from which :meth:`fit` resumes."""
+
+    def __init__(
+        self, config: RunConfig, run: RunDirectory, data: PreparedData, method: Method, fabric: Fabric
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.data = data
+        self.fabric = fabric
+        self.method = method.to(fabric.device)
+        self.train_set = make_dataset(config, data, "train", augment=config.augment)
+        self.plain_train_set = without_augmentation(self.train_set)
+        self.val_set = make_dataset(config, data, "val")
+        self.stages = method.stages(config.epochs)
+        self.rows: list[dict[str, Any]] = []
+        self.best = float("-inf")
+
+    def fit(self, *, resume: bool = False) -> None:
+        """Train all stages; with `resume`, go on after the last epoch that was saved."""
+        state = load_checkpoint(self.run.checkpoint) if resume else None
+        first = state["stage"] if state else 0
+        for number in range(first, len(self.stages)):
+            self._fit_stage(number, state if number == first else None)
+
+    def _fit_stage(self, number: int, state: dict[str, Any] | None) -> None:
+        stage = self.stages[number]
+        freeze(self.method, stage)
+        self.module = self.fabric.setup_module(self.method)  # anew: what is distributed depends on what trains
+        optimizer, scheduler = self._optimizer()
+        epoch = 0
+        if state is None:
+            self.best = float("-inf")
+        else:
+            epoch = self._restore(state, optimizer, scheduler)
+        for epoch in range(epoch + 1, stage.epochs + 1):
+            row = self._epoch(number, stage, epoch, optimizer)
+            scheduler.step()
+            self._save(number, stage, epoch, row, optimizer, scheduler)
+        # The next stage, and whoever takes the last weights, goes on from this stage's best epoch.
+        self._load_best()
+
+    def _epoch(self, number: int, stage: Stage, epoch: int, optimizer: Any) -> dict[str, Any]:
+        started = time.perf_counter()
+        # Seeded by where we are, so that a resumed run draws what the uninterrupted one would have.
+        torch.manual_seed(self.config.seed * 1_000_003 + number * 10_007 + epoch)
+        set_training(self.method, stage)
+        total, count = 0.0, 0
+        for batch in self._progress(self._loader(self.train_set, shuffle=True), f"{stage.name} {epoch}/{stage.epochs}"):
+            logits = self.module(batch["image"], stage.name)
+            loss = self.method.loss(logits.float(), batch)
+            optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            optimizer.step()
+            total += loss.item() * len(logits)
+            count += len(logits)
+        self.method.eval()
+        validation = self._validate(stage)
+        extra = self.method.after_epoch(stage, epoch, lambda: self._training_maps(stage))
+        return {
+            "stage": stage.name,
+            "epoch": epoch,
+            "lr": optimizer.param_groups[0]["lr"],
+            "train_loss": total / count,
+            **validation.row(),
+            **extra,
+            "seconds": round(time.perf_counter() - started, 2),
+        }
+
+    def _validate(self, stage: Stage) -> Validation:
+        loader = self._loader(self.val_set, shuffle=False)
+        return validate(self.method, stage.name, loader, self.config.image_size)
+
+    def _training_maps(self, stage: Stage) -> Iterator[tuple[torch.Tensor, Batch]]:
+        with torch.inference_mode():
+            for batch in self._progress(self._loader(self.plain_train_set, shuffle=False), "thresholds"):
+                yield self.method(batch["image"], stage.name), batch
+
+    def _optimizer(self) -> tuple[Any, Any]:
+        cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimizer]
+        trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        optimizer = cls(trainable, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=self.config.lr_decay)
+        return self.fabric.setup_optimizers(optimizer), scheduler
+
+    def _loader(self, dataset: XrayDataset, *, shuffle: bool) -> Iterable[Batch]:
+        loader = DataLoader(
+            dataset,
+            batch_size=self.config.batch_size,
+            shuffle=shuffle,
+            # A last batch of one image would give batch norm no variance.
+            drop_last=shuffle and len(dataset) > self.config.batch_size and len(dataset) % self.config.batch_size == 1,
+            num_workers=self.config.workers,
+            generator=torch.Generator().manual_seed(int(torch.randint(2**62, (1,)))),
+        )
+        return self.fabric.setup_dataloaders(loader, use_distributed_sampler=shuffle)
+
+    def _progress(self, loader: Iterable[Batch], title: str) -> Iterable[Batch]:
+        return tqdm(loader, desc=title, leave=False, disable=None if self.fabric.is_global_zero else True)
+
+    def _save(
+        self, number: int, stage: Stage, epoch: int, row: dict[str, Any], optimizer: Any, scheduler: Any
+    ) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        label_version = self.data.label_version
+        score = row["val_score"] if row["val_score"] is not None else -row["train_loss"]
+        improved = score >= self.best
+        self.best = max(score, self.best)
+        self.rows.append({**row, "best": improved})
+        if improved:
+            save_weights(self.run.best, self.method, stage=stage.name, label_version=label_version)
+        save_weights(self.run.last, self.method, stage=stage.name, label_version=label_version)
+        # Before the checkpoint: a crash in between repeats an epoch, and its row is then written again.
+        self.run.write_metrics(self.rows)
+        save_checkpoint(
+            self.run.checkpoint,
+            {
+                "stage": number,
+                "epoch": epoch,
+                "best": self.best,
+                "method": self.method.name,
+                "state": self.method.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+            },
+        )
+        self._announce(row, improved)
+
+    def _restore(self, state: dict[str, Any], optimizer: Any, scheduler: Any) -> int:
+        load_state(self.method, state["state"], str(self.run.checkpoint))
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        self.best = state["best"]
+        done = sum(stage.epochs for stage in self.stages[: state["stage"]]) + state["epoch"]
+        self.rows = self.run.read_metrics()[:done]
+        return state["epoch"]
+
+    def _load_best(self) -> None:
+        self.fabric.barrier()
+        load_state(self.method, read_weights(self.run.best)[1], str(self.run.best))
+
+    def _announce(self, row: dict[str, Any], improved: bool) -> None:
+        def number(value: float | None) -> str:
+            return "-" if value is None else f"{value:.3f}"
+
+        tqdm.write(
+            f"{row['stage']:>6} {row['epoch']:>3}  loss {row['train_loss']:.4f}  val AUROC {number(row['val_auroc'])}  "
+            f"IoU@0.1 {number(row['val_iou_accuracy'])}  {row['seconds']:.0f} s{'  best' if improved else ''}"
+        )
+
+
+def freeze(method: Method, stage: Stage) -> None:
+    """Gradients for the parameters that the stage trains, and for no other."""
+    for name, parameter in method.named_parameters():
+        parameter.requires_grad_(name.startswith(stage.trains))
+
+
+def set_training(method: Method, stage: Stage) -> None:
+    """Training mode for the modules that the stage trains; frozen ones keep their batch-norm statistics."""
+    for name, module in method.named_modules():
+        module.training = f"{name}.".startswith(stage.trains)

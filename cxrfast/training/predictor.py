@@ -1,0 +1,40 @@
+"""A trained model, ready for `evaluate` and `localize`."""
+
+from pathlib import Path
+
+import torch
+
+from cxrfast.methods import Method
+from cxrfast.prediction import Prediction
+from cxrfast.training.checkpoint import load_weights
+from cxrfast.training.devices import resolve_device
+from cxrfast.training.run import RunDirectory, latest_weights
+
+
+class TrainedModel:
+    """The :class:`cxrfast.prediction.Predictor` of a weights file written by `cxrfast train`."""
+
+    def __init__(self, network: Method, metadata: dict[str, str], weights: Path, device: str) -> None:
+        self.network = network.to(device)
+        self.class_names = network.class_names
+        self.image_size = network.image_size
+        self.method = network.name
+        self.stage = metadata["stage"]
+        self.label_version = metadata["label_version"]
+        self.weights = str(weights)
+        self.thresholds = network.map_thresholds.to(device)
+        self.device = torch.device(device)
+
+    def __call__(self, images: torch.Tensor) -> Prediction:  # [B, 1, S, S] in [-1, 1]
+        return self.network.predict(images, self.stage)
+
+
+def load_predictor(
+    checkpoint: Path | None = None, *, device: str = "auto", expected_method: str | None = None
+) -> TrainedModel:
+    """Load a weights file, the best weights of a run's folder, or (None) of the latest run under `runs/`."""
+    path = latest_weights() if checkpoint is None else Path(checkpoint)
+    if path.is_dir():
+        path = RunDirectory(path).best
+    network, metadata = load_weights(path, expected_method=expected_method)
+    return TrainedModel(network, metadata, path, resolve_device(device))

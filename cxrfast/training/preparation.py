@@ -1,0 +1,88 @@
+"""From a configuration to records, splits, classes and data sets."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cxrfast.data import CLASSES, Augmentation, Record, Splits, XrayDataset, make_splits, read_chestxray14
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.training.config import RunConfig
+
+_CACHE_LIMIT = 2e9  # bytes
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The data of a run, split, with the remarks that a user should see."""
+
+    records: dict[str, list[Record]]  # "train", "val", "test"
+    splits: Splits
+    class_names: tuple[str, ...]
+    label_version: str
+    notes: tuple[str, ...]
+
+
+def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Sequence[str] | None = None) -> PreparedData:
+    """Read the data set and split it; `splits` and `classes` of an existing run are kept and checked."""
+    source = read_chestxray14(config.data, labels=config.labels)
+    if splits is None:
+        splits = make_splits(
+            source.records, seed=config.seed, strategy=config.split, label_version=source.label_version
+        )
+    splits.check(source.records)
+    records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
+    if not records["train"]:
+        raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
+    notes = list(source.notes)
+    if classes is None:
+        classes = _choose_classes(config, records["train"], notes)
+    notes.append(_describe(records, classes))
+    return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
+
+
+def _choose_classes(config: RunConfig, train: list[Record], notes: list[str]) -> list[str]:
+    known = [*CLASSES, *sorted({name for record in train for name in record.labels} - set(CLASSES))]
+    present = {name for record in train for name in record.labels}
+    if config.classes is not None:
+        for name in config.classes:
+            if name not in known:
+                raise UsageError(f"classes: unknown class {name!r}; known: {', '.join(known)}")
+            if name not in present:
+                raise UsageError(f"classes: no training image shows {name}; leave it out")
+        return config.classes
+    absent = [name for name in known if name not in present]
+    if absent:
+        notes.append(f"left out, no training image shows them: {', '.join(absent)}")
+    chosen = [name for name in known if name in present]
+    if not chosen:
+        raise CxrfastError(f"data: no training image in {config.data} has a finding; there is nothing to learn")
+    return chosen
+
+
+def _describe(records: dict[str, list[Record]], classes: Sequence[str]) -> str:
+    def part(name: str) -> str:
+        boxed = sum(1 for record in records[name] if any(record.boxes.get(c) for c in classes))
+        return f"{name} {len(records[name])} images ({boxed} with boxes)"
+
+    return f"{len(classes)} classes; " + ", ".join(part(name) for name in ("train", "val", "test"))
+
+
+def make_dataset(config: RunConfig, data: PreparedData, part: str, *, augment: bool = False) -> XrayDataset:
+    """The data set of one part of the split."""
+    records = data.records[part]
+    needed = 2 * config.image_size**2 * sum(len(group) for group in data.records.values())
+    cache = needed < _CACHE_LIMIT if config.cache is None else config.cache
+    return XrayDataset(
+        records,
+        data.class_names,
+        config.image_size,
+        augment=Augmentation() if augment else None,
+        cache=cache,
+    )
+
+
+def without_augmentation(dataset: XrayDataset) -> XrayDataset:
+    """The same images as they are, from the same cache."""
+    plain = copy.copy(dataset)
+    plain.augment = None
+    return plain

@@ -1,0 +1,67 @@
+"""`train` and `resume`: what the command line calls."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from cxrfast.data import Splits
+from cxrfast.errors import CxrfastError
+from cxrfast.methods import MethodOptions, get_method
+from cxrfast.training.checkpoint import load_checkpoint
+from cxrfast.training.config import RunConfig, build_config, load_config, save_config
+from cxrfast.training.devices import make_fabric
+from cxrfast.training.loop import Trainer
+from cxrfast.training.preparation import prepare_data
+from cxrfast.training.run import RunDirectory, new_run, open_run, write_environment
+
+Say = Callable[[str], None]
+
+
+def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> RunDirectory:
+    """Train a new model in a new folder; returns the folder. Data are read before anything is written."""
+    fabric = make_fabric(config.device, config.precision)
+    fabric.launch()
+    data = prepare_data(config)
+    config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
+    torch.manual_seed(config.seed)
+    method = get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    run = new_run(out, config.method)
+    for note in data.notes:
+        say(note)
+    say(f"{method.title}: {sum(p.numel() for p in method.parameters()) / 1e6:.1f} M parameters, into {run.path}")
+    save_config(config, run.config)
+    data.splits.save(run.splits)
+    write_environment(run)
+    Trainer(config, run, data, method, fabric).fit()
+    return run
+
+
+def resume(path: Path, *, device: str | None = None, workers: int | None = None, say: Say = print) -> RunDirectory:
+    """Go on with an interrupted run after its last finished epoch, with the settings in its folder."""
+    run = open_run(path)
+    config = build_config(load_config(run.config))
+    changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
+    config = config.model_copy(update=changes)
+    state = load_checkpoint(run.checkpoint)
+    if state.get("method") != config.method:
+        raise CxrfastError(
+            f"resume: {run.checkpoint} is of method {state.get('method')!r}, but config.yaml says {config.method!r}"
+        )
+    fabric = make_fabric(config.device, config.precision)
+    fabric.launch()
+    data = prepare_data(config, Splits.load(run.splits), config.classes)
+    method = get_method(config.method)(data.class_names, config.image_size, _without_pretrained(config))
+    trainer = Trainer(config, run, data, method, fabric)
+    last = len(trainer.stages) - 1
+    if (state["stage"], state["epoch"]) >= (last, trainer.stages[last].epochs):
+        say(f"{run.path}: nothing to do, all {trainer.stages[last].epochs} epochs of the last stage are done")
+        return run
+    say(f"{run.path}: going on after epoch {state['epoch']} of stage {trainer.stages[state['stage']].name}")
+    trainer.fit(resume=True)
+    return run
+
+
+def _without_pretrained(config: RunConfig) -> MethodOptions:
+    # The checkpoint replaces every weight, so nothing needs to be fetched.
+    return config.method_options().model_copy(update={"pretrained": False})

@@ -1,0 +1,62 @@
+"""What is measured after every epoch, and what makes one epoch better than another."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cxrfast.evaluation import auroc, localization_accuracy, patch_overlap
+from cxrfast.methods import Method
+from cxrfast.methods.base import Batch
+
+IOU_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over the classes that have the images to measure them on; NaN where none has."""
+
+    auroc: float
+    iou_accuracy: float
+
+    @property
+    def score(self) -> float:
+        """The mean of what could be measured; NaN if nothing could."""
+        values = [value for value in (self.auroc, self.iou_accuracy) if not math.isnan(value)]
+        return sum(values) / len(values) if values else math.nan
+
+    def row(self) -> dict[str, Any]:
+        def number(value: float) -> float | None:  # JSON has no NaN
+            return None if math.isnan(value) else round(value, 6)
+
+        return {
+            "val_auroc": number(self.auroc),
+            "val_iou_accuracy": number(self.iou_accuracy),
+            "val_score": number(self.score),
+        }
+
+
+@torch.inference_mode()
+def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: int) -> Validation:
+    """AUROC, and the share of boxes that the region of their class overlaps with IoU >= 0.1."""
+    thresholds = method.map_thresholds
+    scores, labels, iou, classes = [], [], [], []
+    for batch in loader:
+        prediction = method.predict(batch["image"], stage)
+        scores.append(prediction.scores.cpu())
+        labels.append(batch["labels"].cpu())
+        boxes, has_box = batch["boxes"].cpu() / image_size, batch["has_box"].cpu()
+        image, k = has_box.any(dim=-1).nonzero(as_tuple=True)
+        regions = prediction.maps.cpu()[image, k] >= thresholds[k, None, None]
+        iou.append(patch_overlap(regions, boxes[image, k], has_box[image, k]).iou)
+        classes.append(k)
+    if not scores:
+        return Validation(math.nan, math.nan)
+    hits = localization_accuracy(torch.cat(iou), torch.cat(classes), labels[0].shape[1], IOU_THRESHOLD)
+    return Validation(_mean(auroc(torch.cat(scores), torch.cat(labels))), _mean(hits.accuracy))
+
+
+def _mean(values: torch.Tensor) -> float:
+    return values[~values.isnan()].mean().item() if (~values.isnan()).any() else math.nan

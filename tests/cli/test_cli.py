@@ -1,0 +1,156 @@
+"""The command line as a person meets it: what it prints, writes and refuses, and its exit codes."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cxrfast.cli.main import app, run
+from cxrfast.training import RunDirectory
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """Run the command in an empty folder: cli("train", …) -> (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def small(settings, *more):
+    """The settings of the `trained` fixture as options of `cxrfast train`."""
+    pairs = [f"--set={name}={value}" for name, value in settings["options"].items()]
+    names = ("method", "data", "image_size", "epochs", "batch_size", "device")
+    return [*(f"--{name.replace('_', '-')}={settings[name]}" for name in names), *pairs, *more]
+
+
+def test_help_names_every_command_and_answers_at_once():
+    subprocess.run([sys.executable, "-m", "cxrfast.cli.main", "--help"], check=True, capture_output=True)
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "cxrfast.cli.main", "--help"], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0
+    for command in app.registered_commands:
+        assert command.callback.__name__ in done.stdout
+    assert "Research use only" in done.stdout
+    assert seconds < 5  # the promise is half a second; this only notices a heavy import, on a busy machine too
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from cxrfast.cli.main import run; run(['--help']); print([m for m in ('torch', 'timm', 'cv2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("command", ["demo", "synth", "train", "evaluate", "localize", "info"])
+def test_every_command_has_a_help_text(cli, command):
+    code, out, _ = cli(command, "--help")
+    assert code == 0
+    assert "Options:" in out
+
+
+def test_info(cli):
+    code, out, _ = cli("info")
+    assert code == 0
+    for word in ("cxrfast", "torch", "compiler", "cuda operators", "method rozenberg", "method li"):
+        assert word in out
+
+
+def test_from_phantoms_to_boxes(cli, small_settings, tmp_path):
+    code, out, _ = cli("synth", "phantoms", "--images=40", "--image-size=64", "--boxed-fraction=0.6")
+    assert code == 0
+    assert "train on them with" in out
+    settings = {**small_settings, "data": "phantoms"}
+    code, out, err = cli("train", *small(settings))
+    assert code == 0, err
+    assert "8 classes; train 28 images" in out
+    code, out, err = cli("evaluate")
+    assert code == 0, err
+    assert "mean" in out
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "predictions.csv").is_file()
+    assert json.loads((folder / "evaluation-test.json").read_text())["protocol"] == "rozenberg2019"
+    image = next((tmp_path / "phantoms" / "images").iterdir())
+    code, out, err = cli("localize", image, "--top=2")
+    assert code == 0, err
+    assert "Research use only" in out
+    result = json.loads((tmp_path / "localized" / f"{image.stem}.json").read_text())
+    assert (result["width"], result["height"]) == (64, 64)
+    assert (tmp_path / "localized" / f"{image.stem}.png").stat().st_size > 10_000
+
+
+def test_train_resumes_from_the_command_line(cli, trained):
+    code, out, _ = cli("train", "--resume", trained)
+    assert code == 0
+    assert "nothing to do" in out
+    code, _, err = cli("train", "--resume", trained, "--lr=1", "--set", "grid=3")
+    assert code == 2
+    assert err == "cxrfast: resume: takes its settings from the run's config.yaml; leave out --lr, --grid\n"
+
+
+def test_config_file_and_options_compose(cli, trained, tmp_path):
+    code, out, err = cli("train", "--config", trained / "config.yaml", "--epochs=1", "--out=run", "--set=crf_epochs=0")
+    assert code == 0, err
+    rows = RunDirectory(tmp_path / "run").read_metrics()
+    assert [(row["stage"], row["epoch"]) for row in rows] == [("unary", 1)]
+
+
+def test_evaluate_other_data_and_parts(cli, trained, phantoms):
+    code, out, err = cli("evaluate", trained, "--split=val", "--out=here", "-T", "0.3")
+    assert code == 0, err
+    assert "IoU ≥ 0.3" in out
+    code, out, err = cli("evaluate", "--checkpoint", trained, "--data", phantoms, "--out=here")
+    assert code == 0, err
+    code, _, err = cli("evaluate", trained, "--split=tset", "--out=here")
+    assert code == 2
+    assert "expected one of train, val, test" in err
+
+
+def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    good = next((phantoms / "images").iterdir())
+    shutil.copy(good, folder / "good.png")
+    (folder / "truncated.png").write_bytes(good.read_bytes()[:500])
+    (folder / "text.png").write_text("not an image")
+    code, out, err = cli("localize", folder, "missing.png", "--checkpoint", trained)
+    assert code == 1
+    assert (tmp_path / "localized" / "good.json").is_file()
+    assert "3 of the inputs failed" in err
+    for name in ("truncated.png", "text.png", "missing.png"):
+        assert name in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["tarin"], 2, "No such command 'tarin'"),
+        (["train"], 2, "method: required"),
+        (["train", "--method=rozenberg"], 2, "data: required; give the folder of the data set with --data"),
+        (["train", "--method=sgl", "--data=x"], 2, "method: expected one of li, rozenberg, got 'sgl'"),
+        (["train", "--method=li", "--data=nowhere"], 1, "no folder nowhere"),
+        (["train", "--method=li", "--data=.", "--epochs=0"], 2, "0 is not in the range"),
+        (["train", "--method=li", "--data=.", "--set", "grid"], 2, "set: expected NAME=VALUE, got 'grid'"),
+        (["train", "--method=li", "--data=.", "--set", "grit=3"], 2, "options.grit: unknown option; did you mean grid?"),
+        (["train", "--method=li", "--data=.", "--device=gpu"], 2, "device: input should be 'auto', 'cpu' or 'cuda'"),
+        (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
+        (["localize", "a.png"], 1, "no trained model under runs/"),
+        (["localize"], 2, "Missing argument"),
+        (["evaluate", "--checkpoint", "w.safetensors"], 1, "checkpoint: no file w.safetensors"),
+        (["synth", "phantoms", "--images=3"], 2, "3 is not in the range"),
+    ],
+)
+def test_wrong_usage_is_one_line(cli, arguments, code, message):
+    got, _, err = cli(*arguments)
+    assert (got, err.count("\n")) == (code, 1), err
+    assert err.startswith("cxrfast: ")
+    assert message in err

@@ -1,0 +1,29 @@
+"""The code in docs/data.md runs as it stands, and what imports promise holds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from cxrfast.data import write_phantoms
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_code_of_the_page_runs(tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    write_phantoms("DIR", images=12, image_size=64, progress=False)
+    for block in blocks:
+        names: dict = {}
+        exec(block, names)
+        assert names["train"][0]["image"].shape == (1, 512, 512)
+
+
+def test_importing_the_package_does_not_import_image_libraries():
+    code = (
+        "import sys, cxrfast, cxrfast.data; print(sorted({'cv2', 'torchvision', 'pydicom', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

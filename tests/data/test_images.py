@@ -1,0 +1,148 @@
+"""Image files of every kind, whole and broken."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cxrfast.data.images import read_image
+from cxrfast.errors import CxrfastError
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+
+
+def save(path, pixels, mode=None):
+    Image.fromarray(pixels).convert(mode).save(path) if mode else Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
+@pytest.mark.parametrize("suffix", [".png"])
+def test_grey_in_any_8_bit_mode_gives_its_values_exactly(tmp_path, mode, suffix):
+    image = read_image(save(tmp_path / f"x{suffix}", GREY, mode))
+    assert image.dtype == np.float32
+    assert image.flags.c_contiguous
+    np.testing.assert_array_equal(image, GREY.astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".png"])
+def test_lossless_formats(tmp_path, suffix):
+    np.testing.assert_array_equal(read_image(save(tmp_path / f"x{suffix}", GREY)), GREY.astype(np.float32) / 255)
+
+
+def test_jpeg(tmp_path):
+    smooth = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    for mode in ("L", "RGB", "CMYK"):
+        image = read_image(save(tmp_path / f"{mode}.jpg", smooth, mode))
+        assert np.abs(image - smooth / 255).max() < 0.06
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bit_png_keeps_16_bits(tmp_path, channels):
+    deep = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1301 + 7
+    pixels = deep if channels == 1 else np.repeat(deep[..., None], channels, axis=2)
+    if channels == 4:
+        pixels[..., 3] = 65535
+    cv2.imwrite(str(tmp_path / "x.png"), pixels)
+    np.testing.assert_allclose(read_image(tmp_path / "x.png"), deep / 65535, rtol=0, atol=1e-7)
+
+
+def test_colour_is_weighted_in_the_right_order(tmp_path):
+    red = np.zeros((4, 4, 3), dtype=np.uint8)
+    red[..., 0] = 255
+    assert read_image(save(tmp_path / "8.png", red))[0, 0] == pytest.approx(0.299)
+    cv2.imwrite(
+        str(
+            tmp_path / "16.png",
+        ),
+        red[..., ::-1].astype(np.uint16) * 257,
+    )
+    assert read_image(tmp_path / "16.png")[0, 0] == pytest.approx(0.299)
+
+
+def test_transparent_pixels_are_black(tmp_path):
+    pixels = np.full((4, 4, 4), 200, dtype=np.uint8)
+    pixels[:2, :, 3], pixels[2:, :, 3] = 0, 255
+    image = read_image(save(tmp_path / "x.png", pixels))
+    assert image[:2].max() == 0
+    assert image[2:].min() == pytest.approx(200 / 255)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cut=st.floats(0.0, 0.999))
+def test_a_png_cut_anywhere_is_an_error(tmp_path_factory, cut):
+    path = tmp_path_factory.mktemp("cut") / "x.png"
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    data = save(path, noise).read_bytes()
+    path.write_bytes(data[: int(cut * len(data))])
+    with pytest.raises(CxrfastError, match=r"x\.png") as error:
+        read_image(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_jpeg_cut_short_is_an_error(tmp_path):
+    data = save(tmp_path / "x.jpg", np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).read_bytes()
+    (tmp_path / "x.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CxrfastError, match="truncated"):
+        read_image(tmp_path / "x.jpg")
+
+
+def test_a_flipped_bit_is_an_error(tmp_path):
+    data = bytearray(save(tmp_path / "x.png", GREY).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "x.png").write_bytes(data)
+    with pytest.raises(CxrfastError, match="damaged"):
+        read_image(tmp_path / "x.png")
+
+
+def test_zero_size_png(tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 5, 8, 0, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+    with pytest.raises(CxrfastError, match="no pixels"):
+        read_image(tmp_path / "x.png")
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    (tmp_path / "text.png").write_text("not an image\n")
+    (tmp_path / "empty.png").touch()
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
+    for path, message in (
+        (tmp_path / "text.png", r"text\.png is not an image"),
+        (tmp_path / "empty.png", r"empty\.png is an empty file"),
+        (tmp_path / "absent.png", r"no image file .*absent\.png"),
+        (tmp_path / "float.tif", r"float\.tif has pixels of mode F"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(CxrfastError, match=message):
+            read_image(path)
+
+
+def test_real_originals_and_their_copies(real_data):
+    """RGBA and grey originals of 1024 pixels look like the 512 pixel copies of the same images."""
+    modes = set()
+    for path in sorted((real_data / "nih" / "originals").glob("*.png"))[:6]:
+        with Image.open(path) as image:
+            modes.add(image.mode)
+        original, copy = read_image(path), read_image(real_data / "nih" / "images" / path.name)
+        assert original.shape == (1024, 1024)
+        assert copy.shape == (512, 512)
+        assert np.abs(cv2.resize(original, (512, 512), interpolation=cv2.INTER_AREA) - copy).mean() < 0.01
+    assert modes == {"L", "RGBA"}
+
+
+def test_real_truncated_png(real_data, tmp_path):
+    path = next((real_data / "nih" / "images").glob("*.png"))
+    data = path.read_bytes()
+    for part in (0.2, 0.9, 0.9999):
+        (tmp_path / "cut.png").write_bytes(data[: int(part * len(data))])
+        with pytest.raises(CxrfastError, match=r"cut\.png is a truncated PNG"):
+            read_image(tmp_path / "cut.png")

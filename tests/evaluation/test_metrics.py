@@ -1,0 +1,79 @@
+"""AUROC against scikit-learn and against its definition, and means that name what they leave out."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from cxrfast.evaluation.metrics import auroc, mean_without_nan
+
+
+@given(data=st.data(), n=st.integers(0, 30), k=st.integers(0, 4), levels=st.integers(1, 12))
+def test_auroc_is_the_share_of_pairs_in_order(data, n, k, levels):
+    def column(values):
+        return st.lists(values, min_size=n, max_size=n)
+
+    scores = [data.draw(column(st.integers(0, levels))) for _ in range(k)]
+    labels = [data.draw(column(st.sampled_from([0.0, 1.0, math.nan]))) for _ in range(k)]
+    result = auroc(torch.tensor(scores).reshape(k, n).T / 7, torch.tensor(labels).reshape(k, n).T)
+    assert result.shape == (k,)
+    assert result.dtype == torch.float64
+    for area, score, label in zip(result.tolist(), scores, labels, strict=True):
+        pairs = [
+            (p > q) + 0.5 * (p == q)
+            for p, is_p in zip(score, label, strict=True)
+            for q, is_q in zip(score, label, strict=True)
+            if is_p == 1 and is_q == 0
+        ]
+        assert area == sum(pairs) / len(pairs) if pairs else math.isnan(area)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_auroc_equals_scikit_learn(ties):
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.rand(3000, 3, generator=generator)
+    if ties:
+        scores = (scores * 20).round() / 20
+    labels = torch.rand(3000, 3, generator=generator) < scores * torch.tensor([0.02, 0.5, 1.0])
+    expected = [roc_auc_score(labels[:, k], scores[:, k]) for k in range(3)]
+    torch.testing.assert_close(auroc(scores, labels).tolist(), expected, rtol=0, atol=1e-12)
+
+
+def test_auroc_of_a_class_without_positives_or_without_negatives_is_nan():
+    labels = torch.tensor([[0, 1, 1], [0, 1, 0]])
+    result = auroc(torch.rand(2, 3), labels)
+    assert result[:2].isnan().all()
+    assert not result[2].isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+def test_auroc_takes_any_dtype_and_infinities(dtype):
+    scores = torch.tensor([[0.0], [1.0], [2.0]]).to(dtype)
+    assert auroc(scores, torch.tensor([[False], [True], [True]])) == 1
+    if dtype.is_floating_point:
+        assert auroc(scores.log(), torch.tensor([[True], [False], [False]])) == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        (torch.rand(3), torch.ones(3), r"\[N, K\]"),
+        (torch.rand(3, 2), torch.ones(3, 1), r"\[N, K\]"),
+        (torch.tensor([[math.nan], [1.0]]), torch.ones(2, 1), "NaN in 1 of 2"),
+        (torch.rand(2, 1), torch.tensor([[0.0], [-1.0]]), "expected labels 0, 1 or NaN, got -1.0"),
+    ],
+)
+def test_auroc_refuses(scores, labels, message):
+    with pytest.raises(ValueError, match=message):
+        auroc(scores, labels)
+
+
+def test_mean_names_the_classes_it_leaves_out():
+    assert mean_without_nan([0.5, math.nan, 1.0], ["a", "b", "c"]) == (0.75, ("b",))
+    assert mean_without_nan(torch.tensor([0.25]), ["a"]) == (0.25, ())
+    nothing = mean_without_nan([math.nan], ["a"])
+    assert math.isnan(nothing.value)
+    assert nothing.left_out == ("a",)

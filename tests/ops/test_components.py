@@ -1,0 +1,340 @@
+"""connected_components and component_boxes against their references, scipy, and patterns that are hard to label."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxrfast import reference
+from cxrfast.ops import ComponentBoxes, component_boxes, connected_components
+from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, tensor
+from tests.tolerances import assert_close
+
+SELECTIONS = ("all", "largest", "peak")
+MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64)
+
+
+def random_mask(shape, density=0.5, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density
+
+
+def check_boxes(scores, threshold, **options):
+    actual, expected = (
+        component_boxes(scores, threshold, **options),
+        reference.component_boxes(scores, threshold, **options),
+    )
+    assert isinstance(actual, ComponentBoxes)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.is_contiguous()
+        assert_close(a, e)
+    assert torch.equal(actual.peak, expected.peak)
+    return actual
+
+
+def spiral(size):
+    """One corridor that winds inwards: its two ends are joined only after many rows."""
+    mask = torch.zeros(size, size, dtype=torch.bool)
+    y, x, dy, dx = 0, 0, 0, 1
+    mask[0, 0] = True
+    while True:
+        for _ in range(2):  # turn right when the way ahead is blocked
+            ahead, after = (y + dy, x + dx), (y + 2 * dy, x + 2 * dx)
+            inside = 0 <= ahead[0] < size and 0 <= ahead[1] < size
+            beyond = 0 <= after[0] < size and 0 <= after[1] < size and bool(mask[after])
+            if inside and not beyond and not mask[ahead]:
+                break
+            dy, dx = dx, -dy
+        else:
+            return mask
+        y, x = y + dy, x + dx
+        mask[y, x] = True
+
+
+def comb(height, width, teeth_up):
+    """Teeth that are separate until a last row, or from a first row on."""
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[:, ::2] = True
+    mask[-1 if teeth_up else 0] = True
+    return mask
+
+
+def nested_vees(size):
+    """Each V joins its arms one row below the one inside it: the longest chains of unions."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return ((x - size // 2).abs() + y) % 4 < 2
+
+
+@pytest.mark.parametrize("dtype", MASK_DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_labels_equal_reference(dtype, layout, connectivity):
+    mask = random_mask((2, 3, 11, 13))
+    mask = laid_out(mask if dtype == torch.bool else mask.to(dtype) * -3, layout)
+    labels = connected_components(mask, connectivity=connectivity)
+    assert labels.is_contiguous()
+    assert_close(labels, reference.connected_components(mask, connectivity=connectivity))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lead=st.lists(st.integers(0, 3), max_size=2),
+    height=st.integers(0, 12),
+    width=st.integers(0, 12),
+    density=st.sampled_from([0.2, 0.4, 0.6, 0.8]),
+    connectivity=st.sampled_from([4, 8]),
+    seed=st.integers(0, 1000),
+)
+def test_labels_equal_reference_for_any_shape(lead, height, width, density, connectivity, seed):
+    mask = random_mask((*lead, height, width), density, seed)
+    expected = reference.connected_components(mask, connectivity=connectivity)
+    assert_close(connected_components(mask, connectivity=connectivity), expected)
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        spiral(41),
+        spiral(40).flip(0),
+        comb(30, 31, True),
+        comb(30, 31, False),
+        comb(31, 30, True).T,
+        nested_vees(40),
+        nested_vees(40).flip(0),
+        torch.eye(20).bool(),
+        torch.eye(20).bool().flip(1),
+        (torch.arange(20)[:, None] + torch.arange(20)) % 2 == 0,
+        torch.ones(17, 9).bool(),
+        torch.zeros(17, 9).bool(),
+        torch.ones(1, 30).bool(),
+        torch.ones(30, 1).bool(),
+        torch.ones(1, 1).bool(),
+        torch.zeros(1, 1).bool(),
+    ],
+)
+def test_hard_patterns(mask, connectivity):
+    expected = reference.connected_components(mask, connectivity=connectivity)
+    assert_close(connected_components(mask, connectivity=connectivity), expected)
+
+
+def test_the_patterns_are_what_they_seem():
+    assert connected_components(spiral(41), connectivity=4).max() == 1
+    assert spiral(41).sum() > 800
+    assert connected_components(comb(30, 31, True)).max() == 1
+    assert connected_components(torch.eye(20).bool(), connectivity=4).max() == 20
+    assert connected_components(torch.eye(20).bool(), connectivity=8).max() == 1
+
+
+def test_bytes_other_than_one_in_a_bool_tensor():
+    mask = torch.tensor([[2, 0, 255], [0, 0, 4]], dtype=torch.uint8).view(torch.bool)
+    assert connected_components(mask).tolist() == [[1, 0, 2], [0, 0, 2]]
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("density", [0.1, 0.45, 0.6, 0.9])
+def test_labels_equal_scipy(connectivity, density):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    structure = ndimage.generate_binary_structure(2, 2 if connectivity == 8 else 1)
+    mask = random_mask((2048, 2048), density)
+    labels, count = ndimage.label(mask.numpy(), structure)
+    ours = connected_components(mask, connectivity=connectivity)
+    assert ours.max() == count
+    # A one-to-one relation of the labels, whatever order scipy numbers them in.
+    theirs = torch.full((count + 1,), -1)
+    theirs[ours.long()] = torch.from_numpy(labels).long()
+    assert torch.equal(theirs[ours.long()], torch.from_numpy(labels).long())
+    assert torch.equal(theirs.sort().values, torch.arange(count + 1))
+
+
+def test_labels_are_numbered_in_raster_order():
+    labels = connected_components(random_mask((300, 300), 0.3))
+    flat = labels.flatten()
+    first = torch.full((int(flat.max()) + 1,), flat.numel()).scatter_reduce_(
+        0, flat.long(), torch.arange(flat.numel()), "amin"
+    )
+    assert (first[1:].diff() > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0, 4), (2, 4, 0), (0, 0)])
+def test_empty_masks(shape):
+    labels = connected_components(torch.zeros(shape, dtype=torch.bool))
+    assert labels.shape == shape
+    assert labels.dtype == torch.int32
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("select", SELECTIONS)
+def test_boxes_equal_reference(dtype, layout, select):
+    scores = tensor((2, 3, 9, 11), dtype=dtype, layout=layout)
+    threshold = torch.tensor([0.0, 0.5, -0.5], dtype=dtype)
+    for connectivity in (4, 8):
+        for min_area in (0, 1, 3):
+            found = check_boxes(scores, threshold, select=select, connectivity=connectivity, min_area=min_area)
+            assert found.area.numel() > 0
+    check_boxes(scores, 0.3, select=select)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    batch=st.integers(0, 2),
+    channels=st.integers(0, 3),
+    height=st.integers(0, 9),
+    width=st.integers(0, 9),
+    levels=st.integers(1, 4),
+    threshold=st.sampled_from([-1, 0.0, 0.25, 0.5, 1.0, float("inf"), float("-inf"), float("nan")]),
+    select=st.sampled_from(SELECTIONS),
+    connectivity=st.sampled_from([4, 8]),
+    min_area=st.integers(0, 5),
+    dtype=st.sampled_from(FLOATS),
+    seed=st.integers(0, 1000),
+)
+def test_boxes_equal_reference_for_any_shape(
+    batch, channels, height, width, levels, threshold, select, connectivity, min_area, dtype, seed
+):
+    # Few levels make ties of area and of peak, and NaN holes.
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(0, levels + 1, (batch, channels, height, width), generator=generator) / levels
+    scores[torch.rand(scores.shape, generator=generator) < 0.1] = float("nan")
+    check_boxes(scores.to(dtype), threshold, select=select, connectivity=connectivity, min_area=min_area)
+
+
+def test_a_known_map():
+    scores = torch.tensor(
+        [
+            [0.9, 0.0, 0.0, 0.6, 0.6],
+            [0.0, 0.0, 0.0, 0.6, 0.0],
+            [0.5, 0.7, 0.0, 0.0, 0.9],
+        ]
+    )[None, None]
+    assert component_boxes(scores, 0.5).boxes.tolist() == [[0, 0, 1, 1], [3, 0, 5, 3], [0, 2, 2, 3]]
+    found = component_boxes(scores, 0.5, connectivity=4)
+    assert found.boxes.tolist() == [[0, 0, 1, 1], [3, 0, 5, 2], [0, 2, 2, 3], [4, 2, 5, 3]]
+    assert found.boxes.dtype == torch.float32
+    assert found.area.tolist() == [1, 3, 2, 1]
+    assert_close(found.peak, torch.tensor([0.9, 0.6, 0.7, 0.9]))
+    assert_close(found.mean, torch.tensor([0.9, 0.6, 0.6, 0.9]))
+    assert component_boxes(scores, 0.5, select="largest").boxes.tolist() == [[3, 0, 5, 3]]
+    assert component_boxes(scores, 0.5, select="peak").boxes.tolist() == [[0, 0, 1, 1]]
+    assert component_boxes(scores, 0.5, select="peak", min_area=2, connectivity=4).boxes.tolist() == [[0, 2, 2, 3]]
+    assert component_boxes(scores, 1.0, select="peak").boxes.shape == (0, 4)
+
+
+def test_peak_takes_the_first_highest_pixel_not_the_first_component():
+    scores = torch.tensor([[0.5, 0.0, 1.0], [1.0, 0.0, 0.0]])[None, None]
+    assert component_boxes(scores, 0.5, select="peak").boxes.tolist() == [[2, 0, 3, 1]]
+    assert component_boxes(scores, 0.5, select="largest").boxes.tolist() == [[0, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_score_equal_to_the_threshold_is_foreground(dtype):
+    for value in (0.1, 0.7, 0.3):
+        scores = torch.full((1, 1, 2, 2), value, dtype=dtype)
+        assert component_boxes(scores, value).area.tolist() == [4]
+        assert component_boxes(scores, torch.tensor([value], dtype=dtype)).area.tolist() == [4]
+        assert component_boxes(scores, torch.tensor(value, dtype=torch.float64)).area.tolist() == [4]
+
+
+def test_extreme_scores():
+    nan = torch.full((1, 1, 3, 3), float("nan"))
+    assert component_boxes(nan, float("-inf")).area.numel() == 0
+    infinite = torch.full((1, 1, 3, 3), float("inf"))
+    assert component_boxes(infinite, 50.0).mean.tolist() == [float("inf")]
+    check_boxes(tensor((1, 2, 6, 6), scale=50), -50.0)
+    half = torch.full((1, 1, 200, 200), 60000.0, dtype=torch.float16)
+    assert component_boxes(half, 0.0).mean.tolist() == [60000.0]
+    assert component_boxes(half, 1e6).area.numel() == 0
+
+
+def test_large_map_with_one_component():
+    found = component_boxes(torch.ones(1, 1, 2048, 2048), 0.5)
+    assert found.boxes.tolist() == [[0, 0, 2048, 2048]]
+    assert found.area.tolist() == [2048 * 2048]
+    assert found.mean.tolist() == [1.0]
+
+
+def test_deterministic_whatever_the_number_of_threads():
+    scores, threads, results = tensor((4, 5, 60, 60)), torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            results.append(component_boxes(scores, 0.2))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_no_gradient_flows_and_none_is_promised():
+    scores = tensor((1, 1, 4, 4)).requires_grad_()
+    threshold = torch.zeros(1, requires_grad=True)
+    assert not any(column.requires_grad for column in component_boxes(scores, threshold))
+    direct = torch.ops.cxrfast.component_boxes(scores, threshold, 8, 0, 1)
+    with pytest.raises(RuntimeError, match="cxrfast::component_boxes has no derivative$"):
+        direct[1].sum().backward()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_opcheck(layout):
+    scores = tensor((2, 3, 6, 5), layout=layout)
+    torch.library.opcheck(torch.ops.cxrfast.connected_components.default, (scores > 0, 8))
+    torch.library.opcheck(torch.ops.cxrfast.component_boxes.default, (scores, torch.zeros(3), 8, 0, 1))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles(dynamic):
+    def function(scores, threshold):
+        found = component_boxes(scores, threshold, select="all", min_area=2)
+        return connected_components(scores > 0.1), found, found.boxes * 2, component_boxes(scores, 0.5).peak.sum()
+
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+        for size in (7, 9):
+            scores, threshold = tensor((2, 3, size, 8)), torch.tensor([0.0, 0.3, 9.0])
+            actual, expected = compiled(scores, threshold), function(scores, threshold)
+            assert isinstance(actual[1], ComponentBoxes)
+            torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "mask", "options"),
+    [
+        (TypeError, "mask: expected a tensor, got list", [[True]], {}),
+        (TypeError, "expected a bool or integer tensor, got torch.float32", torch.zeros(2, 2), {}),
+        (ValueError, r"expected \[\*, H, W\], got shape \(4,\)", torch.zeros(4).bool(), {}),
+        (ValueError, "connectivity: expected 4 or 8, got 6", torch.zeros(4, 4).bool(), {"connectivity": 6}),
+        (ValueError, r"fewer than 2\*\*31 pixels", torch.zeros(1).bool().expand(65536, 32768), {}),
+    ],
+)
+def test_wrong_mask(error, message, mask, options):
+    with pytest.raises(error, match=message):
+        connected_components(mask, **options)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (
+            TypeError,
+            "scores: expected a floating-point tensor, got torch.int64",
+            {"scores": torch.ones(1, 2, 3, 3).long()},
+        ),
+        (ValueError, r"scores: expected \[B, K, H, W\]", {"scores": torch.ones(2, 3, 3)}),
+        (TypeError, "threshold: expected a number or a tensor, got '0.5'", {"threshold": "0.5"}),
+        (TypeError, "threshold: expected a number or a tensor, got True", {"threshold": True}),
+        (TypeError, "threshold: expected a floating-point tensor", {"threshold": torch.ones(2).long()}),
+        (
+            ValueError,
+            r"threshold: expected a number or \[2\] for 2 channels, got shape \(3,\)",
+            {"threshold": torch.ones(3)},
+        ),
+        (ValueError, "threshold: expected scores' device cpu, got meta", {"threshold": torch.ones(2, device="meta")}),
+        (ValueError, "connectivity: expected 4 or 8, got True", {"connectivity": True}),
+        (ValueError, "select: expected one of all, largest, peak, got 'best'", {"select": "best"}),
+        (ValueError, "min_area: expected at least 0, got -1", {"min_area": -1}),
+        (TypeError, "min_area: expected an integer, got 1.5", {"min_area": 1.5}),
+    ],
+)
+def test_wrong_scores(error, message, change):
+    arguments = {"scores": torch.ones(1, 2, 3, 3), "threshold": 0.5} | change
+    with pytest.raises(error, match=message):
+        component_boxes(**arguments)

@@ -1,0 +1,102 @@
+"""Weights files: used alone, and refused in one line where they do not fit."""
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from cxrfast.errors import CxrfastError
+from cxrfast.training import RunDirectory, load_predictor
+from cxrfast.training.checkpoint import load_checkpoint, save_weights
+
+
+def rewritten(source, target, *, state=None, **metadata):
+    """A copy of a weights file with other tensors or metadata."""
+    with safe_open(str(source), framework="pt") as file:
+        known = file.metadata()
+    save_file(state if state is not None else load_file(source), str(target), {**known, **metadata})
+    return target
+
+
+def test_weights_alone_are_enough(trained, tmp_path):
+    alone = rewritten(RunDirectory(trained).best, tmp_path / "alone.safetensors")
+    images = torch.randn(2, 1, 64, 64)
+    from_file, from_run = load_predictor(alone), load_predictor(trained)
+    assert (from_file.method, from_file.image_size, from_file.label_version) == ("rozenberg", 64, "2017")
+    with torch.inference_mode():
+        torch.testing.assert_close(from_file(images).maps, from_run(images).maps, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "was not written by cxrfast train"),
+        ({"method": "sgl"}, "is of method 'sgl'; this version knows li, rozenberg"),
+        ({"class_names": '["Mass"]'}, r"does not fit method 'rozenberg': tensors \d+ of another shape \(first:"),
+    ],
+)
+def test_weights_of_something_else(trained, tmp_path, change, message):
+    path = rewritten(RunDirectory(trained).best, tmp_path / "changed.safetensors", **change)
+    with pytest.raises(CxrfastError, match=message) as refusal:
+        load_predictor(path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_missing_and_unknown_tensors_are_named(trained, tmp_path):
+    source = RunDirectory(trained).best
+    state = load_file(source)
+    state["extra"] = state.pop("criterion.tau")
+    path = rewritten(source, tmp_path / "changed.safetensors", state=state)
+    with pytest.raises(CxrfastError, match=r"1 missing \(first: criterion.tau\); 1 unknown \(first: extra\)"):
+        load_predictor(path)
+
+
+def test_a_checkpoint_of_another_method(trained):
+    with pytest.raises(CxrfastError, match="was trained by method 'rozenberg', not 'li'"):
+        load_predictor(trained, expected_method="li")
+
+
+def test_files_that_are_no_weights(trained, tmp_path):
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello")
+    for path, message in [
+        (text, "is not a safetensors file, or is damaged"),
+        (tmp_path / "none.safetensors", "no file .*none.safetensors"),
+        (RunDirectory(trained).checkpoint, "is for --resume; give weights/best.safetensors"),
+        (tmp_path, "no file .*best.safetensors"),
+    ]:
+        with pytest.raises(CxrfastError, match=message):
+            load_predictor(path)
+
+
+def test_no_run_says_how_to_make_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CxrfastError, match="no trained model under runs/; train one .cxrfast train --method rozenberg"):
+        load_predictor()
+
+
+def test_a_failed_write_leaves_the_old_weights(trained, tmp_path, monkeypatch):
+    path = rewritten(RunDirectory(trained).best, tmp_path / "w.safetensors")
+    before = path.read_bytes()
+    method = load_predictor(path).network
+
+    def full_disk(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cxrfast.training.checkpoint.save_file", full_disk)
+    with pytest.raises(CxrfastError, match="cannot be written .No space left"):
+        save_weights(path, method, stage="crf", label_version="2017")
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_nothing_is_unpickled(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harm"), "w"))
+
+    path = tmp_path / "last.ckpt"
+    torch.save({"state": Harmful()}, path)
+    with pytest.raises(CxrfastError, match="cannot be read"):
+        load_checkpoint(path)
+    assert not (tmp_path / "harm").exists()
