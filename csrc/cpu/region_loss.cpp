@@ -116,7 +116,7 @@ Tensor box_log_likelihood(const Tensor& logits,  // [B, K, N]
         for_each_row(logits, rows, [&](int64_t row, const bool* in_box, int64_t first) {
             double sum = 0;
             for (int64_t i = 0; i < patches; ++i) {
-                sum += patch_log_likelihood(static_cast<acc_t>(x[first + i]), in_box[i], static_cast<acc_t>(floor));
+                sum += patch_log_likelihood(static_cast<acc_t>(x[first + i]), in_box[i], floor);
             }
             to[row] = static_cast<acc_t>(sum);
         });
@@ -140,8 +140,7 @@ Tensor box_log_likelihood_backward(const Tensor& grad,    // [B, K], accumulatio
         const int64_t patches = logits.size(2);
         for_each_row(logits, rows, [&](int64_t row, const bool* in_box, int64_t first) {
             for (int64_t i = 0; i < patches; ++i) {
-                const acc_t slope = patch_log_likelihood_gradient(static_cast<acc_t>(x[first + i]), in_box[i],
-                                                                  static_cast<acc_t>(floor));
+                const acc_t slope = patch_log_likelihood_gradient(static_cast<acc_t>(x[first + i]), in_box[i], floor);
                 to[first + i] = static_cast<scalar_t>(from[row] * slope);
             }
         });

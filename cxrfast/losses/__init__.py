@@ -1,0 +1,6 @@
+"""The papers' losses, one file each, usable without the rest of the package."""
+
+from cxrfast.losses.li import LiLoss
+from cxrfast.losses.rozenberg import RozenbergLoss
+
+__all__ = ["LiLoss", "RozenbergLoss"]
