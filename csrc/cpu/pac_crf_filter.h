@@ -15,7 +15,7 @@ namespace {
 
 template <typename T>
 class PixelAdaptiveFilter {
-   public:
+  public:
     // `planes_per_tap`: how many planes a kept tap costs; 1 without gradients and 3 with them.
     PixelAdaptiveFilter(const Window& window, int64_t guide_channels, bool with_gradients)
         : window_(window),
@@ -100,12 +100,12 @@ class PixelAdaptiveFilter {
     }
 
     template <typename scalar_t>
-    void end_image(scalar_t* grad_guide) {  // [G, H, W]
+    void end_image(scalar_t* grad_guide) {                             // [G, H, W]
         if (groups_ == 1 && group_ == 0) flush_affinity_gradients(0);  // group_ is -1 if nothing was filtered
         store(grad_guide, grad_guide_, guide_channels_, window_.size());
     }
 
-   private:
+  private:
     int64_t guide_plane_bytes() const { return std::max<int64_t>(1, window_.size()) * sizeof(T); }
 
     // Flat runs multiply what they must not use by 0, which needs it to be finite.
@@ -245,8 +245,8 @@ class PixelAdaptiveFilter {
     int64_t group_ = -1;  // whose affinities are in affinity_
     double guide_magnitude_ = 0;
     Planes<T> guide_, grad_guide_;
-    Planes<T> affinity_;       // [group_size, H*W]
-    Planes<T> grad_affinity_;  // [2 * group_size, H*W]
+    Planes<T> affinity_;           // [group_size, H*W]
+    Planes<T> grad_affinity_;      // [2 * group_size, H*W]
     std::vector<T> own_affinity_;  // the centre's: 1, or NaN where the guide is not finite
 };
 

@@ -1,8 +1,8 @@
 """Modules over pac_conv2d and pac_crf (Su et al. 2019), initialised so that they train.
 
-Of the published module's options these are here: several kernels with their own guides and dilations, the full K×K×k×k,
-the K×K and the Potts compatibility, loose weights for every step, log-probabilities out. Not here: blurred (downsampled)
-kernels, transposed and pooling forms.
+Of the published module's options these are here: several kernels with their own guides and dilations; full K×K×k×k, K×K
+and Potts compatibility; loose weights for every step; log-probabilities out. Not here: blurred (downsampled) kernels,
+transposed and pooling forms.
 """
 
 import math
@@ -133,7 +133,7 @@ class PacCRF(nn.Module):
         _check_choice("compatibility", compatibility, COMPATIBILITIES)
         _check_choice("output", output, OUTPUTS)
         self.num_classes, self.steps, self.activation, self.output = num_classes, steps, activation, output
-        sets = steps if per_step_weights else 1
+        sets = max(1, steps) if per_step_weights else 1
         self.pairwise = nn.ModuleList(
             nn.ModuleList(
                 _Pairwise(num_classes, size, spacing, activation, compatibility, strength / len(sizes))
@@ -154,7 +154,7 @@ class PacCRF(nn.Module):
         if self.bias is not None:
             unary = unary + self.bias[:, None, None]
         if len(self.pairwise) == 1 and len(guides) == 1:
-            logits = self._one_operator(unary, guides[0])
+            logits = self._one_operator(unary, guides[0], self._kernels(0)[0])
         else:
             logits = self._step_by_step(unary, guides)
         if self.output == "logits":
@@ -166,12 +166,14 @@ class PacCRF(nn.Module):
         guides = [guide] * kernels if isinstance(guide, torch.Tensor) else list(guide)
         if len(guides) != kernels:
             raise ValueError(f"guide: expected one tensor, or one for each of {kernels} kernels, got {len(guides)}")
-        return [
-            f * (scale / math.sqrt(max(1, f.shape[1]))) for f, scale in zip(guides, self.guide_scale, strict=True)
-        ]
+        scales = self.guide_scale.view(kernels, 1, 1, 1, 1).unbind()  # 4-d, so that a half guide is scaled in float32
+        return [f * (scale / math.sqrt(max(1, f.shape[1]))) for f, scale in zip(guides, scales, strict=True)]
 
-    def _one_operator(self, unary: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
-        pairwise = self.pairwise[0][0]
+    def _kernels(self, step: int) -> "list[_Pairwise]":
+        kernels = self.pairwise[step % len(self.pairwise)]
+        return [module for module in kernels.children() if isinstance(module, _Pairwise)]
+
+    def _one_operator(self, unary: torch.Tensor, guide: torch.Tensor, pairwise: "_Pairwise") -> torch.Tensor:
         return pac_crf(
             unary,
             guide,
@@ -187,9 +189,8 @@ class PacCRF(nn.Module):
         logits = unary
         for step in range(self.steps):
             q = logits.softmax(1) if self.activation == "softmax" else logits.sigmoid()
-            kernels = self.pairwise[step % len(self.pairwise)]
             logits = self.unary_weight * unary
-            for pairwise, guide in zip(kernels, guides, strict=True):
+            for pairwise, guide in zip(self._kernels(step), guides, strict=True):
                 logits = logits - pairwise(q, guide)
         return logits
 
