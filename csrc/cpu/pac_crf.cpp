@@ -1,6 +1,6 @@
-// pac_conv2d and pac_crf on the CPU: images in parallel, or, where there are fewer images than threads, the rows of one.
-// Sums over images are taken by groups whose number depends on the shapes alone, so that the number of threads never
-// changes a result.
+// pac_conv2d and pac_crf on the CPU: images in parallel, or, where there are fewer images than threads, the rows of
+// one. Sums over images are taken by groups whose number depends on the shapes alone, so that the number of threads
+// never changes a result.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -65,9 +65,9 @@ void check_inputs(const Tensor& x, const Tensor& guide, const Tensor& weight, in
     CXRFAST_CHECK(dilation >= 1, "dilation must be positive, got ", dilation);
 }
 
-Tensor pac_conv2d(const Tensor& x,       // [B, C, H, W]
-                  const Tensor& guide,   // [B, G, H, W]
-                  const Tensor& weight,  // [O, C, k, k] or [1, 1, k, k]
+Tensor pac_conv2d(const Tensor& x,             // [B, C, H, W]
+                  const Tensor& guide,         // [B, G, H, W]
+                  const Tensor& weight,        // [O, C, k, k] or [1, 1, k, k]
                   std::optional<Tensor> bias,  // [O]
                   int64_t dilation) {
     check_inputs(x, guide, weight, dilation);
@@ -254,9 +254,8 @@ Tensor pac_crf(const Tensor& unary,                  // [B, K, H, W]
         using T = accumulate_t<scalar_t>;
         std::vector<T> mixing;
         if (compatibility) mixing = values<T, scalar_t>(torch::stable::contiguous(*compatibility));
-        const MeanField<T> field =
-            mean_field(window, labels, is_shared(weight), values<T, scalar_t>(weight_), mixing,
-                       unary_weight.const_data_ptr<T>()[0], steps, activation);
+        const MeanField<T> field = mean_field(window, labels, is_shared(weight), values<T, scalar_t>(weight_), mixing,
+                                              unary_weight.const_data_ptr<T>()[0], steps, activation);
         const int64_t size = window.size();
         const scalar_t *from = unary_.const_data_ptr<scalar_t>(), *guide_from = guide_.const_data_ptr<scalar_t>();
         scalar_t* to = result.mutable_data_ptr<scalar_t>();

@@ -15,13 +15,13 @@ namespace {
 
 template <typename T>
 class PixelAdaptiveFilter {
-   public:
+  public:
     // `planes_per_tap`: how many planes a kept tap costs; 1 without gradients and 3 with them.
     PixelAdaptiveFilter(const Window& window, int64_t guide_channels, bool with_gradients)
         : window_(window),
           guide_channels_(guide_channels),
           guide_(guide_channels, window.size()),
-          ones_(window.size(), T(1)) {
+          own_affinity_(window.size()) {
         const int64_t tap_bytes = guide_plane_bytes() * (with_gradients ? 3 : 1);
         group_size_ = std::clamp<int64_t>(kAffinityBytes / tap_bytes, 1, std::max<int64_t>(window.centre(), 1));
         groups_ = std::max<int64_t>(1, (window.centre() + group_size_ - 1) / group_size_);
@@ -36,6 +36,12 @@ class PixelAdaptiveFilter {
     void begin_image(const scalar_t* guide) {  // [G, H, W]
         load(guide_, guide, guide_channels_, window_.size());
         guide_magnitude_ = guide_.magnitude();
+        if (!(guide_magnitude_ <= std::numeric_limits<T>::max())) {  // else exp(-0/2): 1 it is already
+            squared_distance(own_affinity_.data(), guide_[0], guide_[0], guide_channels_, guide_.pitch, window_.size());
+            for (T& value : own_affinity_) value = pair_affinity(value);
+        } else {
+            std::fill(own_affinity_.begin(), own_affinity_.end(), T(1));
+        }
         grad_guide_.zero();
         grad_affinity_.zero();
         group_ = -1;
@@ -94,12 +100,12 @@ class PixelAdaptiveFilter {
     }
 
     template <typename scalar_t>
-    void end_image(scalar_t* grad_guide) {  // [G, H, W]
-        if (groups_ == 1) flush_affinity_gradients(0);
+    void end_image(scalar_t* grad_guide) {                             // [G, H, W]
+        if (groups_ == 1 && group_ == 0) flush_affinity_gradients(0);  // group_ is -1 if nothing was filtered
         store(grad_guide, grad_guide_, guide_channels_, window_.size());
     }
 
-   private:
+  private:
     int64_t guide_plane_bytes() const { return std::max<int64_t>(1, window_.size()) * sizeof(T); }
 
     // Flat runs multiply what they must not use by 0, which needs it to be finite.
@@ -125,7 +131,7 @@ class PixelAdaptiveFilter {
 
     // [i] is the affinity of pixel i and its neighbour `tap`.
     const T* affinity_of(int64_t tap) const {
-        if (tap == window_.centre()) return ones_.data();
+        if (tap == window_.centre()) return own_affinity_.data();
         if (tap < window_.centre()) return affinity_[tap - first_tap(group_)];
         return affinity_[window_.mirrored(tap) - first_tap(group_)] + window_.shift(tap);
     }
@@ -239,9 +245,9 @@ class PixelAdaptiveFilter {
     int64_t group_ = -1;  // whose affinities are in affinity_
     double guide_magnitude_ = 0;
     Planes<T> guide_, grad_guide_;
-    Planes<T> affinity_;       // [group_size, H*W]
-    Planes<T> grad_affinity_;  // [2 * group_size, H*W]
-    std::vector<T> ones_;      // the centre's affinity
+    Planes<T> affinity_;           // [group_size, H*W]
+    Planes<T> grad_affinity_;      // [2 * group_size, H*W]
+    std::vector<T> own_affinity_;  // the centre's: 1, or NaN where the guide is not finite
 };
 
 }  // namespace

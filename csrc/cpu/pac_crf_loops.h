@@ -209,8 +209,12 @@ CXRFAST_CPU_CLONES T absolute_sum(const T* values, int64_t n) {
 
 // The label probabilities of every pixel: q[c, i] for logits[c, i].
 template <typename T>
-CXRFAST_CPU_CLONES void activate(
-    T* __restrict__ q, const T* __restrict__ logits, Activation activation, int64_t channels, int64_t pitch, int64_t n) {
+CXRFAST_CPU_CLONES void activate(T* __restrict__ q,
+                                 const T* __restrict__ logits,
+                                 Activation activation,
+                                 int64_t channels,
+                                 int64_t pitch,
+                                 int64_t n) {
     if (activation == Activation::kSigmoid) {
         for (int64_t c = 0; c < channels; ++c) {
             for (int64_t i = 0; i < n; ++i) q[c * pitch + i] = sigmoid(logits[c * pitch + i]);

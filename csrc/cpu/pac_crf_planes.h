@@ -27,7 +27,7 @@ inline int64_t round_up(int64_t n, int64_t multiple) {
 // The channels of one image in the accumulation type, `pitch` apart. Starts as zeros.
 template <typename T>
 class Planes {
-   public:
+  public:
     Planes() = default;
     Planes(int64_t count, int64_t size) : pitch(round_up(size, 16) + 16), data_(count * pitch) {}
     T* operator[](int64_t plane) { return data_.data() + plane * pitch; }
@@ -37,7 +37,7 @@ class Planes {
 
     int64_t pitch = 0;
 
-   private:
+  private:
     std::vector<T> data_;
 };
 

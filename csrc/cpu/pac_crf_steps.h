@@ -43,7 +43,7 @@ struct MeanFieldGradients {
 
 template <typename T>
 class MeanFieldImage {
-   public:
+  public:
     MeanFieldImage(const MeanField<T>& field, int64_t guide_channels, bool with_gradients)
         : field_(field),
           filter_(field.window, guide_channels, with_gradients),
@@ -85,7 +85,7 @@ class MeanFieldImage {
         filter_.end_image(grad_guide);
     }
 
-   private:
+  private:
     Planes<T> planes() const { return Planes<T>(round_up(field_.labels, 4), field_.window.size()); }
 
     // f(first pixel, n)

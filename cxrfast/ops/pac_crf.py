@@ -21,9 +21,9 @@ def pac_conv2d(
 ) -> torch.Tensor:  # [B, O, H, W]
     """Convolution whose weights are scaled by how alike the guide is at both pixels (Su et al. 2019, Eq. 3).
 
-    `out_i = Σ_{j∈Ω(i)} exp(−½‖f_i − f_j‖²) · W[p_i − p_j] · x_j + b`, with f the guide, Ω(i) the k×k window around i and
-    zeros outside the image. Offsets and orientation are `torch.nn.functional.conv2d`'s (cross-correlation), so that a
-    constant guide gives exactly a convolution with "same" padding. The window may be larger than the image.
+    `out_i = Σ_{j∈Ω(i)} exp(−½‖f_i − f_j‖²) · W[p_i − p_j] · x_j + b`, with f the guide, Ω(i) the k×k window around i,
+    and zeros outside the image. Offsets and orientation are `torch.nn.functional.conv2d`'s (cross-correlation), so that
+    a constant guide gives exactly a convolution with "same" padding. The window may be larger than the image.
 
     Args:
         x: float16, bfloat16, float32 or float64, any strides.
@@ -67,21 +67,21 @@ def pac_crf(
     dilation: int = 1,
     activation: str = "softmax",
 ) -> torch.Tensor:  # [B, K, H, W]
-    """Mean-field inference in a CRF whose pairwise potential is a pixel-adaptive convolution; all steps in one operator.
+    """Mean-field inference in a CRF with a pixel-adaptive convolution as pairwise term; all steps in one operator.
 
-    `logit⁰ = unary`, `logit^{t+1} = unary_weight · unary − compatibility · pac_conv2d(q(logit^t), guide, weight)`, where
-    q is the softmax over the K labels, or the sigmoid of each.
+    `logit⁰ = unary`, `logit^{t+1} = unary_weight · unary − compatibility · pac_conv2d(q(logit^t), guide, weight)`,
+    where q is the softmax over the K labels, or the sigmoid of each.
 
     Signs, and the paper: Su et al. 2019 (Sec. 5) minimise E(l) = Σ_i ψ_u(l_i) + Σ_ij ψ_p(l_i, l_j) with
-    ψ_p = K(f_i, f_j) · W_{l_i l_j}[p_i − p_j], so that Eq. 8 reads
+    ψ_p = K(f_i, f_j) · W_{l_i l_j}[p_i − p_j], and their mean-field update is
     Q^{t+1}_i(l) ∝ exp(−ψ_u(l) − Σ_{l'} Σ_{j∈Ω(i)} K(f_i, f_j) W_{l l'}[p_i − p_j] Q^t_j(l')).
     Here `unary` is −ψ_u, a score that is high for a likely label, and what is subtracted is an energy: a positive
     weight from label l' to label l is a *penalty* for l where neighbours are l', a negative one an attraction.
     With `activation="softmax"`, `unary_weight=1` and the same weights this is the published update, and
     `softmax(result)` is Q after `steps` steps (Q⁰ = softmax(unary)). `activation="sigmoid"` treats each label as a
-    binary field of its own, because a patch of an X-ray may show several diseases; the fields are coupled by the weight.
+    binary field of its own, because a patch of an X-ray may show several diseases; the weight couples the fields.
 
-    The sum over the window contains the pixel itself, as in the published code: set the centre tap to 0 to leave it out.
+    The sum over the window contains the pixel itself, as the published code's does: a centre tap of 0 leaves it out.
 
     Args:
         unary: float16, bfloat16, float32 or float64, any strides.

@@ -32,11 +32,11 @@ def pac_crf(
 ) -> torch.Tensor:  # [B, K, H, W]
     """The specification of :func:`cxrfast.ops.pac_crf`; float16 and bfloat16 are computed in float32."""
     scores = logits = _wide(unary)
+    features, kernel = _wide(guide), _wide(weight)
+    matrix = torch.eye(unary.shape[1]).to(scores) if compatibility is None else _wide(compatibility)
     for _ in range(steps):
         q = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
-        message = _convolve(q, _wide(guide), _wide(weight), dilation)
-        if compatibility is not None:
-            message = torch.einsum("mk,bkhw->bmhw", _wide(compatibility), message)
+        message = torch.einsum("mk,bkhw->bmhw", matrix, _convolve(q, features, kernel, dilation))
         logits = unary_weight * scores - message
     return (logits * 1).to(unary.dtype)
 
