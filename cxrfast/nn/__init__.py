@@ -1,5 +1,7 @@
 """The operators as layers."""
 
+from cxrfast.nn.antialias import antialias_, antialiased_modules
+from cxrfast.nn.blur_pool import BlurPool2d, MaxBlurPool2d
 from cxrfast.nn.mil_pool import MILPool
 
-__all__ = ["MILPool"]
+__all__ = ["BlurPool2d", "MILPool", "MaxBlurPool2d", "antialias_", "antialiased_modules"]
