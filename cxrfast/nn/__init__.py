@@ -1,6 +1,17 @@
 """The operators as layers."""
 
+from cxrfast.nn.antialias import antialias_, antialiased_modules
+from cxrfast.nn.blur_pool import BlurPool2d, MaxBlurPool2d
 from cxrfast.nn.mil_pool import MILPool
 from cxrfast.nn.pac_crf import PacCRF, PacConv2d, potts_compatibility
 
-__all__ = ["MILPool", "PacCRF", "PacConv2d", "potts_compatibility"]
+__all__ = [
+    "BlurPool2d",
+    "MILPool",
+    "MaxBlurPool2d",
+    "PacCRF",
+    "PacConv2d",
+    "antialias_",
+    "antialiased_modules",
+    "potts_compatibility",
+]
