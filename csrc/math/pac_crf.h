@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../common/macros.h"
+#include "sigmoid.h"
 
 namespace cxrfast {
 
@@ -28,12 +29,6 @@ CXRFAST_HOST_DEVICE int64_t mirrored_tap(int64_t tap, int64_t kernel) {
 template <typename T>
 CXRFAST_HOST_DEVICE T pair_affinity(T squared_distance) {
     return std::exp(T(-0.5) * squared_distance);
-}
-
-// Overflow of exp gives 0, which is right.
-template <typename T>
-CXRFAST_HOST_DEVICE T sigmoid(T x) {
-    return T(1) / (T(1) + std::exp(-x));
 }
 
 }  // namespace cxrfast
