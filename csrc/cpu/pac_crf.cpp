@@ -183,7 +183,7 @@ void folded_backward(std::vector<T>& grad,  // [K, K, k, k], becomes the weight'
     grad = grad_weight;
 }
 
-// [K, K] with K rounded up to `rows` and `columns`, optionally transposed.
+// A matrix [n, n], or its transposed, as [even, even] with zeros behind.
 template <typename T>
 std::vector<T> padded(const std::vector<T>& matrix, int64_t n, int64_t even, bool transpose) {
     std::vector<T> result(even * even);

@@ -16,13 +16,13 @@ namespace {
 template <typename T>
 class PixelAdaptiveFilter {
   public:
-    // `planes_per_tap`: how many planes a kept tap costs; 1 without gradients and 3 with them.
+    // A kept tap costs one plane, and two more for the gradients of its affinity and of its mirror image's.
     PixelAdaptiveFilter(const Window& window, int64_t guide_channels, bool with_gradients)
         : window_(window),
           guide_channels_(guide_channels),
           guide_(guide_channels, window.size()),
           own_affinity_(window.size()) {
-        const int64_t tap_bytes = guide_plane_bytes() * (with_gradients ? 3 : 1);
+        const int64_t tap_bytes = plane_bytes() * (with_gradients ? 3 : 1);
         group_size_ = std::clamp<int64_t>(kAffinityBytes / tap_bytes, 1, std::max<int64_t>(window.centre(), 1));
         groups_ = std::max<int64_t>(1, (window.centre() + group_size_ - 1) / group_size_);
         affinity_ = Planes<T>(std::min(group_size_, window.centre()), window.size());
@@ -106,7 +106,7 @@ class PixelAdaptiveFilter {
     }
 
   private:
-    int64_t guide_plane_bytes() const { return std::max<int64_t>(1, window_.size()) * sizeof(T); }
+    int64_t plane_bytes() const { return std::max<int64_t>(1, window_.size()) * sizeof(T); }
 
     // Flat runs multiply what they must not use by 0, which needs it to be finite.
     bool is_flat(double magnitude) const {
