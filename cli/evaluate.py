@@ -23,7 +23,8 @@ def evaluate(
 ) -> None:
     """Measure AUROC and localisation accuracy.
 
-    Per class, IoU and IoR as Rozenberg et al. measure them, on the held-out part of a run's own data, or on all of another data set with --data.
+    Per class, IoU and IoR as Rozenberg et al. measure them, on the held-out part of a run's own data, or on all of
+    another data set with --data.
     """
     from cxrfast.training import evaluate_run
 

@@ -3,7 +3,7 @@
 from cxrfast.nn.antialias import antialias_, antialiased_modules
 from cxrfast.nn.blur_pool import BlurPool2d, MaxBlurPool2d
 from cxrfast.nn.mil_pool import MILPool
-from cxrfast.nn.pac_crf import PacCRF, PacConv2d, potts_compatibility
+from cxrfast.nn.pac_crf import PacConv2d, PacCRF, potts_compatibility
 
 __all__ = [
     "BlurPool2d",
