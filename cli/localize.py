@@ -20,7 +20,8 @@ def localize(
 ) -> None:
     """Say what is on an X-ray, and show where.
 
-    Writes a picture and a JSON file for each image.     Boxes are in pixels of the original image. Research use only; not for diagnosis.
+    Writes a picture and a JSON file for each image. Boxes are in pixels of the original image. Research use only; not
+    for diagnosis.
     """
     from cxrfast.localization import localize_many
     from cxrfast.training import load_predictor

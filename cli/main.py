@@ -1,8 +1,8 @@
 """The `cxrfast` command. Commands import what they need when they run, so that `--help` answers at once."""
 
 import sys
+from typing import Any
 
-import click
 import typer
 
 from cxrfast.cli.demo import demo
@@ -17,7 +17,6 @@ app = typer.Typer(
     name="cxrfast",
     help="Find thoracic diseases in chest X-rays and show where they are. Research use only; not a medical device.",
     epilog="Start with: cxrfast demo",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -25,6 +24,10 @@ app = typer.Typer(
 )
 for command in (demo, synth, train, evaluate, localize, info):
     app.command()(command)
+
+
+# The base of all usage errors: click's own, or in newer versions that of typer's copy of click.
+_ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,17 +38,14 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 work failed, 2 wrong usage, 130 interrupted."""
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="cxrfast", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 2
-    except click.ClickException as error:
+        result = typer.main.get_command(app).main(arguments or ["--help"], prog_name="cxrfast", standalone_mode=False)
+    except _ClickException as error:
         return _fail(" ".join(error.format_message().split()), error.exit_code)
     except UsageError as error:
         return _fail(str(error), 2)
     except CxrfastError as error:
         return _fail(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     return result if isinstance(result, int) else 0
 

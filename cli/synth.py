@@ -19,7 +19,8 @@ def synth(
 ) -> None:
     """Write phantom chest X-rays to train on.
 
-    With lesions and boxes, in the layout of ChestX-ray14. They are drawn, not photographed: good for trying the software, for nothing else.
+    With lesions and boxes, in the layout of ChestX-ray14. They are drawn, not photographed: good for trying the
+    software, for nothing else.
     """
     from cxrfast.data import write_phantoms
 

@@ -75,7 +75,7 @@ def train(
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
-    """`NAME=VALUE` pairs as a dictionary; values are read as YAML, so numbers and true/false are what they look like."""
+    """`NAME=VALUE` pairs as a dictionary. Values are read as YAML: numbers and true/false are what they look like."""
     import yaml
 
     options: dict[str, Any] = {}

@@ -28,7 +28,7 @@ def preactivation_resnet(
     """A feature extractor `forward_features([B, in_chans, S, S]) -> [B, num_features, S/output_stride, …]`.
 
     Args:
-        name: `resnetv2_50` (the paper's), any other BatchNorm `resnetv2_*` of timm, `resnetv2_micro` or `resnetv2_nano`.
+        name: `resnetv2_50` (the paper's), any other `resnetv2_*` of timm, `resnetv2_micro` or `resnetv2_nano`.
         pretrained: True loads timm's ImageNet weights (needs a network the first time); a path loads a safetensors file
             of the same network. Three-channel stems are summed for `in_chans=1`.
         antialias: put blur-pools with `filter_size` taps in front of every subsampling but the first convolution's,
