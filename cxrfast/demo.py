@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.data import Splits, read_chestxray14, write_phantoms
-from cxrfast.localization import localize
+from cxrfast.localization import localize, save_overlay
 from cxrfast.training import RunDirectory, build_config, evaluate_run, load_predictor, train
 from cxrfast.training.run import RUNS
 
@@ -52,7 +52,7 @@ def run_demo(out: Path | None = None, *, seed: int = 0, say: Say = print) -> Run
     image = _held_out_image(run, phantoms)
     result = localize(model, image)
     picture = out / "localized" / f"{image.stem}.png"
-    result.save_overlay(picture)
+    save_overlay(result, picture)
     result.save_json(picture.with_suffix(".json"))
     say(f"4. localised the held-out phantom {image.name}\n")
     for what, path in (

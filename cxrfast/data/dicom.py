@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cxrfast.data._grey import to_grey
 from cxrfast.errors import CxrfastError
 
 
@@ -67,9 +68,7 @@ def _present(dataset, stored: np.ndarray) -> np.ndarray:
     """Stored values [H, W] or [H, W, 3] -> presented values in [0, 1], [H, W]."""
     bits = int(dataset.BitsStored)
     if stored.ndim == 3:
-        from cxrfast.data.images import _luma
-
-        return _luma(stored.astype(np.float32) / (2**bits - 1))
+        return to_grey(stored.astype(np.float32) / (2**bits - 1))
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
     values, low, high = _rescale(dataset, stored, low, high)
     window = _window(dataset)

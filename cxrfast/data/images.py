@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cxrfast.data._grey import to_grey
 from cxrfast.errors import CxrfastError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 # Weights of red, green and blue in luma, ITU-R BT.601; equal channels give themselves.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -110,23 +110,10 @@ def _to_grey(image) -> np.ndarray | None:
         image = image.convert("L")
     pixels = np.asarray(image)
     if pixels.dtype == np.uint8:
-        return _luma(pixels.astype(np.float32) / 255)
+        return to_grey(pixels.astype(np.float32) / 255)
     if image.mode.startswith("I;16"):
         return pixels.astype(np.float32) / 65535
     return None
-
-
-def _luma(pixels: np.ndarray) -> np.ndarray:
-    """[H, W] of [H, W] grey or [H, W, C] with C = 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)."""
-    if pixels.ndim == 2:
-        return pixels
-    if pixels.shape[2] < 3:
-        grey = pixels[..., 0]
-    elif (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
-        grey = pixels[..., 0]  # grey saved as colour, as some ChestX-ray14 files are: the very same values
-    else:
-        grey = pixels[..., :3] @ np.asarray(_LUMA, dtype=np.float32)
-    return grey * pixels[..., -1] if pixels.shape[2] in (2, 4) else grey
 
 
 def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
@@ -141,4 +128,4 @@ def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
         raise CxrfastError(f"{path} is damaged: its pixels cannot be decoded; copy or download it again")
     if pixels.ndim == 3 and pixels.shape[2] >= 3:  # OpenCV's order is BGR(A)
         pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    return np.ascontiguousarray(_luma(pixels.astype(np.float32) / 65535))
+    return np.ascontiguousarray(to_grey(pixels.astype(np.float32) / 65535))

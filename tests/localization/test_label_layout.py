@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrfast._label_layout import place_labels
+from cxrfast.localization._label_layout import place_labels
 
 FRAME = (100.0, 50.0, 1000.0, 950.0)
 

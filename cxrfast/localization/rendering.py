@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxrfast._files import atomic_path
-from cxrfast._label_layout import place_labels
-from cxrfast.localization import ClassFinding, FoundBox, Localization
+from cxrfast.localization._label_layout import place_labels
+from cxrfast.localization.findings import ClassFinding, FoundBox, Localization
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrfast._inputs import expand_inputs, output_stems
+from cxrfast.localization._inputs import expand_inputs, output_stems
 
 
 @pytest.fixture

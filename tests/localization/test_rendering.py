@@ -6,8 +6,7 @@ import pytest
 import torch
 from matplotlib.patches import Rectangle
 
-from cxrfast.localization import localize
-from cxrfast.rendering import draw
+from cxrfast.localization import draw, localize, save_overlay
 from tests.predictors import FakePredictor, constant_answer
 
 CLASSES = ("Mass", "Nodule")
@@ -80,7 +79,7 @@ def test_nothing_found_is_said_with_the_highest_scores():
 def test_the_file_is_a_png_of_readable_size_and_no_global_figure_is_left(tmp_path):
     path = tmp_path / ("名前" + "x" * 200 + ".png")
     cv2.imwrite(str(path), np.full((50, 80), 100, np.uint8))
-    localization(path).save_overlay(tmp_path / "out" / "overlay.png")
+    save_overlay(localization(path), tmp_path / "out" / "overlay.png")
     height, width = cv2.imread(str(tmp_path / "out" / "overlay.png")).shape[:2]
     assert width >= 1500
     assert height >= 900

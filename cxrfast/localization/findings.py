@@ -1,0 +1,111 @@
+"""What is found on an image, as objects and as JSON.
+
+Coordinates are continuous and half-open: a box ``x1, y1, x2, y2`` covers x from x1 up to x2, the first pixel of a row
+covers x from 0 to 1, and the whole image is ``0, 0, width, height``.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+import cxrfast
+from cxrfast._files import write_text
+
+NOTICE = "Research use only. Not a medical device; not for diagnosis."
+COORDINATES = (
+    "[x1, y1, x2, y2] in pixels of the image, continuous and half-open; the whole image is [0, 0, width, height]"
+)
+
+
+@dataclass(frozen=True)
+class FoundBox:
+    """One connected region of patches over the threshold of the map."""
+
+    xyxy: tuple[float, float, float, float]  # pixels of the original image
+    confidence: float  # largest value of the map in the region, in (0, 1)
+    mean: float  # mean value of the map in the region
+    area: float  # of the region itself, not of the box, in square pixels
+
+
+@dataclass(frozen=True)
+class ClassFinding:
+    """What the model says of one class."""
+
+    name: str
+    score: float  # in (0, 1)
+    detected: bool  # the score is at least the score threshold
+    map_threshold: float
+    boxes: tuple[FoundBox, ...]  # most confident first; may be empty though the class is detected
+
+
+@dataclass(frozen=True)
+class Localization:
+    """All that was found on one image."""
+
+    source: str | None  # path of the image, if it came from a file
+    image: np.ndarray  # [H, W] float32 in [0, 1], the original
+    classes: tuple[ClassFinding, ...]  # all K, in the model's order
+    maps: Tensor  # [K, P, P] float32 in (0, 1), on the CPU
+    score_threshold: float
+    top: int | None
+    model: dict[str, Any]  # method, weights, label_version, image_size
+
+    @property
+    def height(self) -> int:
+        return self.image.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.image.shape[1]
+
+    @property
+    def findings(self) -> tuple[ClassFinding, ...]:
+        """What is reported, highest score first: the detected classes, or the ``top`` classes if that was asked for."""
+        ranked = sorted(self.classes, key=lambda finding: -finding.score)
+        return tuple(ranked[: self.top] if self.top is not None else [f for f in ranked if f.detected])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`to_json` writes; the map is not in it."""
+        return {
+            "notice": NOTICE,
+            "cxrfast": cxrfast.__version__,
+            "image": self.source,
+            "width": self.width,
+            "height": self.height,
+            "model": self.model,
+            "score_threshold": self.score_threshold,
+            "coordinates": COORDINATES,
+            "findings": [_finding_to_dict(finding) for finding in self.findings],
+            "scores": {finding.name: _short(finding.score) for finding in self.classes},
+        }
+
+    def to_json(self) -> str:
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        # A box on one line. Strings hold no line breaks in JSON, so only lists of numbers match.
+        return re.sub(r"\[\n([-+.e\d,\s]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
+
+    def save_json(self, path: str | os.PathLike) -> None:
+        write_text(path, self.to_json())
+
+
+def _finding_to_dict(finding: ClassFinding) -> dict[str, Any]:
+    return {
+        "class": finding.name,
+        "score": _short(finding.score),
+        "detected": finding.detected,
+        "map_threshold": _short(finding.map_threshold),
+        "boxes": [
+            {"xyxy": list(box.xyxy), "confidence": _short(box.confidence), "mean": _short(box.mean), "area": box.area}
+            for box in finding.boxes
+        ],
+    }
+
+
+def _short(value: float) -> float:
+    """The shortest decimal that is this value in float32, which it was computed in: 0.1, not 0.10000000149."""
+    return float(str(np.float32(value)))
