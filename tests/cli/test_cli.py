@@ -32,10 +32,11 @@ def small(settings, *more):
     return [*(f"--{name.replace('_', '-')}={settings[name]}" for name in names), *pairs, *more]
 
 
-def test_help_names_every_command_and_answers_at_once():
-    subprocess.run([sys.executable, "-m", "cxrfast.cli.main", "--help"], check=True, capture_output=True)
+def test_help_names_every_command_and_answers_at_once(tmp_path):
+    call = [sys.executable, "-m", "cxrfast.cli.main", "--help"]
+    subprocess.run(call, check=True, capture_output=True, cwd=tmp_path)
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "cxrfast.cli.main", "--help"], capture_output=True, text=True)
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path)
     seconds = time.perf_counter() - started
     assert done.returncode == 0
     for command in app.registered_commands:
@@ -44,12 +45,12 @@ def test_help_names_every_command_and_answers_at_once():
     assert seconds < 5  # the promise is half a second; this only notices a heavy import, on a busy machine too
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_nothing_heavy(tmp_path):
     code = (
         "import sys; from cxrfast.cli.main import run; run(['--help']); "
         "print([m for m in ('torch', 'timm', 'cv2') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip().endswith("[]")
 
 
