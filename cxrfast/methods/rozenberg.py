@@ -35,6 +35,9 @@ class RozenbergOptions(PatchOptions):
     rho: float = Field(0.05, ge=0, le=1, description="ρ of Eq. 9 at the start: mean score allowed outside a box")
     tau_hat: float = Field(1.0, ge=0, description="τ̂ of Eq. 10 at the start, in patches: area wanted on a positive")
     rho_hat: float = Field(0.0, ge=0, description="ρ̂ of Eq. 11 at the start, in patches: area allowed on a negative")
+    area_unit: Literal["fraction", "patches"] = Field(
+        "fraction", description="Σz of Eq. 10 and 11 divided by P² or not"
+    )
     fit_thresholds: bool = Field(True, description="fit the four thresholds per class on the frozen network")
     fit_every: int = Field(5, ge=1, description="epochs of weight training between two fits")
     fit_quantile: float = Field(0.75, gt=0.5, lt=1, description="see docs/papers.md")
@@ -57,6 +60,7 @@ class Rozenberg(Method):
     def __init__(self, class_names: Sequence[str], image_size: int, options: RozenbergOptions) -> None:
         super().__init__(class_names, image_size, options)
         num_classes = len(class_names)
+        self.patch_area = 1 / options.grid**2 if options.area_unit == "fraction" else 1.0  # in the loss's unit
         self.network = CRFNetwork(
             build_patch_network(options, num_classes),
             GuideBranch(options.guide_channels, options.grid),
@@ -73,9 +77,9 @@ class Rozenberg(Method):
             gamma=options.gamma,
             tau=options.tau,
             rho=options.rho,
-            tau_hat=options.tau_hat / options.grid**2,
-            rho_hat=options.rho_hat / options.grid**2,
-            area_unit="fraction",
+            tau_hat=options.tau_hat * self.patch_area,
+            rho_hat=options.rho_hat * self.patch_area,
+            area_unit=options.area_unit,
         )
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:
@@ -102,7 +106,7 @@ class Rozenberg(Method):
         thresholds serve the loss only, and no weight would train on them."""
         if not self.options.fit_thresholds or epoch % self.options.fit_every or epoch == stage.epochs:
             return {}
-        fit = ThresholdFit(len(self.class_names), self.options.fit_quantile)
+        fit = ThresholdFit(len(self.class_names), self.options.fit_quantile, self.patch_area)
         for logits, batch in training_maps():
             fit.add(logits, batch["labels"], *self._regions(batch))
         return fit.update(self.criterion)

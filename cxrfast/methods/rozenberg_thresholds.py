@@ -11,8 +11,6 @@ ask for more as the network improves, and never for less than what the rule "pos
          lower-quartile box of the class (else positive areas could only grow)     at least 1 patch
     ρ̂  = (1−q)-quantile of the area Σz on images without the class                 in [0, 1] patch
 
-The loss and this file keep areas as fractions of the map: Σz / P².
-
 A class with fewer than `MINIMUM` images of a kind keeps that threshold.
 """
 
@@ -31,16 +29,14 @@ RHO_RANGE = (0.01, 0.2)
 class ThresholdFit:
     """Collects the bounded quantities of a training set, then sets the thresholds of a loss."""
 
-    def __init__(self, num_classes: int, quantile: float) -> None:
+    def __init__(self, num_classes: int, quantile: float, patch_area: float) -> None:
         self.quantile = quantile
-        self.patch = 1.0  # the area of one patch as a fraction of the map
+        self.patch_area = patch_area  # of one patch, in the loss's unit: 1, or 1 / P²
         self.inside: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # mean z inside boxes
         self.outside: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # mean z outside boxes
-        self.box_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # |b| / P²
-        self.positive_area: list[list[torch.Tensor]] = [
-            [] for _ in range(num_classes)
-        ]  # Σz / P², positive without a box
-        self.negative_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz / P², negative
+        self.box_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # |b|
+        self.positive_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz, positive without a box
+        self.negative_area: list[list[torch.Tensor]] = [[] for _ in range(num_classes)]  # Σz, negative
 
     def add(
         self,
@@ -50,15 +46,14 @@ class ThresholdFit:
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> None:
         sums = region_sums(logits.float(), region)
-        self.patch = 1 / region[0, 0].numel()
-        area = (sums.inside + sums.outside) * self.patch
+        area = (sums.inside + sums.outside) * self.patch_area
         positive = (labels > 0.5) & ~annotated
         negative = (labels < 0.5) & ~annotated
         for k in range(len(self.inside)):
             boxed = annotated[:, k]
             self.inside[k].append((sums.inside / sums.inside_count)[boxed, k].cpu())
             self.outside[k].append((sums.outside / sums.outside_count.clamp_min(1))[boxed, k].cpu())
-            self.box_area[k].append((sums.inside_count * self.patch)[boxed, k].cpu())
+            self.box_area[k].append((sums.inside_count * self.patch_area)[boxed, k].cpu())
             self.positive_area[k].append(area[positive[:, k], k].cpu())
             self.negative_area[k].append(area[negative[:, k], k].cpu())
 
@@ -68,9 +63,10 @@ class ThresholdFit:
         for k in range(len(self.inside)):
             _set(criterion.tau, k, _quantile(self.inside[k], q), *TAU_RANGE)
             _set(criterion.rho, k, _quantile(self.outside[k], 1 - q), *RHO_RANGE)
-            small_box = _quantile(self.box_area[k], 0.25) or self.patch
-            _set(criterion.tau_hat, k, _quantile(self.positive_area[k], q), self.patch, max(self.patch, small_box))
-            _set(criterion.rho_hat, k, _quantile(self.negative_area[k], 1 - q), 0.0, self.patch)
+            small_box = _quantile(self.box_area[k], 0.25) or 0.0
+            wanted, allowed = _quantile(self.positive_area[k], q), _quantile(self.negative_area[k], 1 - q)
+            _set(criterion.tau_hat, k, wanted, self.patch_area, max(self.patch_area, small_box))
+            _set(criterion.rho_hat, k, allowed, 0.0, self.patch_area)
         return {name: getattr(criterion, name).tolist() for name in ("tau", "rho", "tau_hat", "rho_hat")}
 
 

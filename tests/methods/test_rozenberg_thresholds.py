@@ -23,7 +23,7 @@ def images(inside, outside, boxed=True, label=1.0):
 
 
 def test_bounds_are_quantiles():
-    fit = ThresholdFit(1, quantile=0.75)
+    fit = ThresholdFit(1, quantile=0.75, patch_area=1 / 16)
     fit.add(*images(inside=[0.62, 0.7, 0.8, 0.9, 0.94], outside=[0.02, 0.04, 0.06, 0.1, 0.15]))
     criterion = RozenbergLoss(1, area_unit="fraction")
     row = fit.update(criterion)
@@ -33,7 +33,7 @@ def test_bounds_are_quantiles():
 
 
 def test_bounds_stay_in_their_ranges():
-    fit = ThresholdFit(1, quantile=0.75)
+    fit = ThresholdFit(1, quantile=0.75, patch_area=1 / 16)
     fit.add(*images(inside=[0.01, 0.01, 0.02], outside=[0.9, 0.9, 0.9]))
     criterion = RozenbergLoss(1, area_unit="fraction")
     fit.update(criterion)
@@ -42,7 +42,7 @@ def test_bounds_stay_in_their_ranges():
 
 
 def test_areas_of_images_without_boxes():
-    fit = ThresholdFit(1, quantile=0.75)
+    fit = ThresholdFit(1, quantile=0.75, patch_area=1 / 16)
     fit.add(*images(inside=[0.9, 0.9], outside=[0.1, 0.1]))  # boxes of 8 patches
     fit.add(*images(inside=[0.3, 0.5, 0.5, 0.5], outside=[0.0, 0.0, 0.0, 0.0], boxed=False))  # Σz of 2.4 to 4
     fit.add(*images(inside=[0.05, 0.1, 0.2], outside=[0.0, 0.0, 0.0], boxed=False, label=0.0))  # Σz of 0.4 to 1.6
@@ -53,7 +53,7 @@ def test_areas_of_images_without_boxes():
 
 
 def test_area_wanted_is_at_most_a_small_box():
-    fit = ThresholdFit(1, quantile=0.75)
+    fit = ThresholdFit(1, quantile=0.75, patch_area=1 / 16)
     fit.add(*images(inside=[0.9, 0.9], outside=[0.1, 0.1]))
     fit.add(*images(inside=[0.99] * 3, outside=[0.99] * 3, boxed=False))  # everything positive
     criterion = RozenbergLoss(1, area_unit="fraction")
@@ -62,7 +62,7 @@ def test_area_wanted_is_at_most_a_small_box():
 
 
 def test_a_class_with_too_few_images_keeps_its_thresholds():
-    fit = ThresholdFit(1, quantile=0.75)
+    fit = ThresholdFit(1, quantile=0.75, patch_area=1 / 16)
     fit.add(*images(inside=[0.7], outside=[0.1]))
     criterion = RozenbergLoss(1, tau=0.85, rho=0.07, tau_hat=0.3, rho_hat=0.05, area_unit="fraction")
     fit.update(criterion)

@@ -1,0 +1,25 @@
+"""The demo learns: the promise of the README, at the demo's own settings."""
+
+import json
+
+import pytest
+
+from cxrfast.demo import run_demo
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    said = []
+    run = run_demo(tmp_path / "demo", seed=0, say=said.append)
+    means = json.loads((run.path / "evaluation-test.json").read_text())["mean"]
+    assert means["auroc"]["value"] > 0.85
+    assert means["iou_accuracy"]["value"] > 0.5
+    (picture,) = (tmp_path / "demo" / "localized").glob("*.png")
+    found = json.loads(picture.with_suffix(".json").read_text())
+    assert found["width"] == 256
+    assert found["findings"]
+    text = "\n".join(said)
+    for path in (picture, run.best, run.metrics, run.path / "predictions.csv"):
+        assert str(path) in text
+        assert path.is_file()
+    assert "Research use only" in text

@@ -1,0 +1,38 @@
+"""Rozenberg's method on real chest X-rays: trains on the partial copy, and puts boxes into the pixels of the original."""
+
+import json
+
+import pytest
+
+from cxrfast.localization import localize
+from cxrfast.training import RunDirectory, build_config, load_predictor, train
+
+SETTINGS = {"method": "rozenberg", "image_size": 64, "epochs": 1, "batch_size": 32, "device": "cpu"}
+OPTIONS = {
+    "backbone": "resnetv2_nano",
+    "grid": 8,
+    "hidden": 16,
+    "output_stride": 8,
+    "guide_channels": 4,
+    "crf_kernel_size": 5,
+    "crf_epochs": 1,
+}
+
+
+@pytest.mark.slow
+def test_train_and_localize(real_data, tmp_path):
+    said = []
+    config = build_config({**SETTINGS, "options": OPTIONS, "data": real_data / "nih"})
+    run = train(config, tmp_path / "run", say=said.append)
+    assert "515 of them" in said[0]
+    rows = RunDirectory(run.path).read_metrics()
+    assert [row["stage"] for row in rows] == ["unary", "crf"]
+    model = load_predictor(run.path)
+    assert len(model.class_names) == 14
+    model.thresholds[:] = 0.0  # an untrained map: every patch is in the region, so each class has one box
+    original = localize(model, real_data / "nih" / "originals" / "00000004_000.png", top=14)
+    copy = localize(model, real_data / "nih" / "images" / "00000004_000.png", top=14)
+    for result, size in ((original, 1024), (copy, 512)):
+        content = json.loads(result.to_json())
+        assert (content["width"], content["height"]) == (size, size)
+        assert {tuple(box["xyxy"]) for f in content["findings"] for box in f["boxes"]} == {(0, 0, size, size)}
