@@ -1,13 +1,25 @@
 """`cxrfast info`."""
 
+from typing import Annotated
+
 import typer
 
 
-def info() -> None:
-    """Say what is installed.
+def info(
+    method: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Show this method's options.")] = None,
+) -> None:
+    """Say what is installed; list a method's options.
 
-    Versions, how the operators were compiled, devices, methods.
+    Without METHOD: versions, how the operators were compiled, devices, methods. With it: the options for --set, their
+    defaults and meanings, and the method's defaults for the options that all methods share.
     """
+    if method is None:
+        _installation()
+    else:
+        _options(method)
+
+
+def _installation() -> None:
     from cxrfast.methods import METHODS
     from cxrfast.training import environment
 
@@ -16,3 +28,15 @@ def info() -> None:
         typer.echo(f"{name.replace('_', ' '):<22} {text}")
     for method in METHODS.values():
         typer.echo(f"{'method ' + method.name:<22} {method.title}")
+
+
+def _options(name: str) -> None:
+    from cxrfast.methods import get_method
+
+    method = get_method(name)
+    typer.echo(f"{method.title}\n\noptions of cxrfast train (the published settings, where the paper states them)")
+    for option, value in vars(method.defaults).items():
+        typer.echo(f"  {option.replace('_', '-'):<18} {value}")
+    typer.echo("\noptions for --set NAME=VALUE")
+    for option, field in method.Options.model_fields.items():
+        typer.echo(f"  {option:<18} {field.default!s:<12} {field.description}")

@@ -33,7 +33,7 @@ def train(
         str | None, typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a .safetensors backbone.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the method, NAME=VALUE; may be repeated.")
+        list[str] | None, typer.Option("--set", help="An option of the method, NAME=VALUE; see: cxrfast info METHOD.")
     ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run's folder.")] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Rozenberg's method on real chest X-rays: trains on the partial copy, and puts boxes into the pixels of the original."""
+"""Rozenberg's method on real chest X-rays: trains on the partial copy; boxes come in pixels of the original."""
 
 import json
 

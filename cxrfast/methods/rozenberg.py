@@ -35,9 +35,7 @@ class RozenbergOptions(PatchOptions):
     rho: float = Field(0.05, ge=0, le=1, description="ρ of Eq. 9 at the start: mean score allowed outside a box")
     tau_hat: float = Field(1.0, ge=0, description="τ̂ of Eq. 10 at the start, in patches: area wanted on a positive")
     rho_hat: float = Field(0.0, ge=0, description="ρ̂ of Eq. 11 at the start, in patches: area allowed on a negative")
-    area_unit: Literal["fraction", "patches"] = Field(
-        "fraction", description="Σz of Eq. 10 and 11 divided by P² or not"
-    )
+    area_unit: Literal["fraction", "patches"] = Field("fraction", description="Σz of Eq. 10, 11: divided by P², or not")
     fit_thresholds: bool = Field(True, description="fit the four thresholds per class on the frozen network")
     fit_every: int = Field(5, ge=1, description="epochs of weight training between two fits")
     fit_quantile: float = Field(0.75, gt=0.5, lt=1, description="see docs/papers.md")
@@ -46,7 +44,7 @@ class RozenbergOptions(PatchOptions):
     crf_steps: int = Field(5, ge=1, description="mean-field steps")
     crf_activation: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one field per class, or one label")
     guide_channels: int = Field(64, ge=2, description="channels of the guide")
-    image_pooling: Literal["noisy_or", "max", "mean"] = Field("max", description="from patch scores to the image score")
+    image_pooling: Literal["lse", "max", "mean", "noisy_or"] = Field("lse", description="patch scores to image score")
 
 
 class Rozenberg(Method):

@@ -68,6 +68,13 @@ def test_info(cli):
         assert word in out
 
 
+def test_info_lists_the_options_of_a_method(cli):
+    code, out, _ = cli("info", "rozenberg")
+    assert code == 0
+    for word in ("lambda_ann", "70.0", "λ_ann of Eq. 12", "batch-size", "48"):
+        assert word in out
+
+
 def test_from_phantoms_to_boxes(cli, small_settings, tmp_path):
     code, out, _ = cli("synth", "phantoms", "--images=40", "--image-size=64", "--boxed-fraction=0.6")
     assert code == 0
