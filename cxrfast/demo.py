@@ -10,22 +10,24 @@ from cxrfast.localization import localize, save_overlay
 from cxrfast.training import RunDirectory, build_config, evaluate_run, load_predictor, train
 from cxrfast.training.run import RUNS
 
-IMAGES = 800
+IMAGES = 1000
 IMAGE_SIZE = 128
 BOXED_FRACTION = 0.3
 SETTINGS: dict[str, Any] = {
     "method": "rozenberg",
     "image_size": IMAGE_SIZE,
-    "epochs": 24,
+    "split": "official",  # all lesions of the phantoms' test list have boxes
+    "epochs": 16,
     "batch_size": 16,
-    "lr": 1e-3,
+    "lr": 2e-3,
     "weight_decay": 1e-4,
-    "lr_decay": 0.92,
+    "lr_decay": 0.85,
     "device": "cpu",
     "options": {
         "backbone": "resnetv2_micro",
         "output_stride": 8,
         "grid": 16,
+        "lambda_ann": 20.0,  # boxes are far more frequent here than among the paper's images
         "hidden": 128,
         "guide_channels": 16,
         "crf_kernel_size": 7,

@@ -1,5 +1,6 @@
 """Where to compute, and in which precision."""
 
+import os
 from typing import Any
 
 import torch
@@ -29,10 +30,13 @@ def resolve_device(name: str) -> str:
 def make_fabric(device: str, precision: str) -> Fabric:
     """One process on one device; under `torchrun`, all of its processes and devices."""
     accelerator = resolve_device(device)
+    if not torch.distributed.is_torchelastic_launched():
+        return Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[precision])
+    here, all_ = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     return Fabric(
-        accelerator=accelerator, devices="auto" if _launched_by_torchrun() else 1, precision=_PRECISIONS[precision]
+        accelerator=accelerator,
+        strategy="ddp",
+        devices=here,
+        num_nodes=all_ // here,
+        precision=_PRECISIONS[precision],
     )
-
-
-def _launched_by_torchrun() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
 from cxrfast.data import XrayDataset
@@ -82,11 +82,15 @@ class Trainer:
             "stage": stage.name,
             "epoch": epoch,
             "lr": optimizer.param_groups[0]["lr"],
-            "train_loss": total / count,
+            "train_loss": self._mean_over_processes(total, count),
             **validation.row(),
             **extra,
             "seconds": round(time.perf_counter() - started, 2),
         }
+
+    def _mean_over_processes(self, total: float, count: int) -> float:
+        sums = cast(torch.Tensor, self.fabric.all_reduce(torch.tensor([total, count]), reduce_op="sum"))
+        return (sums[0] / sums[1]).item()
 
     def _validate(self, stage: Stage) -> Validation:
         loader = self._loader(self.val_set, shuffle=False)
@@ -105,16 +109,23 @@ class Trainer:
         return self.fabric.setup_optimizers(optimizer), scheduler
 
     def _loader(self, dataset: XrayDataset, *, shuffle: bool) -> Iterable[Batch]:
+        seed = int(torch.randint(2**62, (1,)))
+        sampler: DistributedSampler | None = None
+        if shuffle and self.fabric.world_size > 1:  # processes share out training images; all of them validate
+            sampler = DistributedSampler(
+                dataset, self.fabric.world_size, self.fabric.global_rank, shuffle=True, seed=seed % 2**32
+            )
         loader = DataLoader(
             dataset,
             batch_size=self.config.batch_size,
-            shuffle=shuffle,
+            shuffle=shuffle and sampler is None,
+            sampler=sampler,
             # A last batch of one image would give batch norm no variance.
             drop_last=shuffle and len(dataset) > self.config.batch_size and len(dataset) % self.config.batch_size == 1,
             num_workers=self.config.workers,
-            generator=torch.Generator().manual_seed(int(torch.randint(2**62, (1,)))),
+            generator=torch.Generator().manual_seed(seed),
         )
-        return cast(DataLoader, self.fabric.setup_dataloaders(loader, use_distributed_sampler=shuffle))
+        return cast(DataLoader, self.fabric.setup_dataloaders(loader, use_distributed_sampler=False))
 
     def _progress(self, loader: Iterable[Batch], title: str) -> Iterable[Batch]:
         return tqdm(loader, desc=title, leave=False, disable=None if self.fabric.is_global_zero else True)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
+from lightning_fabric import Fabric
 
 from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError
@@ -26,14 +28,15 @@ def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> Ru
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
     torch.manual_seed(config.seed)
     method = get_method(config.method)(data.class_names, config.image_size, config.method_options())
-    run = new_run(out, config.method)
-    for note in data.notes:
-        say(note)
-    say(f"{method.title}: {sum(p.numel() for p in method.parameters()) / 1e6:.1f} M parameters, into {run.path}")
-    save_config(config, run.config)
-    data.splits.save(run.splits)
-    write_environment(run)
-    Trainer(config, run, data, method, fabric).fit()
+    run = _shared_folder(fabric, out, config.method)
+    if fabric.is_global_zero:
+        for note in data.notes:
+            say(note)
+        say(f"{method.title}: {sum(p.numel() for p in method.parameters()) / 1e6:.1f} M parameters, into {run.path}")
+        save_config(config, run.config)
+        data.splits.save(run.splits)
+        write_environment(run)
+    _fit(Trainer(config, run, data, method, fabric), say)
     return run
 
 
@@ -58,8 +61,22 @@ def resume(path: Path, *, device: str | None = None, workers: int | None = None,
         say(f"{run.path}: nothing to do, all {trainer.stages[last].epochs} epochs of the last stage are done")
         return run
     say(f"{run.path}: going on after epoch {state['epoch']} of stage {trainer.stages[state['stage']].name}")
-    trainer.fit(resume=True)
+    _fit(trainer, say, resume=True)
     return run
+
+
+def _shared_folder(fabric: Fabric, out: Path | None, method: str) -> RunDirectory:
+    """The new run's folder, made by the first process and told to the others."""
+    path = new_run(out, method).path if fabric.is_global_zero else None
+    return RunDirectory(cast(Path, fabric.broadcast(path)))
+
+
+def _fit(trainer: Trainer, say: Say, *, resume: bool = False) -> None:
+    try:
+        trainer.fit(resume=resume)
+    except KeyboardInterrupt:
+        say(f"\ninterrupted; finished epochs are kept. Go on with: cxrfast train --resume {trainer.run.path}")
+        raise
 
 
 def _without_pretrained(config: RunConfig) -> MethodOptions:
