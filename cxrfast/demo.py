@@ -27,7 +27,10 @@ SETTINGS: dict[str, Any] = {
         "backbone": "resnetv2_micro",
         "output_stride": 8,
         "grid": 16,
-        "lambda_ann": 20.0,  # boxes are far more frequent here than among the paper's images
+        # Boxes are far more frequent here than among the paper's images, so they need less weight; in the end they get
+        # little, so that classes which a lesion is not are unlearnt at its place.
+        "lambda_ann": 20.0,
+        "lambda_ann_end": 1.0,
         "hidden": 128,
         "guide_channels": 16,
         "crf_kernel_size": 7,

@@ -81,6 +81,9 @@ class Method(nn.Module, ABC):
     def map_thresholds(self) -> torch.Tensor:
         """[K]: a patch belongs to the region of its class where the map is at least this."""
 
+    def before_epoch(self, stage: Stage, epoch: int) -> None:
+        """Called before every epoch (counted from 1 within the stage), for what depends on where training is."""
+
     def after_epoch(
         self,
         stage: Stage,

@@ -66,6 +66,7 @@ class Trainer:
         # Seeded by where we are, so that a resumed run draws what the uninterrupted one would have.
         torch.manual_seed(self.config.seed * 1_000_003 + number * 10_007 + epoch)
         set_training(self.method, stage)
+        self.method.before_epoch(stage, epoch)
         total, count = 0.0, 0
         for batch in self._progress(self._loader(self.train_set, shuffle=True), f"{stage.name} {epoch}/{stage.epochs}"):
             logits = self.module(batch["image"], stage.name)
