@@ -12,7 +12,10 @@ def localize(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or DICOM files, folders, globs.")],
     checkpoint: Checkpoint = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and JSON files.")] = Path("localized"),
-    threshold: Annotated[float, typer.Option("--threshold", help="Report classes from this score on.")] = 0.5,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="Report classes from this score on; default: per class, from validation."),
+    ] = None,
     top: Annotated[
         int | None, typer.Option("--top", min=1, help="Report this many classes, whatever they score.")
     ] = None,

@@ -42,6 +42,10 @@ class Predictor(Protocol):
         """float [K]: a patch belongs to the region of class k if its value in the map is at least ``thresholds[k]``."""
 
     @property
+    def operating_points(self) -> torch.Tensor:
+        """float [K]: class k is called present if its score is at least ``operating_points[k]``."""
+
+    @property
     def device(self) -> torch.device:
         """Where it computes; images are moved there before the call."""
 

@@ -22,6 +22,7 @@ class FakePredictor:
         self.image_size = image_size
         self.answer = answer
         self.thresholds = torch.full((len(class_names),), threshold)
+        self.operating_points = torch.full((len(class_names),), 0.5)
 
     def __call__(self, images: torch.Tensor) -> Prediction:
         assert images.shape[1:] == (1, self.image_size, self.image_size)

@@ -2,7 +2,7 @@
 
 from cxrfast.evaluation.evaluator import evaluate
 from cxrfast.evaluation.localization_accuracy import Overlap, grid_ceiling, localization_accuracy, patch_overlap
-from cxrfast.evaluation.metrics import auroc, mean_without_nan
+from cxrfast.evaluation.metrics import auroc, mean_without_nan, operating_points
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.result import EvaluationResult
 
@@ -15,5 +15,6 @@ __all__ = [
     "grid_ceiling",
     "localization_accuracy",
     "mean_without_nan",
+    "operating_points",
     "patch_overlap",
 ]

@@ -53,6 +53,39 @@ def _class_auroc(
     return twice_wins / (2 * n_positive * n_negative)
 
 
+def operating_points(
+    scores: Tensor,  # [N, K]
+    labels: Tensor,  # [N, K]
+    *,
+    minimum: int = 5,
+) -> Tensor:  # [K] float64
+    """The score of every class from which it should be called present: the threshold t that maximises Youden's
+    J = sensitivity + specificity − 1 for "present where score ≥ t", halfway to the next lower score; of equals the
+    highest.
+
+    Args:
+        scores: in [0, 1].
+        labels: 1, 0, or NaN where it is unknown, which is left out.
+        minimum: positives and negatives that a class needs.
+
+    Returns:
+        NaN for a class with fewer than `minimum` positives or negatives: no threshold can be read off them.
+    """
+    scores, labels = scores.detach().cpu().double(), labels.detach().cpu()
+    points = []
+    for k in range(scores.shape[1]):
+        positive, negative = scores[labels[:, k] == 1, k], scores[labels[:, k] == 0, k]
+        if min(len(positive), len(negative)) < minimum:
+            points.append(float("nan"))
+            continue
+        values = torch.cat([positive, negative]).unique()  # ascending
+        youden = (positive[:, None] >= values).double().mean(0) - (negative[:, None] >= values).double().mean(0)
+        best = len(values) - 1 - int(youden.flip(0).argmax())
+        below = values[best - 1] if best > 0 else values[best]
+        points.append(((values[best] + below) / 2).item())
+    return torch.tensor(points, dtype=torch.float64)
+
+
 class Mean(NamedTuple):
     """A mean over classes that says which classes are not in it."""
 

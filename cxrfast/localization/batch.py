@@ -34,7 +34,7 @@ def localize_many(
     inputs: Sequence[str | os.PathLike],
     out_dir: str | os.PathLike,
     *,
-    score_threshold: float = 0.5,
+    score_threshold: float | None = None,
     top: int | None = None,
 ) -> Batch:
     """Localise every image of ``inputs`` and write ``<stem>.json`` and ``<stem>.png`` to ``out_dir``.

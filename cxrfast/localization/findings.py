@@ -39,6 +39,7 @@ class ClassFinding:
     name: str
     score: float  # in (0, 1)
     detected: bool  # the score is at least the score threshold
+    score_threshold: float
     map_threshold: float
     boxes: tuple[FoundBox, ...]  # most confident first; may be empty though the class is detected
 
@@ -51,7 +52,6 @@ class Localization:
     image: np.ndarray  # [H, W] float32 in [0, 1], the original
     classes: tuple[ClassFinding, ...]  # all K, in the model's order
     maps: Tensor  # [K, P, P] float32 in (0, 1), on the CPU
-    score_threshold: float
     top: int | None
     model: dict[str, Any]  # method, weights, label_version, image_size
 
@@ -78,10 +78,10 @@ class Localization:
             "width": self.width,
             "height": self.height,
             "model": self.model,
-            "score_threshold": self.score_threshold,
             "coordinates": COORDINATES,
             "findings": [_finding_to_dict(finding) for finding in self.findings],
             "scores": {finding.name: _short(finding.score) for finding in self.classes},
+            "score_thresholds": {finding.name: _short(finding.score_threshold) for finding in self.classes},
         }
 
     def to_json(self) -> str:
@@ -98,6 +98,7 @@ def _finding_to_dict(finding: ClassFinding) -> dict[str, Any]:
         "class": finding.name,
         "score": _short(finding.score),
         "detected": finding.detected,
+        "score_threshold": _short(finding.score_threshold),
         "map_threshold": _short(finding.map_threshold),
         "boxes": [
             {"xyxy": list(box.xyxy), "confidence": _short(box.confidence), "mean": _short(box.mean), "area": box.area}

@@ -18,12 +18,13 @@ def localize(
     predictor: Predictor,
     image: str | os.PathLike | np.ndarray,
     *,
-    score_threshold: float = 0.5,
+    score_threshold: float | None = None,
     top: int | None = None,
 ) -> Localization:
     """What the model finds on one image, and where.
 
-    A class is *detected* if its score is at least ``score_threshold``, and the detected classes are reported. Its boxes
+    A class is *detected* if its score is at least ``score_threshold``, by default the model's own operating point for
+    the class, ``predictor.operating_points``; the detected classes are reported. The boxes of a class
     enclose the connected regions (8 neighbours) of patches whose value in the map is at least the class's threshold
     ``predictor.thresholds``. Score and map are two outputs: a class may be detected without a patch over the threshold,
     when many weak patches add up, and is then reported without a box.
@@ -34,7 +35,7 @@ def localize(
 
     Raises :class:`CxrfastError` for a file that cannot be read.
     """
-    if not 0 <= score_threshold <= 1:
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
         raise UsageError(f"score threshold is {score_threshold}; expected a value in [0, 1]")
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; expected a number of classes, 1 or more")
@@ -43,17 +44,17 @@ def localize(
     prediction = predict(predictor, to_input(pixels, predictor.image_size)[None])
     boxes = _boxes(prediction.maps, predictor.thresholds, *pixels.shape)
     scores = prediction.scores[0].tolist()
+    points = [score_threshold] * len(scores) if score_threshold is not None else predictor.operating_points.tolist()
     return Localization(
         source=source,
         image=pixels,
         classes=tuple(
-            ClassFinding(name, score, score >= score_threshold, threshold, found)
-            for name, score, threshold, found in zip(
-                predictor.class_names, scores, predictor.thresholds.tolist(), boxes, strict=True
+            ClassFinding(name, score, score >= point, point, threshold, found)
+            for name, score, point, threshold, found in zip(
+                predictor.class_names, scores, points, predictor.thresholds.tolist(), boxes, strict=True
             )
         ),
         maps=prediction.maps[0].float().cpu(),
-        score_threshold=score_threshold,
         top=top,
         model={
             "method": predictor.method,

@@ -72,7 +72,7 @@ def draw(localization: Localization) -> "Figure":
         _draw_heat(overlay, axes(_MARGIN + 2 * panel + 2 * _GAP, 0.16), localization)
         _draw_boxes(overlay, localization)
     else:
-        _draw_nothing_found(overlay, localization)
+        _draw_nothing_found(overlay)
     return figure
 
 
@@ -97,11 +97,11 @@ def _draw_legend(figure: "Figure", localization: Localization, bottom: float, pe
     width, height = figure.get_figwidth(), figure.get_figheight()
     if not localization.findings:
         best = sorted(localization.classes, key=lambda finding: -finding.score)[:3]
-        scores = ", ".join(f"{finding.name} {finding.score:.2f}" for finding in best)
+        scores = ", ".join(f"{finding.name} {finding.score:.2f} of {finding.score_threshold:.2f}" for finding in best)
         figure.text(
             _MARGIN / width,
             (bottom - _LINE) / height,
-            f"No class scores {localization.score_threshold:.2f} or more. Highest: {scores}",
+            f"No class reaches its score threshold. Highest: {scores}",
             color=_INK,
             size=10,
             va="center",
@@ -117,7 +117,7 @@ def _draw_legend(figure: "Figure", localization: Localization, bottom: float, pe
 
 
 def _describe(localization: Localization, finding: ClassFinding) -> str:
-    below = "" if finding.detected else f" (below {localization.score_threshold:.2f})"
+    below = "" if finding.detected else f" (below {finding.score_threshold:.2f})"
     regions = {0: "no region", 1: "1 region"}.get(len(finding.boxes), f"{len(finding.boxes)} regions")
     return f"{finding.name}  score {finding.score:.2f}{below} · {regions}"
 
@@ -229,11 +229,11 @@ def _draw_labels(axes: "Axes", localization: Localization, boxes: list[tuple[Cla
         artist.set_position((place[0] + room, place[1] + room))
 
 
-def _draw_nothing_found(axes: "Axes", localization: Localization) -> None:
+def _draw_nothing_found(axes: "Axes") -> None:
     axes.text(
         0.5,
         0.04,
-        f"nothing found: no score of {localization.score_threshold:.2f} or more",
+        "nothing found: no score reaches its threshold",
         transform=axes.transAxes,
         ha="center",
         color=_INK,

@@ -1,6 +1,8 @@
 """Weights that can be used alone (safetensors with metadata), and the state from which a run resumes."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ from cxrfast.methods import METHODS, Method, get_method
 _FORMAT = "cxrfast-1"
 
 
-def save_weights(path: Path, method: Method, *, stage: str, label_version: str) -> None:
-    """Write the method's whole state with what is needed to use it: classes in order, image size, options, …"""
+def save_weights(
+    path: Path, method: Method, *, stage: str, label_version: str, operating_points: Sequence[float] | None = None
+) -> None:
+    """Write the method's whole state with what is needed to use it: classes in order, image size, options, and the
+    scores from which the classes are called present (0.5 where validation gave none)."""
+    points = operating_points or [0.5] * len(method.class_names)
     metadata = {
         "format": _FORMAT,
         "cxrfast": cxrfast.__version__,
@@ -27,6 +33,7 @@ def save_weights(path: Path, method: Method, *, stage: str, label_version: str) 
         "image_size": str(method.image_size),
         "normalization": "grey, scaled from [0, 1] to [-1, 1]",
         "label_version": label_version,
+        "operating_points": json.dumps([0.5 if math.isnan(point) else point for point in points]),
         # An architecture is rebuilt from its options; its first weights are of no use then.
         "options": json.dumps({**method.options.model_dump(mode="json"), "pretrained": False}),
     }

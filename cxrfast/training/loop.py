@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -77,14 +78,14 @@ class Trainer:
             total += loss.item() * len(logits)
             count += len(logits)
         self.method.eval()
-        validation = self._validate(stage)
+        self.validation = self._validate(stage)
         extra = self.method.after_epoch(stage, epoch, lambda: self._training_maps(stage))
         return {
             "stage": stage.name,
             "epoch": epoch,
             "lr": optimizer.param_groups[0]["lr"],
             "train_loss": self._mean_over_processes(total, count),
-            **validation.row(),
+            **self.validation.row(),
             **extra,
             "seconds": round(time.perf_counter() - started, 2),
         }
@@ -134,14 +135,13 @@ class Trainer:
     def _save(self, number: int, stage: Stage, epoch: int, row: dict[str, Any], optimizer: Any, scheduler: Any) -> None:
         if not self.fabric.is_global_zero:
             return
-        label_version = self.data.label_version
         score = row["val_score"] if row["val_score"] is not None else -row["train_loss"]
         improved = score >= self.best
         self.best = max(score, self.best)
         self.rows.append({**row, "best": improved})
         if improved:
-            save_weights(self.run.best, self.method, stage=stage.name, label_version=label_version)
-        save_weights(self.run.last, self.method, stage=stage.name, label_version=label_version)
+            self._save_weights(self.run.best, stage)
+        self._save_weights(self.run.last, stage)
         # Before the checkpoint: a crash in between repeats an epoch, and its row is then written again.
         self.run.write_metrics(self.rows)
         save_checkpoint(
@@ -157,6 +157,15 @@ class Trainer:
             },
         )
         self._announce(row, improved)
+
+    def _save_weights(self, path: Path, stage: Stage) -> None:
+        save_weights(
+            path,
+            self.method,
+            stage=stage.name,
+            label_version=self.data.label_version,
+            operating_points=self.validation.operating_points,
+        )
 
     def _restore(self, state: dict[str, Any], optimizer: Any, scheduler: Any) -> int:
         load_state(self.method, state["state"], str(self.run.checkpoint))

@@ -1,5 +1,6 @@
 """A trained model, ready for `evaluate` and `localize`."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ class TrainedModel:
         self.stage = metadata["stage"]
         self.label_version = metadata["label_version"]
         self.weights = str(weights)
+        self.operating_points = torch.tensor(json.loads(metadata["operating_points"]))
         self.thresholds = network.map_thresholds.to(device)
         self.device = torch.device(device)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cxrfast.evaluation import auroc, localization_accuracy, patch_overlap
+from cxrfast.evaluation import auroc, localization_accuracy, operating_points, patch_overlap
 from cxrfast.methods import Method
 from cxrfast.methods.base import Batch
 
@@ -20,6 +20,7 @@ class Validation:
 
     auroc: float
     iou_accuracy: float
+    operating_points: tuple[float, ...]  # per class; NaN where there are too few images to find one
 
     @property
     def score(self) -> float:
@@ -53,9 +54,10 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         iou.append(patch_overlap(regions, boxes[image, k], has_box[image, k]).iou)
         classes.append(k)
     if not scores:
-        return Validation(math.nan, math.nan)
+        return Validation(math.nan, math.nan, (math.nan,) * len(method.class_names))
     hits = localization_accuracy(torch.cat(iou), torch.cat(classes), labels[0].shape[1], IOU_THRESHOLD)
-    return Validation(_mean(auroc(torch.cat(scores), torch.cat(labels))), _mean(hits.accuracy))
+    scored = torch.cat(scores), torch.cat(labels)
+    return Validation(_mean(auroc(*scored)), _mean(hits.accuracy), tuple(operating_points(*scored).tolist()))
 
 
 def _mean(values: torch.Tensor) -> float:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from cxrfast.evaluation.metrics import auroc, mean_without_nan
+from cxrfast.evaluation.metrics import auroc, mean_without_nan, operating_points
 
 
 @given(data=st.data(), n=st.integers(0, 30), k=st.integers(0, 4), levels=st.integers(1, 12))
@@ -77,3 +77,27 @@ def test_mean_names_the_classes_it_leaves_out():
     nothing = mean_without_nan([math.nan], ["a"])
     assert math.isnan(nothing.value)
     assert nothing.left_out == ("a",)
+
+
+@given(
+    positive=st.lists(st.integers(0, 20), min_size=5, max_size=15),
+    negative=st.lists(st.integers(0, 20), min_size=5, max_size=15),
+)
+def test_no_threshold_separates_better_than_the_operating_point(positive, negative):
+    def youden(threshold):
+        return sum(s >= threshold for s in positive) / len(positive) - sum(s >= threshold for s in negative) / len(
+            negative
+        )
+
+    scores = torch.tensor(positive + negative, dtype=torch.float64)[:, None]
+    labels = torch.tensor([1.0] * len(positive) + [0.0] * len(negative))[:, None]
+    point = operating_points(scores, labels).item()
+    assert youden(point) == pytest.approx(max(youden(t) for t in range(22) if t <= max(positive + negative)))
+
+
+def test_operating_points_lie_between_the_groups_and_need_enough_images():
+    scores = torch.tensor([[0.1, 0.1]] * 5 + [[0.7, 0.7]] * 5)
+    labels = torch.tensor([[0.0, 0.0]] * 5 + [[1.0, 1.0]] * 4 + [[1.0, float("nan")]])
+    points = operating_points(scores, labels)
+    assert points[0] == pytest.approx(0.4)
+    assert points[1].isnan()

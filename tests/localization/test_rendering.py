@@ -73,7 +73,7 @@ def test_a_finding_without_a_region_and_one_below_the_threshold():
 def test_nothing_found_is_said_with_the_highest_scores():
     text = words(draw(localization(np.zeros((50, 50), np.float32), scores=(0.1, 0.3))))
     assert "nothing found" in text
-    assert "Highest: Nodule 0.30, Mass 0.10" in text
+    assert "Highest: Nodule 0.30 of 0.50, Mass 0.10 of 0.50" in text
 
 
 def test_the_file_is_a_png_of_readable_size_and_no_global_figure_is_left(tmp_path):

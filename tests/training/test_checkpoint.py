@@ -23,6 +23,8 @@ def test_weights_alone_are_enough(trained, tmp_path):
     images = torch.randn(2, 1, 64, 64)
     from_file, from_run = load_predictor(alone), load_predictor(trained)
     assert (from_file.method, from_file.image_size, from_file.label_version) == ("rozenberg", 64, "2017")
+    assert from_file.operating_points.shape == (len(from_file.class_names),)
+    assert ((from_file.operating_points >= 0) & (from_file.operating_points <= 1)).all()
     with torch.inference_mode():
         torch.testing.assert_close(from_file(images).maps, from_run(images).maps, rtol=0, atol=0)
 
