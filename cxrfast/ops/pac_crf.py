@@ -223,9 +223,9 @@ def _crf_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 
 
 def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    compatibility = ctx.saved_tensors[3]
-    grads = list(torch.ops.cxrfast._pac_crf_backward(grad, *ctx.saved_tensors, *ctx.options))
-    if compatibility is None:
+    tensors = ctx.saved_tensors  # unpacked once: under activation checkpointing a second time is an error
+    grads = list(torch.ops.cxrfast._pac_crf_backward(grad, *tensors, *ctx.options))
+    if tensors[3] is None:
         grads[3] = None
     return *grads, None, None, None
 

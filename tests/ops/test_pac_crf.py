@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 from cxrfast import reference
 from cxrfast.ops import pac_conv2d, pac_crf
@@ -291,6 +292,14 @@ def test_crf_without_labels(activation, form):
     pac_crf(unary, guide, weight, activation=activation).sum().backward()
     assert not guide.grad.any()
     assert not weight.grad.any()
+
+
+def test_activation_checkpointing():
+    inputs = [x.requires_grad_() for x in crf_inputs((1, 2, 4, 4), dtype=torch.float32)]
+    expected = torch.autograd.grad(pac_crf(*inputs).sum(), inputs)
+    actual = torch.autograd.grad(checkpoint(pac_crf, *inputs, use_reentrant=False).sum(), inputs)
+    for left, right in zip(actual, expected, strict=True):
+        assert_close(left, right)
 
 
 @pytest.mark.parametrize("dilation", [7, 2**61, 2**62, 2**63 - 1])
