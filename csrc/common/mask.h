@@ -7,11 +7,11 @@
 namespace cxrfast {
 
 struct RowMask {
-    Tensor holder;     // keeps data alive
-    const bool* data;  // nullptr: everything is selected
+    Tensor holder;        // keeps data alive
+    const uint8_t* data;  // nullptr: everything is selected. A bool tensor that views other bytes has more than 0 and 1
     int64_t image_stride, class_stride;
 
-    const bool* row(int64_t image, int64_t channel) const {
+    const uint8_t* row(int64_t image, int64_t channel) const {
         return data == nullptr ? nullptr : data + image * image_stride + channel * class_stride;
     }
 };
@@ -24,7 +24,8 @@ inline RowMask row_mask(const Tensor& mask,      // [B or 1, K or 1, N] bool
     CXRFAST_CHECK(mask.size(1) == logits.size(1) || mask.size(1) == 1, "mask does not fit the logits' classes");
     const Tensor dense = torch::stable::contiguous(mask);
     const int64_t n = mask.size(2), classes = mask.size(1);
-    return {dense, dense.const_data_ptr<bool>(), mask.size(0) == 1 ? 0 : classes * n, classes == 1 ? 0 : n};
+    return {dense, reinterpret_cast<const uint8_t*>(dense.const_data_ptr<bool>()), mask.size(0) == 1 ? 0 : classes * n,
+            classes == 1 ? 0 : n};
 }
 
 }  // namespace cxrfast

@@ -14,8 +14,14 @@ using torch::stable::Tensor;
 // True for a 4-d tensor that is dense in channels_last and not also in the default order. The Python fakes ask the
 // same.
 inline bool is_channels_last(const Tensor& x) {
-    return x.dim() == 4 && !x.is_contiguous() && x.stride(1) == 1 && x.stride(3) == x.size(1) &&
-           x.stride(2) == x.size(3) * x.size(1) && x.stride(0) == x.size(2) * x.size(3) * x.size(1);
+    if (x.dim() != 4 || x.is_contiguous()) return false;
+    int64_t dense = 1;
+    for (const int64_t d : {1, 3, 2, 0}) {
+        if (x.size(d) == 1) continue;  // its stride means nothing: an [H, W, C] image permuted and unsqueezed has any
+        if (x.stride(d) != dense) return false;
+        dense *= x.size(d);
+    }
+    return true;
 }
 
 // An uninitialised [n, c, h, w] tensor with x's dtype and device, channels_last if asked for.

@@ -25,7 +25,8 @@ inline Taps forward_taps(int64_t n, int64_t filter_size, int64_t stride, Padding
     for (int64_t out = 0; out < static_cast<int64_t>(taps.size()); ++out) {
         for (int64_t t = 0; t < filter_size; ++t) {
             const int64_t source = padded_index(out * stride - padding_before(filter_size) + t, n, padding);
-            if (source >= 0) taps[out].push_back({source, binomial_tap(filter_size, t)});
+            // An image of no pixels may be too short to reflect: its taps are never used, but they are transposed.
+            if (source >= 0 && source < n) taps[out].push_back({source, binomial_tap(filter_size, t)});
         }
     }
     return taps;

@@ -21,7 +21,7 @@ namespace {
 // The instances of one bag in memory: first, first + stride, …; those that the mask leaves out do not exist.
 struct Instances {
     int64_t first, count, stride;
-    const bool* mask;  // [count], or nullptr
+    const uint8_t* mask;  // [count], or nullptr
 };
 
 struct DenseBags {

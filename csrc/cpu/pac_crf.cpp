@@ -50,8 +50,10 @@ bool is_shared(const Tensor& weight) {
     return weight.size(0) == 1 && weight.size(1) == 1;
 }
 
+// From the image's longer side on, a dilation leaves nothing but the centre; no offset overflows.
 Window window_of(const Tensor& x, const Tensor& weight, int64_t dilation) {
-    return {x.size(2), x.size(3), weight.size(2), dilation};
+    const int64_t longest = std::max<int64_t>({1, x.size(2), x.size(3)});
+    return {x.size(2), x.size(3), weight.size(2), std::min(dilation, longest)};
 }
 
 void check_inputs(const Tensor& x, const Tensor& guide, const Tensor& weight, int64_t dilation) {

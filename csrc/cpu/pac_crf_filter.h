@@ -61,7 +61,7 @@ class PixelAdaptiveFilter {
                             add_product(out[0] + i, in[0] + i + shift, affinity + i, taps.forward[tap], channels,
                                         in.pitch, n);
                         } else {
-                            const T* weight = &taps.forward[tap * taps.out_channels * taps.in_channels];
+                            const T* weight = taps.forward.data() + tap * taps.out_channels * taps.in_channels;
                             mix<false, T>(out[0] + i, in[0] + i + shift, affinity + i, weight, nullptr, nullptr,
                                           taps.out_channels, taps.in_channels, in.pitch, n);
                         }
@@ -106,7 +106,7 @@ class PixelAdaptiveFilter {
     }
 
   private:
-    int64_t plane_bytes() const { return std::max<int64_t>(1, window_.size()) * sizeof(T); }
+    int64_t plane_bytes() const { return Planes<T>::pitch_of(window_.size()) * sizeof(T); }
 
     // Flat runs multiply what they must not use by 0, which needs it to be finite.
     bool is_flat(double magnitude) const {
@@ -199,7 +199,7 @@ class PixelAdaptiveFilter {
             const T* affinity = affinity_of(tap);
             const bool centre = tap == window_.centre();
             const int64_t shift = window_.shift(tap);
-            const T* weight = &taps.backward[tap * taps.out_channels * taps.in_channels];
+            const T* weight = taps.backward.data() + tap * taps.out_channels * taps.in_channels;
             int64_t packed = 0;
             window_.for_each_run(tap, rows, flat, [&](int64_t i, int64_t n) {
                 T* grad_affinity = centre ? unused.data() : grad_affinity_of(tap) + i;

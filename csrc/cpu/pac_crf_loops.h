@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "../common/macros.h"
 #include "../math/pac_crf.h"
@@ -222,8 +223,8 @@ CXRFAST_CPU_CLONES void activate(T* __restrict__ q,
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        T top = logits[i], sum = 0;
-        for (int64_t c = 1; c < channels; ++c) top = std::fmax(top, logits[c * pitch + i]);
+        T top = -std::numeric_limits<T>::infinity(), sum = 0;  // there may be no channel
+        for (int64_t c = 0; c < channels; ++c) top = std::fmax(top, logits[c * pitch + i]);
         for (int64_t c = 0; c < channels; ++c) sum += q[c * pitch + i] = std::exp(logits[c * pitch + i] - top);
         for (int64_t c = 0; c < channels; ++c) q[c * pitch + i] /= sum;
     }

@@ -29,7 +29,8 @@ template <typename T>
 class Planes {
   public:
     Planes() = default;
-    Planes(int64_t count, int64_t size) : pitch(round_up(size, 16) + 16), data_(count * pitch) {}
+    Planes(int64_t count, int64_t size) : pitch(pitch_of(size)), data_(count * pitch) {}
+    static int64_t pitch_of(int64_t size) { return round_up(size, 16) + 16; }
     T* operator[](int64_t plane) { return data_.data() + plane * pitch; }
     const T* operator[](int64_t plane) const { return data_.data() + plane * pitch; }
     void zero() { std::fill(data_.begin(), data_.end(), T(0)); }

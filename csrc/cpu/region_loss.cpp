@@ -56,12 +56,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> region_sums(const Tensor& logits,  //
         acc_t *in = inside.mutable_data_ptr<acc_t>(), *out = outside.mutable_data_ptr<acc_t>();
         acc_t *in_count = inside_count.mutable_data_ptr<acc_t>(), *out_count = outside_count.mutable_data_ptr<acc_t>();
         const int64_t patches = logits.size(2);
-        for_each_row(logits, rows, [&](int64_t row, const bool* in_region, int64_t first) {
+        for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_region, int64_t first) {
             double sums[2] = {0, 0};  // outside, inside
             int64_t count = 0;
             for (int64_t i = 0; i < patches; ++i) {
-                sums[in_region[i]] += sigmoid(static_cast<acc_t>(x[first + i]));
-                count += in_region[i];
+                const bool selected = in_region[i] != 0;
+                sums[selected] += sigmoid(static_cast<acc_t>(x[first + i]));
+                count += selected;
             }
             in[row] = static_cast<acc_t>(sums[1]);
             out[row] = static_cast<acc_t>(sums[0]);
@@ -86,10 +87,10 @@ Tensor region_sums_backward(const Tensor& grad_inside,   // [B, K], accumulation
         const acc_t *in = dense_inside.const_data_ptr<acc_t>(), *out = dense_outside.const_data_ptr<acc_t>();
         scalar_t* to = grad.mutable_data_ptr<scalar_t>();
         const int64_t patches = logits.size(2);
-        for_each_row(logits, rows, [&](int64_t row, const bool* in_region, int64_t first) {
+        for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_region, int64_t first) {
             const acc_t slope[2] = {out[row], in[row]};
             for (int64_t i = first; i < first + patches; ++i) {
-                const acc_t scale = slope[in_region[i - first]];
+                const acc_t scale = slope[in_region[i - first] != 0];
                 to[i] = static_cast<scalar_t>(scale * sigmoid_gradient(static_cast<acc_t>(x[i])));
             }
         });
@@ -113,10 +114,10 @@ Tensor box_log_likelihood(const Tensor& logits,  // [B, K, N]
         const scalar_t* x = dense.const_data_ptr<scalar_t>();
         acc_t* to = result.mutable_data_ptr<acc_t>();
         const int64_t patches = logits.size(2);
-        for_each_row(logits, rows, [&](int64_t row, const bool* in_box, int64_t first) {
+        for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_box, int64_t first) {
             double sum = 0;
             for (int64_t i = 0; i < patches; ++i) {
-                sum += patch_log_likelihood(static_cast<acc_t>(x[first + i]), in_box[i], floor);
+                sum += patch_log_likelihood(static_cast<acc_t>(x[first + i]), in_box[i] != 0, floor);
             }
             to[row] = static_cast<acc_t>(sum);
         });
@@ -138,9 +139,10 @@ Tensor box_log_likelihood_backward(const Tensor& grad,    // [B, K], accumulatio
         const acc_t* from = dense_grad.const_data_ptr<acc_t>();
         scalar_t* to = result.mutable_data_ptr<scalar_t>();
         const int64_t patches = logits.size(2);
-        for_each_row(logits, rows, [&](int64_t row, const bool* in_box, int64_t first) {
+        for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_box, int64_t first) {
             for (int64_t i = 0; i < patches; ++i) {
-                const acc_t slope = patch_log_likelihood_gradient(static_cast<acc_t>(x[first + i]), in_box[i], floor);
+                const acc_t slope =
+                    patch_log_likelihood_gradient(static_cast<acc_t>(x[first + i]), in_box[i] != 0, floor);
                 to[first + i] = static_cast<scalar_t>(from[row] * slope);
             }
         });

@@ -8,14 +8,14 @@ namespace cxrfast {
 // log(floor + (1 − floor)·σ(x)): Li et al. map probabilities from [0, 1] to [floor, 1] before they multiply them.
 template <typename T>
 CXRFAST_HOST_DEVICE T log_floored_sigmoid(T x, double floor) {
-    if (floor == 0.0) return log_sigmoid(x);
+    if (static_cast<T>(floor) == T(0)) return log_sigmoid(x);
     const T span = static_cast<T>(1.0 - floor), value = static_cast<T>(floor) + span * sigmoid(x);
     return value < T(0.5) ? std::log(value) : std::log1p(-span * sigmoid(-x));
 }
 
 template <typename T>
 CXRFAST_HOST_DEVICE T log_floored_sigmoid_gradient(T x, double floor) {
-    if (floor == 0.0) return sigmoid(-x);
+    if (static_cast<T>(floor) == T(0)) return sigmoid(-x);
     const T span = static_cast<T>(1.0 - floor);
     return span * sigmoid_gradient(x) / (static_cast<T>(floor) + span * sigmoid(x));
 }

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cxrfast.ops import pac_conv2d, pac_crf
+from cxrfast.ops._validation import check_integer, check_shape
 
 COMPATIBILITIES = ("full", "matrix", "potts")
 ACTIVATIONS = ("softmax", "sigmoid")
@@ -63,6 +64,7 @@ class PacConv2d(nn.Module):
         x: torch.Tensor,  # [B, C, H, W]
         guide: torch.Tensor,  # [B, G, H, W]
     ) -> torch.Tensor:  # [B, O, H, W]
+        _check_channels("x", x, self.in_channels)
         return pac_conv2d(x, guide, self.weight, self.bias, dilation=self.dilation)
 
     def extra_repr(self) -> str:
@@ -125,13 +127,15 @@ class PacCRF(nn.Module):
         output: str = "logits",
     ) -> None:
         super().__init__()
-        sizes = [kernel_size] if isinstance(kernel_size, int) else list(kernel_size)
-        dilations = [dilation] * len(sizes) if isinstance(dilation, int) else list(dilation)
+        sizes = list(kernel_size) if isinstance(kernel_size, Sequence) else [kernel_size]
+        dilations = list(dilation) if isinstance(dilation, Sequence) else [dilation] * len(sizes)
         if not sizes or len(dilations) != len(sizes):
             raise ValueError(f"dilation: expected one number per kernel ({len(sizes)}), got {dilation!r}")
         _check_choice("activation", activation, ACTIVATIONS)
         _check_choice("compatibility", compatibility, COMPATIBILITIES)
         _check_choice("output", output, OUTPUTS)
+        check_integer("num_classes", num_classes, 1)
+        check_integer("steps", steps, 0)
         self.num_classes, self.steps, self.activation, self.output = num_classes, steps, activation, output
         sets = max(1, steps) if per_step_weights else 1
         self.pairwise = nn.ModuleList(
@@ -141,8 +145,8 @@ class PacCRF(nn.Module):
             )
             for _ in range(sets)
         )
-        self.guide_scale = nn.Parameter(torch.full((len(sizes),), guide_scale), requires_grad=learn_guide_scale)
-        self.unary_weight = nn.Parameter(torch.tensor(unary_weight), requires_grad=learn_unary_weight)
+        self.guide_scale = nn.Parameter(torch.full((len(sizes),), float(guide_scale)), requires_grad=learn_guide_scale)
+        self.unary_weight = nn.Parameter(torch.tensor(float(unary_weight)), requires_grad=learn_unary_weight)
         self.bias = nn.Parameter(torch.zeros(num_classes)) if bias else None
 
     def forward(
@@ -150,6 +154,7 @@ class PacCRF(nn.Module):
         unary: torch.Tensor,  # [B, K, H, W], logits
         guide: torch.Tensor | Sequence[torch.Tensor],  # [B, G, H, W], or one for each kernel
     ) -> torch.Tensor:  # [B, K, H, W]
+        _check_channels("unary", unary, self.num_classes)
         guides = self._scaled(guide)
         if self.bias is not None:
             unary = unary + self.bias[:, None, None]
@@ -206,6 +211,7 @@ class _Pairwise(nn.Module):
     ) -> None:
         super().__init__()
         _check_kernel_size(kernel_size, 3)
+        check_integer("dilation", dilation, 1)
         self.dilation = dilation
         spatial = strength * _gaussian_without_centre(kernel_size)
         labelwise = potts_compatibility(labels) if activation == "softmax" else -torch.eye(labels)
@@ -242,8 +248,15 @@ def _gaussian_without_centre(kernel_size: int) -> torch.Tensor:  # [k, k], sums 
 
 
 def _check_kernel_size(kernel_size: int, low: int) -> None:
+    check_integer("kernel_size", kernel_size, 0)
     if kernel_size < low or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size: expected an odd number of at least {low}, got {kernel_size}")
+
+
+def _check_channels(name: str, x: torch.Tensor, channels: int) -> None:
+    check_shape(name, x, f"[B, {channels}, H, W]", 4)
+    if x.shape[1] != channels:  # a bias or a shared filter would fit any number of them
+        raise ValueError(f"{name}: expected {channels} channels, got shape {tuple(x.shape)}")
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -4,16 +4,22 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import torch
+from torch.autograd import forward_ad
 
 Value = TypeVar("Value")
 
+_INT64_MAX = 2**63 - 1  # the greatest integer that an operator takes
+
 
 def check_floating(name: str, x: torch.Tensor) -> None:
-    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor."""
+    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor, RuntimeError if it carries a tangent.
+    (torch drops it where nothing requires a gradient, and the derivative would silently be zero.)"""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
+    if not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None:
+        raise RuntimeError(f"{name}: cxrfast's operators have no forward-mode derivative")
 
 
 def check_shape(name: str, x: torch.Tensor, expected: str, dims: int | Iterable[int]) -> None:
@@ -35,13 +41,14 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
     """Raise unless value is an integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if value < low or (high is not None and value > high):
-        allowed = f"at least {low}" if high is None else f"in {low}..{high}"
+    highest = _INT64_MAX if high is None else high
+    if not low <= value <= highest:
+        allowed = f"at least {low}" if high is None and value < low else f"in {low}..{highest}"
         raise ValueError(f"{name}: expected {allowed}, got {value}")
 
 
 def choose(name: str, value: str, choices: Mapping[str, Value]) -> Value:
     """The choice called `value`, or a ValueError that lists them."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
     return choices[value]

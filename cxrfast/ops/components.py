@@ -124,7 +124,7 @@ def _per_channel(threshold: float | torch.Tensor, scores: torch.Tensor) -> torch
 
 
 def _check_connectivity(connectivity: int) -> None:
-    if isinstance(connectivity, bool) or connectivity not in (4, 8):
+    if type(connectivity) is not int or connectivity not in (4, 8):
         raise ValueError(f"connectivity: expected 4 or 8, got {connectivity!r}")
 
 

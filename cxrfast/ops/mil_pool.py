@@ -1,7 +1,6 @@
 """Multiple-instance pooling: the logit of a bag from the logits of its instances, exactly, in log space."""
 
 import itertools
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -137,10 +136,10 @@ def _options(
 
 
 def check_sharpness(value: float) -> None:
-    """Raise unless value is a finite number."""
+    """Raise unless value is a finite number, in float32 too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"sharpness: expected a number or a floating-point tensor, got {value!r}")
-    if not math.isfinite(value):
+    if not abs(value) <= torch.finfo(torch.float32).max:
         raise ValueError(f"sharpness: expected a finite number, got {value}")
 
 
@@ -151,7 +150,7 @@ def _check_offsets(offsets: torch.Tensor, logits: torch.Tensor) -> None:
         raise ValueError(f"offsets: expected [B + 1], got shape {tuple(offsets.shape)}")
     if offsets.device != logits.device:
         raise ValueError(f"offsets: expected logits' device {logits.device}, got {offsets.device}")
-    if torch.compiler.is_compiling():  # the values are not known yet
+    if torch.compiler.is_compiling() or offsets.is_meta:  # the values are not known yet
         return
     values = offsets.tolist()
     if values[0] != 0 or values[-1] != logits.shape[0]:

@@ -141,7 +141,8 @@ def _check_image(name: str, x: torch.Tensor, guide: torch.Tensor, weight: torch.
 
 def _check_operand(name: str, operand: torch.Tensor, image_name: str, image: torch.Tensor) -> None:
     check_floating(name, operand)
-    if torch.is_autocast_enabled(image.device.type):  # which makes the dtypes equal, if none is float64
+    # Autocast, which meta tensors do not have, makes the dtypes equal, if none is float64.
+    if not image.is_meta and torch.is_autocast_enabled(image.device.type):
         operand, image = operand.to(_accumulated(operand)), image.to(_accumulated(image))
     check_same(name, operand, image_name, image)
 
@@ -159,7 +160,8 @@ def _as_scalar_tensor(name: str, value: float | torch.Tensor, image: torch.Tenso
         return value.reshape(()).to(device=image.device, dtype=_accumulated(image))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number or a tensor of one element, got {value!r}")
-    return torch.full((), value, dtype=_accumulated(image), device=image.device)
+    # By way of float64, because torch.full refuses what float32 turns into infinity.
+    return torch.full((), value, dtype=torch.float64, device=image.device).to(_accumulated(image))
 
 
 def _conv_fake(
@@ -221,9 +223,9 @@ def _crf_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 
 
 def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    compatibility = ctx.saved_tensors[3]
-    grads = list(torch.ops.cxrfast._pac_crf_backward(grad, *ctx.saved_tensors, *ctx.options))
-    if compatibility is None:
+    tensors = ctx.saved_tensors  # unpacked once: under activation checkpointing a second time is an error
+    grads = list(torch.ops.cxrfast._pac_crf_backward(grad, *tensors, *ctx.options))
+    if tensors[3] is None:
         grads[3] = None
     return *grads, None, None, None
 

@@ -43,7 +43,7 @@ def max_blur_pool2d(
 ) -> torch.Tensor:  # [B, C, (H'-1)//stride+1, (W'-1)//stride+1], H' = H + 2*padding - kernel_size + 1
     """The specification of :func:`cxrfast.ops.max_blur_pool2d`; float16 and bfloat16 are computed in float32."""
     if x.numel() == 0:
-        sizes = [0 if n == 0 else n + 2 * padding - kernel_size + 1 for n in x.shape[2:]]
+        sizes = [0 if n == 0 else max(n + 2 * padding - kernel_size + 1, 0) for n in x.shape[2:]]
         return x.sum() + x.new_zeros(*x.shape[:2], *(-(-n // stride) for n in sizes))
     wide = x if x.dtype == torch.float64 else x.float()
     maxima = F.max_pool2d(wide, kernel_size, stride=1, padding=padding)

@@ -161,6 +161,22 @@ def test_compiles():
     assert_close(compiled(unary, guide), module(unary, guide))
 
 
+def test_whole_numbers_as_scales():
+    module = PacCRF(2, 3, unary_weight=2, guide_scale=1, learn_unary_weight=True)
+    unary, guide = tensor((1, 2, 4, 4)), tensor((1, 1, 4, 4))
+    assert_close(module(unary, guide), PacCRF(2, 3, unary_weight=2.0)(unary, guide))
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_other_number_of_channels_is_refused(classes):
+    # The bias would broadcast, and a [1, 1, k, k] weight filters any number of channels.
+    unary, guide = torch.zeros(1, 3 - classes, 4, 4), torch.zeros(1, 1, 4, 4)
+    with pytest.raises(ValueError, match=f"unary: expected {classes} channels"):
+        PacCRF(classes, 3)(unary, guide)
+    with pytest.raises(ValueError, match=f"x: expected {classes} channels"):
+        PacConv2d(classes, classes, 3, bias=False)(unary, guide)
+
+
 @pytest.mark.parametrize(
     ("message", "make"),
     [
@@ -172,8 +188,17 @@ def test_compiles():
         ("compatibility: expected one of full, matrix, potts", lambda: PacCRF(3, 3, compatibility="4d")),
         ("output: expected one of logits, log_probability", lambda: PacCRF(3, 3, output="p")),
         ("dilation: expected one number per kernel", lambda: PacCRF(3, [3, 5], dilation=[1])),
+        ("dilation: expected at least 1, got 0", lambda: PacCRF(3, 3, dilation=0)),
+        ("steps: expected at least 0, got -1", lambda: PacCRF(3, [3, 5], steps=-1)),
+        ("num_classes: expected at least 1, got 0", lambda: PacCRF(0, 3)),
     ],
 )
 def test_wrong_options(message, make):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kernel_size", [3.0, [3, 5.0]])
+def test_fractional_kernel_size(kernel_size):
+    with pytest.raises(TypeError, match="kernel_size: expected an integer"):
+        PacCRF(3, kernel_size)

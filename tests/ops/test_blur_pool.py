@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cxrfast import reference
-from cxrfast.ops import blur_pool2d
+from cxrfast.ops import blur_pool2d, max_blur_pool2d
 from tests.ops.checks import check_against_reference, check_compiles, check_no_double_backward
 from tests.ops.inputs import FLOATS, LAYOUTS, tensor
 from tests.tolerances import assert_close
@@ -58,12 +59,31 @@ def test_keeps_channels_last():
     assert blur_pool2d(x).is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("pool", [blur_pool2d, max_blur_pool2d])
+def test_keeps_channels_last_of_one_image(pool):
+    """An [H, W, C] picture permuted and unsqueezed is channels_last, with any stride in its batch dimension."""
+    x = tensor((8, 9, 3), layout="contiguous").permute(2, 0, 1)[None]
+    assert pool(x).is_contiguous(memory_format=torch.channels_last)
+    assert_close(pool(x), pool(x.contiguous()))
+    with FakeTensorMode() as mode:
+        fake = pool(mode.from_tensor(x))
+    assert fake.stride() == pool(x).stride()  # else inductor's assertion fails
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 0, 8, 8), (2, 3, 0, 8), (2, 3, 0, 0)])
 def test_empty(shape):
     x = torch.zeros(shape, requires_grad=True)
     out = blur_pool2d(x)
     assert out.shape == reference.blur_pool2d(x).shape
     out.sum().backward()
+    assert x.grad.shape == shape
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 0), (2, 3, 0, 1), (0, 3, 0, 2)])
+def test_empty_and_too_short_to_reflect(shape):
+    # The other side is shorter than the filter's overhang: the taps that reflect lie nowhere.
+    x = torch.zeros(shape, requires_grad=True)
+    blur_pool2d(x, filter_size=7).sum().backward()
     assert x.grad.shape == shape
 
 
@@ -99,8 +119,10 @@ def test_double_backward_is_refused():
         (ValueError, r"expected \[B, C, H, W\], got shape \(4, 4\)", torch.zeros(4, 4), {}),
         (ValueError, "filter_size: expected in 1..7, got 8", torch.zeros(1, 1, 9, 9), {"filter_size": 8}),
         (ValueError, "stride: expected at least 1, got 0", torch.zeros(1, 1, 9, 9), {"stride": 0}),
+        (ValueError, "stride: expected in 1..9223372036854775807", torch.zeros(1, 1, 9, 9), {"stride": 2**63}),
         (TypeError, "stride: expected an integer, got 2.0", torch.zeros(1, 1, 9, 9), {"stride": 2.0}),
         (ValueError, "expected one of reflect, replicate, zeros", torch.zeros(1, 1, 9, 9), {"padding_mode": "wrap"}),
+        (ValueError, "expected one of reflect, replicate, zeros", torch.zeros(1, 1, 9, 9), {"padding_mode": ["zeros"]}),
         (ValueError, "height and width over 2, got 2x9", torch.zeros(1, 1, 2, 9), {}),
     ],
 )

@@ -329,6 +329,7 @@ def test_wrong_mask(error, message, mask, options):
         ),
         (ValueError, "threshold: expected scores' device cpu, got meta", {"threshold": torch.ones(2, device="meta")}),
         (ValueError, "connectivity: expected 4 or 8, got True", {"connectivity": True}),
+        (ValueError, "connectivity: expected 4 or 8, got 8.0", {"connectivity": 8.0}),
         (ValueError, "select: expected one of all, largest, peak, got 'best'", {"select": "best"}),
         (ValueError, "min_area: expected at least 0, got -1", {"min_area": -1}),
         (TypeError, "min_area: expected an integer, got 1.5", {"min_area": 1.5}),

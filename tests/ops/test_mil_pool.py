@@ -336,6 +336,7 @@ X = torch.zeros(2, 3, 4)
         (ValueError, "sharpness: expected None", lambda: mil_pool(X, "mean", sharpness=1.0)),
         (TypeError, "sharpness: expected a number or .* got True", lambda: mil_pool(X, "lse", sharpness=True)),
         (ValueError, "sharpness: expected a finite number, got inf", lambda: mil_pool(X, "lse", sharpness=1e999)),
+        (ValueError, "expected a finite number, got 1e\\+300", lambda: mil_pool(X, "lse", sharpness=1e300)),
         (ValueError, r"a scalar or \[3\], got shape \(2,\)", lambda: mil_pool(X, "lse", sharpness=torch.ones(2))),
         (TypeError, "sharpness: .* got torch.int64", lambda: mil_pool(X, "lse", sharpness=torch.ones(3).long())),
         (TypeError, "mask: expected a boolean tensor, got torch.float32", lambda: mil_pool(X, mask=X)),
@@ -357,3 +358,8 @@ def test_wrong_input(error, message, call):
 def test_kernel_never_reads_outside_the_logits(offsets):
     with pytest.raises(RuntimeError, match="offsets must"):
         OPS.mil_pool_ragged(X[0], torch.tensor(offsets), None, 0)
+
+
+def test_meta_tensors():
+    logits, offsets = torch.zeros(3, 2, device="meta"), torch.zeros(5, dtype=torch.int64, device="meta")
+    assert mil_pool_ragged(logits, offsets).shape == (4, 2)

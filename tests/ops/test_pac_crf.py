@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 from cxrfast import reference
 from cxrfast.ops import pac_conv2d, pac_crf
@@ -281,6 +282,39 @@ def test_crf_opcheck(layout, form):
 def test_compiles():
     check_compiles(lambda *t: pac_conv2d(*t, dilation=2), *conv_inputs((2, 3, 6, 6), 4))
     check_compiles(lambda *t: pac_crf(*t, steps=2, unary_weight=0.5), *crf_inputs((2, 3, 6, 6), form="shared_matrix"))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("form", [(1, 1, 3, 3), (0, 0, 3, 3)])
+def test_crf_without_labels(activation, form):
+    guide = tensor((2, 2, 3, 3)).requires_grad_()
+    unary, weight = torch.zeros(2, 0, 3, 3), torch.ones(form, requires_grad=True)
+    pac_crf(unary, guide, weight, activation=activation).sum().backward()
+    assert not guide.grad.any()
+    assert not weight.grad.any()
+
+
+def test_activation_checkpointing():
+    inputs = [x.requires_grad_() for x in crf_inputs((1, 2, 4, 4), dtype=torch.float32)]
+    expected = torch.autograd.grad(pac_crf(*inputs).sum(), inputs)
+    actual = torch.autograd.grad(checkpoint(pac_crf, *inputs, use_reentrant=False).sum(), inputs)
+    for left, right in zip(actual, expected, strict=True):
+        assert_close(left, right)
+
+
+@pytest.mark.parametrize("dilation", [7, 2**61, 2**62, 2**63 - 1])
+def test_dilation_beyond_the_image_leaves_the_centre(dilation):
+    x, weight = tensor((1, 2, 5, 7)), torch.ones(1, 1, 9, 9)
+    assert_close(pac_conv2d(x, x, weight, dilation=dilation), x)
+
+
+def test_meta_tensors():
+    x, weight = torch.zeros(1, 2, 4, 4, device="meta"), torch.zeros(2, 2, 3, 3, device="meta")
+    assert pac_crf(x, x, weight).shape == pac_conv2d(x, x, weight).shape == x.shape
+
+
+def test_unary_weight_beyond_float32_is_infinite():
+    assert pac_crf(torch.ones(1, 2, 4, 4), X, W, steps=1, unary_weight=1e300).isposinf().all()
 
 
 def test_double_backward_is_refused():

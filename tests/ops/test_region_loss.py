@@ -11,6 +11,7 @@ from cxrfast import reference
 from cxrfast.ops import box_log_likelihood, region_sums
 from tests.ops.checks import check_against_reference, check_compiles, check_no_double_backward
 from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, tensor
+from tests.tolerances import assert_close
 
 FLOORS = (0.0, 1e-3, 0.5, 0.98)
 
@@ -170,6 +171,24 @@ def test_compiles():
     mask = region((2, 1, 4, 4))
     check_compiles(stacked_sums(region_sums, mask), x)
     check_compiles(lambda x: box_log_likelihood(x, mask, floor=0.98), x)
+
+
+def test_mask_of_other_bytes():
+    """A bool tensor that views other bytes may hold more than 0 and 1; what is not 0 is true."""
+    mask = torch.tensor([2, 255, 1, 0, 128, 0], dtype=torch.uint8).view(torch.bool).reshape(1, 1, 2, 3)
+    x = tensor((1, 1, 2, 3)).requires_grad_()
+    for function in (lambda m: torch.stack(region_sums(x, m)), lambda m: box_log_likelihood(x, m)):
+        actual, expected = function(mask), function(mask.view(torch.uint8) != 0)
+        assert_close(actual, expected)
+        assert_close(torch.autograd.grad(actual.sum(), x)[0], torch.autograd.grad(expected.sum(), x)[0])
+
+
+def test_floor_that_underflows():
+    x = torch.full((1, 1, 1, 1), -200.0, requires_grad=True)
+    value = box_log_likelihood(x, torch.ones(1, 1, 1, 1, dtype=torch.bool), floor=1e-300)
+    value.backward()
+    assert value.item() == -200
+    assert x.grad.item() == 1
 
 
 def test_double_backward_is_refused():
