@@ -23,7 +23,8 @@ class TrainedModel:
         self.stage = metadata["stage"]
         self.label_version = metadata["label_version"]
         self.weights = str(weights)
-        self.operating_points = torch.tensor(json.loads(metadata["operating_points"]))
+        points = json.loads(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
+        self.operating_points = torch.tensor(points)
         self.thresholds = network.map_thresholds.to(device)
         self.device = torch.device(device)
 
