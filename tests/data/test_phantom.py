@@ -99,7 +99,7 @@ def test_boxes_are_inside_and_of_their_classes_size(seed, index, size):
         assert 0 <= x0 < x1 <= size
         assert 0 <= y0 < y1 <= size
         longer = max(x1 - x0, y1 - y0) / size
-        assert longer > 0.06
+        assert longer > 0.06 - 1 / size  # of which a pixel at either end may round away
         if name == "Nodule":
             assert longer < 0.13
         if name == "Mass":
