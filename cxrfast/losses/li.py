@@ -1,5 +1,7 @@
 """The loss of Li et al. 2018, "Thoracic Disease Identification and Localization with Limited Supervision"."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -75,8 +77,8 @@ class LiLoss(torch.nn.Module):
         with probability (1 − floor)·p, whose logit is log(1 − floor) − log(floor + e^−x).
         """
         if self.floor > 0:
-            floor = logits.new_tensor(self.floor)
-            logits = torch.log1p(-floor) - torch.logaddexp(floor.log(), -logits)
+            log_floor = logits.new_tensor(math.log(self.floor))
+            logits = math.log1p(-self.floor) - torch.logaddexp(log_floor, -logits)
         return mil_pool(logits, "noisy_or")
 
     def extra_repr(self) -> str:

@@ -104,6 +104,11 @@ def test_rescaled_noisy_or_is_the_empty_box_likelihood():
     assert_close(terms["negative"], -box_log_likelihood(logits, torch.zeros_like(region), floor=0.98))
 
 
+def test_floor_that_float32_rounds_to_one():
+    loss = LiLoss(floor=1 - 1e-9)
+    assert_close(loss(*batch(dtype=torch.float32)), loss(*batch(dtype=torch.float64)).float())
+
+
 def test_gradcheck():
     logits, *rest = batch()
     logits = logits.contiguous().requires_grad_()
