@@ -30,7 +30,7 @@ UNARY, CRF = "unary", "crf"
 class RozenbergOptions(PatchOptions):
     antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019)")
     lambda_ann: float = Field(70.0, ge=0, description="λ_ann of Eq. 12")
-    lambda_ann_end: float | None = Field(None, gt=0, description="λ_ann falls to it over the unary stage; not in paper")
+    lambda_ann_end: float | None = Field(None, gt=0, description="λ_ann falls to it in the second half of the unaries")
     gamma: float = Field(1.0, ge=0, description="γ of Eq. 9: weight of the patches outside the box")
     tau: float = Field(0.9, ge=0, le=1, description="τ of Eq. 9 at the start: mean score wanted inside a box")
     rho: float = Field(0.05, ge=0, le=1, description="ρ of Eq. 9 at the start: mean score allowed outside a box")
@@ -96,12 +96,13 @@ class Rozenberg(Method):
         return self.criterion(logits, batch["labels"], *self._regions(batch))  # Eq. 12
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
-        """λ_ann of this epoch: constant, or falling geometrically to `lambda_ann_end` by the end of the unary stage."""
+        """λ_ann of this epoch: constant, or from the middle of the unary stage falling geometrically to
+        `lambda_ann_end` at its end."""
         start, end = self.options.lambda_ann, self.options.lambda_ann_end
         if end is None or start == 0:
             return
         done = (epoch - 1) / max(stage.epochs - 1, 1) if stage.name == UNARY else 1.0
-        self.criterion.lambda_ann = start * (end / start) ** done
+        self.criterion.lambda_ann = start * (end / start) ** max(0.0, 2 * done - 1)
 
     def after_epoch(
         self,

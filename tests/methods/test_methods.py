@@ -85,17 +85,17 @@ def test_thresholds_are_fitted_in_alternation_and_not_at_the_end():
     assert len(calls) == 2
 
 
-def test_lambda_ann_is_constant_or_falls_over_the_unary_stage():
+def test_lambda_ann_is_constant_or_falls_in_the_second_half_of_the_unary_stage():
     method = build("rozenberg")
     unary, crf = method.stages(5)
     method.before_epoch(unary, 5)
     assert method.criterion.lambda_ann == 70.0
     method = build("rozenberg", lambda_ann=16.0, lambda_ann_end=1.0)
     values = []
-    for stage, epoch in ((unary, 1), (unary, 3), (unary, 5), (crf, 1)):
+    for stage, epoch in ((unary, 1), (unary, 3), (unary, 4), (unary, 5), (crf, 1)):
         method.before_epoch(stage, epoch)
         values.append(method.criterion.lambda_ann)
-    assert values == pytest.approx([16.0, 4.0, 1.0, 1.0])
+    assert values == pytest.approx([16.0, 16.0, 4.0, 1.0, 1.0])
 
 
 def test_unknown_method():
