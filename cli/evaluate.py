@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import BatchSize, Checkpoint, Data, Device, Workers
+from cxrfast.errors import UsageError
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run; default: the latest.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run; default: the latest.")] = None,
     checkpoint: Checkpoint = None,
     data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test of the run's splits.json.")] = "test",
@@ -26,6 +27,8 @@ def evaluate(
     Per class, IoU and IoR as Rozenberg et al. measure them, on the held-out part of a run's own data, or on all of
     another data set with --data.
     """
+    if run is not None and checkpoint is not None:
+        raise UsageError(f"checkpoint: {checkpoint} or the run {run}? Give one of them")
     from cxrfast.training import evaluate_run
 
     assessment = evaluate_run(

@@ -6,7 +6,7 @@ import typer
 
 
 def info(
-    method: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Show this method's options.")] = None,
+    method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Show this method's options.")] = None,
 ) -> None:
     """Say what is installed; list a method's options.
 

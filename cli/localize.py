@@ -9,7 +9,7 @@ from cxrfast.cli.options import Checkpoint, Device
 
 
 def localize(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="PNG, JPEG or DICOM files, folders, globs.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG or DICOM files, folders, globs.")],
     checkpoint: Checkpoint = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and JSON files.")] = Path("localized"),
     threshold: Annotated[
@@ -32,7 +32,7 @@ def localize(
     predictor = load_predictor(checkpoint, device=device or "auto")
     batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)
     for output in batch.outputs:
-        found = ", ".join(f"{f.name} {f.score:.2f} ({len(f.boxes)} boxes)" for f in output.findings)
+        found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)
         typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
     typer.echo("Research use only; not for diagnosis.")
     if batch.failures:
@@ -40,3 +40,7 @@ def localize(
         for reason in batch.failures.values():
             typer.echo(f"  {reason}", err=True)
         raise typer.Exit(1)
+
+
+def _count(boxes: int) -> str:
+    return "1 box" if boxes == 1 else f"{boxes} boxes"

@@ -1,5 +1,6 @@
 """`cxrfast synth`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,4 +26,5 @@ def synth(
     from cxrfast.data import write_phantoms
 
     write_phantoms(folder, images=images, image_size=image_size, boxed_fraction=boxed_fraction, seed=seed)
-    typer.echo(f"{images} phantoms in {folder}; train on them with: cxrfast train --method rozenberg --data {folder}")
+    command = f"cxrfast train --method rozenberg --data {shlex.quote(str(folder))}"
+    typer.echo(f"{images} phantoms in {folder}; train on them with: {command}")

@@ -1,5 +1,6 @@
 """`cxrfast train`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,11 +68,12 @@ def train(
     else:
         base = training.load_config(config) if config is not None else {}
         given |= {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
-        merged = {**base, **given, "options": {**(base.get("options") or {}), **options}}
+        merged = {**base, **given, "options": {**base.get("options", {}), **options}}
         run = training.train(training.build_config(merged), out, say=typer.echo)
     typer.echo(f"\nweights  {run.best}")
-    typer.echo(f"next     cxrfast evaluate {run.path}")
-    typer.echo(f"         cxrfast localize IMAGE --checkpoint {run.path}")
+    path = shlex.quote(str(run.path))
+    typer.echo(f"next     cxrfast evaluate {path}")
+    typer.echo(f"         cxrfast localize IMAGE --checkpoint {path}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def to_input(image: np.ndarray, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random geometry and exposure, from torch's generator: a seed reproduces it, with workers too.
+    """Random geometry and exposure, from torch's generator: a seed reproduces it, for one number of workers.
 
     The horizontal flip is off by default because a chest has sides: a mirrored image shows the heart on the right.
 

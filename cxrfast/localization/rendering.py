@@ -25,7 +25,7 @@ _WIDTHS = (3.0, 9.0)  # narrowest and widest panel
 _MARGIN, _GAP, _TITLE, _BAR, _LINE, _COLUMN = 0.3, 0.15, 0.95, 0.75, 0.26, 3.6
 
 _BACKGROUND, _INK, _DIM = "#16181c", "#f2f2f2", "#a8adb5"
-_HEAT = "inferno"
+_HEAT = "YlOrRd"  # the hottest is saturated: near-white would vanish on bone, heart and fluid
 _OPACITY = 0.5  # of the heat map where the map reaches the threshold
 _MAX_LABELS = 20  # boxes beyond the most confident ones are drawn without words
 # Colours that differ from each other on grey; a class keeps its colour from picture to picture.

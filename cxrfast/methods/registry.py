@@ -10,6 +10,6 @@ METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozen
 
 def get_method(name: str) -> type[Method]:
     """The method called `name`; UsageError with the known names otherwise."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]

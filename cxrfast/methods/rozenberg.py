@@ -9,10 +9,10 @@ the thresholds of the loss are frozen while weights train, and fitted per class 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cxrfast.losses import RozenbergLoss
 from cxrfast.methods._regions import annotated_regions
@@ -25,6 +25,15 @@ from cxrfast.ops import mil_pool
 from cxrfast.prediction import Prediction
 
 UNARY, CRF = "unary", "crf"
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("expected an odd number")
+    return value
+
+
+OddInt = Annotated[int, AfterValidator(_odd)]
 
 
 class RozenbergOptions(PatchOptions):
@@ -41,7 +50,7 @@ class RozenbergOptions(PatchOptions):
     fit_every: int = Field(5, ge=1, description="epochs of weight training between two fits")
     fit_quantile: float = Field(0.75, gt=0.5, lt=1, description="see docs/papers.md")
     crf_epochs: int | None = Field(None, ge=0, description="epochs of the CRF stage; default a third of --epochs")
-    crf_kernel_size: int = Field(19, ge=3, description="window of the CRF, in patches; odd")
+    crf_kernel_size: OddInt = Field(19, ge=3, description="window of the CRF, in patches; odd")
     crf_steps: int = Field(5, ge=1, description="mean-field steps")
     crf_activation: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one field per class, or one label")
     guide_channels: int = Field(64, ge=2, description="channels of the guide")

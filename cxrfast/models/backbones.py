@@ -1,5 +1,7 @@
 """Pre-activation ResNets (He et al. 2016b) with anti-aliased downsampling (Zhang 2019), from timm's `resnetv2_*`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +54,31 @@ def preactivation_resnet(
             raise CxrfastError(f"pretrained: expected a .safetensors file of {name}, got {pretrained}")
         settings["pretrained_cfg_overlay"] = {"file": str(path)}
     try:
-        model = timm.create_model(base, pretrained=bool(pretrained), **settings)
+        with _offline_if_unreachable() if pretrained is True else nullcontext():
+            model = timm.create_model(base, pretrained=bool(pretrained), **settings)
     except Exception as error:  # network, cache, file and key errors of four libraries
         if not pretrained:
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise CxrfastError(
             f"pretrained: cannot load weights for {name} ({reason}); connect to the network once, give a .safetensors "
             "file, or leave --pretrained out to start from random weights"
         ) from error
     return antialias_(model, filter_size=filter_size, skip=["stem.conv"]) if antialias else model
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Without a network the hub's client retries for a minute, talking all the while; asked once, it reads its cache or
+    fails at once."""
+    from huggingface_hub import constants, get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception:  # of whichever HTTP library this version of the client uses
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

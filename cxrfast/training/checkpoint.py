@@ -16,6 +16,7 @@ from cxrfast.errors import CxrfastError
 from cxrfast.methods import METHODS, Method, get_method
 
 _FORMAT = "cxrfast-1"
+_CHECKPOINT_KEYS = {"stage", "epoch", "best", "method", "state", "optimizer", "scheduler"}
 
 
 def save_weights(
@@ -52,14 +53,20 @@ def load_weights(path: Path, *, expected_method: str | None = None) -> tuple[Met
     metadata, state = read_weights(path)
     if metadata.get("format") != _FORMAT:
         raise CxrfastError(f"checkpoint: {path} was not written by cxrfast train (its metadata names no method)")
-    name = metadata["method"]
+    name = metadata.get("method", "")
     if expected_method is not None and name != expected_method:
         raise CxrfastError(f"checkpoint: {path} was trained by method {name!r}, not {expected_method!r}")
     if name not in METHODS:
         raise CxrfastError(f"checkpoint: {path} is of method {name!r}; this version knows {', '.join(METHODS)}")
     cls = get_method(name)
-    options = cls.Options(**json.loads(metadata["options"]))
-    method = cls(json.loads(metadata["class_names"]), int(metadata["image_size"]), options)
+    try:
+        options = cls.Options(**json.loads(metadata["options"]))
+        method = cls(json.loads(metadata["class_names"]), int(metadata["image_size"]), options)
+    except (KeyError, TypeError, ValueError) as error:  # ValueError: JSON's and pydantic's too
+        raise CxrfastError(
+            f"checkpoint: the metadata of {path} do not describe a model of cxrfast {cxrfast.__version__} "
+            f"(written by {metadata.get('cxrfast', 'an unknown version')}); train it again, or use that version"
+        ) from error
     load_state(method, state, str(path))
     return method.eval(), metadata
 
@@ -87,15 +94,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What :func:`save_checkpoint` was given; CxrfastError, in one line, for any other file."""
+    problem = f"resume: {path} cannot be read; it is damaged or not a checkpoint of cxrfast"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CxrfastError(
-            f"resume: {path} is missing: the run stopped before its first epoch ended; start it again "
-            f"with --config {path.parent / 'config.yaml'}"
-        ) from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and runtime errors of a damaged file
-        raise CxrfastError(f"resume: {path} cannot be read; it is damaged or not a checkpoint of cxrfast") from error
+        raise CxrfastError(problem) from error
+    if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT_KEYS:
+        raise CxrfastError(problem)
+    return state
 
 
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

@@ -2,17 +2,18 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import MethodOptions, get_method
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["32", "bf16", "16"]
+_AS_TEXT = BeforeValidator(str)  # YAML reads 2017 and 32 as numbers
+Precision = Annotated[Literal["32", "bf16", "16"], _AS_TEXT]
 
 
 class RunConfig(BaseModel):
@@ -22,7 +23,7 @@ class RunConfig(BaseModel):
 
     method: str
     data: Path
-    labels: Literal["auto", "2017", "2020"] = "auto"
+    labels: Annotated[Literal["auto", "2017", "2020"], _AS_TEXT] = "auto"
     classes: list[str] | None = Field(None, description="default: the classes with a positive training image")
     split: Literal["patient", "official"] = "patient"
     image_size: int = Field(ge=32)
@@ -70,9 +71,16 @@ def load_config(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise CxrfastError(f"config: {path} is not valid YAML: {reason}") from error
-    if not isinstance(settings, dict):
-        raise CxrfastError(f"config: {path} expected 'name: value' lines, got {type(settings).__name__}")
+    if not _is_mapping(settings):
+        raise CxrfastError(f"config: {path} expected 'name: value' lines, got {settings!r}")
+    settings["options"] = settings.get("options") or {}
+    if not _is_mapping(settings["options"]):
+        raise CxrfastError(f"config: {path} expected 'name: value' lines under options, got {settings['options']!r}")
     return settings
+
+
+def _is_mapping(settings: Any) -> bool:
+    return isinstance(settings, dict) and all(isinstance(name, str) for name in settings)
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -89,5 +97,6 @@ def _validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> An
             close = difflib.get_close_matches(name, model.model_fields, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(model.model_fields)}"
             raise UsageError(f"{prefix}{name}: unknown option; {hint}") from error
-        reason = first["msg"][0].lower() + first["msg"][1:]
+        message = first["msg"].removeprefix("Value error, ")
+        reason = message[0].lower() + message[1:]
         raise UsageError(f"{prefix}{name}: {reason}, got {first['input']!r}") from error

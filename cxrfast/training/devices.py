@@ -30,6 +30,8 @@ def resolve_device(name: str) -> str:
 def make_fabric(device: str, precision: str) -> Fabric:
     """One process on one device; under `torchrun`, all of its processes and devices."""
     accelerator = resolve_device(device)
+    if precision == "16" and accelerator == "cpu":
+        raise UsageError("precision: 16 needs a GPU; on the CPU use bf16 or 32")
     if not torch.distributed.is_torchelastic_launched():
         return Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[precision])
     here, all_ = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])

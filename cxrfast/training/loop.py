@@ -1,5 +1,6 @@
 """The training loop: stages, epochs, validation, checkpoints. The same seed gives the same numbers, resumed or not."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
 from cxrfast.data import XrayDataset
+from cxrfast.errors import CxrfastError
 from cxrfast.methods import Method, Stage
 from cxrfast.methods.base import Batch
 from cxrfast.training.checkpoint import load_checkpoint, load_state, read_weights, save_checkpoint, save_weights
@@ -75,7 +77,13 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
             optimizer.step()
-            total += loss.item() * len(logits)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise CxrfastError(
+                    f"training diverged in epoch {epoch} of stage {stage.name}: the loss is {value}; train again with "
+                    f"a smaller learning rate than {self.config.lr:g}"
+                )
+            total += value * len(logits)
             count += len(logits)
         self.method.eval()
         self.validation = self._validate(stage)
@@ -96,7 +104,7 @@ class Trainer:
 
     def _validate(self, stage: Stage) -> Validation:
         loader = self._loader(self.val_set, shuffle=False)
-        return validate(self.method, stage.name, loader, self.config.image_size)
+        return validate(self.method, stage.name, _one_line_errors(loader), self.config.image_size)
 
     def _training_maps(self, stage: Stage) -> Iterator[tuple[torch.Tensor, Batch]]:
         with torch.inference_mode():
@@ -130,7 +138,8 @@ class Trainer:
         return cast(DataLoader, self.fabric.setup_dataloaders(loader, use_distributed_sampler=False))
 
     def _progress(self, loader: Iterable[Batch], title: str) -> Iterable[Batch]:
-        return tqdm(loader, desc=title, leave=False, disable=None if self.fabric.is_global_zero else True)
+        quiet = None if self.fabric.is_global_zero else True
+        return _one_line_errors(tqdm(loader, desc=title, leave=False, disable=quiet))
 
     def _save(self, number: int, stage: Stage, epoch: int, row: dict[str, Any], optimizer: Any, scheduler: Any) -> None:
         if not self.fabric.is_global_zero:
@@ -188,6 +197,15 @@ class Trainer:
             f"{row['stage']:>6} {row['epoch']:>3}  loss {row['train_loss']:.4f}  val AUROC {number(row['val_auroc'])}  "
             f"IoU@0.1 {number(row['val_iou_accuracy'])}  {row['seconds']:.0f} s{'  best' if improved else ''}"
         )
+
+
+def _one_line_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """An error of a worker process arrives with the worker's traceback in its text: only the last line is for users."""
+    try:
+        yield from batches
+    except CxrfastError as error:
+        line = str(error).strip().splitlines()[-1]
+        raise CxrfastError(line.removeprefix(f"{CxrfastError.__module__}.{type(error).__qualname__}: ")) from error
 
 
 def freeze(method: Method, stage: Stage) -> None:

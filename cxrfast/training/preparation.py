@@ -33,7 +33,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
     if not records["train"]:
         raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
-    notes = list(source.notes)
+    notes = [*source.notes, *splits.notes]
     if classes is None:
         classes = _choose_classes(config, records["train"], notes)
     notes.append(_describe(records, classes))
@@ -49,6 +49,8 @@ def _choose_classes(config: RunConfig, train: list[Record], notes: list[str]) ->
                 raise UsageError(f"classes: unknown class {name!r}; known: {', '.join(known)}")
             if name not in present:
                 raise UsageError(f"classes: no training image shows {name}; leave it out")
+        if len(set(config.classes)) < len(config.classes):
+            raise UsageError(f"classes: expected each once, got {', '.join(config.classes)}")
         return config.classes
     absent = [name for name in known if name not in present]
     if absent:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,7 +53,10 @@ class RunDirectory:
     def read_metrics(self) -> list[dict[str, Any]]:
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        try:
+            return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise CxrfastError(f"{self.metrics} is damaged; delete it: it only loses the numbers so far") from error
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         # Rewritten whole: a resumed run drops the rows after its checkpoint, and a crash never leaves half a line.
@@ -68,9 +72,13 @@ def new_run(out: Path | None, method: str) -> RunDirectory:
         while out.exists():
             out = RUNS / f"{stem}-{number}"
             number += 1
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UsageError(f"out: {out} exists and is not empty; choose another folder, or go on with --resume {out}")
-    (out / "weights").mkdir(parents=True, exist_ok=True)
+    if out.is_dir() and any(out.iterdir()):
+        again = shlex.quote(str(out))
+        raise UsageError(f"out: {out} exists and is not empty; choose another folder, or go on with --resume {again}")
+    try:
+        (out / "weights").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CxrfastError(f"out: {out} cannot be made ({error.strerror}); choose another folder") from error
     return RunDirectory(out)
 
 

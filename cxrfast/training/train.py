@@ -1,5 +1,6 @@
 """`train` and `resume`: what the command line calls."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -9,12 +10,12 @@ from lightning_fabric import Fabric
 
 from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError
-from cxrfast.methods import MethodOptions, get_method
+from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.training.checkpoint import load_checkpoint
 from cxrfast.training.config import RunConfig, build_config, load_config, save_config
 from cxrfast.training.devices import make_fabric
 from cxrfast.training.loop import Trainer
-from cxrfast.training.preparation import prepare_data
+from cxrfast.training.preparation import PreparedData, prepare_data
 from cxrfast.training.run import RunDirectory, new_run, open_run, write_environment
 
 Say = Callable[[str], None]
@@ -26,13 +27,14 @@ def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> Ru
     fabric.launch()
     data = prepare_data(config)
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
-    torch.manual_seed(config.seed)
-    method = get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    method = _new_method(config, data)
     run = _shared_folder(fabric, out, config.method)
     if fabric.is_global_zero:
         for note in data.notes:
             say(note)
-        say(f"{method.title}: {sum(p.numel() for p in method.parameters()) / 1e6:.1f} M parameters, into {run.path}")
+        weights = "pretrained backbone" if config.options.get("pretrained") else "random weights"
+        size = sum(p.numel() for p in method.parameters()) / 1e6
+        say(f"{method.title}: {size:.1f} M parameters, {weights}, into {run.path}")
         save_config(config, run.config)
         data.splits.save(run.splits)
         write_environment(run)
@@ -41,19 +43,26 @@ def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> Ru
 
 
 def resume(path: Path, *, device: str | None = None, workers: int | None = None, say: Say = print) -> RunDirectory:
-    """Go on with an interrupted run after its last finished epoch, with the settings in its folder."""
+    """Go on with an interrupted run after its last finished epoch, with the settings in its folder.
+
+    A run that finished none starts again, with the same numbers.
+    """
     run = open_run(path)
     config = build_config(load_config(run.config))
     changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = config.model_copy(update=changes)
-    state = load_checkpoint(run.checkpoint)
-    if state.get("method") != config.method:
+    state = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
+    if state is not None and state["method"] != config.method:
         raise CxrfastError(
-            f"resume: {run.checkpoint} is of method {state.get('method')!r}, but config.yaml says {config.method!r}"
+            f"resume: {run.checkpoint} is of method {state['method']!r}, but config.yaml says {config.method!r}"
         )
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
     data = prepare_data(config, Splits.load(run.splits), config.classes)
+    if state is None:
+        say(f"{run.path}: no epoch was finished; starting again")
+        _fit(Trainer(config, run, data, _new_method(config, data), fabric), say)
+        return run
     method = get_method(config.method)(data.class_names, config.image_size, _without_pretrained(config))
     trainer = Trainer(config, run, data, method, fabric)
     last = len(trainer.stages) - 1
@@ -75,8 +84,14 @@ def _fit(trainer: Trainer, say: Say, *, resume: bool = False) -> None:
     try:
         trainer.fit(resume=resume)
     except KeyboardInterrupt:
-        say(f"\ninterrupted; finished epochs are kept. Go on with: cxrfast train --resume {trainer.run.path}")
+        path = shlex.quote(str(trainer.run.path))
+        say(f"\ninterrupted; finished epochs are kept. Go on with: cxrfast train --resume {path}")
         raise
+
+
+def _new_method(config: RunConfig, data: PreparedData) -> Method:
+    torch.manual_seed(config.seed)
+    return get_method(config.method)(data.class_names, config.image_size, config.method_options())
 
 
 def _without_pretrained(config: RunConfig) -> MethodOptions:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import auroc, localization_accuracy, operating_points, patch_overlap
 from cxrfast.methods import Method
 from cxrfast.methods.base import Batch
@@ -55,6 +56,10 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         classes.append(k)
     if not scores:
         return Validation(math.nan, math.nan, (math.nan,) * len(method.class_names))
+    if not torch.cat(scores).isfinite().all():
+        raise CxrfastError(
+            f"training diverged in stage {stage}: scores are not numbers; train again with a smaller learning rate"
+        )
     hits = localization_accuracy(torch.cat(iou), torch.cat(classes), labels[0].shape[1], IOU_THRESHOLD)
     scored = torch.cat(scores), torch.cat(labels)
     return Validation(_mean(auroc(*scored)), _mean(hits.accuracy), tuple(operating_points(*scored).tolist()))

@@ -98,6 +98,13 @@ def test_from_phantoms_to_boxes(cli, small_settings, tmp_path):
     assert (tmp_path / "localized" / f"{image.stem}.png").stat().st_size > 10_000
 
 
+def test_commands_that_are_printed_can_be_pasted(cli, trained):
+    shutil.copytree(trained, "my run")
+    code, out, _ = cli("train", "--resume", "my run")
+    assert code == 0
+    assert "cxrfast evaluate 'my run'\n" in out
+
+
 def test_train_resumes_from_the_command_line(cli, trained):
     code, out, _ = cli("train", "--resume", trained)
     assert code == 0
@@ -158,6 +165,8 @@ def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
         ),
         (["train", "--method=li", "--data=.", "--device=gpu"], 2, "device: input should be 'auto', 'cpu' or 'cuda'"),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
+        (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),
+        (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),
         (["localize", "a.png"], 1, "no trained model under runs/"),
         (["localize"], 2, "Missing argument"),
         (["evaluate", "--checkpoint", "w.safetensors"], 1, "checkpoint: no file w.safetensors"),

@@ -1,5 +1,7 @@
 """The backbones: shapes, anti-aliasing, weights from a file, and refusals."""
 
+import time
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -45,6 +47,19 @@ def test_weights_of_a_three_channel_network_load_from_a_file(tmp_path):
         if name == "stem.conv.weight":
             expected = expected.sum(dim=1, keepdim=True)
         torch.testing.assert_close(tensor, expected)
+
+
+def test_weights_that_cannot_be_fetched_are_given_up_at_once(monkeypatch, tmp_path, caplog):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    before, started = constants.HF_HUB_OFFLINE, time.perf_counter()
+    with pytest.raises(CxrfastError, match="pretrained: cannot load weights for resnetv2_50 .*connect to the network"):
+        preactivation_resnet("resnetv2_50", pretrained=True)
+    assert time.perf_counter() - started < 15  # the hub's client alone takes a minute
+    assert "Retrying" not in caplog.text
+    assert before == constants.HF_HUB_OFFLINE
 
 
 def test_wrong_names_and_files(tmp_path):

@@ -34,6 +34,8 @@ def test_weights_alone_are_enough(trained, tmp_path):
     [
         ({"format": "other"}, "was not written by cxrfast train"),
         ({"method": "sgl"}, "is of method 'sgl'; this version knows li, rozenberg"),
+        ({"options": '{"from_the_future": 1}'}, "metadata of .* do not describe a model of cxrfast"),
+        ({"class_names": "Mass"}, "metadata of .* do not describe a model of cxrfast"),
         ({"class_names": '["Mass"]'}, r"does not fit method 'rozenberg': tensors \d+ of another shape \(first:"),
     ],
 )
@@ -90,6 +92,13 @@ def test_a_failed_write_leaves_the_old_weights(trained, tmp_path, monkeypatch):
         save_weights(path, method, stage="crf", label_version="2017")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state": {}}])
+def test_a_checkpoint_of_something_else(tmp_path, content):
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(CxrfastError, match="cannot be read; it is damaged or not a checkpoint of cxrfast"):
+        load_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_nothing_is_unpickled(tmp_path):

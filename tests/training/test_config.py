@@ -24,6 +24,11 @@ def test_a_saved_configuration_is_the_same_when_read(tmp_path):
     [
         ({"data": "x"}, "method: required"),
         ({"method": "li"}, "data: required"),
+        ({"method": ["li"], "data": "x"}, "method: expected one of li, rozenberg, got"),
+        (
+            {"method": "rozenberg", "data": "x", "options": {"crf_kernel_size": 4}},
+            "options.crf_kernel_size: expected an odd number, got 4",
+        ),
         ({"method": "le", "data": "x"}, "method: expected one of li, rozenberg, got 'le'"),
         ({"method": "li", "data": "x", "epoch": 3}, "epoch: unknown option; did you mean epochs?"),
         ({"method": "li", "data": "x", "epochs": 0}, "epochs: input should be greater than or equal to 1, got 0"),
@@ -40,7 +45,15 @@ def test_wrong_settings_are_refused_in_one_line(settings, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [1", "not valid YAML"), ("- a\n- b\n", "expected 'name: value' lines, got list")]
+    ("content", "message"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- a\n- b\n", r"expected 'name: value' lines, got \['a', 'b'\]"),
+        ("", "expected 'name: value' lines, got None"),
+        ("3: 4", "expected 'name: value' lines, got {3: 4}"),
+        ("options: 3", "expected 'name: value' lines under options, got 3"),
+        ("options:\n  3: 4", "expected 'name: value' lines under options, got {3: 4}"),
+    ],
 )
 def test_files_that_are_no_configuration(tmp_path, content, message):
     path = tmp_path / "c.yaml"
@@ -48,6 +61,13 @@ def test_files_that_are_no_configuration(tmp_path, content, message):
     with pytest.raises(CxrfastError, match=message) as refusal:
         load_config(path)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_yaml_reads_as_a_number_is_taken_as_written(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("method: li\ndata: x\nlabels: 2017\nprecision: 32\noptions:\n")
+    config = build_config(load_config(path))
+    assert (config.labels, config.precision) == ("2017", "32")
 
 
 def test_a_missing_file(tmp_path):

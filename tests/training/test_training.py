@@ -54,7 +54,7 @@ def test_a_configuration_file_repeats_a_run(trained, tmp_path):
     assert same_weights(again.last, RunDirectory(trained).last)
 
 
-@pytest.mark.parametrize("finished", [1, 2])  # inside the first stage, and between the stages
+@pytest.mark.parametrize("finished", [0, 1, 2])  # before the first epoch ends, inside a stage, between the stages
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     trained, small_settings, tmp_path, monkeypatch, finished
 ):
@@ -73,7 +73,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     monkeypatch.undo()
     said = []
     run = resume(tmp_path / "run", say=said.append)
-    assert f"going on after epoch {finished}" in said[-1]
+    assert (f"going on after epoch {finished}" if finished else "no epoch was finished; starting again") in said[-1]
     assert numbers(run) == numbers(RunDirectory(trained))
     assert same_weights(run.last, RunDirectory(trained).last)
     assert same_weights(run.best, RunDirectory(trained).best)
@@ -96,14 +96,57 @@ def test_resuming_what_cannot_be_resumed(trained, tmp_path):
     (copy / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(CxrfastError, match="last.ckpt cannot be read"):
         resume(copy, say=quiet)
-    (copy / "last.ckpt").unlink()
-    with pytest.raises(CxrfastError, match="stopped before its first epoch ended; start it again"):
+    shutil.copy(trained / "last.ckpt", copy)
+    (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("crf_epochs: 1", "crf_epochs: 2"))
+    (copy / "metrics.jsonl").write_text("{")
+    with pytest.raises(CxrfastError, match="metrics.jsonl is damaged; delete it"):
         resume(copy, say=quiet)
 
 
 def test_an_output_folder_is_never_overwritten(trained, small_settings):
     with pytest.raises(UsageError, match="exists and is not empty; choose another folder, or go on with --resume"):
         train(build_config(small_settings), trained, say=quiet)
+
+
+def test_an_output_folder_that_cannot_be_made(small_settings, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(CxrfastError, match="out: .* cannot be made .Not a directory.; choose another folder"):
+            train(build_config(small_settings), out, say=quiet)
+
+
+@pytest.mark.parametrize("batch_size", [8, 48])  # the loss of a second batch, or the scores after the only one
+def test_training_that_diverges_says_so_in_one_line(small_settings, tmp_path, batch_size):
+    settings = {**small_settings, "lr": 1e30, "batch_size": batch_size}
+    with pytest.raises(CxrfastError, match="training diverged .* smaller learning rate") as failure:
+        train(build_config(settings), tmp_path / "run", say=quiet)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_is_one_line_with_worker_processes_too(phantoms, small_settings, tmp_path, workers):
+    data = tmp_path / "data"
+    shutil.copytree(phantoms, data)
+    for image in (data / "images").iterdir():
+        image.write_bytes(image.read_bytes()[:500])
+    settings = {**small_settings, "data": data, "workers": workers}
+    with pytest.raises(CxrfastError, match=r"^\S+\.png is a truncated PNG \(ends after 500 bytes\)[^\n]+$"):
+        train(build_config(settings), tmp_path / "run", say=quiet)
+
+
+def test_what_the_official_split_means_for_boxes_is_said(phantoms, small_settings, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(phantoms, data)
+    test = set((data / "test_list.txt").read_text().split())
+    lines = (data / "BBox_List_2017.csv").read_text().splitlines()
+    kept = [line for number, line in enumerate(lines) if number == 0 or line.split(",")[0] in test]
+    (data / "BBox_List_2017.csv").write_text("\n".join(kept) + "\n")
+    said = []
+    settings = {**small_settings, "data": data, "split": "official", "method": "li", "epochs": 1}
+    settings["options"] = {name: settings["options"][name] for name in ("backbone", "grid", "hidden", "output_stride")}
+    train(build_config(settings), tmp_path / "run", say=said.append)
+    assert any("training sees image labels only" in line for line in said)
+    assert any("random weights" in line for line in said)
 
 
 def test_classes_are_those_that_occur(trained):
@@ -114,7 +157,11 @@ def test_classes_are_those_that_occur(trained):
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [(["Hernia"], "no training image shows Hernia"), (["Mas"], "unknown class 'Mas'")],
+    [
+        (["Hernia"], "no training image shows Hernia"),
+        (["Mas"], "unknown class 'Mas'"),
+        (["Mass", "Mass"], "classes: expected each once, got Mass, Mass"),
+    ],
 )
 def test_classes_that_cannot_be_learnt(small_settings, tmp_path, classes, message):
     with pytest.raises(UsageError, match=message):
