@@ -28,7 +28,8 @@ class RozenbergLoss(torch.nn.Module):
 
     Mind the scales: τ and ρ bound a mean of z, in [0, 1]; τ̂ and ρ̂ bound an area, a sum of z over the map, in patches.
     On 20×20 patches L_neg can reach 400, L_ann no more than 1 + γ. `area_unit="fraction"` divides the areas of Eq. 10
-    and 11 by the number of patches; τ̂ and ρ̂ are then fractions of the map.
+    and 11 by the number of patches; τ̂ and ρ̂ are then fractions of the map. `cxrfast train` uses that, with
+    τ̂ = 1/P²: in patches the negatives outweigh the boxes, and all scores may collapse to zero.
 
     A ReLU's gradient at its kink is 0, as it is where a bound is kept, and z·(1 − z) vanishes where σ saturates. A term
     over no patches (an empty box; the outside of a box that covers the whole map) is 0.
