@@ -14,16 +14,15 @@ import setuptools
 
 import cxrfast
 from cxrfast import _build_info
+from tests.interpreter import run_code
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torchvision", "cv2", "timm"}
 
 
 @pytest.mark.parametrize("module", ["cxrfast", "cxrfast.ops", "cxrfast.nn"])
-def test_import_is_light(module, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(cxrfast.__file__).parents[1])}
-    command = [sys.executable, "-X", "importtime", "-c", f"import {module}"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+def test_import_is_light(module):
+    done = run_code(f"import {module}", "-X", "importtime")
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "cxrfast" in imported
     assert not imported & HEAVY

@@ -10,6 +10,7 @@ import pytest
 
 from cxrfast.cli.main import app, run
 from cxrfast.training import RunDirectory
+from tests.interpreter import run_code
 
 
 @pytest.fixture
@@ -45,13 +46,12 @@ def test_help_names_every_command_and_answers_at_once(tmp_path):
     assert seconds < 5  # the promise is half a second; this only notices a heavy import, on a busy machine too
 
 
-def test_help_imports_nothing_heavy(tmp_path):
+def test_help_imports_nothing_heavy():
     code = (
         "import sys; from cxrfast.cli.main import run; run(['--help']); "
         "print([m for m in ('torch', 'timm', 'cv2') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.strip().endswith("[]")
+    assert run_code(code).stdout.strip().endswith("[]")
 
 
 @pytest.mark.parametrize("command", ["demo", "synth", "train", "evaluate", "localize", "info"])

@@ -1,11 +1,10 @@
 """The code in docs/data.md runs as it stands, and what imports promise holds."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from cxrfast.data import write_phantoms
+from tests.interpreter import run_code
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,5 +24,4 @@ def test_importing_the_package_does_not_import_image_libraries():
     code = (
         "import sys, cxrfast, cxrfast.data; print(sorted({'cv2', 'torchvision', 'pydicom', 'PIL'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
+    assert run_code(code).stdout.strip() == "[]"

@@ -1,10 +1,10 @@
 """pac_crf must not unfold: the published implementation adds 6.3 GB to the first case measured here."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+
+from tests.interpreter import run_code
 
 # A fresh process, whose peak is reset just before: ru_maxrss would begin at the peak of the process that started it.
 # The small first call loads and warms what is not the operator's.
@@ -37,8 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 def added_megabytes(*case: int) -> float:
     code = MEASURE.format(", ".join(map(str, case)))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    return float(run_code(code).stdout)
 
 
 def test_the_papers_case_adds_less_than_150_megabytes():
