@@ -23,10 +23,11 @@ CSRC = ROOT / "csrc"
 TORCH = Path(torch.__file__).parent
 CACHE = ROOT / "build" / "cuda_emulation"
 
-FLAGS = (
-    "-std=c++20 -O1 -g1 -fPIC -fvisibility=hidden -fno-gnu-unique -Wall -Wextra -Wno-unused-parameter "
-    "-Wno-unknown-pragmas -DTORCH_TARGET_VERSION=0x020b000000000000"
-).split()
+FLAGS = [
+    *("-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"),
+    *("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unknown-pragmas"),
+    "-DTORCH_TARGET_VERSION=0x020b000000000000",
+]
 
 
 def _sanitizers() -> list[str]:
@@ -77,9 +78,7 @@ def build(name: str, sources: Sequence[Path]) -> Path:
     """Compile sources and the emulation into one shared library, what has not changed excepted."""
     headers = sorted([*HERE.glob("*.h"), *(p for p in CSRC.glob("*/*") if p.suffix in {".h", ".cuh"})])
     compiler = _compiler()
-    common = _digest(
-        " ".join(compiler).encode(), torch.__version__.encode(), *(path.read_bytes() for path in headers)
-    )
+    common = _digest(" ".join(compiler).encode(), torch.__version__.encode(), *(path.read_bytes() for path in headers))
 
     def compiled(source: Path) -> Path:
         # Each kernel's object has a folder of its own: a change of one recompiles one.
