@@ -3,7 +3,7 @@
     python -m tests.cuda_emulation.build
 
 compiles and prints the library's path. With CXRFAST_EMULATION_SANITIZE=address,undefined in the environment it is
-compiled for those sanitizers.
+compiled for those sanitizers, and races are not looked for.
 """
 
 import ctypes
@@ -30,14 +30,11 @@ FLAGS = [
 ]
 
 
-def _sanitizers() -> list[str]:
-    names = os.environ.get("CXRFAST_EMULATION_SANITIZE")
-    return [f"-fsanitize={names}", "-fno-sanitize-recover=undefined"] if names else []
-
-
 def _compiler() -> list[str]:
+    names = os.environ.get("CXRFAST_EMULATION_SANITIZE")
+    sanitizers = [f"-fsanitize={names}", "-fno-sanitize-recover=undefined"] if names else []
     includes = [f"-I{HERE}", f"-isystem{TORCH}/include"]
-    return [os.environ.get("CXX", "g++"), *FLAGS, *_sanitizers(), *includes]
+    return [os.environ.get("CXX", "g++"), *FLAGS, *sanitizers, *includes]
 
 
 def _run(command: Sequence[str]) -> None:
@@ -81,12 +78,13 @@ def build(name: str, sources: Sequence[Path]) -> Path:
     common = _digest(" ".join(compiler).encode(), torch.__version__.encode(), *(path.read_bytes() for path in headers))
 
     def compiled(source: Path) -> Path:
-        # Each kernel's object has a folder of its own: a change of one recompiles one.
         to = CACHE / name / f"{source.stem}-{_digest(common.encode(), source.read_bytes())}.o"
-        return _make(to, *compiler, "-x", "c++", "-c", str(source))
+        # races.cpp is what this option calls.
+        watched = source.suffix == ".cu" and "CXRFAST_EMULATION_SANITIZE" not in os.environ
+        return _make(to, *compiler, *(["-fsanitize=thread"] if watched else []), "-x", "c++", "-c", str(source))
 
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
-        objects = [str(path) for path in pool.map(compiled, [HERE / "emulation.cpp", *sources])]
+        objects = [str(path) for path in pool.map(compiled, [*sorted(HERE.glob("*.cpp")), *sources])]
     libraries = [f"-L{TORCH}/lib", f"-Wl,-rpath,{TORCH}/lib", "-lc10", "-ltorch", "-ltorch_cpu", "-ldl"]
     to = CACHE / f"lib{name}-{_digest(' '.join(objects).encode())}.so"
     return _make(to, *compiler, "-shared", *objects, *libraries)
