@@ -60,6 +60,12 @@ def test_equals_reference_for_any_shape_and_region(shape, shared, kept, layout, 
     compare(x, region((*rows, *shape[2:]), layout, kept=kept), floor)
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 41, 50), (1, 2, 150, 200), (1, 1, 17, 1111)])
+def test_long_rows(shape):
+    compare(tensor(shape, scale=3), region(shape), floor=0.5)
+    compare(tensor(shape, scale=30), region((1, 1, *shape[2:]), "transposed"))
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), floor=st.sampled_from(FLOORS))
 def test_equals_a_double_loop(seed, floor):
