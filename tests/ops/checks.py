@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.ops.inputs import random
 from tests.tolerances import assert_close
 
 
@@ -17,7 +18,7 @@ def check_against_reference(
     for function in (operator, reference):
         inputs = [x.detach().clone(memory_format=torch.preserve_format).requires_grad_() for x in tensors]
         output = function(*inputs)
-        weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        weight = random(torch.randn, output.shape, seed=1, dtype=torch.float64)
         (output * weight.to(output.dtype)).sum().backward()
         results.append((output.detach(), [x.grad for x in inputs]))
     (actual, actual_grads), (expected, expected_grads) = results

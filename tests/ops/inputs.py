@@ -1,6 +1,7 @@
 """Test inputs whose memory layout is never trivial."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -18,16 +19,21 @@ def tensor(
 ) -> torch.Tensor:
     """Normal random numbers with the given shape: cut out of a larger tensor ("sliced"), with its last two dimensions
     swapped in memory ("transposed"), or channels_last."""
+    values = random(torch.randn, tuple(shape), seed=seed, dtype=torch.float64) * scale
+    return laid_out(values.to(dtype), layout)
+
+
+def random(sample: Callable[..., torch.Tensor], *args: Any, seed: int, **options: Any) -> torch.Tensor:
+    """`sample(*args)`, torch.rand for example, on the default device: the same numbers on every device."""
     generator = torch.Generator().manual_seed(seed)
-    values = (torch.randn(tuple(shape), generator=generator, dtype=torch.float64) * scale).to(dtype)
-    return laid_out(values, layout)
+    return sample(*args, generator=generator, device="cpu", **options).to(torch.get_default_device())
 
 
 def laid_out(values: torch.Tensor, layout: str) -> torch.Tensor:
     """A copy of `values` with another memory layout."""
     if layout == "sliced":
         outside = float("nan") if values.is_floating_point() else 1
-        larger = torch.full([n + 3 for n in values.shape], outside, dtype=values.dtype)
+        larger = torch.full([n + 3 for n in values.shape], outside, dtype=values.dtype, device=values.device)
         view = larger[tuple(slice(1, 1 + n) for n in values.shape)]
         return view.copy_(values)
     if layout == "transposed" and values.dim() >= 2:

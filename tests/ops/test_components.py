@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cxrfast import reference
 from cxrfast.ops import ComponentBoxes, component_boxes, connected_components
-from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, tensor
+from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, random, tensor
 from tests.tolerances import assert_close
 
 SELECTIONS = ("all", "largest", "peak")
@@ -15,7 +15,7 @@ MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64)
 
 
 def random_mask(shape, density=0.5, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density
+    return random(torch.rand, shape, seed=seed) < density
 
 
 def check_boxes(scores, threshold, **options):
@@ -193,9 +193,8 @@ def test_boxes_equal_reference_for_any_shape(
     batch, channels, height, width, levels, threshold, select, connectivity, min_area, dtype, seed
 ):
     # Few levels make ties of area and of peak, and NaN holes.
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randint(0, levels + 1, (batch, channels, height, width), generator=generator) / levels
-    scores[torch.rand(scores.shape, generator=generator) < 0.1] = float("nan")
+    scores = random(torch.randint, 0, levels + 1, (batch, channels, height, width), seed=seed) / levels
+    scores[random(torch.rand, scores.shape, seed=seed + 1) < 0.1] = float("nan")
     check_boxes(scores.to(dtype), threshold, select=select, connectivity=connectivity, min_area=min_area)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cxrfast import reference
 from cxrfast.ops import mil_pool, mil_pool_ragged
 from tests.ops.checks import check_against_reference, check_compiles, check_no_double_backward
-from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, tensor
+from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, random, tensor
 from tests.tolerances import assert_close
 
 MODES = ("noisy_or", "mean", "max", "lse", "softmax", "linear_softmax", "auto", "generalized_mean")
@@ -47,7 +47,7 @@ def test_equals_reference_for_any_shape_and_mask(mode, shape, dtype, layout, sca
     mask = None
     if kept is not None:
         rows = [1 if one else n for one, n in zip(shared, shape, strict=False)]
-        mask = laid_out(torch.rand(*rows, *shape[2:], generator=torch.Generator().manual_seed(seed)) < kept, layout)
+        mask = laid_out(random(torch.rand, *rows, *shape[2:], seed=seed) < kept, layout)
     compare(mode, x, mask=mask)
 
 
@@ -310,7 +310,7 @@ def test_compiles():
 
 def test_autocast_pools_in_float32():
     x = torch.full((1, 1, 5000), 30.0, dtype=torch.bfloat16, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         out = mil_pool(x)
         sharp = mil_pool(x, "lse", sharpness=torch.ones(1))
     assert out.dtype == sharp.dtype == torch.float32

@@ -326,7 +326,7 @@ def test_double_backward_is_refused():
 def test_autocast_computes_in_float32(dtype):
     unary, guide, weight = crf_inputs((1, 3, 5, 5), dtype=torch.float32)
     half = guide.to(dtype)  # as a layer under autocast gives it
-    with torch.autocast("cpu", dtype):
+    with torch.autocast(torch.get_default_device().type, dtype):
         actual = pac_crf(unary, half, weight)
         convolved = pac_conv2d(unary, half, weight)
     assert_close(actual, reference.pac_crf(unary, half.float(), weight))

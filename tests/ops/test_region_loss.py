@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from cxrfast import reference
 from cxrfast.ops import box_log_likelihood, region_sums
 from tests.ops.checks import check_against_reference, check_compiles, check_no_double_backward
-from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, tensor
+from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, random, tensor
 from tests.tolerances import assert_close
 
 FLOORS = (0.0, 1e-3, 0.5, 0.98)
 
 
 def region(shape, layout="contiguous", seed=0, kept=0.4):
-    return laid_out(torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < kept, layout)
+    return laid_out(random(torch.rand, shape, seed=seed) < kept, layout)
 
 
 def stacked_sums(function, mask):
@@ -120,7 +120,7 @@ def test_half_precision_is_summed_and_returned_in_float32(dtype):
     for actual, expected in zip(results, wide, strict=True):
         assert actual.dtype == torch.float32
         assert torch.equal(actual, expected)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         assert torch.equal(region_sums(x, mask).inside, results[0])
     results[0].sum().backward()
     assert x.grad.dtype == dtype
