@@ -198,6 +198,17 @@ def test_boxes_equal_reference_for_any_shape(
     check_boxes(scores.to(dtype), threshold, select=select, connectivity=connectivity, min_area=min_area)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(1, 2, 6, 63), (2, 1, 5, 64), (1, 3, 4, 65), (1, 1, 3, 300), (1, 1, 2, 4500)])
+@pytest.mark.parametrize("density", [0.3, 0.8, 0.97, 1.0])
+def test_wide_maps_and_long_runs(shape, density, dtype):
+    scores = tensor(shape, dtype=dtype, scale=1e-3) - (~random_mask(shape, density)).to(dtype)
+    for connectivity in (4, 8):
+        check_boxes(scores, -0.5, connectivity=connectivity)
+        expected = reference.connected_components(scores >= -0.5, connectivity=connectivity)
+        assert_close(connected_components(scores >= -0.5, connectivity=connectivity), expected)
+
+
 def test_a_known_map():
     scores = torch.tensor(
         [
