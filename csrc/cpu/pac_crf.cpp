@@ -1,8 +1,8 @@
-// pac_conv2d and pac_crf on the CPU: images in parallel, or, where there are fewer images than threads, the rows of
-// one. Sums over images are taken by groups whose number depends on the shapes alone, so that the number of threads
-// never changes a result.
+// pac_conv2d and pac_crf on the CPU: waves of images, whose rows are worked on in parallel. Sums over images are taken
+// by parts whose number depends on the shapes alone, so that the number of threads never changes a result.
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
 #include <tuple>
 
 #include "../common/check.h"
@@ -13,21 +13,14 @@
 namespace cxrfast {
 namespace {
 
-// body(first, last) over [0, n): in parallel if that keeps all threads busy, else in one piece that may itself be.
+// visit(part, layout) for every wave of images.
 template <typename F>
-void for_each_group(int64_t n, const F& body) {
-    if (n >= static_cast<int64_t>(torch::stable::get_num_threads())) {
-        torch::stable::parallel_for(0, n, 1, body);
-    } else if (n > 0) {
-        body(0, n);
+void for_each_wave(const Layout& layout, int64_t images, int64_t channels, const F& visit) {
+    for (int64_t first = 0; first < images; first += layout.images()) {
+        Layout wave = layout;
+        wave.groups = std::min(layout.groups, (images - first + layout.lanes - 1) / layout.lanes);
+        visit(ImageRows{first, images, channels}, wave);
     }
-}
-
-// Into how many groups the images go, each with its own sum of weight gradients.
-template <typename T>
-int64_t image_groups(int64_t images, int64_t gradient_size) {
-    const int64_t affordable = kPartialBytes / (std::max<int64_t>(1, gradient_size) * sizeof(T));
-    return std::clamp<int64_t>(images, 1, std::max<int64_t>(1, affordable));
 }
 
 template <typename T, typename scalar_t>
@@ -67,6 +60,14 @@ void check_inputs(const Tensor& x, const Tensor& guide, const Tensor& weight, in
     CXRFAST_CHECK(dilation >= 1, "dilation must be positive, got ", dilation);
 }
 
+// What one group of images takes, if all affinities are kept.
+template <typename T>
+int64_t conv_bytes(const Layout& layout, int64_t in, int64_t out, int64_t guides, bool with_gradients) {
+    const int64_t planes = with_gradients ? 2 * in + out + 1 : in + out;
+    const int64_t size = layout.window.height * layout.pitch() * planes;
+    return (Affinities<T>::size(layout, guides, with_gradients) + size) * sizeof(T);
+}
+
 Tensor pac_conv2d(const Tensor& x,             // [B, C, H, W]
                   const Tensor& guide,         // [B, G, H, W]
                   const Tensor& weight,        // [O, C, k, k] or [1, 1, k, k]
@@ -86,19 +87,22 @@ Tensor pac_conv2d(const Tensor& x,             // [B, C, H, W]
         const Taps<T> taps(values<T, scalar_t>(weight_).data(), out, in, shared, window);
         std::vector<T> offset(out);
         if (bias) offset = values<T, scalar_t>(torch::stable::contiguous(*bias));
-        const int64_t size = window.size();
+        const auto bytes = [&](int64_t lanes) { return conv_bytes<T>({window, lanes, 1}, in, out, guides, false); };
+        const Layout layout = layout_of(window, images, bytes);
+        PixelAdaptiveFilter<T> filter(layout, guides, bytes(layout.lanes) <= kWaveBytes, false);
+        const Planes<T> source(layout, in), target(layout, out);
         const scalar_t *from = x_.const_data_ptr<scalar_t>(), *guide_from = guide_.const_data_ptr<scalar_t>();
         scalar_t* to = result.mutable_data_ptr<scalar_t>();
-        for_each_group(images, [&](int64_t first, int64_t last) {
-            PixelAdaptiveFilter<T> filter(window, guides, false);
-            Planes<T> source(taps.in_channels, size), target(taps.out_channels, size);
-            for (int64_t b = first; b < last; ++b) {
-                load(source, from + b * in * size, in, size);
-                for (int64_t o = 0; o < out; ++o) std::fill_n(target[o], size, offset[o]);
-                filter.begin_image(guide_from + b * guides * size);
-                filter.apply(taps, source, target, in);
-                store(to + b * out * size, target, out, size);
-            }
+        for_each_wave(layout, images, in, [&](const ImageRows& part, const Layout& wave) {
+            filter.begin_wave(guide_from, {part.first_image, images, guides}, wave);
+            in_parallel(wave.rows(), source.stride, [&](int64_t first, int64_t last) {
+                for (int64_t r = first; r < last; ++r) {
+                    load_row(source, from, part, wave, r);
+                    for (int64_t o = 0; o < out; ++o) std::fill_n(target.row(r, o), target.pitch, offset[o]);
+                }
+            });
+            filter.apply(taps, source, target,
+                         [&](int64_t r) { store_row(to, target, {part.first_image, images, out}, wave, r); });
         });
     });
     return result;
@@ -122,32 +126,35 @@ std::tuple<Tensor, Tensor, Tensor> pac_conv2d_backward(const Tensor& grad,    //
     CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "pac_conv2d_backward", [&] {
         using T = accumulate_t<scalar_t>;
         const Taps<T> taps(values<T, scalar_t>(weight_).data(), out, in, shared, window);
-        const int64_t size = window.size(), gradient_size = taps.gradient_size(window);
-        const int64_t groups = image_groups<T>(images, gradient_size);
+        const auto bytes = [&](int64_t lanes) { return conv_bytes<T>({window, lanes, 1}, in, out, guides, true); };
+        const Layout layout = layout_of(window, images, bytes);
         const scalar_t *grad_from = grad_.const_data_ptr<scalar_t>(), *from = x_.const_data_ptr<scalar_t>();
         const scalar_t* guide_from = guide_.const_data_ptr<scalar_t>();
         scalar_t *to = grad_x.mutable_data_ptr<scalar_t>(), *guide_to = grad_guide.mutable_data_ptr<scalar_t>();
-        std::vector<std::vector<T>> sums(groups, std::vector<T>(gradient_size));
-        if (images * size > 0) {
-            for_each_group(groups, [&](int64_t first, int64_t last) {
-                PixelAdaptiveFilter<T> filter(window, guides, true);
-                Planes<T> source(taps.in_channels, size), grad_source(taps.in_channels, size);
-                Planes<T> grad_target(taps.out_channels, size);
-                for (int64_t group = first; group < last; ++group) {
-                    for (int64_t b = images * group / groups; b < images * (group + 1) / groups; ++b) {
-                        load(source, from + b * in * size, in, size);
-                        load(grad_target, grad_from + b * out * size, out, size);
-                        grad_source.zero();
-                        filter.begin_image(guide_from + b * guides * size);
-                        filter.apply_backward(taps, source, grad_target, grad_source, sums[group], in);
-                        filter.end_image(guide_to + b * guides * size);
-                        store(to + b * in * size, grad_source, in, size);
+        PartialSums<T> sums(taps.gradient_size(window), layout);
+        if (images * window.size() > 0) {
+            PixelAdaptiveFilter<T> filter(layout, guides, bytes(layout.lanes) <= kWaveBytes, true);
+            const Planes<T> source(layout, in, in % 2), grad_source(layout, in), grad_target(layout, out);
+            for_each_wave(layout, images, in, [&](const ImageRows& part, const Layout& wave) {
+                const ImageRows out_part{part.first_image, images, out}, guide_part{part.first_image, images, guides};
+                filter.begin_wave(guide_from, guide_part, wave);
+                filter.begin_gradients();
+                in_parallel(wave.rows(), source.stride, [&](int64_t first, int64_t last) {
+                    for (int64_t r = first; r < last; ++r) {
+                        load_row(source, from, part, wave, r);
+                        load_row(grad_target, grad_from, out_part, wave, r);
+                        std::fill_n(grad_source.row(r), in * grad_source.pitch, T(0));
                     }
-                }
+                });
+                filter.apply_backward(taps, source, grad_target, grad_source, sums);
+                in_parallel(wave.rows(), source.stride, [&](int64_t first, int64_t last) {
+                    for (int64_t r = first; r < last; ++r) store_row(to, grad_source, part, wave, r);
+                });
+                filter.end_gradients(taps, sums, guide_to, guide_part);
             });
         }
         std::vector<T> total(weight.numel());
-        for (const std::vector<T>& sum : sums) taps.add_gradient(total.data(), sum.data(), out, in, window);
+        taps.store_gradient(total.data(), sums.total(), window);
         fill<T, scalar_t>(grad_weight, total);
     });
     return {grad_x, grad_guide, grad_weight};
@@ -185,16 +192,6 @@ void folded_backward(std::vector<T>& grad,  // [K, K, k, k], becomes the weight'
     grad = grad_weight;
 }
 
-// A matrix [n, n], or its transposed, as [even, even] with zeros behind.
-template <typename T>
-std::vector<T> padded(const std::vector<T>& matrix, int64_t n, int64_t even, bool transpose) {
-    std::vector<T> result(even * even);
-    for (int64_t i = 0; i < n; ++i) {
-        for (int64_t j = 0; j < n; ++j) result[i * even + j] = matrix[transpose ? j * n + i : i * n + j];
-    }
-    return result;
-}
-
 template <typename T>
 MeanField<T> mean_field(const Window& window,
                         int64_t labels,
@@ -204,17 +201,31 @@ MeanField<T> mean_field(const Window& window,
                         T unary_weight,
                         int64_t steps,
                         int64_t activation) {
-    const bool apart = shared && !compatibility.empty();
+    const bool mixes = shared && !compatibility.empty();
     const std::vector<T> taps = shared ? weight : folded(compatibility, weight, labels);
-    const int64_t even = round_up(labels, 2);
+    TiledMatrices<T> matrix, transposed;
+    if (mixes) {
+        matrix = transposed = TiledMatrices<T>(1, labels, labels);
+        matrix.fill([&](int64_t, int64_t from, int64_t to) { return compatibility[to * labels + from]; });
+        transposed.fill([&](int64_t, int64_t from, int64_t to) { return compatibility[from * labels + to]; });
+    }
     return {window,
             labels,
             steps,
             unary_weight,
             static_cast<Activation>(activation),
             Taps<T>(taps.data(), labels, labels, shared, window),
-            apart ? padded(compatibility, labels, even, false) : std::vector<T>(),
-            apart ? padded(compatibility, labels, even, true) : std::vector<T>()};
+            mixes,
+            matrix,
+            transposed};
+}
+
+template <typename T>
+auto crf_bytes(const MeanField<T>& field, int64_t guides, bool with_gradients) {
+    return [&field, guides, with_gradients](int64_t lanes) {
+        return sizeof(T) * MeanFieldWave<T>::size({field.window, lanes, 1}, field.labels, field.steps, field.mixes,
+                                                  guides, with_gradients);
+    };
 }
 
 void check_crf(const Tensor& unary,
@@ -258,14 +269,12 @@ Tensor pac_crf(const Tensor& unary,                  // [B, K, H, W]
         if (compatibility) mixing = values<T, scalar_t>(torch::stable::contiguous(*compatibility));
         const MeanField<T> field = mean_field(window, labels, is_shared(weight), values<T, scalar_t>(weight_), mixing,
                                               unary_weight.const_data_ptr<T>()[0], steps, activation);
-        const int64_t size = window.size();
-        const scalar_t *from = unary_.const_data_ptr<scalar_t>(), *guide_from = guide_.const_data_ptr<scalar_t>();
-        scalar_t* to = result.mutable_data_ptr<scalar_t>();
-        for_each_group(images, [&](int64_t first, int64_t last) {
-            MeanFieldImage<T> image(field, guides, false);
-            for (int64_t b = first; b < last; ++b) {
-                image.forward(from + b * labels * size, guide_from + b * guides * size, to + b * labels * size);
-            }
+        const auto bytes = crf_bytes(field, guides, false);
+        const Layout layout = layout_of(window, images, bytes);
+        MeanFieldWave<T> work(field, layout, guides, bytes(layout.lanes) <= kWaveBytes, false);
+        for_each_wave(layout, images, labels, [&](const ImageRows& part, const Layout& wave) {
+            work.forward(unary_.const_data_ptr<scalar_t>(), guide_.const_data_ptr<scalar_t>(),
+                         result.mutable_data_ptr<scalar_t>(), part, wave);
         });
     });
     return result;
@@ -300,38 +309,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pac_crf_backward(const Tensor
         if (compatibility) mixing = values<T, scalar_t>(torch::stable::contiguous(*compatibility));
         const MeanField<T> field = mean_field(window, labels, shared, filter_weight, mixing,
                                               unary_weight.const_data_ptr<T>()[0], steps, activation);
-        const int64_t size = window.size();
-        const int64_t groups = image_groups<T>(images, field.taps.gradient_size(window));
-        const scalar_t *grad_from = grad_.const_data_ptr<scalar_t>(), *from = unary_.const_data_ptr<scalar_t>();
-        const scalar_t* guide_from = guide_.const_data_ptr<scalar_t>();
-        scalar_t* to = grad_unary.mutable_data_ptr<scalar_t>();
-        scalar_t* guide_to = grad_guide.mutable_data_ptr<scalar_t>();
-        std::vector<MeanFieldGradients<T>> sums(groups, MeanFieldGradients<T>(field));
-        if (images * size > 0) {
-            for_each_group(groups, [&](int64_t first, int64_t last) {
-                MeanFieldImage<T> image(field, guides, true);
-                for (int64_t group = first; group < last; ++group) {
-                    for (int64_t b = images * group / groups; b < images * (group + 1) / groups; ++b) {
-                        image.backward(grad_from + b * labels * size, from + b * labels * size,
-                                       guide_from + b * guides * size, to + b * labels * size,
-                                       guide_to + b * guides * size, sums[group]);
-                    }
-                }
+        const auto bytes = crf_bytes(field, guides, true);
+        const Layout layout = layout_of(window, images, bytes);
+        MeanFieldGradients<T> sums(field, layout);
+        if (images * window.size() > 0) {
+            MeanFieldWave<T> work(field, layout, guides, bytes(layout.lanes) <= kWaveBytes, true);
+            for_each_wave(layout, images, labels, [&](const ImageRows& part, const Layout& wave) {
+                work.backward(grad_.const_data_ptr<scalar_t>(), unary_.const_data_ptr<scalar_t>(),
+                              guide_.const_data_ptr<scalar_t>(), grad_unary.mutable_data_ptr<scalar_t>(),
+                              grad_guide.mutable_data_ptr<scalar_t>(), sums, part, wave);
             });
         }
-        for (int64_t group = 1; group < groups; ++group) sums[0].add(sums[group]);
         std::vector<T> weight_sum(weight.numel()), mixing_sum(mixing.size());
-        field.taps.add_gradient(weight_sum.data(), sums[0].taps.data(), labels, labels, window);
-        if (!mixing.empty() && !shared) {
+        field.taps.store_gradient(weight_sum.data(), sums.taps.total(), window);
+        if (field.mixes) {
+            const std::vector<T> products = sums.compatibility.total();
+            for (int64_t i = 0; i < labels * labels; ++i) mixing_sum[i] = products[i % labels * labels + i / labels];
+        } else if (!mixing.empty()) {
             folded_backward(weight_sum, mixing_sum, mixing, filter_weight, labels);
-        } else {
-            for (size_t i = 0; i < mixing_sum.size(); ++i) {
-                mixing_sum[i] = sums[0].compatibility[i / labels * field.even_labels() + i % labels];
-            }
         }
         fill<T, scalar_t>(grad_weight, weight_sum);
         fill<T, scalar_t>(grad_compatibility, mixing_sum);
-        grad_unary_weight.mutable_data_ptr<T>()[0] = sums[0].unary_weight;
+        grad_unary_weight.mutable_data_ptr<T>()[0] = sums.unary_weight;
     });
     return {grad_unary, grad_guide, grad_weight, grad_compatibility, grad_unary_weight};
 }

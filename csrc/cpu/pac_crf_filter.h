@@ -1,253 +1,276 @@
-// The pixel-adaptive filter of one image on the CPU, and its gradients.
-//
-// Affinities are symmetric, so half of the window's taps are kept, each as a plane [H*W] with zeros where the neighbour
-// lies outside. If all of them fit kAffinityBytes they are computed once for all mean-field steps; otherwise a group of
-// taps at a time, anew in every step. Nothing has more than k*k*H*W elements, and every result is gathered: no element
-// is written by two threads.
+// The pixel-adaptive filter of a wave of images on the CPU, and its gradients.
 #pragma once
 
-#include <limits>
-
-#include "pac_crf_planes.h"
+#include "pac_crf_affinity.h"
 
 namespace cxrfast {
 namespace {
 
+// out[:, n] += matrix * in[:, n], for one row of planes.
+template <typename T>
+void mix_row(T* out, const T* in, const TiledMatrices<T>& matrix, const T* ones, int64_t pitch, int64_t n) {
+    const Tiles<T>& tile = tiles<T>();
+    matrix.for_each_tile([&](int64_t first, int64_t width) {
+        for (int64_t i = 0; i < n; i += tile.block) {
+            tile.filter[width - 1](
+                {out + first * pitch + i, in + i, pitch, 0, ones, 0, matrix.at(0, first, width), matrix.rows(), 1});
+        }
+    });
+}
+
 template <typename T>
 class PixelAdaptiveFilter {
   public:
-    // A kept tap costs one plane, and two more for the gradients of its affinity and of its mirror image's.
-    PixelAdaptiveFilter(const Window& window, int64_t guide_channels, bool with_gradients)
-        : window_(window),
-          guide_channels_(guide_channels),
-          guide_(guide_channels, window.size()),
-          own_affinity_(window.size()) {
-        const int64_t tap_bytes = plane_bytes() * (with_gradients ? 3 : 1);
-        group_size_ = std::clamp<int64_t>(kAffinityBytes / tap_bytes, 1, std::max<int64_t>(window.centre(), 1));
-        groups_ = std::max<int64_t>(1, (window.centre() + group_size_ - 1) / group_size_);
-        affinity_ = Planes<T>(std::min(group_size_, window.centre()), window.size());
-        if (with_gradients) {
-            grad_guide_ = Planes<T>(guide_channels, window.size());
-            grad_affinity_ = Planes<T>(2 * std::min(group_size_, window.centre()), window.size());
-        }
-    }
+    PixelAdaptiveFilter(const Layout& layout, int64_t guide_channels, bool all_affinities, bool with_gradients)
+        : layout_(layout), affinities_(layout, guide_channels, all_affinities, with_gradients) {}
 
     template <typename scalar_t>
-    void begin_image(const scalar_t* guide) {  // [G, H, W]
-        load(guide_, guide, guide_channels_, window_.size());
-        guide_magnitude_ = guide_.magnitude();
-        if (!(guide_magnitude_ <= std::numeric_limits<T>::max())) {  // else exp(-0/2): 1 it is already
-            squared_distance(own_affinity_.data(), guide_[0], guide_[0], guide_channels_, guide_.pitch, window_.size());
-            for (T& value : own_affinity_) value = pair_affinity(value);
-        } else {
-            std::fill(own_affinity_.begin(), own_affinity_.end(), T(1));
-        }
-        grad_guide_.zero();
-        grad_affinity_.zero();
-        group_ = -1;
+    void begin_wave(const scalar_t* guide,  // [images, G, H, W]
+                    const ImageRows& part,
+                    const Layout& layout) {
+        layout_ = layout;
+        affinities_.begin_wave(guide, part, layout);
     }
 
-    // out += filter(in)
-    void apply(const Taps<T>& taps, const Planes<T>& in, Planes<T>& out, int64_t channels) {
-        const bool flat = is_flat(in.magnitude() * taps.magnitude);
-        for (int64_t group = 0; group < groups_; ++group) {
-            prepare(group);
-            window_.for_each_band(window_.chunks(), [&](int64_t, Rows rows) {
-                for_each_tap(group, [&](int64_t tap) {
-                    const T* affinity = affinity_of(tap);
-                    const int64_t shift = window_.shift(tap);
-                    window_.for_each_run(tap, rows, flat, [&](int64_t i, int64_t n) {
-                        if (taps.shared) {
-                            add_product(out[0] + i, in[0] + i + shift, affinity + i, taps.forward[tap], channels,
-                                        in.pitch, n);
-                        } else {
-                            const T* weight = taps.forward.data() + tap * taps.out_channels * taps.in_channels;
-                            mix<false, T>(out[0] + i, in[0] + i + shift, affinity + i, weight, nullptr, nullptr,
-                                          taps.out_channels, taps.in_channels, in.pitch, n);
-                        }
-                    });
-                });
+    // out += filter(in); then finish(r) for every row that is complete.
+    template <typename F>
+    void apply(const Taps<T>& taps, const Planes<T>& in, const Planes<T>& out, const F& finish) {
+        for (int64_t group = 0; group < affinities_.groups(); ++group) {
+            affinities_.prepare(group);
+            const std::vector<Segment> segments = affinities_.segments(group);
+            in_parallel(layout_.rows(), row_work(taps, segments), [&](int64_t first, int64_t last) {
+                for (int64_t r = first; r < last; ++r) {
+                    for (const Segment& segment : segments) {
+                        if (layout_.has_row(r, segment.offset.dy)) filter_row(taps, in, out, segment, r);
+                    }
+                    if (group + 1 == affinities_.groups()) finish(r);
+                }
             });
         }
     }
 
-    // Given grad of filter(in): grad_in += its gradient with respect to `in`; the weights' is added to `grad_taps`
-    // (Taps::gradient_size values), the affinities' is kept until end_image().
+    // Given the gradient of filter(in): grad_in += that of `in`; the weights' is added to `grad_taps`, the affinities'
+    // is kept until end_gradients().
     void apply_backward(const Taps<T>& taps,
                         const Planes<T>& in,
                         const Planes<T>& grad,
-                        Planes<T>& grad_in,
-                        std::vector<T>& grad_taps,
-                        int64_t channels) {
-        const bool flat = is_flat(in.magnitude() * taps.magnitude * grad.magnitude());
-        const int64_t size = taps.gradient_size(window_), chunks = backward_chunks(size);
-        std::vector<T> partial(chunks * size);
-        for (int64_t group = 0; group < groups_; ++group) {
-            prepare(group);
-            window_.for_each_band(chunks, [&](int64_t chunk, Rows rows) {
-                T* sums = partial.data() + chunk * size;
-                if (taps.shared) {
-                    shared_backward(taps, in, grad, grad_in, sums, channels, group, rows, flat);
-                } else {
-                    full_backward(taps, in, grad, grad_in, sums, group, rows, flat);
+                        const Planes<T>& grad_in,
+                        PartialSums<T>& grad_taps) {
+        for (int64_t group = 0; group < affinities_.groups(); ++group) {
+            affinities_.prepare(group);
+            const std::vector<Segment> segments = affinities_.segments(group);
+            if (!taps.shared) add_weight_gradients(taps, in, grad, segments, grad_taps);
+            in_parallel(layout_.rows(), row_work(taps, segments), [&](int64_t first, int64_t last) {
+                for (int64_t r = first; r < last; ++r) {
+                    for (const Segment& segment : segments) {
+                        if (layout_.has_row(r, segment.offset.dy)) gradient_row(taps, in, grad, grad_in, segment, r);
+                    }
                 }
             });
-            if (groups_ > 1) flush_affinity_gradients(group);
+            if (affinities_.groups() > 1) affinities_.flush_gradients(taps, taps.shared ? &grad_taps : nullptr);
         }
-        for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-            for (int64_t i = 0; i < size; ++i) grad_taps[i] += partial[chunk * size + i];
-        }
+        used_ = true;
+    }
+
+    // Before the first apply_backward() of a wave.
+    void begin_gradients() {
+        affinities_.clear_guide_gradients();
+        used_ = false;
     }
 
     template <typename scalar_t>
-    void end_image(scalar_t* grad_guide) {                             // [G, H, W]
-        if (groups_ == 1 && group_ == 0) flush_affinity_gradients(0);  // group_ is -1 if nothing was filtered
-        store(grad_guide, grad_guide_, guide_channels_, window_.size());
+    void end_gradients(const Taps<T>& taps,
+                       PartialSums<T>& grad_taps,
+                       scalar_t* grad_guide,  // [images, G, H, W]
+                       const ImageRows& part) {
+        if (used_ && affinities_.groups() == 1) {
+            affinities_.flush_gradients(taps, taps.shared ? &grad_taps : nullptr);
+        }
+        affinities_.store_guide_gradients(grad_guide, part);
     }
 
   private:
-    int64_t plane_bytes() const { return Planes<T>::pitch_of(window_.size()) * sizeof(T); }
-
-    // Flat runs multiply what they must not use by 0, which needs it to be finite.
-    bool is_flat(double magnitude) const {
-        return window_.width < kNarrow && magnitude < std::numeric_limits<T>::max();
+    int64_t row_work(const Taps<T>& taps, const std::vector<Segment>& segments) const {
+        int64_t count = 0;
+        for (const Segment& segment : segments) count += segment.taps;
+        return count * taps.in * (taps.shared ? 1 : taps.out) * layout_.row_size();
     }
 
-    int64_t backward_chunks(int64_t gradient_size) const {
-        const int64_t affordable = kPartialBytes / (std::max<int64_t>(1, gradient_size) * sizeof(T));
-        return std::clamp<int64_t>(window_.chunks(), 1, std::max<int64_t>(1, affordable));
-    }
+    int64_t step() const { return layout_.window.dilation * layout_.lanes; }
 
-    int64_t first_tap(int64_t group) const { return group * group_size_; }
-    int64_t last_tap(int64_t group) const { return std::min((group + 1) * group_size_, window_.centre()); }
-
-    // The kept taps of the group, the taps mirrored to them, and with the last group the centre.
-    template <typename F>
-    void for_each_tap(int64_t group, const F& visit) const {
-        for (int64_t tap = first_tap(group); tap < last_tap(group); ++tap) visit(tap);
-        if (group == groups_ - 1) visit(window_.centre());
-        for (int64_t tap = last_tap(group) - 1; tap >= first_tap(group); --tap) visit(window_.mirrored(tap));
-    }
-
-    // [i] is the affinity of pixel i and its neighbour `tap`.
-    const T* affinity_of(int64_t tap) const {
-        if (tap == window_.centre()) return own_affinity_.data();
-        if (tap < window_.centre()) return affinity_[tap - first_tap(group_)];
-        return affinity_[window_.mirrored(tap) - first_tap(group_)] + window_.shift(tap);
-    }
-
-    // [i] is the gradient of the affinity as the neighbour `tap` of pixel i uses it, to weigh i.
-    T* grad_affinity_of(int64_t tap) {
-        if (tap < window_.centre()) return grad_affinity_[tap - first_tap(group_)];
-        return grad_affinity_[group_size_ + window_.mirrored(tap) - first_tap(group_)];
-    }
-
-    void prepare(int64_t group) {
-        if (group_ == group) return;
-        group_ = group;
-        affinity_.zero();
-        window_.for_each_band(window_.chunks(), [&](int64_t, Rows rows) {
-            for (int64_t tap = first_tap(group); tap < last_tap(group); ++tap) {
-                T* affinity = affinity_[tap - first_tap(group)];
-                const int64_t shift = window_.shift(tap);
-                window_.for_each_run(tap, rows, false, [&](int64_t i, int64_t n) {
-                    squared_distance(affinity + i, guide_[0] + i, guide_[0] + i + shift, guide_channels_, guide_.pitch,
-                                     n);
-                    for (int64_t j = i; j < i + n; ++j) affinity[j] = pair_affinity(affinity[j]);
-                });
+    void filter_row(const Taps<T>& taps, const Planes<T>& in, const Planes<T>& out, const Segment& segment, int64_t r) {
+        const Tiles<T>& tile = tiles<T>();
+        const TapRows<const T> affinity = affinities_.affinity(segment, r);
+        const T* source = in.row(r + segment.offset.dy) + segment.offset.dx * layout_.lanes;
+        for_each_output(taps.shared, taps.forward, taps.out, [&](int64_t channel, int64_t width) {
+            for (int64_t i = 0; i < layout_.row_size(); i += tile.block) {
+                const Range inside = taps_inside(segment, layout_, i, i + tile.block);
+                if (inside.begin >= inside.end) continue;
+                const int64_t tap = segment.tap + inside.begin;
+                FilterRun<T> run{out.row(r, channel) + i,
+                                 source + i + inside.begin * step(),
+                                 in.pitch,
+                                 step(),
+                                 affinity.data + i + inside.begin * affinity.step,
+                                 affinity.step,
+                                 nullptr,
+                                 taps.in,
+                                 inside.end - inside.begin};
+                if (taps.shared) {
+                    run.in += channel * in.pitch;
+                    run.weight = taps.shared_forward.data() + tap;
+                    tile.shared_filter[width - 1](run);
+                } else {
+                    run.weight = taps.forward.at(tap, channel, width);
+                    tile.filter[width - 1](run);
+                }
             }
         });
     }
 
-    void shared_backward(const Taps<T>& taps,
-                         const Planes<T>& in,
-                         const Planes<T>& grad,
-                         Planes<T>& grad_in,
-                         T* sums,
-                         int64_t channels,
-                         int64_t group,
-                         Rows rows,
-                         bool flat) {
-        std::vector<T> product((rows.end - rows.begin) * window_.width), unused(product.size());
-        for_each_tap(group, [&](int64_t tap) {
-            const T* affinity = affinity_of(tap);
-            const bool centre = tap == window_.centre();
-            const int64_t shift = window_.shift(tap);
-            window_.for_each_run(tap, rows, flat, [&](int64_t i, int64_t n) {
-                T* grad_affinity = centre ? unused.data() : grad_affinity_of(tap) + i;
-                const T weight = taps.backward[tap];
-                add_product(grad_in[0] + i, grad[0] + i + shift, affinity + i, weight, channels, grad.pitch, n);
-                channel_product(product.data(), grad[0] + i + shift, in[0] + i, channels, in.pitch, n);
-                sums[tap] += add_and_project(grad_affinity, product.data(), affinity + i, weight, n);
-            });
-        });
-    }
-
-    void full_backward(const Taps<T>& taps,
-                       const Planes<T>& in,
-                       const Planes<T>& grad,
-                       Planes<T>& grad_in,
-                       T* sums,
-                       int64_t group,
-                       Rows rows,
-                       bool flat) {
-        // The pixels that have this neighbour, packed: their input times affinity, and the neighbour's gradient.
-        const int64_t pixels = (rows.end - rows.begin) * window_.width;
-        Planes<T> weighted(taps.padded_rows, pixels), neighbour(taps.out_channels, pixels);
-        std::vector<T> unused(pixels);
-        for_each_tap(group, [&](int64_t tap) {
-            const T* affinity = affinity_of(tap);
-            const bool centre = tap == window_.centre();
-            const int64_t shift = window_.shift(tap);
-            const T* weight = taps.backward.data() + tap * taps.out_channels * taps.in_channels;
-            int64_t packed = 0;
-            window_.for_each_run(tap, rows, flat, [&](int64_t i, int64_t n) {
-                T* grad_affinity = centre ? unused.data() : grad_affinity_of(tap) + i;
-                mix<true, T>(grad_in[0] + i, grad[0] + i + shift, affinity + i, weight, in[0] + i, grad_affinity,
-                             taps.in_channels, taps.out_channels, in.pitch, n);
-                for (int64_t c = 0; c < taps.in_channels; ++c) {
-                    for (int64_t j = 0; j < n; ++j) weighted[c][packed + j] = affinity[i + j] * in[c][i + j];
+    void gradient_row(const Taps<T>& taps,
+                      const Planes<T>& in,
+                      const Planes<T>& grad,
+                      const Planes<T>& grad_in,
+                      const Segment& segment,
+                      int64_t r) {
+        const Tiles<T>& tile = tiles<T>();
+        const TapRows<const T> affinity = affinities_.affinity(segment, r);
+        const TapRows<T> grad_affinity = affinities_.gradient(segment, r);
+        const T* source = grad.row(r + segment.offset.dy) + segment.offset.dx * layout_.lanes;
+        for_each_output(taps.shared, taps.backward, taps.in, [&](int64_t channel, int64_t width) {
+            for (int64_t i = 0; i < layout_.row_size(); i += tile.block) {
+                const Range inside = taps_inside(segment, layout_, i, i + tile.block);
+                if (inside.begin >= inside.end) continue;
+                const int64_t tap = segment.tap + inside.begin;
+                GradientRun<T> g{{grad_in.row(r, channel) + i, source + i + inside.begin * step(), grad.pitch, step(),
+                                  affinity.data + i + inside.begin * affinity.step, affinity.step, nullptr, taps.out,
+                                  inside.end - inside.begin},
+                                 in.row(r, channel) + i,
+                                 grad_affinity.data + i + inside.begin * grad_affinity.step,
+                                 grad_affinity.step};
+                if (taps.shared) {
+                    g.run.in += channel * grad.pitch;
+                    g.run.weight = taps.shared_backward.data() + tap;
+                    tile.shared_gradient[width - 1](g);
+                } else {
+                    g.run.weight = taps.backward.at(tap, channel, width);
+                    tile.gradient[width - 1](g);
                 }
-                for (int64_t o = 0; o < taps.out_channels; ++o) {
-                    std::copy_n(grad[o] + i + shift, n, neighbour[o] + packed);
+            }
+        });
+    }
+
+    template <typename F>
+    void for_each_output(bool shared, const TiledMatrices<T>& matrices, int64_t channels, const F& visit) const {
+        if (shared) {
+            for_each_tile(channels, tiles<T>().most_channels, visit);
+        } else {
+            matrices.for_each_tile(visit);
+        }
+    }
+
+    // A part of the rows with one segment is one thread's.
+    void add_weight_gradients(const Taps<T>& taps,
+                              const Planes<T>& in,
+                              const Planes<T>& grad,
+                              const std::vector<Segment>& segments,
+                              PartialSums<T>& grad_taps) {
+        const int64_t count = segments.size();
+        const int64_t work =
+            row_work(taps, segments) * layout_.rows() / std::max<int64_t>(1, count * grad_taps.parts());
+        in_parallel(count * grad_taps.parts(), work, [&](int64_t first, int64_t last) {
+            Buffer<T> sums(layout_.window.kernel * input_pairs(taps) * taps.out * 2 * tiles<T>().vector);
+            for (int64_t i = first; i < last; ++i) {
+                const Segment& segment = segments[i % count];
+                T* to = grad_taps.part(i / count) + segment.tap * taps.in * taps.out;
+                for (int64_t c = 0; c < taps.in; c += 2 * input_pairs(taps)) {
+                    const int64_t inputs = std::min(taps.in - c, 2 * input_pairs(taps));
+                    add_weight_gradients(in, grad, segment, grad_taps.rows(i / count, layout_), sums.data(), taps, c,
+                                         inputs);
+                    add_up(to, sums.data(), segment.taps, taps, c, inputs);
                 }
-                packed += n;
-            });
-            add_inner_products(sums + tap * taps.padded_rows * taps.out_channels, weighted[0], neighbour[0],
-                               taps.padded_rows, taps.out_channels, weighted.pitch, packed);
+            }
         });
     }
 
-    // dK/df_i = -K (f_i - f_j), for every pixel i and neighbour j; both i and j have used the affinity.
-    void flush_affinity_gradients(int64_t group) {
-        const bool flat = is_flat(guide_magnitude_ * grad_affinity_.magnitude());
-        window_.for_each_band(window_.chunks(), [&](int64_t, Rows rows) {
-            std::vector<T> coefficient((rows.end - rows.begin) * window_.width);
-            for_each_tap(group, [&](int64_t tap) {
-                if (tap == window_.centre()) return;
-                const int64_t shift = window_.shift(tap);
-                const T* affinity = affinity_of(tap);
-                const T *here = grad_affinity_of(tap), *there = grad_affinity_of(window_.mirrored(tap));
-                window_.for_each_run(tap, rows, flat, [&](int64_t i, int64_t n) {
-                    for (int64_t j = 0; j < n; ++j) {
-                        coefficient[j] = affinity[i + j] * (here[i + j] + there[i + j + shift]);
-                    }
-                    subtract_differences(grad_guide_[0] + i, guide_[0] + i, guide_[0] + i + shift, coefficient.data(),
-                                         guide_channels_, guide_.pitch, n);
-                });
-            });
-        });
-        grad_affinity_.zero();
+    // How many pairs of input channels are summed at a time: their sums stay in the second-level cache.
+    int64_t input_pairs(const Taps<T>& taps) const {
+        const int64_t bytes = layout_.window.kernel * taps.out * 2 * tiles<T>().vector * sizeof(T);
+        return std::clamp<int64_t>(kSumBytes / std::max<int64_t>(1, bytes), 1, (taps.in + 1) / 2);
     }
 
-    Window window_;
-    int64_t guide_channels_, group_size_, groups_;
-    int64_t group_ = -1;  // whose affinities are in affinity_
-    double guide_magnitude_ = 0;
-    Planes<T> guide_, grad_guide_;
-    Planes<T> affinity_;           // [group_size, H*W]
-    Planes<T> grad_affinity_;      // [2 * group_size, H*W]
-    std::vector<T> own_affinity_;  // the centre's: 1, or NaN where the guide is not finite
+    // sums [segment's taps, pairs of inputs, O, 2] vectors: over some rows, for input channels c ..
+    void add_weight_gradients(const Planes<T>& in,
+                              const Planes<T>& grad,
+                              const Segment& segment,
+                              Range rows,
+                              T* sums,
+                              const Taps<T>& taps,
+                              int64_t c,
+                              int64_t inputs) {
+        const Tiles<T>& tile = tiles<T>();
+        const int64_t pairs = (inputs + 1) / 2, lanes = layout_.lanes, vector = tile.vector;
+        const int64_t at_once = std::max<int64_t>(1, kRowBytes / ((in.stride + grad.stride) * sizeof(T)));
+        std::fill_n(sums, segment.taps * pairs * taps.out * 2 * vector, T(0));
+        for (int64_t r = rows.begin; r < rows.end;) {
+            if (!layout_.has_row(r, segment.offset.dy)) {
+                ++r;
+                continue;
+            }
+            int64_t next = r + 1;
+            while (next < std::min(rows.end, r + at_once) && next % layout_.window.height != 0 &&
+                   layout_.has_row(next, segment.offset.dy)) {
+                ++next;
+            }
+            const TapRows<const T> affinity = affinities_.affinity(segment, r);
+            for (int64_t tap = 0; tap < segment.taps; ++tap) {
+                const int64_t dx = segment.offset.dx + tap * layout_.window.dilation;
+                Range run = elements_inside(dx, layout_);
+                if (run.begin >= run.end) continue;
+                run.begin -= run.begin % vector;
+                WeightRun<T> w{nullptr,
+                               in.row(r + segment.offset.dy, c) + run.begin + dx * lanes,
+                               affinity.data + tap * affinity.step + run.begin,
+                               grad.pitch,
+                               in.pitch,
+                               grad.stride,
+                               in.stride,
+                               affinities_.row_step(segment),
+                               next - r,
+                               run.end - run.begin,
+                               nullptr};
+                for (int64_t pair = 0; pair < pairs; ++pair, w.in += 2 * in.pitch) {
+                    w.sums = sums + (tap * pairs + pair) * taps.out * 2 * vector;
+                    for_each_tile(taps.out, tile.most_channels, [&](int64_t channel, int64_t width) {
+                        w.grad = grad.row(r, channel) + run.begin;
+                        tile.weight[width - 1](w);
+                        w.sums += width * 2 * vector;
+                    });
+                }
+            }
+            r = next;
+        }
+    }
+
+    // to [taps, C, O] += the elements of such sums
+    void add_up(T* to, const T* sums, int64_t segment_taps, const Taps<T>& taps, int64_t c, int64_t inputs) {
+        const int64_t vector = tiles<T>().vector;
+        for (int64_t tap = 0; tap < segment_taps; ++tap) {
+            for (int64_t input = 0; input < inputs; input += 2) {
+                T* first = to + (tap * taps.in + c + input) * taps.out;
+                add_pair_sums(first, input + 1 < inputs ? first + taps.out : nullptr, sums, taps.out, vector);
+                sums += taps.out * 2 * vector;
+            }
+        }
+    }
+
+    static constexpr int64_t kSumBytes = 512 << 10;
+    static constexpr int64_t kRowBytes = 40 << 10;  // rows that stay in the first-level cache
+
+    Layout layout_;
+    Affinities<T> affinities_;
+    bool used_ = false;  // whether there are gradients of affinities
 };
 
 }  // namespace
