@@ -81,7 +81,6 @@ FilterGrid filter_grid(const Window& window, int rows, int64_t channels, int64_t
 // How many weights are staged: all taps of a row if they fit, else one tap's, or some of its channels.
 template <typename T>
 void stage_weights(FilterTask<T>& task, Grid& grid, int pitch) {
-    constexpr int64_t kStagedBytes = 20 << 10;  // eight blocks fit an H100's multiprocessor
     const int64_t row = pitch * static_cast<int64_t>(sizeof(T)), fit = kStagedBytes / row;
     const int64_t channels = std::clamp<int64_t>(task.in_channels, 1, fit);
     task.staged_channels = static_cast<int>(channels);

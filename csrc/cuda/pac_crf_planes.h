@@ -10,22 +10,25 @@
 namespace cxrfast {
 namespace {
 
+// Under emulation all limits are small, so that small tests reach what large inputs reach.
+#if defined(CXRFAST_CUDA_EMULATION)
+constexpr int64_t kAffinityBytes = 256 << 10, kPartialBytes = 64 << 10, kStagedBytes = 256;
+constexpr int64_t kMostImages = 2, kMostPixels = 1 << 20, kEnoughBlocks = 8;
+#else
 // Affinities (and, in a backward, their gradients) that are kept. Where those of all images are more, fewer images are
 // in work at a time; where those of one image are more, they are computed anew for every step, some of the window's
 // rows at a time.
 constexpr int64_t kAffinityBytes = 64 << 20;
-constexpr int64_t kMostImages = 64;           // in work: more would make neighbours too distant for the cache
-constexpr int64_t kMostPixels = 1 << 20;      // in work, unless one image has more
-constexpr int64_t kPartialBytes = 24 << 20;   // partial sums of one launch
-constexpr int64_t kEnoughBlocks = 640;        // to fill a device; a constant, so that all devices add in one order
+constexpr int64_t kMostImages = 64;          // in work: more would make neighbours too distant for the cache
+constexpr int64_t kMostPixels = 1 << 20;     // in work, unless one image has more
+constexpr int64_t kPartialBytes = 24 << 20;  // partial sums of one launch
+constexpr int64_t kStagedBytes = 20 << 10;   // weights in shared memory: eight blocks fit an H100's multiprocessor
+constexpr int64_t kEnoughBlocks = 640;       // to fill a device; a constant, so that all devices add in one order
+#endif
 constexpr int64_t kLargestPlane = 1ll << 30;  // pixels are counted in 32 bits
 
 inline int64_t divide_up(int64_t n, int64_t divisor) {
     return (n + divisor - 1) / divisor;
-}
-
-inline int64_t numel_or_one(const Tensor& x) {
-    return std::max<int64_t>(1, x.numel());
 }
 
 // Some images of a batch.
