@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -123,6 +124,8 @@ Tensor connected_components(const Tensor& mask,  // [*, H, W] bool
 struct Found {
     std::vector<std::vector<Component>> of_task;  // [B * K]
     std::vector<int64_t> count;                   // [B * K] of every map
+
+    int64_t total() const { return std::accumulate(count.begin(), count.end(), int64_t(0)); }
 };
 
 template <typename scalar_t>
@@ -160,40 +163,50 @@ Found find_components(const Tensor& scores,      // [B, K, H, W] contiguous
 
 using Boxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// One row per component, in the order of the maps.
 template <typename scalar_t>
-void write(const Found& found, int64_t channels, int64_t maps_at_once, const Boxes& out) {
-    const auto& [boxes, peak, mean, area, image, channel] = out;
-    float* to_boxes = boxes.mutable_data_ptr<float>();
-    scalar_t *to_peak = peak.mutable_data_ptr<scalar_t>(), *to_mean = mean.mutable_data_ptr<scalar_t>();
-    int64_t *to_area = area.mutable_data_ptr<int64_t>(), *to_image = image.mutable_data_ptr<int64_t>();
-    int64_t* to_channel = channel.mutable_data_ptr<int64_t>();
+struct Columns {
+    float* boxes;                     // [N, 4]
+    scalar_t *peak, *mean;            // [N]
+    int64_t *area, *image, *channel;  // [N]
+
+    void write(int64_t row, const Component& component, int64_t of_image, int64_t of_channel) const {
+        float* box = boxes + 4 * row;
+        for (const int32_t edge : {component.x0, component.y0, component.x1, component.y1}) *box++ = edge;
+        peak[row] = static_cast<scalar_t>(component.peak);
+        mean[row] = static_cast<scalar_t>(component.area == 0 ? 0.0 : component.sum / component.area);
+        area[row] = component.area;
+        image[row] = of_image;
+        channel[row] = of_channel;
+    }
+};
+
+// One row per component, in the order of the maps, as far as there are rows; those left are zero, of image -1.
+template <typename scalar_t>
+void write(const Found& found, int64_t channels, int64_t maps_at_once, int64_t rows, const Columns<scalar_t>& out) {
     std::vector<int64_t> first_row(found.count.size());
     for (size_t map = 1; map < first_row.size(); ++map) first_row[map] = first_row[map - 1] + found.count[map - 1];
     torch::stable::parallel_for(0, first_row.size(), maps_at_once, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; ++task) {
             int64_t row = first_row[task], map = task, left = found.count[task];
             for (const Component& component : found.of_task[task]) {
+                if (row >= rows) break;
                 while (left == 0) left = found.count[++map];
                 --left;
-                float* box = to_boxes + 4 * row;
-                for (const int32_t edge : {component.x0, component.y0, component.x1, component.y1}) *box++ = edge;
-                to_peak[row] = static_cast<scalar_t>(component.peak);
-                to_mean[row] = static_cast<scalar_t>(component.sum / component.area);
-                to_area[row] = component.area;
-                to_image[row] = map / channels;
-                to_channel[row] = map % channels;
-                ++row;
+                out.write(row++, component, map / channels, map % channels);
             }
         }
     });
+    for (int64_t row = found.total(); row < rows; ++row) out.write(row, Component{}, -1, -1);
 }
 
-Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
-                      const Tensor& threshold,  // [K]
-                      int64_t connectivity,
-                      int64_t select,
-                      int64_t min_area) {
+// capacity is the number of rows; without one, there is a row for every component. Returns how many there are.
+int64_t fill_boxes(const Tensor& scores,     // [B, K, H, W]
+                   const Tensor& threshold,  // [K]
+                   int64_t connectivity,
+                   int64_t select,
+                   int64_t min_area,
+                   std::optional<int64_t> capacity,
+                   Boxes& out) {
     CXRFAST_CHECK(scores.dim() == 4, "scores must be [B, K, H, W]");
     CXRFAST_CHECK(
         threshold.dim() == 1 && threshold.size(0) == scores.size(1) && threshold.scalar_type() == scores.scalar_type(),
@@ -201,22 +214,51 @@ Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
     CXRFAST_CHECK(select >= 0 && select <= 2, "unknown select ", select);
     check_map(scores.size(2), scores.size(3), connectivity);
     const Tensor source = torch::stable::contiguous(scores), thresholds = torch::stable::contiguous(threshold);
-    Found found;
+    int64_t count = 0;
     CXRFAST_DISPATCH_FLOATING(scores.scalar_type(), "component_boxes", [&] {
-        found = find_components<scalar_t>(source, thresholds, connectivity, static_cast<Select>(select), min_area);
+        const Found found =
+            find_components<scalar_t>(source, thresholds, connectivity, static_cast<Select>(select), min_area);
+        count = found.total();
+        const int64_t rows = capacity.value_or(count);
+        const auto column = [&](ScalarType type) { return torch::stable::new_empty(scores, {rows}, type); };
+        out = {torch::stable::new_empty(scores, {rows, 4}, ScalarType::Float),
+               column(scores.scalar_type()),
+               column(scores.scalar_type()),
+               column(ScalarType::Long),
+               column(ScalarType::Long),
+               column(ScalarType::Long)};
+        const auto& [boxes, peak, mean, area, image, channel] = out;
+        const Columns<scalar_t> columns{boxes.mutable_data_ptr<float>(),   peak.mutable_data_ptr<scalar_t>(),
+                                        mean.mutable_data_ptr<scalar_t>(), area.mutable_data_ptr<int64_t>(),
+                                        image.mutable_data_ptr<int64_t>(), channel.mutable_data_ptr<int64_t>()};
+        write(found, scores.size(1), maps_per_task(scores.size(2), scores.size(3)), rows, columns);
     });
-    const int64_t rows = std::accumulate(found.count.begin(), found.count.end(), int64_t(0));
-    const auto column = [&](ScalarType type) { return torch::stable::new_empty(scores, {rows}, type); };
-    const Boxes out{torch::stable::new_empty(scores, {rows, 4}, ScalarType::Float),
-                    column(scores.scalar_type()),
-                    column(scores.scalar_type()),
-                    column(ScalarType::Long),
-                    column(ScalarType::Long),
-                    column(ScalarType::Long)};
-    CXRFAST_DISPATCH_FLOATING(scores.scalar_type(), "component_boxes", [&] {
-        write<scalar_t>(found, scores.size(1), maps_per_task(scores.size(2), scores.size(3)), out);
-    });
+    return count;
+}
+
+Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
+                      const Tensor& threshold,  // [K]
+                      int64_t connectivity,
+                      int64_t select,
+                      int64_t min_area) {
+    Boxes out;
+    fill_boxes(scores, threshold, connectivity, select, min_area, std::nullopt, out);
     return out;
+}
+
+using StaticBoxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+StaticBoxes component_boxes_static(const Tensor& scores,     // [B, K, H, W]
+                                   const Tensor& threshold,  // [K]
+                                   int64_t connectivity,
+                                   int64_t select,
+                                   int64_t min_area,
+                                   int64_t capacity) {
+    CXRFAST_CHECK(capacity >= 0, "capacity must not be negative, got ", capacity);
+    Boxes out;
+    const Tensor count = torch::stable::new_empty(scores, {}, ScalarType::Long);
+    *count.mutable_data_ptr<int64_t>() = fill_boxes(scores, threshold, connectivity, select, min_area, capacity, out);
+    return std::tuple_cat(out, std::make_tuple(count));
 }
 
 }  // namespace
@@ -225,4 +267,5 @@ Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
 STABLE_TORCH_LIBRARY_IMPL(cxrfast, CPU, m) {
     m.impl("connected_components", TORCH_BOX(&cxrfast::connected_components));
     m.impl("component_boxes", TORCH_BOX(&cxrfast::component_boxes));
+    m.impl("component_boxes_static", TORCH_BOX(&cxrfast::component_boxes_static));
 }
