@@ -1,0 +1,118 @@
+"""One line per case, pass and implementation, kept in a CSV file per device."""
+
+import csv
+import io
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cxrfast
+from cxrfast._files import write_text
+from cxrfast.errors import CxrfastError
+
+OURS = "cxrfast"
+
+
+@dataclass
+class Row:
+    """Empty where it does not apply, or where the note says why it was not measured."""
+
+    # The run
+    device: str
+    date: str
+    cxrfast: str
+    commit: str  # of the source that the package was imported from; empty for an installed one
+    torch: str
+    threads: int
+    dtype: str
+    copy_gb_s: float
+    sgemm_gflop_s: float
+    # What was measured
+    case: str
+    operator: str
+    passes: str
+    implementation: str  # "cxrfast" or a peer
+    median_ms: float | None = None
+    lower_quartile_ms: float | None = None
+    upper_quartile_ms: float | None = None
+    rounds: int | None = None
+    ratio: float | None = None  # the peer's time in units of cxrfast's, median over the rounds
+    goal_ratio: float | None = None
+    error: float | None = None  # cxrfast: from the specification in float64, on a small problem; a peer: from cxrfast
+    extra_mb: float | None = None  # peak memory beside the inputs, with the results
+    goal_extra_mb: float | None = None
+    gb_s: float | None = None
+    gflop_s: float | None = None
+    limit: str = ""
+    fraction_of_limit: float | None = None
+    goal_fraction: float | None = None
+    note: str = ""
+
+    def key(self) -> tuple[Any, ...]:
+        """What a later measurement replaces."""
+        return self.device, str(self.threads), self.dtype, self.case, self.passes
+
+    def best_goal(self) -> bool | None:
+        """Whether all goals of this line are met; None without any."""
+        met = [
+            value >= goal
+            for value, goal in ((self.ratio, self.goal_ratio), (self.fraction_of_limit, self.goal_fraction))
+            if value is not None and goal is not None
+        ]
+        if self.extra_mb is not None and self.goal_extra_mb is not None:
+            met.append(self.extra_mb <= self.goal_extra_mb)
+        return all(met) if met else None
+
+
+COLUMNS = [column.name for column in fields(Row)]
+_NUMBERS = {column.name for column in fields(Row) if "float" in str(column.type) or "int" in str(column.type)}
+
+
+def read(path: Path) -> list[Row]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [Row(**{name: _value(name, text) for name, text in line.items()}) for line in csv.DictReader(file)]
+    except (OSError, TypeError, ValueError) as error:
+        raise CxrfastError(f"{path} is not a result of cxrfast bench ({error})") from error
+
+
+def _value(name: str, text: str) -> Any:
+    if name not in _NUMBERS:
+        return text
+    return float(text) if text else None
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows to `path`; of those that are there, keep the ones that were not measured again."""
+    new = {row.key() for row in rows}
+    kept = [row for row in read(path) if row.key() not in new] if path.exists() else []
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in [*kept, *rows]:
+        writer.writerow({name: _text(value) for name, value in asdict(row).items()})
+    write_text(path, text.getvalue())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
+    return str(value)
+
+
+def commit() -> str:
+    """The commit of the checkout that cxrfast is imported from, with + if it was changed; "" if it is from none."""
+    source = Path(cxrfast.__file__).parents[1]
+    if not (source / ".git").exists():
+        return ""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", source, *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
