@@ -16,9 +16,7 @@ def _problem(operator: str, memory_format: torch.memory_format, **options: Any) 
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
         x = random(*shape, device=device, dtype=dtype, grad=False).contiguous(memory_format=memory_format)
         ours, specification = getattr(ops, operator), getattr(reference, operator)
-        return Problem(
-            (x.requires_grad_(),), lambda x: ours(x, **options), lambda x: specification(x, **options)
-        )
+        return Problem((x.requires_grad_(),), lambda x: ours(x, **options), lambda x: specification(x, **options))
 
     return make
 

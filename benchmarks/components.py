@@ -44,9 +44,15 @@ def _foreground(problem: Problem) -> np.ndarray:
     return mosaic(mask.to(torch.uint8))
 
 
-def _opencv_labels(problem: Problem) -> Function:
+def _opencv() -> Any:
     import cv2
 
+    cv2.setNumThreads(torch.get_num_threads())
+    return cv2
+
+
+def _opencv_labels(problem: Problem) -> Function:
+    cv2 = _opencv()
     image = _foreground(problem)
     return lambda maps: cv2.connectedComponents(image, connectivity=8, ltype=cv2.CV_32S)[1]
 
@@ -91,8 +97,7 @@ def _kornia_labels(problem: Problem) -> Function:
 
 def _opencv_boxes(problem: Problem) -> Function:
     """Everything that component_boxes gives, with OpenCV and NumPy."""
-    import cv2
-
+    cv2 = _opencv()
     classes, height, width = problem.inputs[0].shape[1:]
 
     def call(scores: torch.Tensor) -> torch.Tensor:  # [N, 9]: image, channel, box, area, peak, mean
@@ -106,7 +111,9 @@ def _opencv_boxes(problem: Problem) -> Function:
         x, y, box_width, box_height, area = stats[1:].T
         index = y // (height + 1) * (image.shape[1] // (width + 1)) + x // (width + 1)
         x, y = x % (width + 1), y % (height + 1)
-        rows = np.stack([index // classes, index % classes, x, y, x + box_width, y + box_height, area, peak[1:], mean], 1)
+        rows = np.stack(
+            [index // classes, index % classes, x, y, x + box_width, y + box_height, area, peak[1:], mean], 1
+        )
         return torch.from_numpy(rows)
 
     return call
@@ -202,9 +209,7 @@ CASES = [
     _boxes_case((16, 14, 128, 128), _NEAR),
     _boxes_case((8, 1, 1024, 1024), _NEAR),
     _boxes_case((16, 14, 128, 128), {}, noise=True),
-    _boxes_case(
-        (64, 14, 128, 128), {"kornia (labels alone)": 20.0, "opencv (boxes, scores)": 5.0}, devices=("cuda",)
-    ),
+    _boxes_case((64, 14, 128, 128), {"kornia (labels alone)": 20.0, "opencv (boxes, scores)": 5.0}, devices=("cuda",)),
     _labels_case((16, 14, 128, 128)),
     _labels_case((8, 1, 1024, 1024)),
 ]

@@ -1,7 +1,6 @@
 """Time, memory and error of calls. Calls to compare are timed in turns, so that a machine that slows down slows all."""
 
 import ctypes
-import gc
 import math
 import os
 import time
@@ -49,7 +48,7 @@ def _tensors(result: Any) -> tuple[Any, ...]:
 
 
 def difference(a: Any, b: Any) -> float:
-    """The greatest |a − b| of the tensors in two results, in units of the greatest |b| of each; inf for other shapes."""
+    """The greatest |a − b| of the tensors of two results, in units of each one's greatest |b|; inf for other shapes."""
     pairs = list(zip(_tensors(a), _tensors(b), strict=False))
     if len(_tensors(a)) != len(_tensors(b)) or any(x.shape != y.shape for x, y in pairs):
         return math.inf
@@ -105,7 +104,9 @@ class Clock:
         return start.elapsed_time(end) / 1e3
 
 
-def in_turns(calls: dict[str, Call], clock: Clock, budget: float, at_most: int, launches: bool) -> dict[str, list[float]]:
+def in_turns(
+    calls: dict[str, Call], clock: Clock, budget: float, at_most: int, launches: bool
+) -> dict[str, list[float]]:
     """Seconds of every call, round by round, every other round in reverse order; each call in as many rounds as its
     share of `budget` seconds allows, but in five at least (three, if it takes over two seconds).
 
@@ -130,7 +131,6 @@ def extra_memory(call: Call, device: torch.device) -> int | None:
     On the CPU this is the growth of the process, whose allocator is first made to give back what it keeps of earlier
     calls; what an implementation itself keeps from one call to the next is not seen.
     """
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

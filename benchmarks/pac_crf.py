@@ -3,6 +3,9 @@
 The published PacCRF and ConvCRF cannot be installed, and are not part of cxrfast: `--peer-path` says where they lie.
 """
 
+import importlib
+import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,12 +46,19 @@ def _convolution_problem(shape: tuple[int, ...], device: torch.device, dtype: to
     return Problem(inputs, ops.pac_conv2d, reference.pac_conv2d)
 
 
+def _published(module: str) -> Any:
+    """A module of the published code, which imports a part of torch that is gone; with native_impl, nothing uses it."""
+    sys.modules.setdefault("torch._thnn", types.SimpleNamespace(type2backend=None))  # type: ignore[arg-type]
+    return importlib.import_module(module)
+
+
 def _published_crf(problem: Problem) -> Function:
-    from paccrf import PacCRF
+    published = _published("paccrf")
 
     unary, _, weight, *compatibility = problem.inputs
     kernel = {"kernel_size": weight.shape[-1], "compat_type": "2d" if compatibility else "4d", "spatial_filter": True}
-    crf = PacCRF(unary.shape[1], STEPS, perturbed_init=False, fixed_weighting=True, pairwise_kernels=kernel)
+    options = {"perturbed_init": False, "fixed_weighting": True, "native_impl": True}
+    crf = published.PacCRF(unary.shape[1], STEPS, pairwise_kernels=kernel, **options)
     crf.to(unary.device, unary.dtype)
 
     def call(
@@ -63,13 +73,12 @@ def _published_crf(problem: Problem) -> Function:
 
 
 def _published_convolution(problem: Problem) -> Function:
-    from pac import packernel2d, pacconv2d
-
+    pac = _published("pac")
     kernel = problem.inputs[2].shape[-1]
 
     def call(x: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        affinity, _ = packernel2d(guide, kernel_size=kernel, padding=kernel // 2)
-        return pacconv2d(x, affinity, weight, padding=kernel // 2, shared_filters=True)
+        affinity, _ = pac.packernel2d(guide, kernel_size=kernel, padding=kernel // 2, native_impl=True)
+        return pac.pacconv2d(x, affinity, weight, padding=kernel // 2, shared_filters=True, native_impl=True)
 
     return call
 
@@ -88,9 +97,7 @@ def _convcrf(problem: Problem) -> Function:
         final_softmax=False,
     ).to(unary.device, unary.dtype)
 
-    def call(
-        unary: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor, matrix: torch.Tensor
-    ) -> torch.Tensor:
+    def call(unary: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         crf.add_pairwise_energies([guide], [weight.sum()], merge=True)
         parameters = {"comp.weight": matrix[:, :, None, None]}
         return torch.func.functional_call(_Inference(crf), {f"crf.{k}": v for k, v in parameters.items()}, (unary,))
@@ -119,9 +126,7 @@ def _dense(problem: Problem) -> Function:
     inside = (dy >= 0) & (dy < kernel) & (dx >= 0) & (dx < kernel)
     tap = torch.where(inside, dy * kernel + dx, kernel**2)  # [HW, HW]; the last tap is 0
 
-    def call(
-        unary: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor, matrix: torch.Tensor
-    ) -> torch.Tensor:
+    def call(unary: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         features = guide.flatten(2)
         square = features.square().sum(1)
         distance = square[:, :, None] + square[:, None] - 2 * features.transpose(1, 2) @ features
@@ -158,7 +163,7 @@ def _pairs(shape: tuple[int, ...]) -> int:
 def _work(shape: tuple[int, ...], shared: bool, steps: int) -> dict[str, Work]:
     """Distances are symmetric: half of them, as a product. Backward, each product of the forward gives two gradients,
     of which that of the probabilities and that of the affinities share one; so a third of all is the forward's."""
-    batch, labels, height, width, kernel, guides = shape
+    batch, labels, height, width, _, guides = shape
     pairs = batch * _pairs(shape)
     step = pairs * labels if shared else pairs * labels**2
     if shared and steps > 1:

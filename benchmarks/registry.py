@@ -20,12 +20,12 @@ CASES = [case for cases in FAMILIES.values() for case in cases]
 
 
 def select_cases(names: Sequence[str]) -> list[Case]:
-    """The cases of these families, operators, case names or patterns of case names, in the registry's order; all
-    without any."""
+    """The cases of these families, or operators, or names and patterns of names, in the registry's order; all of them
+    where none is given."""
     chosen: set[str] = set()
     for name in names:
-        found = {case.name for case in FAMILIES.get(name, [])}
-        found |= {case.name for case in CASES if name == case.operator or fnmatch.fnmatchcase(case.name, name)}
+        matching = (case for case in CASES if name == case.operator or fnmatch.fnmatchcase(case.name, name))
+        found = {case.name for case in FAMILIES.get(name, matching)}
         if not found:
             raise UsageError(_unknown(name))
         chosen |= found

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cxrfast
 from cxrfast._files import write_text
@@ -52,36 +52,26 @@ class Row:
 
     def key(self) -> tuple[Any, ...]:
         """What a later measurement replaces."""
-        return self.device, str(self.threads), self.dtype, self.case, self.passes
-
-    def best_goal(self) -> bool | None:
-        """Whether all goals of this line are met; None without any."""
-        met = [
-            value >= goal
-            for value, goal in ((self.ratio, self.goal_ratio), (self.fraction_of_limit, self.goal_fraction))
-            if value is not None and goal is not None
-        ]
-        if self.extra_mb is not None and self.goal_extra_mb is not None:
-            met.append(self.extra_mb <= self.goal_extra_mb)
-        return all(met) if met else None
+        return self.device, self.threads, self.dtype, self.case, self.passes
 
 
 COLUMNS = [column.name for column in fields(Row)]
-_NUMBERS = {column.name for column in fields(Row) if "float" in str(column.type) or "int" in str(column.type)}
+_KINDS = {column.name: get_args(column.type) or (column.type,) for column in fields(Row)}
 
 
 def read(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [Row(**{name: _value(name, text) for name, text in line.items()}) for line in csv.DictReader(file)]
-    except (OSError, TypeError, ValueError) as error:
-        raise CxrfastError(f"{path} is not a result of cxrfast bench ({error})") from error
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CxrfastError(f"{path} is not a result of cxrfast bench ({type(error).__name__}: {error})") from error
 
 
 def _value(name: str, text: str) -> Any:
-    if name not in _NUMBERS:
-        return text
-    return float(text) if text else None
+    kind = _KINDS[name][0]
+    if not text and kind is not str:
+        return None
+    return kind(text)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

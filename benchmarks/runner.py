@@ -1,6 +1,7 @@
 """Runs cases and says what came out."""
 
 import datetime
+import logging
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
@@ -50,6 +51,8 @@ class Settings:
 
 def run(cases: Sequence[Case], settings: Settings, folder: Path, say: Callable[[str], None]) -> Path:
     """Measure the cases and write them to the device's file in `folder`, after each case, so that nothing is lost."""
+    # torch.compile looks for CUDA, and says aloud that a machine without a GPU has none.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     clock = Clock(settings.device)
     machine = measure_machine(settings.device, clock, settings.quick)
     say(
@@ -134,7 +137,7 @@ class _Measurement:
 
     def _row(self, passes: str, implementation: str, **values: object) -> Row:
         identity = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
-        return Row(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)  # type: ignore[arg-type]
+        return Row(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
 
     def _call(self, function: Callable, passes: str, problem: Problem | None = None) -> Call:
         return make_call(function, (problem or self.problem).inputs, passes, self.settings.dtype)

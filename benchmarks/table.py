@@ -32,7 +32,8 @@ def _own(row: Row) -> str:
 
 
 def _beside(row: Row) -> str:
-    return f"{times(row.ratio or 0)}{_goal(row.goal_ratio, '{:.3g}×', row.ratio or 0)}"
+    agrees = "" if row.error is None else f"  ±{row.error:.0e}"
+    return f"{times(row.ratio or 0)}{_goal(row.goal_ratio, '{:.3g}×', row.ratio or 0)}{agrees}"
 
 
 def _goal(goal: float | None, form: str, value: float, most: bool = False) -> str:

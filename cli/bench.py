@@ -17,7 +17,9 @@ def bench(
         list[str] | None, typer.Argument(metavar="[CASES]...", help="Families, operators or patterns; default: all.")
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Print the cases and their peers, and stop.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Small problems: see that it runs. Times mean nothing.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small problems: see that it runs. Times mean nothing.")
+    ] = False,
     peers: Annotated[
         str | None, typer.Option("--peers", help="Comma-separated libraries, or none; default: all there are.")
     ] = None,
@@ -51,12 +53,13 @@ def bench(
     from cxrfast.benchmarks.registry import select_cases
     from cxrfast.benchmarks.runner import Settings, run
     from cxrfast.benchmarks.table import listing
-    from cxrfast.training.devices import resolve_device
 
     chosen, libraries = select_cases(cases or []), select_libraries(peers)
     if list_:
         typer.echo(listing(chosen))
         return
+    from cxrfast.training.devices import resolve_device
+
     place = torch.device(resolve_device(device or "auto"))
     if threads is not None:
         torch.set_num_threads(threads)
