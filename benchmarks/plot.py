@@ -44,26 +44,19 @@ def plot_results(path: Path) -> Path:
         offset = height / 2 * (-1 if row.passes == "forward" else 1)
         y = names.index(row.case) + offset
         axes.barh(y, ratio - 1, height, left=1, color=_COLOURS[row.passes], alpha=1 if ratio >= 1 else _SLOWER)
-        inward = ratio < 1
-        axes.annotate(
-            f"{times(ratio)} {row.implementation}",
-            (ratio, y),
-            xytext=(-3 if inward else 3, 0),
-            textcoords="offset points",
-            va="center",
-            ha="right" if inward else "left",
-            fontsize=7,
-        )
+        place = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
+        axes.annotate(f"{times(ratio)} {row.implementation}", (max(ratio, 1), y), **place)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     ratios = [row.ratio or 1 for row in best]
-    axes.set_xlim(min(0.8, *ratios) / 3, max(1.2, *ratios) * 4)
+    axes.set_xlim(min(0.8, *ratios) / 1.2, max(1.2, *ratios) * 4)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("times as fast as the fastest peer, which stands beside the bar (logarithmic)")
     axes.xaxis.set_major_formatter(lambda value, _: times(value))
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(handles=[Patch(color=colour, label=name) for name, colour in _COLOURS.items()], loc="lower right")
+    handles = [Patch(color=colour, label=name) for name, colour in _COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     first = best[0]
     axes.set_title(f"{first.device}, {first.threads:.0f} threads, {first.dtype}, torch {first.torch}", fontsize=10)
     image = path.with_suffix(".png")

@@ -52,7 +52,7 @@ def duration(milliseconds: float) -> str:
 
 
 def times(ratio: float) -> str:
-    return f"{ratio:.0f}×" if ratio >= 100 else f"{ratio:.3g}×"
+    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
 
 def listing(cases: list[Case]) -> str:
