@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from cxrfast.benchmarks.measure import Clock
+from cxrfast.benchmarks.measure import Call, Clock
 
 _COPIED_BYTES = 256 * 2**20  # well over a core's own cache, and over a GPU's L2
-_MATRIX = 2048
+_MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the product: enough to keep the device busy
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Machine:
 
 
 def measure_machine(device: torch.device, clock: Clock, quick: bool) -> Machine:
-    size, side, rounds = (2**20, 256, 1) if quick else (_COPIED_BYTES, _MATRIX, 9)
+    size, side, rounds = (2**20, 256, 1) if quick else (_COPIED_BYTES, _MATRIX[device.type], 9)
     source = torch.ones(size // 4, device=device)
     target = torch.ones_like(source)
     matrix = torch.ones(side, side, device=device)
     product = torch.empty_like(matrix)
 
-    def seconds(call) -> float:
+    def seconds(call: Call) -> float:
         call()
         return statistics.median(clock.seconds(call) for _ in range(rounds))
 

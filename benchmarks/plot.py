@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cxrfast._files import atomic_path
 from cxrfast.benchmarks.results import OURS, Row, read
@@ -44,7 +45,7 @@ def plot_results(path: Path) -> Path:
         offset = height / 2 * (-1 if row.passes == "forward" else 1)
         y = names.index(row.case) + offset
         axes.barh(y, ratio - 1, height, left=1, color=_COLOURS[row.passes], alpha=1 if ratio >= 1 else _SLOWER)
-        place = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
+        place: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
         axes.annotate(f"{times(ratio)} {row.implementation}", (max(ratio, 1), y), **place)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
