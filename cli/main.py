@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from cxrfast.cli.bench import bench
 from cxrfast.cli.demo import demo
 from cxrfast.cli.evaluate import evaluate
 from cxrfast.cli.info import info
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, synth, train, evaluate, localize, info):
+for command in (demo, synth, train, evaluate, localize, bench, info):
     app.command()(command)
 
 

@@ -19,6 +19,7 @@ ELSEWHERE = ("pip install . && cxrfast demo", "pip install '.[test]' && pytest")
 SMALL = {  # what is added to a command, so that it takes seconds
     "cxrfast train": "--epochs 1 --image-size 64 --batch-size 8 --device cpu --set backbone=resnetv2_nano --set grid=8 "
     "--set crf_kernel_size=5 --set guide_channels=4 --set output_stride=8",
+    "cxrfast bench": "component_boxes/64x14x20x20 --quick --device cpu --peers opencv",
     "cxrfast synth": "--images 20 --image-size 64",
 }
 

@@ -54,7 +54,7 @@ def test_help_imports_nothing_heavy():
     assert run_code(code).stdout.strip().endswith("[]")
 
 
-@pytest.mark.parametrize("command", ["demo", "synth", "train", "evaluate", "localize", "info"])
+@pytest.mark.parametrize("command", ["demo", "synth", "train", "evaluate", "localize", "bench", "info"])
 def test_every_command_has_a_help_text(cli, command):
     code, out, _ = cli(command, "--help")
     assert code == 0

@@ -1,0 +1,164 @@
+"""Time, memory and error of calls. Calls to compare are timed in turns, so that a machine that slows down slows all."""
+
+import ctypes
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxrfast.benchmarks.case import FORWARD, Function, Problem, random
+
+Call = Callable[[], Any]
+
+_SHORTEST = 1e-3  # seconds that one timing should take at least: shorter calls are repeated within it
+_FLUSH_BYTES = 256 * 2**20
+
+
+def make_call(function: Function, inputs: Sequence[torch.Tensor], passes: str, dtype: torch.dtype) -> Call:
+    """One forward pass, or one forward and backward pass; it gives the results and, in the latter, the gradients."""
+    if passes == FORWARD:
+        detached = [x.detach() for x in inputs]
+
+        def forward() -> Any:
+            with torch.no_grad():
+                return function(*detached)
+
+        return forward
+
+    leaves = [x for x in inputs if x.requires_grad]
+    gradients: list[torch.Tensor] = []
+
+    def both() -> tuple[Any, ...]:
+        outputs = [x for x in _tensors(function(*inputs)) if x.requires_grad]
+        if not gradients:  # in the operator's dtype, also where it is compared in float64
+            noise = (random(*x.shape, device=x.device, dtype=dtype, grad=False) for x in outputs)
+            gradients.extend(torch.empty_like(x).copy_(n) for x, n in zip(outputs, noise, strict=True))
+        return (*outputs, *torch.autograd.grad(outputs, leaves, gradients, allow_unused=True))
+
+    return both
+
+
+def _tensors(result: Any) -> tuple[Any, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def difference(a: Any, b: Any) -> float:
+    """The greatest |a − b| of the tensors of two results, in units of each one's greatest |b|; inf for other shapes."""
+    pairs = list(zip(_tensors(a), _tensors(b), strict=False))
+    if len(_tensors(a)) != len(_tensors(b)) or any(x.shape != y.shape for x, y in pairs):
+        return math.inf
+    return max((_difference(x.detach(), y.detach()) for x, y in pairs if x.numel()), default=0.0)
+
+
+def _difference(x: torch.Tensor, y: torch.Tensor) -> float:
+    if x.numel() < 2**20:
+        x, y = x.double(), y.double()
+    scale = float(y.abs().max())
+    return float((x - y.to(x.dtype)).abs().max()) / (scale or 1.0)
+
+
+def error_to_float64(problem: Problem, passes: str, dtype: torch.dtype) -> float:
+    """How far the operator is from its specification in float64."""
+    wide = tuple(
+        x.detach().double().requires_grad_(x.requires_grad) if x.is_floating_point() else x for x in problem.inputs
+    )
+    ours = make_call(problem.ours, problem.inputs, passes, dtype)()
+    return difference(ours, make_call(problem.reference, wide, passes, dtype)())
+
+
+@dataclass
+class Clock:
+    """Times calls on one device: on a GPU by its own events, with a cold cache before each call."""
+
+    device: torch.device
+    _flush: torch.Tensor | None = field(default=None, repr=False)
+
+    def seconds(self, call: Call, repeats: int = 1) -> float:
+        if self.device.type == "cuda" and repeats == 1:
+            return self._on_gpu(call)
+        self.synchronize()
+        started = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        self.synchronize()
+        return (time.perf_counter() - started) / repeats
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _on_gpu(self, call: Call) -> float:
+        if self._flush is None:
+            self._flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=self.device)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._flush.zero_()
+        start.record()
+        call()
+        end.record()
+        self.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+def in_turns(
+    calls: dict[str, Call], clock: Clock, budget: float, at_most: int, launches: bool
+) -> dict[str, list[float]]:
+    """Seconds of every call, round by round, every other round in reverse order; each call in as many rounds as its
+    share of `budget` seconds allows, but in five at least (three, if it takes over two seconds).
+
+    `launches` times many calls together even on a GPU: what a call costs, not what it computes.
+    """
+    rounds, repeats = {}, {}
+    for name, call in calls.items():
+        once = clock.seconds(call)
+        rounds[name] = min(at_most, max(int(budget / max(once, _SHORTEST)), 5 if once < 2 else 3))
+        repeats[name] = max(1, math.ceil(_SHORTEST / once)) if clock.device.type == "cpu" or launches else 1
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(max(rounds.values())):
+        for name in list(calls)[:: -1 if turn % 2 else 1]:
+            if turn < rounds[name]:
+                times[name].append(clock.seconds(calls[name], repeats[name]))
+    return times
+
+
+def extra_memory(call: Call, device: torch.device) -> int | None:
+    """Bytes that a call needs beside what is there before it, its results among them; None where it cannot be known.
+
+    On the CPU this is the growth of the process, whose allocator is first made to give back what it keeps of earlier
+    calls; what an implementation itself keeps from one call to the next is not seen.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        return None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
+    before = _resident("VmRSS")
+    call()
+    return max(_resident("VmHWM") - before, 0)
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def free_memory(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return None
+    lines = meminfo.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
