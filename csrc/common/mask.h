@@ -22,10 +22,10 @@ inline RowMask row_mask(const Tensor& mask,      // [B or 1, K or 1, N] bool
     CXRFAST_CHECK(mask.dim() == 3 && mask.size(2) == logits.size(2), "mask must be [B or 1, K or 1, N]");
     CXRFAST_CHECK(mask.size(0) == logits.size(0) || mask.size(0) == 1, "mask does not fit the logits' images");
     CXRFAST_CHECK(mask.size(1) == logits.size(1) || mask.size(1) == 1, "mask does not fit the logits' classes");
-    const Tensor dense = torch::stable::contiguous(mask);
+    const Tensor dense_mask = dense(mask);
     const int64_t n = mask.size(2), classes = mask.size(1);
-    return {dense, reinterpret_cast<const uint8_t*>(dense.const_data_ptr<bool>()), mask.size(0) == 1 ? 0 : classes * n,
-            classes == 1 ? 0 : n};
+    return {dense_mask, reinterpret_cast<const uint8_t*>(dense_mask.const_data_ptr<bool>()),
+            mask.size(0) == 1 ? 0 : classes * n, classes == 1 ? 0 : n};
 }
 
 }  // namespace cxrfast

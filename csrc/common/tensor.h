@@ -11,6 +11,11 @@ namespace cxrfast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// x itself where it is contiguous: asking the dispatcher costs a tiny call a microsecond.
+inline Tensor dense(const Tensor& x) {
+    return x.is_contiguous() ? x : torch::stable::contiguous(x);
+}
+
 // True for a 4-d tensor that is dense in channels_last and not also in the default order. The Python fakes ask the
 // same.
 inline bool is_channels_last(const Tensor& x) {

@@ -1,19 +1,21 @@
-// mil_pool and mil_pool_ragged on the CPU: every bag is gathered into a dense row of the accumulation dtype, pooled
-// there (mil_pool_bag.h), and its gradient scattered back. Bags are independent, so the result is deterministic.
+// mil_pool and mil_pool_ragged on the CPU. A bag that is not dense in the accumulation dtype is gathered into a row
+// that is, and its gradient scattered back; mil_pool_quick.h pools it. Bags are independent, so the result is
+// deterministic.
 #include "../math/mil_pool.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <tuple>
-#include <vector>
+#include <type_traits>
 
 #include "../common/check.h"
 #include "../common/dispatch.h"
 #include "../common/mask.h"
 #include "../common/tensor.h"
-#include "mil_pool_bag.h"
+#include "mil_pool_quick.h"
 
 namespace cxrfast {
 namespace {
@@ -49,36 +51,46 @@ struct RaggedBags {
     }
 };
 
-template <typename scalar_t, typename acc_t>
-CXRFAST_CPU_CLONES void widen(const scalar_t* __restrict__ from, acc_t* __restrict__ to, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) to[i] = static_cast<acc_t>(from[i]);
+// A bag whose instances lie in memory as the kernels want them is not copied.
+template <typename scalar_t>
+bool is_direct(const Instances& bag) {
+    return bag.mask == nullptr && bag.stride == 1 && std::is_same_v<scalar_t, accumulate_t<scalar_t>>;
 }
 
-// Returns how many instances there are.
+// Returns how many instances there are. Without branches: a mask is hard to predict.
 template <typename scalar_t, typename acc_t>
 int64_t gather(const scalar_t* logits, const Instances& bag, acc_t* x) {
+    const scalar_t* from = logits + bag.first;
     if (bag.mask == nullptr && bag.stride == 1) {
-        widen(logits + bag.first, x, bag.count);
+        convert(from, x, bag.count);
+        return bag.count;
+    }
+    if (bag.mask == nullptr) {
+        for (int64_t i = 0; i < bag.count; ++i) x[i] = static_cast<acc_t>(from[i * bag.stride]);
         return bag.count;
     }
     int64_t n = 0;
     for (int64_t i = 0; i < bag.count; ++i) {
-        if (bag.mask == nullptr || bag.mask[i]) x[n++] = static_cast<acc_t>(logits[bag.first + i * bag.stride]);
+        x[n] = static_cast<acc_t>(from[i * bag.stride]);
+        n += bag.mask[i] != 0;
     }
     return n;
 }
 
 template <typename scalar_t, typename acc_t>
-void scatter(const acc_t* local, acc_t scale, const Instances& bag, scalar_t* grad) {
+void scatter(const acc_t* local, const Instances& bag, scalar_t* grad) {
+    scalar_t* to = grad + bag.first;
+    if (bag.mask == nullptr && bag.stride == 1) return convert(local, to, bag.count);
     int64_t n = 0;
     for (int64_t i = 0; i < bag.count; ++i) {
         const bool present = bag.mask == nullptr || bag.mask[i];
-        grad[bag.first + i * bag.stride] = present ? static_cast<scalar_t>(scale * local[n++]) : scalar_t(0);
+        to[i * bag.stride] = present ? static_cast<scalar_t>(local[n]) : scalar_t(0);
+        n += present;
     }
 }
 
 int64_t grain(int64_t longest) {
-    return std::max<int64_t>(1, 1024 / (longest + 1));
+    return std::max<int64_t>(1, 8192 / (longest + 1));
 }
 
 template <typename scalar_t, typename Bags>
@@ -91,12 +103,18 @@ void pool(const scalar_t* logits,
     using acc_t = accumulate_t<scalar_t>;
     const int64_t longest = instances_of.longest(), classes = instances_of.classes;
     torch::stable::parallel_for(0, bags, grain(longest), [&](int64_t begin, int64_t end) {
-        std::vector<acc_t> x(longest), u(longest), v(longest);
-        for (int64_t bag = begin; bag < end; ++bag) {
-            const int64_t n = gather(logits, instances_of(bag), x.data());
-            const acc_t s = sharpness == nullptr ? acc_t(0) : sharpness[bag % classes];
-            out[bag] = static_cast<scalar_t>(n == 0 ? empty_bag<acc_t>(mode)
-                                                    : pool_bag(mode, Bag<acc_t>{x.data(), n, s, u.data(), v.data()}));
+        const std::unique_ptr<acc_t[]> scratch(new acc_t[3 * longest]);
+        acc_t *copy = scratch.get(), *u = copy + longest, *v = u + longest;
+        for (int64_t i = begin; i < end; ++i) {
+            const Instances instances = instances_of(i);
+            const acc_t s = sharpness == nullptr ? acc_t(0) : sharpness[i % classes];
+            Bag<acc_t> bag{nullptr, instances.count, s, u, v};
+            if constexpr (std::is_same_v<scalar_t, acc_t>) bag.x = logits + instances.first;
+            if (!is_direct<scalar_t>(instances)) {
+                bag.count = gather(logits, instances, copy);
+                bag.x = copy;
+            }
+            out[i] = static_cast<scalar_t>(bag.count == 0 ? empty_bag<acc_t>(mode) : pool_bag(mode, bag));
         }
     });
 }
@@ -113,19 +131,28 @@ void pool_backward(const scalar_t* grad,  // [B, K]
     using acc_t = accumulate_t<scalar_t>;
     const int64_t longest = instances_of.longest(), classes = instances_of.classes;
     torch::stable::parallel_for(0, bags, grain(longest), [&](int64_t begin, int64_t end) {
-        std::vector<acc_t> x(longest), u(longest), v(longest), local(longest);
-        for (int64_t bag = begin; bag < end; ++bag) {
-            const Instances instances = instances_of(bag);
-            const int64_t n = gather(logits, instances, x.data());
-            const acc_t s = sharpness == nullptr ? acc_t(0) : sharpness[bag % classes];
-            const acc_t scale = static_cast<acc_t>(grad[bag]);
-            acc_t slope = 0;
-            if (n > 0) {
-                slope = pool_bag_backward(mode, Bag<acc_t>{x.data(), n, s, u.data(), v.data()},
-                                          grad_sharpness != nullptr, local.data());
+        const std::unique_ptr<acc_t[]> scratch(new acc_t[4 * longest]);
+        acc_t *copy = scratch.get(), *u = copy + longest, *v = u + longest, *local = v + longest;
+        for (int64_t i = begin; i < end; ++i) {
+            const Instances instances = instances_of(i);
+            const bool direct = is_direct<scalar_t>(instances);
+            const acc_t s = sharpness == nullptr ? acc_t(0) : sharpness[i % classes];
+            const acc_t upstream = static_cast<acc_t>(grad[i]);
+            Bag<acc_t> bag{nullptr, instances.count, s, u, v};
+            acc_t* to = nullptr;
+            if constexpr (std::is_same_v<scalar_t, acc_t>) {
+                bag.x = logits + instances.first;
+                to = grad_logits + instances.first;
             }
-            if (grad_sharpness != nullptr) grad_sharpness[bag] = n == 0 ? acc_t(0) : scale * slope;
-            scatter(local.data(), scale, instances, grad_logits);
+            if (!direct) {
+                bag.count = gather(logits, instances, copy);
+                bag.x = copy;
+                to = local;
+            }
+            acc_t slope = 0;
+            if (bag.count > 0) slope = pool_bag_backward(mode, bag, upstream, grad_sharpness != nullptr, to);
+            if (grad_sharpness != nullptr) grad_sharpness[i] = bag.count == 0 ? acc_t(0) : upstream * slope;
+            if (!direct) scatter(to, instances, grad_logits);
         }
     });
 }
@@ -143,7 +170,7 @@ std::optional<Tensor> checked_sharpness(const std::optional<Tensor>& sharpness, 
     CXRFAST_CHECK(sharpness->dim() == 1 && sharpness->size(0) == logits.size(1), "sharpness must be [K]");
     CXRFAST_CHECK(sharpness->scalar_type() == accumulate_type(logits.scalar_type()),
                   "sharpness must have the dtype that sums are accumulated in");
-    return torch::stable::contiguous(*sharpness);
+    return dense(*sharpness);
 }
 
 template <typename acc_t>
@@ -155,7 +182,7 @@ template <typename Bags>
 Tensor forward(
     const Tensor& logits, const std::optional<Tensor>& sharpness, int64_t mode, int64_t b, const Bags& bags) {
     const std::optional<Tensor> r = checked_sharpness(sharpness, logits, mode);
-    const Tensor x = torch::stable::contiguous(logits);
+    const Tensor x = dense(logits);
     Tensor out = empty(logits, {b, logits.size(1)}, logits.scalar_type());
     CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "mil_pool", [&] {
         pool(x.const_data_ptr<scalar_t>(), data_or_null<accumulate_t<scalar_t>>(r), out.mutable_data_ptr<scalar_t>(),
@@ -176,7 +203,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad,
     CXRFAST_CHECK(grad.dim() == 2 && grad.size(0) == b && grad.size(1) == classes, "grad must be [B, K]");
     CXRFAST_CHECK(grad.scalar_type() == logits.scalar_type(), "grad must have the logits' dtype");
     const std::optional<Tensor> r = checked_sharpness(sharpness, logits, mode);
-    const Tensor x = torch::stable::contiguous(logits), dense_grad = torch::stable::contiguous(grad);
+    const Tensor x = dense(logits), dense_grad = dense(grad);
     Tensor grad_logits = torch::stable::new_empty(x, x.sizes());
     const bool wanted = sharpness_gradient && r.has_value();
     Tensor grad_sharpness = empty(logits, {wanted ? b : 0, classes}, accumulate_type(logits.scalar_type()));
@@ -228,8 +255,8 @@ Tensor mil_pool_ragged(const Tensor& logits,                    // [N, K]
                        const Tensor& offsets,                   // [B + 1]
                        const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
                        int64_t mode) {
-    const Tensor dense = torch::stable::contiguous(offsets);
-    return forward(logits, sharpness, mode, offsets.size(0) - 1, ragged_bags(logits, dense));
+    const Tensor dense_offsets = dense(offsets);
+    return forward(logits, sharpness, mode, offsets.size(0) - 1, ragged_bags(logits, dense_offsets));
 }
 
 std::tuple<Tensor, Tensor> mil_pool_ragged_backward(const Tensor& grad,     // [B, K]
@@ -238,8 +265,9 @@ std::tuple<Tensor, Tensor> mil_pool_ragged_backward(const Tensor& grad,     // [
                                                     const std::optional<Tensor>& sharpness,
                                                     int64_t mode,
                                                     bool sharpness_gradient) {
-    const Tensor dense = torch::stable::contiguous(offsets);
-    return backward(grad, logits, sharpness, mode, sharpness_gradient, offsets.size(0) - 1, ragged_bags(logits, dense));
+    const Tensor dense_offsets = dense(offsets);
+    return backward(grad, logits, sharpness, mode, sharpness_gradient, offsets.size(0) - 1,
+                    ragged_bags(logits, dense_offsets));
 }
 
 }  // namespace

@@ -1,8 +1,13 @@
 // One bag on the CPU: its instances stand dense in `x`. Elements have acc_t's precision, sums are carried in double,
 // so that a bag of a million instances loses nothing. Formulas: math/mil_pool.h.
+//
+// mil_pool_quick.h pools most bags. What stands here is exact for all, extreme logits and sharpness included.
 #pragma once
 
+#include <algorithm>
+
 #include "../math/mil_pool.h"
+#include "mil_pool_sums.h"
 
 namespace cxrfast {
 
@@ -56,40 +61,28 @@ LogSum<acc_t> log_sum(const acc_t* u, int64_t n) {
 
 // noisy-OR
 
+// Here softplus(x) is e^x for every instance, so the logit is log Σ e^x.
 template <typename acc_t>
-double no_finding_energy(const Bag<acc_t>& bag) {  // Σ softplus(x) = −log(1 − P)
-    double sum = 0;
-    for (int64_t i = 0; i < bag.count; ++i) sum += softplus(bag.x[i]);
-    return sum;
+acc_t noisy_or_tail(const Bag<acc_t>& bag) {
+    return log_sum(bag.x, bag.count).value();
 }
 
 template <typename acc_t>
-acc_t noisy_or(const Bag<acc_t>& bag) {
-    if (largest(bag.x, bag.count) <= acc_t(kTailLogit)) return log_sum(bag.x, bag.count).value();
-    return static_cast<acc_t>(log_expm1(no_finding_energy(bag)));
-}
-
-// d logit P / dx = σ(x) / P
-template <typename acc_t>
-void noisy_or_backward(const Bag<acc_t>& bag, acc_t* grad) {
-    if (largest(bag.x, bag.count) <= acc_t(kTailLogit)) {
-        const LogSum<acc_t> total = log_sum(bag.x, bag.count);
-        for (int64_t i = 0; i < bag.count; ++i) grad[i] = total.share(bag.x[i]);
-        return;
-    }
-    const acc_t scale = static_cast<acc_t>(-1.0 / std::expm1(-no_finding_energy(bag)));
-    for (int64_t i = 0; i < bag.count; ++i) grad[i] = scale * sigmoid(bag.x[i]);
+void noisy_or_tail_backward(const Bag<acc_t>& bag, acc_t* grad) {
+    const LogSum<acc_t> total = log_sum(bag.x, bag.count);
+    for (int64_t i = 0; i < bag.count; ++i) grad[i] = total.share(bag.x[i]);
 }
 
 // max: the first of equal instances is the one that counts, and a NaN counts as the largest.
 
 template <typename acc_t>
 int64_t first_maximum(const Bag<acc_t>& bag) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < bag.count && !std::isnan(bag.x[best]); ++i) {
-        if (bag.x[i] > bag.x[best] || std::isnan(bag.x[i])) best = i;
-    }
-    return best;
+    constexpr int64_t kStretch = 256;
+    const acc_t value = maximum(bag.x, bag.count);
+    int64_t first = 0;
+    while (!contains(bag.x + first, std::min(kStretch, bag.count - first), value)) first += kStretch;
+    while (bag.x[first] != value && !(std::isnan(value) && std::isnan(bag.x[first]))) ++first;
+    return first;
 }
 
 // weighted means
@@ -248,12 +241,12 @@ acc_t generalized_mean_backward(const Bag<acc_t>& bag, bool sharpness_gradient, 
 // the table of modes
 
 template <typename acc_t>
-acc_t pool_bag(MilPool mode, const Bag<acc_t>& bag) {
+acc_t exact_pool(MilPool mode, const Bag<acc_t>& bag) {
     switch (mode) {
         case MilPool::kNoisyOr:
-            return noisy_or(bag);
+            return noisy_or_tail(bag);
         case MilPool::kMax:
-            return bag.x[first_maximum(bag)];
+            return maximum(bag.x, bag.count);
         case MilPool::kLse: {
             const LsePool<acc_t> pooled = lse_pool(bag);
             return pooled.p.log_value - pooled.q.log_value;
@@ -267,13 +260,13 @@ acc_t pool_bag(MilPool mode, const Bag<acc_t>& bag) {
 
 // Fills grad[count] with d pool / dx and returns d pool / d sharpness (0 where there is none or it is not asked for).
 template <typename acc_t>
-acc_t pool_bag_backward(MilPool mode, const Bag<acc_t>& bag, bool sharpness_gradient, acc_t* grad) {
+acc_t exact_pool_backward(MilPool mode, const Bag<acc_t>& bag, bool sharpness_gradient, acc_t* grad) {
     switch (mode) {
         case MilPool::kNoisyOr:
-            noisy_or_backward(bag, grad);
+            noisy_or_tail_backward(bag, grad);
             return 0;
         case MilPool::kMax:
-            for (int64_t i = 0; i < bag.count; ++i) grad[i] = 0;
+            std::fill(grad, grad + bag.count, acc_t(0));
             grad[first_maximum(bag)] = 1;
             return 0;
         case MilPool::kLse:

@@ -1,6 +1,7 @@
-// region_sums and box_log_likelihood on the CPU: one pass over each (image, class) row, sums carried in double and
-// returned in the accumulation dtype, because a sum over 400 patches has few digits in half precision.
-#include "../math/region_loss.h"
+// region_sums and box_log_likelihood on the CPU: one pass over each (image, class) row (region_loss_rows.h), sums
+// carried in double and returned in the accumulation dtype, because a sum over 400 patches has few digits in half
+// precision.
+#include "region_loss_rows.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -29,14 +30,14 @@ Tensor checked_grad(const Tensor& grad, const Tensor& logits) {
     CXRFAST_CHECK(grad.dim() == 2 && grad.size(0) == logits.size(0) && grad.size(1) == logits.size(1),
                   "grad must be [B, K]");
     CXRFAST_CHECK(grad.scalar_type() == accumulate_type(logits.scalar_type()), "grad must have the accumulation dtype");
-    return torch::stable::contiguous(grad);
+    return dense(grad);
 }
 
 // body(row, mask of the row, index of the row's first patch)
 template <typename Body>
 void for_each_row(const Tensor& logits, const RowMask& mask, const Body& body) {
     const int64_t classes = logits.size(1), patches = logits.size(2);
-    torch::stable::parallel_for(0, logits.size(0) * classes, std::max<int64_t>(1, 4096 / (patches + 1)),
+    torch::stable::parallel_for(0, logits.size(0) * classes, std::max<int64_t>(1, 8192 / (patches + 1)),
                                 [&](int64_t begin, int64_t end) {
                                     for (int64_t row = begin; row < end; ++row) {
                                         body(row, mask.row(row / classes, row % classes), row * patches);
@@ -47,25 +48,26 @@ void for_each_row(const Tensor& logits, const RowMask& mask, const Body& body) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> region_sums(const Tensor& logits,  // [B, K, N]
                                                        const Tensor& mask) {  // [B or 1, K or 1, N] bool
     const RowMask rows = checked_mask(logits, mask);
-    const Tensor dense = torch::stable::contiguous(logits);
+    const Tensor dense_logits = dense(logits);
     Tensor inside = empty_sums(logits), outside = empty_sums(logits);
     Tensor inside_count = empty_sums(logits), outside_count = empty_sums(logits);
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "region_sums", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        const scalar_t* x = dense.const_data_ptr<scalar_t>();
+        const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();
         acc_t *in = inside.mutable_data_ptr<acc_t>(), *out = outside.mutable_data_ptr<acc_t>();
         acc_t *in_count = inside_count.mutable_data_ptr<acc_t>(), *out_count = outside_count.mutable_data_ptr<acc_t>();
         const int64_t patches = logits.size(2);
         for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_region, int64_t first) {
-            double sums[2] = {0, 0};  // outside, inside
+            double sum_inside = 0, sum_outside = 0;
             int64_t count = 0;
-            for (int64_t i = 0; i < patches; ++i) {
-                const bool selected = in_region[i] != 0;
-                sums[selected] += sigmoid(static_cast<acc_t>(x[first + i]));
-                count += selected;
-            }
-            in[row] = static_cast<acc_t>(sums[1]);
-            out[row] = static_cast<acc_t>(sums[0]);
+            for_each_stretch(x + first, patches, [&](const acc_t* stretch, int64_t start, int64_t n) {
+                const RegionStretch<acc_t> sums = sum_stretch(stretch, in_region + start, n);
+                sum_inside += sums.inside;
+                sum_outside += sums.outside;
+                count += sums.count;
+            });
+            in[row] = static_cast<acc_t>(sum_inside);
+            out[row] = static_cast<acc_t>(sum_outside);
             in_count[row] = static_cast<acc_t>(count);
             out_count[row] = static_cast<acc_t>(patches - count);
         });
@@ -78,21 +80,19 @@ Tensor region_sums_backward(const Tensor& grad_inside,   // [B, K], accumulation
                             const Tensor& logits,        // [B, K, N]
                             const Tensor& mask) {        // [B or 1, K or 1, N] bool
     const RowMask rows = checked_mask(logits, mask);
-    const Tensor dense = torch::stable::contiguous(logits);
+    const Tensor dense_logits = dense(logits);
     const Tensor dense_inside = checked_grad(grad_inside, logits), dense_outside = checked_grad(grad_outside, logits);
-    Tensor grad = torch::stable::new_empty(dense, dense.sizes());
+    Tensor grad = torch::stable::new_empty(dense_logits, dense_logits.sizes());
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "region_sums_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        const scalar_t* x = dense.const_data_ptr<scalar_t>();
+        const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();
         const acc_t *in = dense_inside.const_data_ptr<acc_t>(), *out = dense_outside.const_data_ptr<acc_t>();
         scalar_t* to = grad.mutable_data_ptr<scalar_t>();
         const int64_t patches = logits.size(2);
         for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_region, int64_t first) {
-            const acc_t slope[2] = {out[row], in[row]};
-            for (int64_t i = first; i < first + patches; ++i) {
-                const acc_t scale = slope[in_region[i - first] != 0];
-                to[i] = static_cast<scalar_t>(scale * sigmoid_gradient(static_cast<acc_t>(x[i])));
-            }
+            fill_row(x + first, to + first, patches, [&](const acc_t* stretch, acc_t* slope, int64_t start, int64_t n) {
+                sum_stretch_backward(stretch, in_region + start, n, in[row], out[row], slope);
+            });
         });
     });
     return grad;
@@ -107,18 +107,18 @@ Tensor box_log_likelihood(const Tensor& logits,  // [B, K, N]
                           double floor) {
     check_floor(floor);
     const RowMask rows = checked_mask(logits, mask);
-    const Tensor dense = torch::stable::contiguous(logits);
+    const Tensor dense_logits = dense(logits);
     Tensor result = empty_sums(logits);
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        const scalar_t* x = dense.const_data_ptr<scalar_t>();
+        const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();
         acc_t* to = result.mutable_data_ptr<acc_t>();
         const int64_t patches = logits.size(2);
         for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_box, int64_t first) {
             double sum = 0;
-            for (int64_t i = 0; i < patches; ++i) {
-                sum += patch_log_likelihood(static_cast<acc_t>(x[first + i]), in_box[i] != 0, floor);
-            }
+            for_each_stretch(x + first, patches, [&](const acc_t* stretch, int64_t start, int64_t n) {
+                sum += box_stretch(stretch, in_box + start, n, floor);
+            });
             to[row] = static_cast<acc_t>(sum);
         });
     });
@@ -131,20 +131,19 @@ Tensor box_log_likelihood_backward(const Tensor& grad,    // [B, K], accumulatio
                                    double floor) {
     check_floor(floor);
     const RowMask rows = checked_mask(logits, mask);
-    const Tensor dense = torch::stable::contiguous(logits), dense_grad = checked_grad(grad, logits);
-    Tensor result = torch::stable::new_empty(dense, dense.sizes());
+    const Tensor dense_logits = dense(logits), dense_grad = checked_grad(grad, logits);
+    Tensor result = torch::stable::new_empty(dense_logits, dense_logits.sizes());
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        const scalar_t* x = dense.const_data_ptr<scalar_t>();
+        const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();
         const acc_t* from = dense_grad.const_data_ptr<acc_t>();
         scalar_t* to = result.mutable_data_ptr<scalar_t>();
         const int64_t patches = logits.size(2);
         for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_box, int64_t first) {
-            for (int64_t i = 0; i < patches; ++i) {
-                const acc_t slope =
-                    patch_log_likelihood_gradient(static_cast<acc_t>(x[first + i]), in_box[i] != 0, floor);
-                to[first + i] = static_cast<scalar_t>(from[row] * slope);
-            }
+            fill_row(x + first, to + first, patches, [&](const acc_t* stretch, acc_t* slope, int64_t start, int64_t n) {
+                box_stretch_backward(stretch, in_box + start, n, from[row], static_cast<acc_t>(floor),
+                                     static_cast<acc_t>(1.0 - floor), slope);
+            });
         });
     });
     return result;

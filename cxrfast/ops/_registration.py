@@ -40,6 +40,19 @@ def register(
         _cuda_refusals.impl(name, _cuda_refusal(qualified, error), "CUDA")
 
 
+def call(operator: Callable[..., Any], *args: Any) -> Any:
+    """operator(*args), but where no derivative is asked for, past the Python that torch runs for one on every call: on
+    tiny tensors that is most of the time."""
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or (torch.is_grad_enabled() and torch._C._any_requires_grad(*args))
+    ):
+        return operator(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*args)
+
+
 def _refusal(qualified: str) -> Callable[..., Any]:
     reason = ": double backward is not supported" if qualified.endswith("_backward") else ""
 

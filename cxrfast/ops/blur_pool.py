@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cxrfast.ops._registration import register
+from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
 
 PADDING_MODES = {"reflect": 0, "replicate": 1, "zeros": 2}
@@ -44,7 +44,7 @@ def blur_pool2d(
     check_integer("stride", stride, 1)
     padding = choose("padding_mode", padding_mode, PADDING_MODES)
     _check_reflects("x", x.shape[2], x.shape[3], filter_size, padding_mode)
-    return torch.ops.cxrfast.blur_pool2d(x, filter_size, stride, padding)
+    return call(torch.ops.cxrfast.blur_pool2d, x, filter_size, stride, padding)
 
 
 def max_blur_pool2d(
@@ -98,7 +98,7 @@ def max_blur_pool2d(
         )
     map_height, map_width = max_map_size(height, kernel_size, padding), max_map_size(width, kernel_size, padding)
     _check_reflects("x after the maximum", map_height, map_width, filter_size, padding_mode)
-    return torch.ops.cxrfast.max_blur_pool2d(x, kernel_size, filter_size, stride, mode, padding)
+    return call(torch.ops.cxrfast.max_blur_pool2d, x, kernel_size, filter_size, stride, mode, padding)
 
 
 def _check_reflects(name: str, height: int, width: int, filter_size: int, padding_mode: str) -> None:

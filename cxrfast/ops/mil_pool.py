@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
-from cxrfast.ops._registration import register
+from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_shape, choose
 
 
@@ -82,7 +82,7 @@ def mil_pool(
         raise ValueError(f"logits: expected [B, K, *] with instance dimensions, got shape {tuple(logits.shape)}")
     code, per_class = _options(logits, mode, sharpness)
     rows = None if mask is None else mask_rows(mask, logits)
-    return torch.ops.cxrfast.mil_pool(logits.flatten(2), rows, per_class, code)
+    return call(torch.ops.cxrfast.mil_pool, logits if logits.dim() == 3 else logits.flatten(2), rows, per_class, code)
 
 
 def mil_pool_ragged(
@@ -110,7 +110,7 @@ def mil_pool_ragged(
     check_shape("logits", logits, "[N, K]", 2)
     _check_offsets(offsets, logits)
     code, per_class = _options(logits, mode, sharpness)
-    return torch.ops.cxrfast.mil_pool_ragged(logits, offsets, per_class, code)
+    return call(torch.ops.cxrfast.mil_pool_ragged, logits, offsets, per_class, code)
 
 
 def _options(

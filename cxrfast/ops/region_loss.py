@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cxrfast.ops._mask import accumulate_dtype, check_region
-from cxrfast.ops._registration import register
+from cxrfast.ops._registration import call, register
 
 
 class RegionSums(NamedTuple):
@@ -39,7 +39,7 @@ def region_sums(
         ValueError: logits not `[B, K, H, W]`, or a mask that does not broadcast to them.
     """
     rows = check_region(logits, mask)
-    inside, outside, inside_count, outside_count = torch.ops.cxrfast.region_sums(logits.flatten(2), rows)
+    inside, outside, inside_count, outside_count = call(torch.ops.cxrfast.region_sums, logits.flatten(2), rows)
     return RegionSums(inside, outside, inside_count.detach(), outside_count.detach())
 
 
@@ -71,7 +71,7 @@ def box_log_likelihood(
     """
     rows = check_region(logits, mask)
     check_floor(floor)
-    return torch.ops.cxrfast.box_log_likelihood(logits.flatten(2), rows, float(floor))
+    return call(torch.ops.cxrfast.box_log_likelihood, logits.flatten(2), rows, float(floor))
 
 
 def check_floor(floor: float) -> None:

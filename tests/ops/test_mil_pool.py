@@ -31,6 +31,13 @@ def test_equals_reference(mode, dtype, layout):
         compare(mode, tensor((2, 3, 4, 5), dtype=dtype, layout=layout, scale=scale))
 
 
+@pytest.mark.parametrize("count", [31, 32, 33, 513, 1100])
+@pytest.mark.parametrize("mode", MODES)
+def test_equals_reference_whatever_is_left_over_of_the_kernel_s_stride(mode, count):
+    for dtype in (torch.float32, torch.float64):
+        compare(mode, tensor((1, 2, count), dtype=dtype, scale=3))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     mode=st.sampled_from(MODES),

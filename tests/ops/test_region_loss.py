@@ -44,6 +44,13 @@ def test_equals_reference(dtype, layout, floor):
     compare(x, region(x.shape, layout), floor)
 
 
+@pytest.mark.parametrize("floor", FLOORS)
+@pytest.mark.parametrize("count", [33, 513, 1100])
+def test_equals_reference_whatever_is_left_over_of_the_kernel_s_stride(count, floor):
+    x = tensor((1, 2, 1, count), scale=3)
+    compare(x, region(x.shape), floor)
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 9), st.integers(0, 9)),
