@@ -15,3 +15,6 @@
 #else
 #define CXRFAST_CPU_CLONES
 #endif
+
+// For what a function with CXRFAST_CPU_CLONES calls in its inner loop.
+#define CXRFAST_ALWAYS_INLINE inline __attribute__((always_inline))
