@@ -31,7 +31,7 @@ void sweep(const scalar_t* source,  // [planes, axis_y.sources, axis_x.sources, 
     const auto source_row = [&](int64_t line, int64_t y) {
         return source + (line / axis_y.size() * axis_y.sources + y) * row;
     };
-    blur_lines(source_row, target + begin * target_row, target_row, axis_y, axis_x, inner, begin, end, batch);
+    blur_lines(source_row, row, target + begin * target_row, target_row, axis_y, axis_x, inner, begin, end, batch);
 }
 
 Tensor apply(const Tensor& x, const Axis& axis_y, const Axis& axis_x) {

@@ -151,10 +151,11 @@ template <typename out_t, typename acc_t>
 void blur_along(Batch<acc_t>& batch, out_t* out, int64_t out_pitch, const Axis& axis, int64_t lines) {
     const int64_t size = axis.size(), pitch = axis.target_pitch();
     const bool dense = size == pitch && size == out_pitch;
+    const int64_t copied = std::min(pitch, size + (out_pitch - size) / 2);  // whole vectors, if half the gap allows it
     if (axis.is_regular()) {
         blur_regular(batch, axis, lines);
         for (int64_t line = 0; line < (dense ? 1 : lines); ++line) {
-            copy(out + line * out_pitch, batch.target(axis, line), dense ? lines * size : size);
+            copy(out + line * out_pitch, batch.target(axis, line), dense ? lines * size : copied);
         }
     }
     for (int64_t x = axis.begin > 0 ? 0 : axis.end; x < size; x = x + 1 == axis.begin ? axis.end : x + 1) {
@@ -208,7 +209,8 @@ void blur_pixels(const in_t* const* rows,  // [count] rows [axis.sources, inner]
 // order.
 template <typename out_t, typename acc_t, typename Row>
 void blur_lines(const Row& row,
-                out_t* out,  // [end - begin, axis_x.size(), inner]
+                int64_t row_length,  // what may be read of a row, at least axis_x.sources * inner
+                out_t* out,          // [end - begin, axis_x.size(), inner]
                 int64_t out_pitch,
                 const Axis& axis_y,
                 const Axis& axis_x,
@@ -231,7 +233,8 @@ void blur_lines(const Row& row,
                 blur_pixels(rows, weights, taps.count, out + (line - begin) * out_pitch, axis_x, inner,
                             batch.rows.data());
             } else {
-                weighted_sum(batch.row(axis_x, line - first), rows, weights, taps.count, axis_x.sources);
+                weighted_sum(batch.row(axis_x, line - first), rows, weights, taps.count,
+                             std::min(row_length, axis_x.source_pitch()));
             }
         }
         if (inner == 1) blur_along(batch, out + (first - begin) * out_pitch, out_pitch, axis_x, lines);

@@ -32,6 +32,8 @@ struct Geometry {
     int64_t map_width() const { return max_map_size(width, window.size, window.padding); }
     int64_t row() const { return width * inner; }
     int64_t map_row() const { return map_width() * inner; }
+    // Elements that max_row may spoil behind the row, so as to work on rows as long as the image's.
+    int64_t margin() const { return (window.size - 1 - window.padding) * inner; }
 
     // The elements of the image in the window at position `at` of the map, along one axis.
     Range window_at(int64_t at) const { return {at - window.padding, at - window.padding + window.size}; }
@@ -45,12 +47,12 @@ template <bool kIndex, typename scalar_t, typename acc_t>
 void max_row(const scalar_t* plane,  // [height, width, inner]
              const Geometry& g,
              int64_t y,
-             acc_t* maxima,          // [map_width, inner]
-             index_t<acc_t>* index,  // [map_width, inner]
+             acc_t* maxima,          // [map_width, inner] and a margin
+             index_t<acc_t>* index,  // [map_width, inner] and a margin, of -1
              std::vector<Element<scalar_t, acc_t>>& elements) {
     const Range ys = g.window_at(y).clamped(g.height);
     const int64_t padding = g.window.padding, map_width = g.map_width();
-    // All positions from x to `end`, whose windows hold the same columns, counted from their left edges.
+    // Positions x to `end`, whose windows hold the same columns, counted from their left edges.
     const auto positions = [&](int64_t x, int64_t end) {
         const Range xs = g.window_at(x).clamped(g.width);
         elements.clear();
@@ -64,24 +66,25 @@ void max_row(const scalar_t* plane,  // [height, width, inner]
                             elements.size(), (end - x) * g.inner);
     };
     const int64_t begin = std::min(padding, map_width), end = std::max(begin, map_width - padding);
-    if (begin < end) positions(begin, end);
+    // Where another row of the image follows, a width of whole vectors is kept.
+    if (begin < end) positions(begin, g.inner == 1 && ys.end < g.height ? begin + g.width : end);
     for (int64_t x = begin > 0 ? 0 : end; x < map_width; x = x + 1 == begin ? end : x + 1) positions(x, x + 1);
+    if (kIndex) std::fill_n(index + g.map_row(), g.margin(), -1);
 }
 
 // The last rows of the map that the blur of one line asked for.
 template <typename scalar_t, typename acc_t>
 struct MapRows {
-    int64_t count, plane = -1, next = 0;
-    std::vector<acc_t> rows;  // [count, map_width, inner], row y at y % count
+    int64_t count, pitch, plane = -1, next = 0;
+    std::vector<acc_t> rows;  // [count, pitch], row y at y % count
     std::vector<Element<scalar_t, acc_t>> elements;
 
-    MapRows(const Geometry& g, const Axis& axis_y) : count(1) {
+    MapRows(const Geometry& g, const Axis& axis_y) : count(1), pitch(g.map_row() + g.margin()) {
         for (const Taps& taps : axis_y.taps) {
             const auto [lowest, highest] = std::minmax_element(taps.source, taps.source + taps.count);
             count = std::max(count, *highest - *lowest + 1);
         }
-        rows.resize(count * g.map_row());
-        elements.reserve(g.window.size * g.window.size);
+        rows.resize(count * pitch);
     }
 };
 
@@ -104,13 +107,12 @@ void forward(const scalar_t* x,  // [planes, height, width, inner]
         map.plane = plane;
         for (; map.next <= y; ++map.next) {
             max_row<false, scalar_t, acc_t>(x + plane * g.height * g.row(), g, map.next,
-                                            map.rows.data() + map.next % map.count * g.map_row(), nullptr,
-                                            map.elements);
+                                            map.rows.data() + map.next % map.count * map.pitch, nullptr, map.elements);
         }
-        return static_cast<const acc_t*>(map.rows.data() + y % map.count * g.map_row());
+        return static_cast<const acc_t*>(map.rows.data() + y % map.count * map.pitch);
     };
     const int64_t out_row = axis_x.size() * g.inner;
-    blur_lines(map_row, out + begin * out_row, out_row, axis_y, axis_x, g.inner, begin, end, batch);
+    blur_lines(map_row, map.pitch, out + begin * out_row, out_row, axis_y, axis_x, g.inner, begin, end, batch);
 }
 
 // The windows of consecutive rows of the map: the gradients of their maxima, and which elements these are. Windows
@@ -124,11 +126,11 @@ struct WindowRows {
     std::vector<Windows<acc_t>> windows;
 
     explicit WindowRows(const Geometry& g)
-        : margin((g.window.size - 1 - g.window.padding) * g.inner),
+        : margin(g.margin()),
           pitch(g.map_row() + 2 * margin),
           block(std::clamp<int64_t>(16384 / g.row(), 2, 32)),
           grad(std::min(g.map_height(), block + g.window.size - 1) * pitch),
-          maxima(g.map_row()),
+          maxima(g.map_row() + margin),
           sums(g.row()),
           index(grad.size(), -1) {}
 
@@ -187,7 +189,7 @@ void backward(const scalar_t* grad,  // [planes, back_y.sources, back_x.sources,
         const int64_t first = rows.move_to(plane, needed.begin, std::max(needed.begin, needed.end));
         if (first < rows.end) {
             acc_t* to = rows.grad.data() + (first - rows.begin) * rows.pitch + rows.margin;
-            blur_lines(source_row, to, rows.pitch, back_y, back_x, g.inner, plane * map_height + first,
+            blur_lines(source_row, grad_row, to, rows.pitch, back_y, back_x, g.inner, plane * map_height + first,
                        plane * map_height + rows.end, batch);
         }
         for (int64_t row = first; row < rows.end; ++row) {
