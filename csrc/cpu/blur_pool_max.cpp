@@ -1,6 +1,5 @@
 // max_blur_pool2d on the CPU. Only rows of the map between maximum and blur exist, never the map. The backward finds
-// the maxima again and gathers: a block of rows of x's gradient is one thread's, summed in one order, so it is
-// deterministic.
+// the maxima again and gathers: a row of x's gradient is one thread's, summed in one order, so it is deterministic.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -8,11 +7,11 @@
 #include <vector>
 
 #include "blur_pool.h"
+#include "pages.h"
+#include "window_maxima.h"
 
 namespace cxrfast {
 namespace {
-
-constexpr int64_t kBlock = 8;  // rows that share the maxima of the rows they have in common
 
 struct Window {
     int64_t size, padding;
@@ -20,12 +19,9 @@ struct Window {
 
 struct Range {
     int64_t begin, end;
-};
 
-// The positions x of the map whose window has its element `offset` inside the image, at x - padding + offset.
-Range inside(int64_t offset, const Window& window, int64_t image_size, int64_t map_size) {
-    return {std::max<int64_t>(0, window.padding - offset), std::min(map_size, image_size + window.padding - offset)};
-}
+    Range clamped(int64_t size) const { return {std::max<int64_t>(0, begin), std::min(size, end)}; }
+};
 
 // A plane is [height, width, inner]: `inner` is C in channels_last and 1 otherwise.
 struct Geometry {
@@ -36,160 +32,175 @@ struct Geometry {
     int64_t map_width() const { return max_map_size(width, window.size, window.padding); }
     int64_t row() const { return width * inner; }
     int64_t map_row() const { return map_width() * inner; }
+    // Elements that max_row may spoil behind the row, so as to work on rows as long as the image's.
+    int64_t margin() const { return (window.size - 1 - window.padding) * inner; }
+
+    // The elements of the image in the window at position `at` of the map, along one axis.
+    Range window_at(int64_t at) const { return {at - window.padding, at - window.padding + window.size}; }
+    // The positions of the map whose windows hold the element `at` of the image, along one axis.
+    Range windows_of(int64_t at) const { return {at + window.padding - window.size + 1, at + window.padding + 1}; }
 };
 
-template <typename scalar_t, typename acc_t>
-CXRFAST_CPU_CLONES void take_maxima(acc_t* __restrict__ maxima, const scalar_t* __restrict__ x, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        const acc_t value = static_cast<acc_t>(x[i]);
-        maxima[i] = replaces_maximum(value, maxima[i]) ? value : maxima[i];
-    }
-}
-
-// Like `take_maxima`, and keeps which element of the window, `element`, is the maximum; -1 is none yet.
-template <typename scalar_t, typename acc_t>
-CXRFAST_CPU_CLONES void take_maxima_and_index(acc_t* __restrict__ maxima,
-                                              int32_t* __restrict__ index,
-                                              const scalar_t* __restrict__ x,
-                                              int32_t element,
-                                              int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        const acc_t value = static_cast<acc_t>(x[i]);
-        const bool replaces = replaces_maximum(value, maxima[i]) || index[i] < 0;
-        maxima[i] = replaces ? value : maxima[i];
-        index[i] = replaces ? element : index[i];
-    }
-}
-
-template <typename acc_t>
-CXRFAST_CPU_CLONES void add_where(acc_t* __restrict__ sum,
-                                  const acc_t* __restrict__ x,
-                                  const int32_t* __restrict__ index,
-                                  int32_t element,
-                                  int64_t n) {
-    for (int64_t i = 0; i < n; ++i) sum[i] += index[i] == element ? x[i] : acc_t(0);
-}
-
-// Row y of the stride-1 maximum of a plane: down the columns into `columns` [width, inner], then along them.
-template <typename scalar_t, typename acc_t>
-void max_row(const scalar_t* plane, const Geometry& g, int64_t y, acc_t* columns, acc_t* maxima) {
-    constexpr acc_t lowest = -std::numeric_limits<acc_t>::infinity();
-    std::fill_n(columns, g.row(), lowest);
-    std::fill_n(maxima, g.map_row(), lowest);
-    for (int64_t dy = 0; dy < g.window.size; ++dy) {
-        const int64_t source = y - g.window.padding + dy;
-        if (source >= 0 && source < g.height) take_maxima(columns, plane + source * g.row(), g.row());
-    }
-    for (int64_t dx = 0; dx < g.window.size; ++dx) {
-        const Range xs = inside(dx, g.window, g.width, g.map_width());
-        const acc_t* from = columns + (xs.begin - g.window.padding + dx) * g.inner;
-        take_maxima(maxima + xs.begin * g.inner, from, std::max<int64_t>(0, xs.end - xs.begin) * g.inner);
-    }
-}
-
-// Row y of the index of each window's maximum: dy * size + dx of the first of them in raster order.
-template <typename scalar_t, typename acc_t>
-void argmax_row(const scalar_t* plane, const Geometry& g, int64_t y, acc_t* maxima, int32_t* index) {
-    std::fill_n(maxima, g.map_row(), -std::numeric_limits<acc_t>::infinity());
-    std::fill_n(index, g.map_row(), -1);
-    for (int64_t dy = 0; dy < g.window.size; ++dy) {
-        const int64_t source = y - g.window.padding + dy;
-        if (source < 0 || source >= g.height) continue;
-        for (int64_t dx = 0; dx < g.window.size; ++dx) {
-            const Range xs = inside(dx, g.window, g.width, g.map_width());
-            const scalar_t* from = plane + source * g.row() + (xs.begin - g.window.padding + dx) * g.inner;
-            take_maxima_and_index(maxima + xs.begin * g.inner, index + xs.begin * g.inner, from,
-                                  static_cast<int32_t>(dy * g.window.size + dx),
-                                  std::max<int64_t>(0, xs.end - xs.begin) * g.inner);
-        }
-    }
-}
-
-// Calls body(plane, begin, end) for every block of at most kBlock of a plane's `rows` rows.
-template <typename Body>
-void for_each_block(int64_t planes, int64_t rows, int64_t row_length, const Body& body) {
-    const int64_t blocks = (rows + kBlock - 1) / kBlock;
-    const int64_t grain = std::max<int64_t>(1, 16384 / (kBlock * row_length + 1));
-    torch::stable::parallel_for(0, planes * blocks, grain, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t first = i % blocks * kBlock;
-            body(i / blocks, first, std::min(rows, first + kBlock));
-        }
-    });
-}
-
-template <typename scalar_t>
-void forward(const scalar_t* x,  // [planes, height, width, inner]
-             scalar_t* out,      // [planes, |taps_y|, |taps_x|, inner]
+// Row y of the stride-1 maximum of a plane, and, with kIndex, dy * size + dx of each window's first maximum in raster
+// order.
+template <bool kIndex, typename scalar_t, typename acc_t>
+void max_row(const scalar_t* plane,  // [height, width, inner]
              const Geometry& g,
-             const Taps& taps_y,
-             const Taps& taps_x) {
-    using acc_t = accumulate_t<scalar_t>;
-    const int64_t out_height = taps_y.size(), out_row = taps_x.size() * g.inner, map_row = g.map_row();
-    const Taps uses = transposed(taps_y, g.map_height());
-    for_each_block(g.planes, out_height, g.row(), [&](int64_t plane, int64_t begin, int64_t end) {
-        std::vector<acc_t> columns(g.row()), maxima(map_row), blurred((end - begin) * map_row), pixel(g.inner);
-        int64_t first = g.map_height(), last = -1;
-        for (int64_t y = begin; y < end; ++y) {
-            for (const Tap& tap : taps_y[y]) {
-                first = std::min(first, tap.source);
-                last = std::max(last, tap.source);
+             int64_t y,
+             acc_t* maxima,          // [map_width, inner] and a margin
+             index_t<acc_t>* index,  // [map_width, inner] and a margin, of -1
+             std::vector<Element<scalar_t, acc_t>>& elements) {
+    const Range ys = g.window_at(y).clamped(g.height);
+    const int64_t padding = g.window.padding, map_width = g.map_width();
+    // Positions x to `end`, whose windows hold the same columns, counted from their left edges.
+    const auto positions = [&](int64_t x, int64_t end) {
+        const Range xs = g.window_at(x).clamped(g.width);
+        elements.clear();
+        for (int64_t row = ys.begin; row < ys.end; ++row) {
+            for (int64_t column = xs.begin; column < xs.end; ++column) {
+                const int64_t number = (row - y + padding) * g.window.size + column - x + padding;
+                elements.push_back({plane + row * g.row() + column * g.inner, static_cast<index_t<acc_t>>(number)});
             }
         }
-        for (int64_t y = first; y <= last; ++y) {
-            max_row(x + plane * g.height * g.row(), g, y, columns.data(), maxima.data());
-            for (const Tap& use : uses[y]) {
-                if (use.source < begin || use.source >= end) continue;
-                add_scaled(blurred.data() + (use.source - begin) * map_row, maxima.data(),
-                           static_cast<acc_t>(use.weight), map_row);
-            }
-        }
-        for (int64_t y = begin; y < end; ++y) {
-            blur_row(blurred.data() + (y - begin) * map_row, out + (plane * out_height + y) * out_row, taps_x, pixel);
-        }
-    });
+        take_maxima<kIndex>(maxima + x * g.inner, kIndex ? index + x * g.inner : nullptr, elements.data(),
+                            elements.size(), (end - x) * g.inner);
+    };
+    const int64_t begin = std::min(padding, map_width), end = std::max(begin, map_width - padding);
+    // Where another row of the image follows, a width of whole vectors is kept.
+    if (begin < end) positions(begin, g.inner == 1 && ys.end < g.height ? begin + g.width : end);
+    for (int64_t x = begin > 0 ? 0 : end; x < map_width; x = x + 1 == begin ? end : x + 1) positions(x, x + 1);
+    if (kIndex) std::fill_n(index + g.map_row(), g.margin(), -1);
 }
 
-template <typename scalar_t>
-void backward(const scalar_t* grad,  // [planes, |taps_y|, |taps_x|, inner], of the forward's taps
+// The last rows of the map that the blur of one line asked for.
+template <typename scalar_t, typename acc_t>
+struct MapRows {
+    int64_t count, pitch, plane = -1, next = 0;
+    std::vector<acc_t> rows;  // [count, pitch], row y at y % count
+    std::vector<Element<scalar_t, acc_t>> elements;
+
+    MapRows(const Geometry& g, const Axis& axis_y) : count(1), pitch(g.map_row() + g.margin()) {
+        for (const Taps& taps : axis_y.taps) {
+            const auto [lowest, highest] = std::minmax_element(taps.source, taps.source + taps.count);
+            count = std::max(count, *highest - *lowest + 1);
+        }
+        rows.resize(count * pitch);
+    }
+};
+
+// Lines [begin, end) of all planes' lines of the output.
+template <typename scalar_t, typename acc_t>
+void forward(const scalar_t* x,  // [planes, height, width, inner]
+             scalar_t* out,      // [planes, axis_y.size(), axis_x.size(), inner]
+             const Geometry& g,
+             const Axis& axis_y,
+             const Axis& axis_x,
+             int64_t begin,
+             int64_t end,
+             MapRows<scalar_t, acc_t>& map,
+             Batch<acc_t>& batch) {
+    const auto map_row = [&](int64_t line, int64_t y) {
+        const Taps& taps = axis_y.taps[line % axis_y.size()];
+        const int64_t lowest = *std::min_element(taps.source, taps.source + taps.count);
+        const int64_t plane = line / axis_y.size();
+        map.next = plane == map.plane ? std::max(map.next, lowest) : lowest;
+        map.plane = plane;
+        for (; map.next <= y; ++map.next) {
+            max_row<false, scalar_t, acc_t>(x + plane * g.height * g.row(), g, map.next,
+                                            map.rows.data() + map.next % map.count * map.pitch, nullptr, map.elements);
+        }
+        return static_cast<const acc_t*>(map.rows.data() + y % map.count * map.pitch);
+    };
+    const int64_t out_row = axis_x.size() * g.inner;
+    blur_lines(map_row, map.pitch, out + begin * out_row, out_row, axis_y, axis_x, g.inner, begin, end, batch);
+}
+
+// The windows of consecutive rows of the map: the gradients of their maxima, and which elements these are. Windows
+// beyond the map's left and right edge stand for themselves in a margin, and have no maximum.
+template <typename scalar_t, typename acc_t>
+struct WindowRows {
+    int64_t margin, pitch, block, plane = -1, begin = 0, end = 0;  // the rows of `plane` that are there
+    std::vector<acc_t> grad, maxima, sums;
+    std::vector<index_t<acc_t>> index;
+    std::vector<Element<scalar_t, acc_t>> elements;
+    std::vector<Windows<acc_t>> windows;
+
+    explicit WindowRows(const Geometry& g)
+        : margin(g.margin()),
+          pitch(g.map_row() + 2 * margin),
+          block(std::clamp<int64_t>(16384 / g.row(), 2, 32)),
+          grad(std::min(g.map_height(), block + g.window.size - 1) * pitch),
+          maxima(g.map_row() + margin),
+          sums(g.row()),
+          index(grad.size(), -1) {}
+
+    // Makes room for the rows [first, last) of a plane, and returns the first that is not there already.
+    int64_t move_to(int64_t to_plane, int64_t first, int64_t last) {
+        const bool overlaps = plane == to_plane && first >= begin && first < end;
+        const int64_t kept = overlaps ? std::min(end, last) - first : 0;
+        if (kept > 0) {
+            std::copy_n(grad.begin() + (first - begin) * pitch, kept * pitch, grad.begin());
+            std::copy_n(index.begin() + (first - begin) * pitch, kept * pitch, index.begin());
+        }
+        plane = to_plane;
+        begin = first;
+        end = last;
+        return first + kept;
+    }
+};
+
+// Row y of x's gradient, from windows that are all there.
+template <typename scalar_t, typename acc_t>
+void gather_row(WindowRows<scalar_t, acc_t>& rows, const Geometry& g, int64_t y, scalar_t* out) {
+    const Range ys = g.windows_of(y).clamped(g.map_height());
+    rows.windows.clear();
+    for (int64_t row = ys.begin; row < ys.end; ++row) {
+        const int64_t dy = y - g.window_at(row).begin;
+        for (int64_t dx = 0; dx < g.window.size; ++dx) {
+            const int64_t from = (row - rows.begin) * rows.pitch + (g.window.size - 1 - dx) * g.inner;
+            rows.windows.push_back({rows.grad.data() + from, rows.index.data() + from,
+                                    static_cast<index_t<acc_t>>(dy * g.window.size + dx)});
+        }
+    }
+    gather(rows.sums.data(), rows.windows.data(), rows.windows.size(), g.row());
+    copy(out, rows.sums.data(), g.row());
+}
+
+// Rows [begin, end) of all planes' rows of x's gradient.
+template <typename scalar_t, typename acc_t>
+void backward(const scalar_t* grad,  // [planes, back_y.sources, back_x.sources, inner]
               const scalar_t* x,     // [planes, height, width, inner]
               scalar_t* grad_x,      // as x
               const Geometry& g,
-              const Taps& taps_y,
-              const Taps& taps_x) {
-    using acc_t = accumulate_t<scalar_t>;
-    const int64_t grad_height = taps_y.size(), grad_row = taps_x.size() * g.inner;
-    const Taps back_y = transposed(taps_y, g.map_height()), back_x = transposed(taps_x, g.map_width());
-    for_each_block(g.planes, g.height, g.row(), [&](int64_t plane, int64_t begin, int64_t end) {
-        const scalar_t* source = x + plane * g.height * g.row();
-        std::vector<acc_t> sums((end - begin) * g.row()), blurred(grad_row), map_grad(g.map_row()), maxima(g.map_row());
-        std::vector<acc_t> pixel(g.inner);
-        std::vector<int32_t> index(g.map_row());
-        const int64_t first = std::max<int64_t>(0, begin + g.window.padding - g.window.size + 1);
-        const int64_t last = std::min(g.map_height(), end + g.window.padding);
-        for (int64_t y = first; y < last; ++y) {
-            std::fill(blurred.begin(), blurred.end(), acc_t(0));
-            for (const Tap& tap : back_y[y]) {
-                add_scaled(blurred.data(), grad + (plane * grad_height + tap.source) * grad_row,
-                           static_cast<acc_t>(tap.weight), grad_row);
-            }
-            blur_row(blurred.data(), map_grad.data(), back_x, pixel);
-            argmax_row(source, g, y, maxima.data(), index.data());
-            for (int64_t dy = 0; dy < g.window.size; ++dy) {
-                const int64_t target = y - g.window.padding + dy;
-                if (target < begin || target >= end) continue;
-                for (int64_t dx = 0; dx < g.window.size; ++dx) {
-                    const Range xs = inside(dx, g.window, g.width, g.map_width());
-                    acc_t* to = sums.data() + (target - begin) * g.row() + (xs.begin - g.window.padding + dx) * g.inner;
-                    add_where(to, map_grad.data() + xs.begin * g.inner, index.data() + xs.begin * g.inner,
-                              static_cast<int32_t>(dy * g.window.size + dx),
-                              std::max<int64_t>(0, xs.end - xs.begin) * g.inner);
-                }
-            }
+              const Axis& back_y,
+              const Axis& back_x,
+              int64_t begin,
+              int64_t end,
+              WindowRows<scalar_t, acc_t>& rows,
+              Batch<acc_t>& batch) {
+    const int64_t grad_row = back_x.sources * g.inner, map_height = g.map_height();
+    const auto source_row = [&](int64_t line, int64_t y) {
+        return grad + (line / map_height * back_y.sources + y) * grad_row;
+    };
+    while (begin < end) {
+        const int64_t plane = begin / g.height, y = begin % g.height;
+        const int64_t block_end = std::min({g.height, y + rows.block, y + end - begin});
+        const Range needed = Range{g.windows_of(y).begin, g.windows_of(block_end - 1).end}.clamped(map_height);
+        const int64_t first = rows.move_to(plane, needed.begin, std::max(needed.begin, needed.end));
+        if (first < rows.end) {
+            acc_t* to = rows.grad.data() + (first - rows.begin) * rows.pitch + rows.margin;
+            blur_lines(source_row, grad_row, to, rows.pitch, back_y, back_x, g.inner, plane * map_height + first,
+                       plane * map_height + rows.end, batch);
         }
-        scalar_t* out = grad_x + (plane * g.height + begin) * g.row();
-        for (int64_t i = 0; i < static_cast<int64_t>(sums.size()); ++i) out[i] = static_cast<scalar_t>(sums[i]);
-    });
+        for (int64_t row = first; row < rows.end; ++row) {
+            max_row<true>(x + plane * g.height * g.row(), g, row, rows.maxima.data(),
+                          rows.index.data() + (row - rows.begin) * rows.pitch + rows.margin, rows.elements);
+        }
+        for (int64_t row = y; row < block_end; ++row) {
+            gather_row(rows, g, row, grad_x + (plane * g.height + row) * g.row());
+        }
+        begin += block_end - y;
+    }
 }
 
 Geometry geometry(const Tensor& x, bool channels_last, const Window& window) {
@@ -197,12 +208,17 @@ Geometry geometry(const Tensor& x, bool channels_last, const Window& window) {
             window};
 }
 
+// Lines that are worth a thread.
+int64_t grain(const Geometry& g) {
+    return std::max<int64_t>(1, 16384 / (g.row() * std::min<int64_t>(g.window.size, 8)));
+}
+
 struct Axes {
-    Taps y, x;
+    Axis y, x;
 };
 
 // Checks the options and returns the taps of the blur, which works on the map that the maximum leaves.
-Axes checked_taps(const Tensor& x, const Window& window, int64_t filter_size, int64_t stride, int64_t padding_mode) {
+Axes checked_axes(const Tensor& x, const Window& window, int64_t filter_size, int64_t stride, int64_t padding_mode) {
     CXRFAST_CHECK(x.dim() == 4, "x must be [B, C, H, W]");
     CXRFAST_CHECK(window.size >= 1 && window.size < 32768, "kernel_size must be in 1..32767, got ", window.size);
     CXRFAST_CHECK(window.padding >= 0 && 2 * window.padding <= window.size,
@@ -211,7 +227,7 @@ Axes checked_taps(const Tensor& x, const Window& window, int64_t filter_size, in
     const int64_t width = max_map_size(x.size(3), window.size, window.padding);
     check_blur_options(height, width, filter_size, stride, padding_mode);
     const Padding padding = static_cast<Padding>(padding_mode);
-    return {forward_taps(height, filter_size, stride, padding), forward_taps(width, filter_size, stride, padding)};
+    return {forward_axis(height, filter_size, stride, padding), forward_axis(width, filter_size, stride, padding)};
 }
 
 Tensor max_blur_pool2d(const Tensor& x,  // [B, C, H, W]
@@ -221,14 +237,21 @@ Tensor max_blur_pool2d(const Tensor& x,  // [B, C, H, W]
                        int64_t padding_mode,
                        int64_t padding) {
     const Window window{kernel_size, padding};
-    const Axes taps = checked_taps(x, window, filter_size, stride, padding_mode);
+    const Axes axes = checked_axes(x, window, filter_size, stride, padding_mode);
     const bool channels_last = is_channels_last(x);
     const Tensor source = channels_last ? x : torch::stable::contiguous(x);
-    Tensor out = empty_image(x, x.size(0), x.size(1), taps.y.size(), taps.x.size(), channels_last);
+    Tensor out = on_large_pages(empty_image(x, x.size(0), x.size(1), axes.y.size(), axes.x.size(), channels_last));
     if (out.numel() == 0) return out;
+    const Geometry g = geometry(x, channels_last, window);
     CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "max_blur_pool2d", [&] {
-        forward(source.const_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>(), geometry(x, channels_last, window),
-                taps.y, taps.x);
+        using acc_t = accumulate_t<scalar_t>;
+        const scalar_t* from = source.const_data_ptr<scalar_t>();
+        scalar_t* to = out.mutable_data_ptr<scalar_t>();
+        torch::stable::parallel_for(0, g.planes * axes.y.size(), grain(g), [&](int64_t begin, int64_t end) {
+            MapRows<scalar_t, acc_t> map(g, axes.y);
+            Batch<acc_t> batch(axes.x, g.inner);
+            forward(from, to, g, axes.y, axes.x, begin, end, map, batch);
+        });
     });
     return out;
 }
@@ -241,21 +264,29 @@ Tensor max_blur_pool2d_backward(const Tensor& grad,  // [B, C, H', W']
                                 int64_t padding_mode,
                                 int64_t padding) {
     const Window window{kernel_size, padding};
-    const Axes taps = checked_taps(x, window, filter_size, stride, padding_mode);
+    const Axes axes = checked_axes(x, window, filter_size, stride, padding_mode);
     CXRFAST_CHECK(grad.dim() == 4 && grad.scalar_type() == x.scalar_type() && grad.size(0) == x.size(0) &&
-                      grad.size(1) == x.size(1) && grad.size(2) == static_cast<int64_t>(taps.y.size()) &&
-                      grad.size(3) == static_cast<int64_t>(taps.x.size()),
+                      grad.size(1) == x.size(1) && grad.size(2) == axes.y.size() && grad.size(3) == axes.x.size(),
                   "grad does not have max_blur_pool2d's output shape and dtype");
     using torch::headeronly::MemoryFormat;
     const bool channels_last = is_channels_last(x);
     const MemoryFormat format = channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
     const Tensor grads = torch::stable::contiguous(grad, format);
     const Tensor source = torch::stable::contiguous(x, format);
-    Tensor grad_x = empty_image(x, x.size(0), x.size(1), x.size(2), x.size(3), channels_last);
+    Tensor grad_x = on_large_pages(empty_image(x, x.size(0), x.size(1), x.size(2), x.size(3), channels_last));
     if (grad_x.numel() == 0) return grad_x;
+    const Geometry g = geometry(x, channels_last, window);
+    const Axis back_y = transposed(axes.y), back_x = transposed(axes.x);
     CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "_max_blur_pool2d_backward", [&] {
-        backward(grads.const_data_ptr<scalar_t>(), source.const_data_ptr<scalar_t>(),
-                 grad_x.mutable_data_ptr<scalar_t>(), geometry(x, channels_last, window), taps.y, taps.x);
+        using acc_t = accumulate_t<scalar_t>;
+        const scalar_t* from = grads.const_data_ptr<scalar_t>();
+        const scalar_t* maximised = source.const_data_ptr<scalar_t>();
+        scalar_t* to = grad_x.mutable_data_ptr<scalar_t>();
+        torch::stable::parallel_for(0, g.planes * g.height, grain(g), [&](int64_t begin, int64_t end) {
+            WindowRows<scalar_t, acc_t> rows(g);
+            Batch<acc_t> batch(back_x, g.inner);
+            backward(from, maximised, to, g, back_y, back_x, begin, end, rows, batch);
+        });
     });
     return grad_x;
 }
