@@ -20,6 +20,10 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def(
         "component_boxes(Tensor scores, Tensor threshold, int connectivity, int select, int min_area) -> "
         "(Tensor boxes, Tensor peak, Tensor mean, Tensor area, Tensor image, Tensor channel)");
+    m.def(
+        "component_boxes_static(Tensor scores, Tensor threshold, int connectivity, int select, int min_area, "
+        "SymInt capacity) -> (Tensor boxes, Tensor peak, Tensor mean, Tensor area, Tensor image, Tensor channel, "
+        "Tensor total)");
 
     // pac_crf
     m.def("pac_conv2d(Tensor x, Tensor guide, Tensor weight, Tensor? bias, int dilation) -> Tensor");

@@ -1,127 +1,83 @@
-// connected_components and component_boxes on the CPU. A map is cut into runs, the unbroken stretches of foreground of
-// its rows, and union-find works on the runs: there are far fewer of them than pixels, and no map of labels is needed
-// to find boxes. One thread works on one map.
+// connected_components and component_boxes on the CPU: what is done with the runs that components_rows.h finds.
 #include "../math/components.h"
 
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
+#include <optional>
 #include <tuple>
 #include <vector>
 
 #include "../common/check.h"
 #include "../common/dispatch.h"
 #include "../common/tensor.h"
+#include "components_rows.h"
+#include "components_scores.h"
 
 namespace cxrfast {
 namespace {
 
-struct Run {
-    int32_t y, begin, end;
+// connected_components
+
+struct LabelledRun {
+    int32_t y, begin, end, label;
 };
 
-// The runs of one map in raster order, each with the index of the first run of its component.
-struct Runs {
-    std::vector<Run> runs;
-    std::vector<int32_t> first;
-};
+// Union-find over labels; the runs are kept.
+struct RunLabels {
+    std::vector<int32_t> parent;
+    std::vector<LabelledRun> runs;
 
-// Unites the runs [above, row) of one row with the runs [row, end) of the next that they touch.
-void join_rows(Runs& map, int32_t above, int32_t row, int32_t end, int32_t reach) {
-    const std::vector<Run>& runs = map.runs;
-    const int32_t above_end = row;
-    while (above < above_end && row < end) {
-        const Run &a = runs[above], &b = runs[row];
-        if (a.begin < b.end + reach && b.begin < a.end + reach) unite(map.first.data(), above, row);
-        // The one that ends first touches nothing further on: a gap of a pixel follows every run.
-        if (a.end < b.end) {
-            ++above;
-        } else {
-            ++row;
+    int32_t root(int32_t label) { return find_root(parent.data(), label); }
+    int32_t unite(int32_t a, int32_t b) { return parent[std::max(a, b)] = std::min(a, b); }
+
+    void add_row(int64_t y, Row& row) {
+        for (int64_t i = 0; i < row.count; ++i) {
+            int32_t& label = row.label[i];
+            if (label < 0) {
+                label = static_cast<int32_t>(parent.size());
+                parent.push_back(label);
+            }
+            runs.push_back({static_cast<int32_t>(y), row.begin[i], row.end[i], label});
         }
     }
+};
+
+CXRFAST_CPU_CLONES void compare_mask(const uint8_t* mask, int64_t n, uint8_t* foreground) {
+    for (int64_t i = 0; i < n; ++i) foreground[i] = mask[i] != 0;
 }
 
-// foreground(y, x) is asked once for every pixel, in raster order.
-template <typename Foreground>
-void find_runs(Runs& map, int64_t height, int64_t width, int64_t connectivity, const Foreground& foreground) {
-    map.runs.clear();
-    map.first.clear();
-    const int32_t reach = connectivity == 8 ? 1 : 0;
-    int32_t above = 0, row = 0;
-    for (int64_t y = 0; y < height; ++y) {
-        for (int64_t x = 0; x < width; ++x) {
-            if (!foreground(y, x)) continue;
-            const int64_t begin = x;
-            while (++x < width && foreground(y, x)) {
-            }
-            map.first.push_back(map.first.size());
-            map.runs.push_back({static_cast<int32_t>(y), static_cast<int32_t>(begin), static_cast<int32_t>(x)});
-        }
-        const int32_t end = map.runs.size();
-        join_rows(map, above, row, end, reach);
-        above = row;
-        row = end;
-    }
-    for (int32_t& first : map.first) first = map.first[first];  // parents come first, and are final by then
+constexpr int32_t kPaintedAtOnce = 8;
+
+// Fills [begin, end), and a few elements after it.
+inline void fill_coarsely(int32_t* pixels, int32_t begin, int32_t end, int32_t value) {
+    for (int32_t at = begin; at < end; at += kPaintedAtOnce) std::fill_n(pixels + at, kPaintedAtOnce, value);
 }
 
 // Paints the number of its component, from 1 in raster order of the first pixels, over every run.
-void paint(const Runs& map, int32_t* labels, int64_t height, int64_t width, std::vector<int32_t>& number) {
-    std::fill_n(labels, height * width, 0);
-    number.resize(map.runs.size());
+CXRFAST_CPU_CLONES void paint(RunLabels& found,
+                              std::vector<int32_t>& line,  // [W + kPaintedAtOnce] scratch
+                              int32_t* painted,            // [H, W]
+                              int64_t height,
+                              int64_t width) {
+    std::vector<int32_t>& number = found.parent;  // overwritten in order: parents come first
     int32_t count = 0;
-    for (size_t i = 0; i < map.runs.size(); ++i) {
-        const Run& run = map.runs[i];
-        number[i] = map.first[i] == static_cast<int32_t>(i) ? ++count : number[map.first[i]];
-        std::fill(labels + run.y * width + run.begin, labels + run.y * width + run.end, number[i]);
+    for (int32_t label = 0; label < static_cast<int32_t>(number.size()); ++label) {
+        number[label] = number[label] == label ? ++count : number[number[label]];
     }
-}
-
-// The components of a map in raster order, with the statistics of their scores.
-template <typename scalar_t>
-void measure(const Runs& map,
-             const scalar_t* scores,
-             int64_t width,
-             std::vector<int32_t>& slot,
-             std::vector<Component>& components) {
-    components.clear();
-    slot.resize(map.runs.size());
-    for (size_t i = 0; i < map.runs.size(); ++i) {
-        const Run& run = map.runs[i];
-        if (map.first[i] == static_cast<int32_t>(i)) {
-            slot[i] = components.size();
-            components.push_back({run.begin, run.y, run.end, run.y + 1, 0, 0.0, 0.0, -1});
-        } else {
-            slot[i] = slot[map.first[i]];
+    auto run = found.runs.begin();
+    for (int64_t y = 0; y < height; ++y) {
+        int32_t at = 0;
+        for (; run != found.runs.end() && run->y == y; ++run) {
+            fill_coarsely(line.data(), at, run->begin, 0);
+            fill_coarsely(line.data(), run->begin, run->end, number[run->label]);
+            at = run->end;
         }
-        Component& component = components[slot[i]];
-        component.x0 = std::min(component.x0, run.begin);
-        component.x1 = std::max(component.x1, run.end);
-        component.y1 = run.y + 1;
-        component.area += run.end - run.begin;
-        for (int64_t at = run.y * width + run.begin; at < run.y * width + run.end; ++at) {
-            const double score = static_cast<double>(scores[at]);
-            component.sum += score;
-            if (component.peak_at < 0 || score > component.peak) {
-                component.peak = score;
-                component.peak_at = at;
-            }
-        }
+        fill_coarsely(line.data(), at, width, 0);
+        std::copy_n(line.data(), width, painted + y * width);
     }
-}
-
-// Drops the components that are too small, and of the others all but the selected one.
-void keep(std::vector<Component>& components, Select select, int64_t min_area) {
-    const auto too_small = [&](const Component& component) { return component.area < min_area; };
-    components.erase(std::remove_if(components.begin(), components.end(), too_small), components.end());
-    if (select == Select::kAll || components.empty()) return;
-    Component chosen = components[0];
-    for (const Component& component : components) {
-        if (is_preferred(component, chosen, select)) chosen = component;
-    }
-    components.assign(1, chosen);
 }
 
 void check_map(int64_t height, int64_t width, int64_t connectivity) {
@@ -146,68 +102,111 @@ Tensor connected_components(const Tensor& mask,  // [*, H, W] bool
     int32_t* to = labels.mutable_data_ptr<int32_t>();
     const int64_t size = height * width;
     torch::stable::parallel_for(0, mask.numel() / size, maps_per_task(height, width), [&](int64_t begin, int64_t end) {
-        Runs runs;
-        std::vector<int32_t> number;
+        RowScanner scanner(height, width, connectivity);
+        RunLabels found;
+        std::vector<int32_t> line(width + kPaintedAtOnce);
         for (int64_t i = begin; i < end; ++i) {
-            const uint8_t* map = from + i * size;
-            find_runs(runs, height, width, connectivity, [&](int64_t y, int64_t x) { return map[y * width + x] != 0; });
-            paint(runs, to + i * size, height, width, number);
+            found.parent.clear();
+            found.runs.clear();
+            const auto compare = [&](int64_t at, int64_t n, uint8_t* foreground) {
+                compare_mask(from + i * size + at, n, foreground);
+            };
+            scanner.scan(compare, found);
+            paint(found, line, to + i * size, height, width);
         }
     });
     return labels;
 }
 
-using Boxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+// component_boxes
 
-// One row per component, in the order of the maps.
-template <typename scalar_t>
-void write(const std::vector<std::vector<Component>>& found, int64_t channels, const Boxes& out) {
-    const auto& [boxes, peak, mean, area, image, channel] = out;
-    float* box = boxes.mutable_data_ptr<float>();
-    int64_t row = 0;
-    for (size_t map = 0; map < found.size(); ++map) {
-        for (const Component& component : found[map]) {
-            for (const int32_t edge : {component.x0, component.y0, component.x1, component.y1}) *box++ = edge;
-            peak.mutable_data_ptr<scalar_t>()[row] = static_cast<scalar_t>(component.peak);
-            mean.mutable_data_ptr<scalar_t>()[row] = static_cast<scalar_t>(component.sum / component.area);
-            area.mutable_data_ptr<int64_t>()[row] = component.area;
-            image.mutable_data_ptr<int64_t>()[row] = map / channels;
-            channel.mutable_data_ptr<int64_t>()[row] = map % channels;
-            ++row;
-        }
-    }
-}
+// The components of all maps: those that a task found stand at the task's first map.
+struct Found {
+    std::vector<std::vector<Component>> of_task;  // [B * K]
+    std::vector<int64_t> count;                   // [B * K] of every map
+
+    int64_t total() const { return std::accumulate(count.begin(), count.end(), int64_t(0)); }
+};
 
 template <typename scalar_t>
-void find_components(const scalar_t* scores,      // [B, K, H, W]
-                     const scalar_t* thresholds,  // [K]
-                     const Tensor& shape,
-                     int64_t connectivity,
-                     Select select,
-                     int64_t min_area,
-                     std::vector<std::vector<Component>>& found) {  // [B * K]
+Found find_components(const Tensor& scores,      // [B, K, H, W] contiguous
+                      const Tensor& thresholds,  // [K] contiguous
+                      int64_t connectivity,
+                      Select select,
+                      int64_t min_area) {
     using acc_t = accumulate_t<scalar_t>;
-    const int64_t channels = shape.size(1), height = shape.size(2), width = shape.size(3);
-    torch::stable::parallel_for(0, found.size(), maps_per_task(height, width), [&](int64_t begin, int64_t end) {
-        Runs runs;
-        std::vector<int32_t> slot;
-        for (int64_t i = begin; i < end; ++i) {
-            const scalar_t* map = scores + i * height * width;
-            const acc_t threshold = static_cast<acc_t>(thresholds[i % channels]);
-            find_runs(runs, height, width, connectivity, [&](int64_t y, int64_t x) {
-                return is_foreground(static_cast<acc_t>(map[y * width + x]), threshold);
-            });
-            measure(runs, map, width, slot, found[i]);
-            keep(found[i], select, min_area);
+    const int64_t maps = scores.size(0) * scores.size(1), channels = scores.size(1);
+    const int64_t height = scores.size(2), width = scores.size(3);
+    Found found{std::vector<std::vector<Component>>(maps), std::vector<int64_t>(maps)};
+    if (scores.numel() == 0) return found;
+    const scalar_t* from = scores.const_data_ptr<scalar_t>();
+    const scalar_t* threshold = thresholds.const_data_ptr<scalar_t>();
+    torch::stable::parallel_for(0, maps, maps_per_task(height, width), [&](int64_t begin, int64_t end) {
+        RowScanner scanner(height, width, connectivity);
+        ScoredLabels<scalar_t> labels{nullptr, width, {}, {}};
+        std::vector<Component>& kept = found.of_task[begin];
+        for (int64_t map = begin; map < end; ++map) {
+            labels.scores = from + map * height * width;
+            labels.parent.clear();
+            labels.components.clear();
+            const auto compare = [&](int64_t at, int64_t n, uint8_t* foreground) {
+                compare_scores(labels.scores + at, static_cast<acc_t>(threshold[map % channels]), n, foreground);
+            };
+            scanner.scan(compare, labels);
+            const size_t before = kept.size();
+            keep(labels, select, min_area, kept);
+            found.count[map] = kept.size() - before;
         }
     });
+    return found;
 }
 
-Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
-                      const Tensor& threshold,  // [K]
-                      int64_t connectivity,
-                      int64_t select,
-                      int64_t min_area) {
+using Boxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+template <typename scalar_t>
+struct Columns {
+    float* boxes;                     // [N, 4]
+    scalar_t *peak, *mean;            // [N]
+    int64_t *area, *image, *channel;  // [N]
+
+    void write(int64_t row, const Component& component, int64_t of_image, int64_t of_channel) const {
+        float* box = boxes + 4 * row;
+        for (const int32_t edge : {component.x0, component.y0, component.x1, component.y1}) *box++ = edge;
+        peak[row] = static_cast<scalar_t>(component.peak);
+        mean[row] = static_cast<scalar_t>(component.area == 0 ? 0.0 : component.sum / component.area);
+        area[row] = component.area;
+        image[row] = of_image;
+        channel[row] = of_channel;
+    }
+};
+
+// One row per component, in the order of the maps, as far as there are rows; those left are zero, of image -1.
+template <typename scalar_t>
+void write(const Found& found, int64_t channels, int64_t maps_at_once, int64_t rows, const Columns<scalar_t>& out) {
+    std::vector<int64_t> first_row(found.count.size());
+    for (size_t map = 1; map < first_row.size(); ++map) first_row[map] = first_row[map - 1] + found.count[map - 1];
+    torch::stable::parallel_for(0, first_row.size(), maps_at_once, [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+            int64_t row = first_row[task], map = task, left = found.count[task];
+            for (const Component& component : found.of_task[task]) {
+                if (row >= rows) break;
+                while (left == 0) left = found.count[++map];
+                --left;
+                out.write(row++, component, map / channels, map % channels);
+            }
+        }
+    });
+    for (int64_t row = found.total(); row < rows; ++row) out.write(row, Component{}, -1, -1);
+}
+
+// capacity is the number of rows; without one, there is a row for every component. Returns how many there are.
+int64_t fill_boxes(const Tensor& scores,     // [B, K, H, W]
+                   const Tensor& threshold,  // [K]
+                   int64_t connectivity,
+                   int64_t select,
+                   int64_t min_area,
+                   std::optional<int64_t> capacity,
+                   Boxes& out) {
     CXRFAST_CHECK(scores.dim() == 4, "scores must be [B, K, H, W]");
     CXRFAST_CHECK(
         threshold.dim() == 1 && threshold.size(0) == scores.size(1) && threshold.scalar_type() == scores.scalar_type(),
@@ -215,23 +214,51 @@ Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
     CXRFAST_CHECK(select >= 0 && select <= 2, "unknown select ", select);
     check_map(scores.size(2), scores.size(3), connectivity);
     const Tensor source = torch::stable::contiguous(scores), thresholds = torch::stable::contiguous(threshold);
-    std::vector<std::vector<Component>> found(scores.size(0) * scores.size(1));
+    int64_t count = 0;
     CXRFAST_DISPATCH_FLOATING(scores.scalar_type(), "component_boxes", [&] {
-        find_components(source.const_data_ptr<scalar_t>(), thresholds.const_data_ptr<scalar_t>(), scores, connectivity,
-                        static_cast<Select>(select), min_area, found);
+        const Found found =
+            find_components<scalar_t>(source, thresholds, connectivity, static_cast<Select>(select), min_area);
+        count = found.total();
+        const int64_t rows = capacity.value_or(count);
+        const auto column = [&](ScalarType type) { return torch::stable::new_empty(scores, {rows}, type); };
+        out = {torch::stable::new_empty(scores, {rows, 4}, ScalarType::Float),
+               column(scores.scalar_type()),
+               column(scores.scalar_type()),
+               column(ScalarType::Long),
+               column(ScalarType::Long),
+               column(ScalarType::Long)};
+        const auto& [boxes, peak, mean, area, image, channel] = out;
+        const Columns<scalar_t> columns{boxes.mutable_data_ptr<float>(),   peak.mutable_data_ptr<scalar_t>(),
+                                        mean.mutable_data_ptr<scalar_t>(), area.mutable_data_ptr<int64_t>(),
+                                        image.mutable_data_ptr<int64_t>(), channel.mutable_data_ptr<int64_t>()};
+        write(found, scores.size(1), maps_per_task(scores.size(2), scores.size(3)), rows, columns);
     });
-    int64_t rows = 0;
-    for (const std::vector<Component>& components : found) rows += components.size();
-    const auto column = [&](ScalarType type) { return torch::stable::new_empty(scores, {rows}, type); };
-    const Boxes out{torch::stable::new_empty(scores, {rows, 4}, ScalarType::Float),
-                    column(scores.scalar_type()),
-                    column(scores.scalar_type()),
-                    column(ScalarType::Long),
-                    column(ScalarType::Long),
-                    column(ScalarType::Long)};
-    CXRFAST_DISPATCH_FLOATING(scores.scalar_type(), "component_boxes",
-                              [&] { write<scalar_t>(found, scores.size(1), out); });
+    return count;
+}
+
+Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
+                      const Tensor& threshold,  // [K]
+                      int64_t connectivity,
+                      int64_t select,
+                      int64_t min_area) {
+    Boxes out;
+    fill_boxes(scores, threshold, connectivity, select, min_area, std::nullopt, out);
     return out;
+}
+
+using StaticBoxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+StaticBoxes component_boxes_static(const Tensor& scores,     // [B, K, H, W]
+                                   const Tensor& threshold,  // [K]
+                                   int64_t connectivity,
+                                   int64_t select,
+                                   int64_t min_area,
+                                   int64_t capacity) {
+    CXRFAST_CHECK(capacity >= 0, "capacity must not be negative, got ", capacity);
+    Boxes out;
+    const Tensor count = torch::stable::new_empty(scores, {}, ScalarType::Long);
+    *count.mutable_data_ptr<int64_t>() = fill_boxes(scores, threshold, connectivity, select, min_area, capacity, out);
+    return std::tuple_cat(out, std::make_tuple(count));
 }
 
 }  // namespace
@@ -240,4 +267,5 @@ Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
 STABLE_TORCH_LIBRARY_IMPL(cxrfast, CPU, m) {
     m.impl("connected_components", TORCH_BOX(&cxrfast::connected_components));
     m.impl("component_boxes", TORCH_BOX(&cxrfast::component_boxes));
+    m.impl("component_boxes_static", TORCH_BOX(&cxrfast::component_boxes_static));
 }

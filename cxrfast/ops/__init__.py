@@ -1,7 +1,13 @@
 """The compiled operators. They need torch and nothing else, and have nothing to do with X-rays."""
 
 from cxrfast.ops.blur_pool import blur_pool2d, max_blur_pool2d
-from cxrfast.ops.components import ComponentBoxes, component_boxes, connected_components
+from cxrfast.ops.components import (
+    ComponentBoxes,
+    StaticComponentBoxes,
+    component_boxes,
+    component_boxes_static,
+    connected_components,
+)
 from cxrfast.ops.mil_pool import mil_pool, mil_pool_ragged
 from cxrfast.ops.pac_crf import pac_conv2d, pac_crf
 from cxrfast.ops.region_loss import RegionSums, box_log_likelihood, region_sums
@@ -9,9 +15,11 @@ from cxrfast.ops.region_loss import RegionSums, box_log_likelihood, region_sums
 __all__ = [
     "ComponentBoxes",
     "RegionSums",
+    "StaticComponentBoxes",
     "blur_pool2d",
     "box_log_likelihood",
     "component_boxes",
+    "component_boxes_static",
     "connected_components",
     "max_blur_pool2d",
     "mil_pool",

@@ -28,6 +28,26 @@ class ComponentBoxes(NamedTuple):
     """[N] int64: index into K."""
 
 
+class StaticComponentBoxes(NamedTuple):
+    """The columns of :class:`ComponentBoxes` with a fixed number of rows. Those after the last component are zero, with
+    -1 for image and channel."""
+
+    boxes: torch.Tensor
+    """[capacity, 4] float32."""
+    peak: torch.Tensor
+    """[capacity] scores' dtype."""
+    mean: torch.Tensor
+    """[capacity] scores' dtype."""
+    area: torch.Tensor
+    """[capacity] int64: 0 where there is no component."""
+    image: torch.Tensor
+    """[capacity] int64: -1 where there is no component."""
+    channel: torch.Tensor
+    """[capacity] int64: -1 where there is no component."""
+    total: torch.Tensor
+    """[] int64, on scores' device: number of components. If it is more than `capacity`, the last ones are missing."""
+
+
 def connected_components(
     mask: torch.Tensor,  # [*, H, W]
     *,
@@ -71,7 +91,8 @@ def component_boxes(
 
     Args:
         scores: float16, bfloat16, float32 or float64 score maps with any strides. A NaN is background. Means are
-            accumulated in float64 on the CPU and at least in float32 elsewhere. Autocast leaves the dtype alone.
+            accumulated in float64 on the CPU, and on CUDA in 64 bits of fixed point, scaled for each component by its
+            area and its largest magnitude. Autocast leaves the dtype alone.
         threshold: one for all channels, or a tensor with one per channel. It is rounded to scores' dtype, so that a
             score of 0.7 reaches a threshold of 0.7 in every dtype. Nothing reaches a NaN.
         connectivity: 8 (edges and corners) or 4 (edges).
@@ -83,7 +104,8 @@ def component_boxes(
 
     Returns:
         :class:`ComponentBoxes`. N depends on the data; under `torch.compile(fullgraph=True)` set
-        `torch._dynamo.config.capture_dynamic_output_shape_ops = True`. Deterministic. Not differentiable: `scores` is
+        `torch._dynamo.config.capture_dynamic_output_shape_ops = True`. On CUDA the host waits for the current stream
+        once, to read N; :func:`component_boxes_static` does not wait. Deterministic. Not differentiable: `scores` is
         detached, and neither peak nor mean carries a gradient.
 
     Raises:
@@ -92,16 +114,52 @@ def component_boxes(
         ValueError: wrong number of dimensions, a threshold of another size or on another device, an option out of
             range, or 2³¹ pixels or more in one map.
     """
+    return ComponentBoxes(
+        *torch.ops.cxrfast.component_boxes(*_checked(scores, threshold, connectivity, select, min_area))
+    )
+
+
+def component_boxes_static(
+    scores: torch.Tensor,  # [B, K, H, W]
+    threshold: float | torch.Tensor,  # scalar or [K]
+    *,
+    capacity: int,
+    connectivity: int = 8,
+    select: str = "all",
+    min_area: int = 1,
+) -> StaticComponentBoxes:
+    """:func:`component_boxes` with a fixed number of rows, as `torch.nonzero_static` is to `torch.nonzero`.
+
+    Shapes do not depend on the data: nothing waits for the device, a CUDA graph can capture it, and it compiles without
+    a data-dependent shape.
+
+    Args:
+        scores, threshold, connectivity, select, min_area: as in :func:`component_boxes`.
+        capacity: number of rows. With select="largest" or "peak", B * K is always enough.
+
+    Returns:
+        :class:`StaticComponentBoxes`: the first `capacity` rows of :func:`component_boxes`, padded, and how many there
+        are in all.
+
+    Raises:
+        TypeError, ValueError: as :func:`component_boxes`, and for a capacity that is not an integer of at least 0.
+    """
+    check_integer("capacity", capacity, 0)
+    arguments = _checked(scores, threshold, connectivity, select, min_area)
+    return StaticComponentBoxes(*torch.ops.cxrfast.component_boxes_static(*arguments, capacity))
+
+
+def _checked(
+    scores: torch.Tensor, threshold: float | torch.Tensor, connectivity: int, select: str, min_area: int
+) -> tuple[torch.Tensor, torch.Tensor, int, int, int]:
+    """The operators' arguments."""
     check_floating("scores", scores)
     check_shape("scores", scores, "[B, K, H, W]", 4)
     _check_connectivity(connectivity)
     check_integer("min_area", min_area, 0)
     selection = choose("select", select, SELECTIONS)
     _check_pixels("scores", scores)
-    thresholds = _per_channel(threshold, scores)
-    return ComponentBoxes(
-        *torch.ops.cxrfast.component_boxes(scores.detach(), thresholds, connectivity, selection, min_area)
-    )
+    return scores.detach(), _per_channel(threshold, scores), connectivity, selection, min_area
 
 
 def _per_channel(threshold: float | torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -142,7 +200,16 @@ def _fake_labels(mask: torch.Tensor, connectivity: int) -> torch.Tensor:
 def _fake_boxes(
     scores: torch.Tensor, threshold: torch.Tensor, connectivity: int, select: int, min_area: int
 ) -> tuple[torch.Tensor, ...]:
-    count = torch.library.get_ctx().new_dynamic_size()
+    return _fake_rows(scores, torch.library.get_ctx().new_dynamic_size())
+
+
+def _fake_static_boxes(
+    scores: torch.Tensor, threshold: torch.Tensor, connectivity: int, select: int, min_area: int, capacity: int
+) -> tuple[torch.Tensor, ...]:
+    return *_fake_rows(scores, capacity), scores.new_empty((), dtype=torch.int64)
+
+
+def _fake_rows(scores: torch.Tensor, count: int | torch.SymInt) -> tuple[torch.Tensor, ...]:
     boxes = scores.new_empty((count, 4), dtype=torch.float32)
     dtypes = (scores.dtype, scores.dtype, torch.int64, torch.int64, torch.int64)
     return boxes, *(scores.new_empty((count,), dtype=dtype) for dtype in dtypes)
@@ -150,3 +217,4 @@ def _fake_boxes(
 
 register("connected_components", fake=_fake_labels)
 register("component_boxes", fake=_fake_boxes)
+register("component_boxes_static", fake=_fake_static_boxes)

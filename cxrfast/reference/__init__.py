@@ -1,7 +1,7 @@
 """Every operator again in plain PyTorch, same name and signature: the specification, and the referee in tests."""
 
 from cxrfast.reference.blur_pool import blur_pool2d, max_blur_pool2d
-from cxrfast.reference.components import component_boxes, connected_components
+from cxrfast.reference.components import component_boxes, component_boxes_static, connected_components
 from cxrfast.reference.mil_pool import mil_pool, mil_pool_ragged
 from cxrfast.reference.pac_crf import pac_conv2d, pac_crf
 from cxrfast.reference.region_loss import box_log_likelihood, region_sums
@@ -10,6 +10,7 @@ __all__ = [
     "blur_pool2d",
     "box_log_likelihood",
     "component_boxes",
+    "component_boxes_static",
     "connected_components",
     "max_blur_pool2d",
     "mil_pool",

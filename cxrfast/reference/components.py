@@ -4,7 +4,7 @@ from collections import deque
 
 import torch
 
-from cxrfast.ops.components import ComponentBoxes
+from cxrfast.ops.components import ComponentBoxes, StaticComponentBoxes
 
 
 def connected_components(
@@ -75,6 +75,26 @@ def component_boxes(
     tensors = {name: torch.tensor(column, dtype=dtype) for name, (column, dtype) in columns.items()}
     tensors["boxes"] = tensors["boxes"].reshape(-1, 4)
     return ComponentBoxes(**{name: column.to(scores.device) for name, column in tensors.items()})
+
+
+def component_boxes_static(
+    scores: torch.Tensor,  # [B, K, H, W]
+    threshold: float | torch.Tensor,  # scalar or [K]
+    *,
+    capacity: int,
+    connectivity: int = 8,
+    select: str = "all",
+    min_area: int = 1,
+) -> StaticComponentBoxes:
+    """The specification of :func:`cxrfast.ops.component_boxes_static`."""
+    found = component_boxes(scores, threshold, connectivity=connectivity, select=select, min_area=min_area)
+    padded = ComponentBoxes(*(column.new_zeros(capacity, *column.shape[1:]) for column in found))
+    padded.image.fill_(-1)
+    padded.channel.fill_(-1)
+    count = found.area.numel()
+    for into, column in zip(padded, found, strict=True):
+        into[:count] = column[:capacity]
+    return StaticComponentBoxes(*padded, torch.tensor(count, device=scores.device))
 
 
 def _selected(regions: list[torch.Tensor], score_map: torch.Tensor, select: str) -> list[torch.Tensor]:

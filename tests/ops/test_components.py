@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrfast import reference
-from cxrfast.ops import ComponentBoxes, component_boxes, connected_components
+from cxrfast.ops import (
+    ComponentBoxes,
+    StaticComponentBoxes,
+    component_boxes,
+    component_boxes_static,
+    connected_components,
+)
 from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, random, tensor
 from tests.tolerances import assert_close
 
@@ -28,6 +34,18 @@ def check_boxes(scores, threshold, **options):
         assert a.is_contiguous()
         assert_close(a, e)
     assert torch.equal(actual.peak, expected.peak)
+    return actual
+
+
+def check_static_boxes(scores, threshold, **options):
+    actual, expected = (
+        component_boxes_static(scores, threshold, **options),
+        reference.component_boxes_static(scores, threshold, **options),
+    )
+    assert isinstance(actual, StaticComponentBoxes)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.is_contiguous()
+        assert_close(a, e)
     return actual
 
 
@@ -110,6 +128,17 @@ def test_labels_equal_reference_for_any_shape(lead, height, width, density, conn
         torch.ones(30, 1).bool(),
         torch.ones(1, 1).bool(),
         torch.zeros(1, 1).bool(),
+        # Larger than a tile of the CUDA kernels, which is 64 x 64.
+        spiral(141),
+        comb(130, 131, True),
+        comb(130, 131, False),
+        comb(131, 130, True).T,
+        nested_vees(140),
+        nested_vees(140).flip(0),
+        nested_vees(140).T,
+        torch.eye(129).bool(),
+        torch.eye(129).bool().flip(1),
+        torch.ones(65, 193).bool(),
     ],
 )
 def test_hard_patterns(mask, connectivity):
@@ -198,6 +227,17 @@ def test_boxes_equal_reference_for_any_shape(
     check_boxes(scores.to(dtype), threshold, select=select, connectivity=connectivity, min_area=min_area)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(1, 2, 6, 63), (2, 1, 5, 64), (1, 3, 66, 65), (2, 1, 130, 33), (1, 1, 2, 4500)])
+@pytest.mark.parametrize("density", [0.3, 0.6, 0.97, 1.0])
+def test_large_maps_and_long_runs(shape, density, dtype):
+    scores = tensor(shape, dtype=dtype, scale=1e-3) - (~random_mask(shape, density)).to(dtype)
+    for connectivity in (4, 8):
+        check_boxes(scores, -0.5, connectivity=connectivity)
+        expected = reference.connected_components(scores >= -0.5, connectivity=connectivity)
+        assert_close(connected_components(scores >= -0.5, connectivity=connectivity), expected)
+
+
 def test_a_known_map():
     scores = torch.tensor(
         [
@@ -245,6 +285,50 @@ def test_extreme_scores():
     assert component_boxes(half, 1e6).area.numel() == 0
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_infinite_scores_of_both_signs(dtype):
+    inf = float("inf")
+    scores = torch.tensor([[inf, 1.0], [float("nan")] * 2, [-inf, 1.0], [float("nan")] * 2, [inf, -inf]], dtype=dtype)
+    found = check_boxes(scores[None, None], -inf)
+    assert found.mean[:2].tolist() == [inf, -inf]
+    assert found.mean[2].isnan()
+    for select in SELECTIONS:
+        check_boxes(scores[None, None], -inf, select=select)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_means_of_very_different_scores_in_one_map(dtype):
+    scores = torch.full((1, 1, 90, 90), float("nan"), dtype=dtype)
+    for i, magnitude in enumerate((1e-30, 1e30, 1e-5, -1e20, 0.0, 3e-39)):
+        part = scores[0, 0, 15 * i : 15 * i + 14, :80]
+        part.copy_(tensor(part.shape, dtype=dtype, seed=i).abs() * magnitude)
+    found = component_boxes(scores, float("-inf"))
+    expected = reference.component_boxes(scores, float("-inf"))
+    assert found.area.tolist() == [14 * 80] * 6
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-13
+    torch.testing.assert_close(found.mean, expected.mean, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("select", SELECTIONS)
+@pytest.mark.parametrize("capacity", [0, 1, 5, 6, 40, 500])
+def test_static_boxes_equal_reference(capacity, select, dtype):
+    scores = tensor((2, 3, 9, 11), dtype=dtype)
+    for connectivity, min_area in ((4, 1), (8, 1), (8, 4)):
+        found = check_static_boxes(
+            scores, 0.3, capacity=capacity, select=select, connectivity=connectivity, min_area=min_area
+        )
+        assert found.area.shape == (capacity,)
+        assert (found.image >= 0).sum() == min(int(found.total), capacity)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 4, 4), (2, 0, 4, 4), (2, 2, 0, 4), (2, 2, 4, 0)])
+@pytest.mark.parametrize("select", SELECTIONS)
+def test_boxes_of_empty_scores(shape, select):
+    check_boxes(torch.zeros(shape), 0.5, select=select)
+    assert check_static_boxes(torch.zeros(shape), 0.5, capacity=3, select=select).total == 0
+
+
 def test_large_map_with_one_component():
     found = component_boxes(torch.ones(1, 1, 2048, 2048), 0.5)
     assert found.boxes.tolist() == [[0, 0, 2048, 2048]]
@@ -267,6 +351,7 @@ def test_no_gradient_flows_and_none_is_promised():
     scores = tensor((1, 1, 4, 4)).requires_grad_()
     threshold = torch.zeros(1, requires_grad=True)
     assert not any(column.requires_grad for column in component_boxes(scores, threshold))
+    assert not any(column.requires_grad for column in component_boxes_static(scores, threshold, capacity=2))
     direct = torch.ops.cxrfast.component_boxes(scores, threshold, 8, 0, 1)
     with pytest.raises(RuntimeError, match="cxrfast::component_boxes has no derivative$"):
         direct[1].sum().backward()
@@ -277,6 +362,7 @@ def test_opcheck(layout):
     scores = tensor((2, 3, 6, 5), layout=layout)
     torch.library.opcheck(torch.ops.cxrfast.connected_components.default, (scores > 0, 8))
     torch.library.opcheck(torch.ops.cxrfast.component_boxes.default, (scores, torch.zeros(3), 8, 0, 1))
+    torch.library.opcheck(torch.ops.cxrfast.component_boxes_static.default, (scores, torch.zeros(3), 8, 0, 1, 7))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -292,6 +378,30 @@ def test_compiles(dynamic):
             actual, expected = compiled(scores, threshold), function(scores, threshold)
             assert isinstance(actual[1], ComponentBoxes)
             torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_static_boxes_compile_without_a_dynamic_shape(dynamic):
+    def function(scores):
+        found = component_boxes_static(scores, 0.3, capacity=9)
+        return found, found.boxes * 2
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for size in (7, 9):
+        scores = tensor((2, 3, size, 8))
+        torch.testing.assert_close(compiled(scores), function(scores), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "capacity"),
+    [
+        (ValueError, "capacity: expected at least 0, got -1", -1),
+        (TypeError, "capacity: expected an integer, got 1.5", 1.5),
+    ],
+)
+def test_wrong_capacity(error, message, capacity):
+    with pytest.raises(error, match=message):
+        component_boxes_static(torch.ones(1, 2, 3, 3), 0.5, capacity=capacity)
 
 
 @pytest.mark.parametrize(
