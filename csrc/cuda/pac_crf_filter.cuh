@@ -125,10 +125,7 @@ __device__ inline void add_tap(T (&sum)[PIXELS][TILE],
                                const T* staged) {
     const int64_t size = task.window.size();
     const T* next = task.in + (at.first_channel * size + pixels.first + at.dy * task.window.width + at.dx);
-    bool all = true;
-#pragma unroll
-    for (int p = 0; p < PIXELS; ++p) all &= inside[p];
-    if (__all_sync(kAllLanes, all)) {
+    if (all_inside(inside)) {
         add_products<true, WEIGHTED>(sum, affinity, inside, next, staged, at.channels, size);
     } else {
         add_products<false, WEIGHTED>(sum, affinity, inside, next, staged, at.channels, size);

@@ -107,6 +107,15 @@ __device__ inline bool find_inside(
     return __any_sync(kAllLanes, any);
 }
 
+// All of the warp's.
+template <int PIXELS>
+__device__ inline bool all_inside(const bool (&inside)[PIXELS]) {
+    bool all = true;
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p) all &= inside[p];
+    return __all_sync(kAllLanes, all);
+}
+
 template <typename T, int PIXELS>
 __device__ inline void read_affinities(T (&affinity)[PIXELS],
                                        const bool (&inside)[PIXELS],
