@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-from cxrfast import _build_info
-
 _PACKAGE = Path(__file__).parent
 
 
@@ -28,6 +26,8 @@ def _load_cpu() -> None:
 def _load_cuda() -> str | None:
     path = _PACKAGE / "_cuda.so"
     if not path.exists():
+        from cxrfast import _build_info  # type: ignore[attr-defined]  # compiled
+
         reason = f" ({_build_info.cuda_missing})" if _build_info.cuda_missing else ""
         return f"this installation of cxrfast has no CUDA operators{reason}; move the tensors to the CPU"
     try:
