@@ -26,7 +26,10 @@ def _load_cpu() -> None:
 def _load_cuda() -> str | None:
     path = _PACKAGE / "_cuda.so"
     if not path.exists():
-        return "this installation of cxrfast has no CUDA operators; move the tensors to the CPU"
+        from cxrfast import _build_info  # type: ignore[attr-defined]  # compiled
+
+        reason = f" ({_build_info.cuda_missing})" if _build_info.cuda_missing else ""
+        return f"this installation of cxrfast has no CUDA operators{reason}; move the tensors to the CPU"
     try:
         torch.ops.load_library(str(path))
     except OSError as error:

@@ -3,6 +3,8 @@
 import importlib.metadata
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -11,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import setuptools
+import torch
 
 import cxrfast
 from cxrfast import _build_info
@@ -44,6 +47,36 @@ def test_build_info():
     assert not {"-march=native", "-ffast-math", "-Ofast"} & set(_build_info.compiler_flags.split())
     assert _build_info.compiler
     assert bool(_build_info.cuda_archs) == (Path(cxrfast.__file__).parent / "_cuda.so").exists()
+
+
+def nvcc_fits_torch() -> bool:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or torch.version.cuda is None:
+        return False
+    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
+    release = re.search(r"release (\d+)\.", said)
+    return release is not None and release[1] == torch.version.cuda.split(".")[0]
+
+
+@pytest.mark.skipif(not nvcc_fits_torch(), reason="no nvcc of torch's CUDA version")
+@pytest.mark.skipif("CXRFAST_CUDA=0" in _build_info.cuda_missing, reason="built without CUDA operators on purpose")
+def test_cuda_library_is_built_and_loads_without_a_gpu(monkeypatch):
+    assert _build_info.cuda_missing == ""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run_code(
+        """if True:
+        import torch
+        from cxrfast import _library
+        from cxrfast.ops import _registration
+        assert _library.cuda_error() is None, _library.cuda_error()
+        for name in _registration.OPERATORS:
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(f"cxrfast::{name}", "CUDA"), name
+        """
+    )
+    library = Path(cxrfast.__file__).parent / "_cuda.so"
+    needed = subprocess.run(["readelf", "-d", str(library)], capture_output=True, text=True, check=True).stdout
+    assert "libtorch_cuda" in needed
+    assert not {"libcudart", "libtorch_python", "libpython"} & set(re.findall(r"\[(\w+)\.so", needed))
 
 
 def load_backend() -> ModuleType:

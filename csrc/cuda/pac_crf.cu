@@ -14,6 +14,12 @@ Tensor zeros_like(const Tensor& x) {
     return torch::stable::new_zeros(x, x.sizes());
 }
 
+// The dispatcher lets a tensor on another device through if one is where the kernels are.
+template <typename... Tensors>
+void check_devices(const Tensor& x, const Tensors&... others) {
+    CXRFAST_CHECK(((others.device() == x.device()) && ...), "all tensors must be on one device");
+}
+
 Tensor narrowed(const Tensor& x, ScalarType type) {
     return torch::stable::to(x, type);
 }
@@ -48,6 +54,7 @@ Tensor pac_conv2d(const Tensor& x,             // [B, C, H, W]
                   std::optional<Tensor> bias,  // [O]
                   int64_t dilation) {
     check_pac_inputs(x, guide, weight, dilation);
+    check_devices(x, guide, weight, bias.value_or(x));
     const int64_t out = is_shared(weight) ? x.size(1) : weight.size(0);
     CXRFAST_CHECK(!bias || (bias->numel() == out && bias->scalar_type() == x.scalar_type()), "bias must be [O]");
     const DeviceGuard guard(x);
@@ -91,6 +98,7 @@ std::tuple<Tensor, Tensor, Tensor> pac_conv2d_backward(const Tensor& grad,    //
                                                        const Tensor& weight,  // [O, C, k, k] or [1, 1, k, k]
                                                        int64_t dilation) {
     check_pac_inputs(x, guide, weight, dilation);
+    check_devices(x, grad, guide, weight);
     const int64_t out = is_shared(weight) ? x.size(1) : weight.size(0);
     CXRFAST_CHECK(grad.dim() == 4 && grad.size(0) == x.size(0) && grad.size(1) == out && grad.size(2) == x.size(2) &&
                       grad.size(3) == x.size(3),
@@ -175,6 +183,7 @@ Tensor pac_crf(const Tensor& unary,                  // [B, K, H, W]
                int64_t activation) {
     check_pac_inputs(unary, guide, weight, dilation);
     check_pac_crf(unary, weight, compatibility, unary_weight, steps, activation);
+    check_devices(unary, guide, weight, compatibility.value_or(unary), unary_weight);
     const DeviceGuard guard(unary);
     Tensor result = torch::stable::new_empty(unary, unary.sizes());
     if (result.numel() == 0) return result;
@@ -204,6 +213,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pac_crf_backward(const Tensor
                                                                     int64_t activation) {
     check_pac_inputs(unary, guide, weight, dilation);
     check_pac_crf(unary, weight, compatibility, unary_weight, steps, activation);
+    check_devices(unary, grad, guide, weight, compatibility.value_or(unary), unary_weight);
     CXRFAST_CHECK(grad.dim() == 4 && grad.size(0) == unary.size(0) && grad.size(1) == unary.size(1) &&
                       grad.size(2) == unary.size(2) && grad.size(3) == unary.size(3),
                   "grad must have unary's shape");

@@ -6,8 +6,10 @@
 namespace cxrfast {
 
 constexpr int kPixelThreads = 256;  // a thread has one pixel
-constexpr int kTapsTogether = 8;    // of a thread, so that its own feature is read once for all
-constexpr int kGuidesTogether = 8;
+constexpr int kTapsTogether = 8;    // of a thread, so that it reads its own features once for all of them
+constexpr int kGuidesTogether = 16;
+
+#if defined(__CUDACC__) || defined(CXRFAST_CUDA_EMULATION)
 
 template <typename T>
 __global__ void __launch_bounds__(kPixelThreads) affinity_kernel(Window window,
@@ -15,35 +17,34 @@ __global__ void __launch_bounds__(kPixelThreads) affinity_kernel(Window window,
                                                                  const T* __restrict__ guide,  // [G, N]
                                                                  Affinities<T> affinities) {
     const Pixels<1> pixel(window);
-    const int n = pixel.first, size = window.size();
+    const int n = pixel.first;
+    const int64_t size = window.size();
     const int first = affinities.rows.first_plane(window), planes = affinities.rows.planes(window);
     for (int plane = blockIdx.y * kTapsTogether; plane < planes; plane += gridDim.y * kTapsTogether) {
-        int shift[kTapsTogether];
+        int there[kTapsTogether];
         bool inside[kTapsTogether], any = false;
         T squared_distance[kTapsTogether] = {};
 #pragma unroll
         for (int i = 0; i < kTapsTogether; ++i) {
-            const int tap = first + plane + i, row = tap / window.columns, column = tap % window.columns;
-            shift[i] = window.dy(row) * window.width + window.dx(column);
-            inside[i] =
-                plane + i < planes && window.contains(pixel.y[0] + window.dy(row), pixel.x[0] + window.dx(column));
+            const int tap = first + plane + i;
+            const int dy = window.dy(tap / window.columns), dx = window.dx(tap % window.columns);
+            inside[i] = plane + i < planes && window.contains(pixel.y[0] + dy, pixel.x[0] + dx);
+            there[i] = inside[i] ? n + dy * window.width + dx : n;  // itself, which is not stored
             any |= inside[i];
         }
         if (!any) continue;
-        for (int g = 0; g < guides; ++g) {
-            const T* feature = guide + static_cast<int64_t>(g) * size;
-            const T here = __ldg(feature + n);
+        const T* features = guide;
+        for (int g = 0; g < guides; ++g, features += size) {
+            const T here = __ldg(features + n);
 #pragma unroll
             for (int i = 0; i < kTapsTogether; ++i) {
-                const T difference = inside[i] ? here - __ldg(feature + (n + shift[i])) : T(0);
+                const T difference = here - __ldg(features + there[i]);
                 squared_distance[i] += difference * difference;
             }
         }
 #pragma unroll
         for (int i = 0; i < kTapsTogether; ++i) {
-            if (inside[i]) {
-                affinities.data[static_cast<int64_t>(plane + i) * size + n] = pair_affinity(squared_distance[i]);
-            }
+            if (inside[i]) affinities.data[(plane + i) * size + n] = pair_affinity(squared_distance[i]);
         }
     }
 }
@@ -58,20 +59,33 @@ __global__ void __launch_bounds__(kPixelThreads)
                        const T* __restrict__ weight,         // [taps] of the tap that gathers; nullptr: all 1
                        T sign) {
     const Pixels<1> pixel(window);
-    const int n = pixel.first, size = window.size(), columns = window.columns;
+    const int n = pixel.first;
+    const int64_t size = window.size();
     const TapRows rows = affinities.rows;
     const int first = rows.first_plane(window), planes = rows.planes(window);
     for (int plane = blockIdx.y; plane < planes; plane += gridDim.y) {
         const int tap = first + plane, mirrored = window.mirrored(tap);
-        const int row = tap / columns, column = tap % columns;
-        const int dy = window.dy(row), dx = window.dx(column);
+        const int dy = window.dy(tap / window.columns), dx = window.dx(tap % window.columns);
         if (tap == window.centre() || !window.contains(pixel.y[0] + dy, pixel.x[0] + dx)) continue;
-        const int64_t here = static_cast<int64_t>(rows.position(row)) * columns + column;
-        const int64_t there = static_cast<int64_t>(rows.position(mirrored / columns)) * columns + mirrored % columns;
-        T gradient = grad_affinity[here * size + n], other = grad_affinity[there * size + n + dy * window.width + dx];
-        if (weight != nullptr) gradient *= weight[tap], other *= weight[mirrored];
-        T& affinity = affinities.data[static_cast<int64_t>(plane) * size + n];
-        affinity *= sign * (gradient + other);
+        T here = grad_affinity[slot_of(rows, window, tap) * size + n];
+        T there = grad_affinity[slot_of(rows, window, mirrored) * size + n + dy * window.width + dx];
+        if (weight != nullptr) here *= weight[tap], there *= weight[mirrored];
+        affinities.data[plane * size + n] *= sign * (here + there);
+    }
+}
+
+// FULL: count is kGuidesTogether.
+template <bool FULL, typename T>
+__device__ inline void add_differences(T (&sum)[kGuidesTogether],
+                                       const T (&here)[kGuidesTogether],
+                                       T coefficient,
+                                       const T* there,
+                                       int count,
+                                       int64_t size) {
+#pragma unroll
+    for (int g = 0; g < kGuidesTogether; ++g, there += size) {
+        if (!FULL && g >= count) break;
+        sum[g] += coefficient * (__ldg(there) - here[g]);
     }
 }
 
@@ -83,34 +97,40 @@ __global__ void __launch_bounds__(kPixelThreads) guide_gradient_kernel(Window wi
                                                                        T* __restrict__ grad_guide,  // [G, N]
                                                                        bool add) {
     const Pixels<1> pixel(window);
-    const int n = pixel.first, size = window.size(), first = blockIdx.y * kGuidesTogether;
-    const TapRows rows = coefficients.rows;
     if (!pixel.exists(0)) return;
-    const T* feature = guide + static_cast<int64_t>(first) * size + n;
-    T here[kGuidesTogether], sum[kGuidesTogether] = {};
+    const int n = pixel.first, first = blockIdx.y * kGuidesTogether;
+    const int64_t size = window.size();
+    const TapRows rows = coefficients.rows;
+    const T* features = guide + (first * size + n);
+    const int count = min(kGuidesTogether, guides - first);
+    T here[kGuidesTogether] = {}, sum[kGuidesTogether] = {};
 #pragma unroll
     for (int g = 0; g < kGuidesTogether; ++g) {
-        here[g] = first + g < guides ? __ldg(feature + static_cast<int64_t>(g) * size) : T(0);
+        if (g < count) here[g] = __ldg(features + g * size);
     }
     for (int position = 0; position < rows.count(); ++position) {
         const int row = rows.row(position), dy = window.dy(row);
+        if (pixel.y[0] + dy < 0 || pixel.y[0] + dy >= window.height) continue;
         for (int column = 0; column < window.columns; ++column) {
             const int dx = window.dx(column), tap = row * window.columns + column, shift = dy * window.width + dx;
             if (tap == window.centre() || !window.contains(pixel.y[0] + dy, pixel.x[0] + dx)) continue;
-            const T coefficient = coefficients.data[coefficients.offset(window, tap, shift) + n];
-#pragma unroll
-            for (int g = 0; g < kGuidesTogether; ++g) {
-                if (first + g >= guides) break;
-                sum[g] -= coefficient * (here[g] - __ldg(feature + static_cast<int64_t>(g) * size + shift));
+            const T coefficient = __ldg(coefficients.data + (coefficients.offset(window, tap, shift) + n));
+            const T* there = features + shift;
+            if (count == kGuidesTogether) {
+                add_differences<true>(sum, here, coefficient, there, count, size);
+            } else {
+                add_differences<false>(sum, here, coefficient, there, count, size);
             }
         }
     }
 #pragma unroll
     for (int g = 0; g < kGuidesTogether; ++g) {
-        if (first + g >= guides) break;
-        T& grad = grad_guide[static_cast<int64_t>(first + g) * size + n];
+        if (g >= count) break;
+        T& grad = grad_guide[(first + g) * size + n];
         grad = add ? grad + sum[g] : sum[g];
     }
 }
+
+#endif
 
 }  // namespace cxrfast

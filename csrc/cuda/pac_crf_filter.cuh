@@ -11,7 +11,7 @@
 namespace cxrfast {
 
 constexpr int kFilterThreads = 128;
-constexpr int kFilterPixels = 4, kGradientPixels = 2;  // of a thread: the gradient has twice the sums
+constexpr int kFilterPixels = 4, kGradientPixels = 3;  // of a thread: the gradient has twice the sums
 
 template <typename T>
 struct FilterTask {
@@ -91,33 +91,44 @@ __device__ inline void for_each_staged_tap(const FilterTask<T>& task, int tile, 
     }
 }
 
-// Which of a thread's pixels have this neighbour; false if none of the warp's has.
-template <int PIXELS>
-__device__ inline bool find_inside(
-    bool (&inside)[PIXELS], const Pixels<PIXELS>& pixels, const Window& window, int dy, int dx) {
-    bool any = false;
+// sum[p][o] += the staged weights times the neighbours' values, which are multiplied by the affinity if WEIGHTED. ALL:
+// every neighbour is inside.
+template <bool ALL, bool WEIGHTED, typename T, int TILE, int PIXELS>
+__device__ inline void add_products(T (&sum)[PIXELS][TILE],
+                                    const T (&affinity)[PIXELS],
+                                    const bool (&inside)[PIXELS],
+                                    const T* next,  // of the first neighbour; read only where inside
+                                    const T* staged,
+                                    int channels,
+                                    int64_t size) {
+#pragma unroll(ALL ? 2 : 1)
+    for (int c = 0; c < channels; ++c, next += size, staged += tile_pitch<T>(TILE)) {
+        T weights[TILE];
+        read_tile(weights, staged);
 #pragma unroll
-    for (int p = 0; p < PIXELS; ++p) {
-        inside[p] = window.contains(pixels.y[p] + dy, pixels.x[p] + dx);
-        any |= inside[p];
+        for (int p = 0; p < PIXELS; ++p) {
+            T value = ALL || inside[p] ? __ldg(next + p * kWarp) : T(0);
+            if (WEIGHTED) value *= affinity[p];
+#pragma unroll
+            for (int o = 0; o < TILE; ++o) sum[p][o] += weights[o] * value;
+        }
     }
-    return __any_sync(kAllLanes, any);
 }
 
-template <typename T, int PIXELS>
-__device__ inline void read_affinities(T (&affinity)[PIXELS],
-                                       const bool (&inside)[PIXELS],
-                                       const Pixels<PIXELS>& pixels,
-                                       const Affinities<T>& affinities,
-                                       const Window& window,
-                                       int tap,
-                                       int shift) {
-    const int64_t offset = affinities.offset(window, tap, shift) + pixels.first;
-#pragma unroll
-    for (int p = 0; p < PIXELS; ++p) {
-        affinity[p] = !inside[p]                   ? T(0)
-                      : affinities.data == nullptr ? T(1)
-                                                   : __ldg(affinities.data + offset + p * kWarp);
+template <bool WEIGHTED, typename T, int TILE, int PIXELS>
+__device__ inline void add_tap(T (&sum)[PIXELS][TILE],
+                               const T (&affinity)[PIXELS],
+                               const bool (&inside)[PIXELS],
+                               const Pixels<PIXELS>& pixels,
+                               const FilterTask<T>& task,
+                               const StagedTap& at,
+                               const T* staged) {
+    const int64_t size = task.window.size();
+    const T* next = task.in + (at.first_channel * size + pixels.first + at.dy * task.window.width + at.dx);
+    if (all_inside(inside)) {
+        add_products<true, WEIGHTED>(sum, affinity, inside, next, staged, at.channels, size);
+    } else {
+        add_products<false, WEIGHTED>(sum, affinity, inside, next, staged, at.channels, size);
     }
 }
 
@@ -143,7 +154,6 @@ template <typename T, int TILE>
 __global__ void __launch_bounds__(kFilterThreads, 4) filter_kernel(FilterTask<T> task) {
     constexpr int kPixels = kFilterPixels;
     const Pixels<kPixels> pixels(task.window);
-    const int size = task.window.size();
     T sum[kPixels][TILE] = {};
     for_each_staged_tap<TILE>(task, blockIdx.z, [&](const StagedTap& at, const T* staged) {
         bool inside[kPixels];
@@ -151,18 +161,7 @@ __global__ void __launch_bounds__(kFilterThreads, 4) filter_kernel(FilterTask<T>
         const int shift = at.dy * task.window.width + at.dx;
         T affinity[kPixels];
         read_affinities(affinity, inside, pixels, task.affinities, task.window, at.tap, shift);
-        int64_t from = static_cast<int64_t>(at.first_channel) * size + pixels.first + shift;
-#pragma unroll 2
-        for (int c = 0; c < at.channels; ++c, from += size, staged += tile_pitch<T>(TILE)) {
-            T weights[TILE];
-            read_tile(weights, staged);
-#pragma unroll
-            for (int p = 0; p < kPixels; ++p) {
-                const T value = inside[p] ? affinity[p] * __ldg(task.in + from + p * kWarp) : T(0);
-#pragma unroll
-                for (int o = 0; o < TILE; ++o) sum[p][o] += weights[o] * value;
-            }
-        }
+        add_tap<true>(sum, affinity, inside, pixels, task, at, staged);
     });
     write_tile(task, sum, blockIdx.z * TILE);
 }
@@ -171,7 +170,7 @@ __global__ void __launch_bounds__(kFilterThreads, 4) filter_kernel(FilterTask<T>
 // `own`. The gradient of the affinity with which own_i has weighed on its neighbour is added up for every tap. One
 // channel tile a launch, for each adds to the same affinities' gradients.
 template <typename T, int TILE>
-__global__ void __launch_bounds__(kFilterThreads, 4)
+__global__ void __launch_bounds__(kFilterThreads, 3)
     filter_gradient_kernel(FilterTask<T> task,
                            int tile,
                            const T* __restrict__ own,        // [O, N]
@@ -195,18 +194,7 @@ __global__ void __launch_bounds__(kFilterThreads, 4)
         const int shift = at.dy * task.window.width + at.dx;
         T affinity[kPixels], product[kPixels][TILE] = {};
         read_affinities(affinity, inside, pixels, task.affinities, task.window, at.tap, shift);
-        int64_t from = static_cast<int64_t>(at.first_channel) * size + pixels.first + shift;
-#pragma unroll 2
-        for (int c = 0; c < at.channels; ++c, from += size, staged += tile_pitch<T>(TILE)) {
-            T weights[TILE];
-            read_tile(weights, staged);
-#pragma unroll
-            for (int p = 0; p < kPixels; ++p) {
-                const T value = inside[p] ? __ldg(task.in + from + p * kWarp) : T(0);
-#pragma unroll
-                for (int o = 0; o < TILE; ++o) product[p][o] += weights[o] * value;
-            }
-        }
+        add_tap<false>(product, affinity, inside, pixels, task, at, staged);
 #pragma unroll
         for (int p = 0; p < kPixels; ++p) {
             T projected = 0;

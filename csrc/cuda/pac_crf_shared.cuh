@@ -5,7 +5,7 @@
 
 namespace cxrfast {
 
-constexpr int kSharedTile = 8, kSharedPixels = 2;  // channels and pixels of a thread
+constexpr int kSharedTile = 8, kSharedPixels = 4;  // channels and pixels of a thread
 
 #if defined(__CUDACC__) || defined(CXRFAST_CUDA_EMULATION)
 
@@ -22,12 +22,30 @@ __device__ inline void for_each_tap(const FilterTask<T>& task, const F& visit) {
     }
 }
 
+// visit(channel, pixel, value) for the neighbours' values in `count` channels; ALL: every neighbour is inside.
+template <bool ALL, typename T, typename F>
+__device__ inline void for_each_neighbour(const bool (&inside)[kSharedPixels],
+                                          const T* next,  // of the first neighbour; read only where inside
+                                          int count,
+                                          int64_t size,
+                                          const F& visit) {
+#pragma unroll
+    for (int c = 0; c < kSharedTile; ++c, next += size) {
+        if (c >= count) break;
+#pragma unroll
+        for (int p = 0; p < kSharedPixels; ++p) {
+            if (ALL || inside[p]) visit(c, p, __ldg(next + p * kWarp));
+        }
+    }
+}
+
 // out_i = sum over j of K(f_i, f_j) w[p_i - p_j] in_j, channel by channel; weight is [taps].
 template <typename T>
 __global__ void __launch_bounds__(kFilterThreads) shared_filter_kernel(FilterTask<T> task) {
     constexpr int kPixels = kSharedPixels;
     const Pixels<kPixels> pixels(task.window);
-    const int size = task.window.size(), first_channel = blockIdx.z * kSharedTile;
+    const int64_t size = task.window.size();
+    const int first_channel = blockIdx.z * kSharedTile, channels = task.in_channels - first_channel;
     T sum[kPixels][kSharedTile] = {};
     for_each_tap(task, [&](int tap, int, int dy, int dx) {
         bool inside[kPixels];
@@ -38,14 +56,12 @@ __global__ void __launch_bounds__(kFilterThreads) shared_filter_kernel(FilterTas
         const T weight = __ldg(task.weight + tap);
 #pragma unroll
         for (int p = 0; p < kPixels; ++p) factor[p] *= weight;
-        int64_t from = static_cast<int64_t>(first_channel) * size + pixels.first + shift;
-#pragma unroll
-        for (int c = 0; c < kSharedTile; ++c, from += size) {
-            if (first_channel + c >= task.in_channels) break;
-#pragma unroll
-            for (int p = 0; p < kPixels; ++p) {
-                if (inside[p]) sum[p][c] += factor[p] * __ldg(task.in + from + p * kWarp);
-            }
+        const T* next = task.in + (first_channel * size + pixels.first + shift);
+        const auto add = [&](int c, int p, T value) { sum[p][c] += factor[p] * value; };
+        if (all_inside(inside)) {
+            for_each_neighbour<true>(inside, next, channels, size, add);
+        } else {
+            for_each_neighbour<false>(inside, next, channels, size, add);
         }
     });
     write_tile(task, sum, first_channel);
@@ -62,14 +78,15 @@ __global__ void __launch_bounds__(kFilterThreads)
                                   bool first) {
     constexpr int kPixels = kSharedPixels;
     const Pixels<kPixels> pixels(task.window);
-    const int size = task.window.size(), first_channel = tile * kSharedTile;
+    const int64_t size = task.window.size();
+    const int first_channel = tile * kSharedTile, channels = task.in_channels - first_channel;
     T sum[kPixels][kSharedTile] = {}, input[kPixels][kSharedTile];
 #pragma unroll
     for (int c = 0; c < kSharedTile; ++c) {
 #pragma unroll
         for (int p = 0; p < kPixels; ++p) {
-            const bool exists = pixels.exists(p) && first_channel + c < task.in_channels;
-            input[p][c] = exists ? __ldg(own + static_cast<int64_t>(first_channel + c) * size + pixels.at(p)) : T(0);
+            const bool exists = pixels.exists(p) && c < channels;
+            input[p][c] = exists ? __ldg(own + (first_channel + c) * size + pixels.at(p)) : T(0);
         }
     }
     for_each_tap(task, [&](int tap, int slot, int dy, int dx) {
@@ -81,22 +98,20 @@ __global__ void __launch_bounds__(kFilterThreads)
         const T weight = __ldg(task.weight + tap);
 #pragma unroll
         for (int p = 0; p < kPixels; ++p) factor[p] *= weight;
-        int64_t from = static_cast<int64_t>(first_channel) * size + pixels.first + shift;
-#pragma unroll
-        for (int c = 0; c < kSharedTile; ++c, from += size) {
-            if (first_channel + c >= task.in_channels) break;
-#pragma unroll
-            for (int p = 0; p < kPixels; ++p) {
-                if (!inside[p]) continue;
-                const T value = __ldg(task.in + from + p * kWarp);
-                sum[p][c] += factor[p] * value;
-                product[p] += input[p][c] * value;
-            }
+        const T* next = task.in + (first_channel * size + pixels.first + shift);
+        const auto add = [&](int c, int p, T value) {
+            sum[p][c] += factor[p] * value;
+            product[p] += input[p][c] * value;
+        };
+        if (all_inside(inside)) {
+            for_each_neighbour<true>(inside, next, channels, size, add);
+        } else {
+            for_each_neighbour<false>(inside, next, channels, size, add);
         }
 #pragma unroll
         for (int p = 0; p < kPixels; ++p) {
             if (!inside[p]) continue;
-            T& total = products[static_cast<int64_t>(slot) * size + pixels.at(p)];
+            T& total = products[slot * size + pixels.at(p)];
             total = first ? product[p] : total + product[p];
         }
     });

@@ -62,6 +62,41 @@ __device__ inline T warp_sum(T value) {
     return value;
 }
 
+// sum[o][c] += affinity * grad_o * in_c for pixel n, or, if PIXELS is 2, for n and n + 32. FULL: the tile's channels
+// all exist. Else the last takes the place of those beyond it, and what comes of them is not stored.
+template <int PIXELS, bool FULL, typename T, int OUT, int IN>
+__device__ inline void add_outer_products(T (&sum)[OUT][IN],
+                                          const T* affinity,  // of pixel 0, or nullptr: 1
+                                          const T* grad,      // of the tile's first channel
+                                          const T* in,
+                                          int n,
+                                          int shift,
+                                          int64_t size,
+                                          int outs,
+                                          int ins) {
+    T factor[PIXELS], weighted[OUT][PIXELS];
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p) factor[p] = affinity == nullptr ? T(1) : __ldg(affinity + (n + p * kWarp));
+    const T* next = grad + n;
+#pragma unroll
+    for (int o = 0; o < OUT; ++o) {
+#pragma unroll
+        for (int p = 0; p < PIXELS; ++p) weighted[o][p] = factor[p] * __ldg(next + p * kWarp);
+        if (FULL || o + 1 < outs) next += size;
+    }
+    next = in + (n + shift);
+#pragma unroll
+    for (int c = 0; c < IN; ++c) {
+#pragma unroll
+        for (int p = 0; p < PIXELS; ++p) {
+            const T value = __ldg(next + p * kWarp);
+#pragma unroll
+            for (int o = 0; o < OUT; ++o) sum[o][c] += weighted[o][p] * value;
+        }
+        if (FULL || c + 1 < ins) next += size;
+    }
+}
+
 // A warp has one tap and a tile of channel pairs, and walks over the pixels that have this neighbour; the warps of a
 // block have consecutive taps, so that what one reads is in the cache for the others.
 template <typename T, int OUT, int IN>
@@ -74,6 +109,7 @@ __global__ void __launch_bounds__(kWeightThreads, 3) weight_gradient_kernel(Weig
     if (slot >= slots) return;  // with its whole warp
     const int in_tiles = (task.in_channels + IN - 1) / IN, tile = blockIdx.x / slot_blocks;
     const int first_out = tile / in_tiles * OUT, first_in = tile % in_tiles * IN;
+    const int outs = task.out_channels - first_out, ins = task.in_channels - first_in;
     const int row = rows.row(slot / window.columns), column = slot % window.columns;
     const int dy = window.dy(row), dx = window.dx(column), shift = dy * window.width + dx;
     const int left = max(0, -dx), right = min(window.width, window.width - dx);
@@ -83,25 +119,19 @@ __global__ void __launch_bounds__(kWeightThreads, 3) weight_gradient_kernel(Weig
     for (int64_t item = items * blockIdx.y / gridDim.y; item < items * (blockIdx.y + 1) / gridDim.y; ++item) {
         const int step = static_cast<int>(item / window.height), y = static_cast<int>(item % window.height);
         if (y + dy < 0 || y + dy >= window.height) continue;
-        const T* grad = task.grad + static_cast<int64_t>(step) * task.out_channels * size;
-        const T* in = task.in + static_cast<int64_t>(step) * task.in_channels * size;
-        for (int x = left + lane; x < right; x += kWarp) {
-            const int n = y * window.width + x;
-            const T affinity =
-                task.affinities.data == nullptr ? T(1) : __ldg(task.affinities.data + affinity_offset + n);
-            T weighted[OUT];
-            // Beyond the last channel, the last again: what comes of it is not stored.
-#pragma unroll
-            for (int o = 0; o < OUT; ++o) {
-                const int channel = min(first_out + o, task.out_channels - 1);
-                weighted[o] = affinity * __ldg(grad + static_cast<int64_t>(channel) * size + n);
+        const T* grad = task.grad + (static_cast<int64_t>(step) * task.out_channels + first_out) * size;
+        const T* in = task.in + (static_cast<int64_t>(step) * task.in_channels + first_in) * size;
+        const T* affinity = task.affinities.data == nullptr ? nullptr : task.affinities.data + affinity_offset;
+        const int begin = y * window.width + left + lane, end = y * window.width + right;
+        if (outs >= OUT && ins >= IN) {
+            int n = begin;
+            for (; n + kWarp < end; n += 2 * kWarp) {
+                add_outer_products<2, true>(sum, affinity, grad, in, n, shift, size, outs, ins);
             }
-#pragma unroll
-            for (int c = 0; c < IN; ++c) {
-                const int channel = min(first_in + c, task.in_channels - 1);
-                const T value = __ldg(in + static_cast<int64_t>(channel) * size + n + shift);
-#pragma unroll
-                for (int o = 0; o < OUT; ++o) sum[o][c] += weighted[o] * value;
+            if (n < end) add_outer_products<1, true>(sum, affinity, grad, in, n, shift, size, outs, ins);
+        } else {
+            for (int n = begin; n < end; n += kWarp) {
+                add_outer_products<1, false>(sum, affinity, grad, in, n, shift, size, outs, ins);
             }
         }
     }
@@ -112,7 +142,7 @@ __global__ void __launch_bounds__(kWeightThreads, 3) weight_gradient_kernel(Weig
 #pragma unroll
         for (int c = 0; c < IN; ++c) {
             const T total = warp_sum(sum[o][c]);
-            if (lane == 0 && first_out + o < task.out_channels && first_in + c < task.in_channels) {
+            if (lane == 0 && o < outs && c < ins) {
                 partial[static_cast<int64_t>(first_out + o) * task.in_channels + first_in + c] = total;
             }
         }
@@ -148,9 +178,7 @@ __global__ void __launch_bounds__(kWeightThreads)
     __syncthreads();
     if (threadIdx.x != 0) return;
     for (int warp = 1; warp < kWeightWarps; ++warp) sum += warp_sums[warp];
-    const int mirrored = window.mirrored(tap);
-    const int target = rows.position(mirrored / window.columns) * window.columns + mirrored % window.columns;
-    partial[static_cast<int64_t>(blockIdx.y) * gridDim.x + target] = sum;
+    partial[static_cast<int64_t>(blockIdx.y) * gridDim.x + slot_of(rows, window, window.mirrored(tap))] = sum;
 }
 
 // grad_weight [O, C, k, k] += sign * the sum of the parts.

@@ -29,7 +29,6 @@ struct Window {
     CXRFAST_HOST_DEVICE int mirrored(int tap) const { return taps() - 1 - tap; }
     CXRFAST_HOST_DEVICE int dy(int row) const { return (row - rows / 2) * step_y; }
     CXRFAST_HOST_DEVICE int dx(int column) const { return (column - columns / 2) * step_x; }
-    CXRFAST_HOST_DEVICE int shift(int tap) const { return dy(tap / columns) * width + dx(tap % columns); }
     CXRFAST_HOST_DEVICE bool contains(int y, int x) const {
         return static_cast<unsigned int>(y) < static_cast<unsigned int>(height) &&
                static_cast<unsigned int>(x) < static_cast<unsigned int>(width);
@@ -54,6 +53,11 @@ struct TapRows {
         return (end < half ? end : half) - first_plane(window);
     }
 };
+
+// Where a tap's plane lies among those of all taps of the rows in work.
+CXRFAST_HOST_DEVICE int64_t slot_of(const TapRows& rows, const Window& window, int tap) {
+    return rows.position(tap / window.columns) * window.columns + tap % window.columns;
+}
 
 template <typename T>
 struct Affinities {
@@ -89,6 +93,45 @@ struct Pixels {
     __device__ int at(int p) const { return first + p * kWarp; }
     __device__ bool exists(int p) const { return y[p] >= 0; }
 };
+
+// Which of a thread's pixels have this neighbour; false if none of the warp's has.
+template <int PIXELS>
+__device__ inline bool find_inside(
+    bool (&inside)[PIXELS], const Pixels<PIXELS>& pixels, const Window& window, int dy, int dx) {
+    bool any = false;
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p) {
+        inside[p] = window.contains(pixels.y[p] + dy, pixels.x[p] + dx);
+        any |= inside[p];
+    }
+    return __any_sync(kAllLanes, any);
+}
+
+// All of the warp's.
+template <int PIXELS>
+__device__ inline bool all_inside(const bool (&inside)[PIXELS]) {
+    bool all = true;
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p) all &= inside[p];
+    return __all_sync(kAllLanes, all);
+}
+
+template <typename T, int PIXELS>
+__device__ inline void read_affinities(T (&affinity)[PIXELS],
+                                       const bool (&inside)[PIXELS],
+                                       const Pixels<PIXELS>& pixels,
+                                       const Affinities<T>& affinities,
+                                       const Window& window,
+                                       int tap,
+                                       int shift) {
+    const int64_t offset = affinities.offset(window, tap, shift) + pixels.first;
+#pragma unroll
+    for (int p = 0; p < PIXELS; ++p) {
+        affinity[p] = !inside[p]                   ? T(0)
+                      : affinities.data == nullptr ? T(1)
+                                                   : __ldg(affinities.data + offset + p * kWarp);
+    }
+}
 
 #endif
 

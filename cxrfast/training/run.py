@@ -112,7 +112,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
         "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "cuda_operators": _library.cuda_error() or "loaded",
+        "cuda_operators": _library.cuda_error() or f"loaded, for compute capability {_build_info.cuda_archs}",
         "built_against_torch": _build_info.torch_version,
         "loads_into_torch_from": _build_info.torch_target,
         "compiler": _build_info.compiler,

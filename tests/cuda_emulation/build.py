@@ -9,6 +9,7 @@ compiled for those sanitizers, and races are not looked for.
 import ctypes
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,16 @@ def _make(path: Path, *command: str) -> Path:
     return path
 
 
+def _with_includes(path: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
+    """The text of a source and of every file that it names in quotes, directly or not."""
+    path = path.resolve()
+    if path not in seen and path.exists():
+        seen[path] = path.read_bytes()
+        for name in re.findall(rb'^#include "(.*)"', seen[path], re.MULTILINE):
+            _with_includes(path.parent / name.decode(), seen)
+    return seen
+
+
 def _schema() -> Path:
     """The product's operators under another namespace."""
     text = (CSRC / "schema.cpp").read_text()
@@ -73,12 +84,12 @@ def _schema() -> Path:
 
 def build(name: str, sources: Sequence[Path]) -> Path:
     """Compile sources and the emulation into one shared library, what has not changed excepted."""
-    headers = sorted([*HERE.glob("*.h"), *(p for p in CSRC.glob("*/*") if p.suffix in {".h", ".cuh"})])
     compiler = _compiler()
-    common = _digest(" ".join(compiler).encode(), torch.__version__.encode(), *(path.read_bytes() for path in headers))
+    common = [" ".join(compiler), torch.__version__, *(path.read_text() for path in sorted(HERE.glob("*.h")))]
 
     def compiled(source: Path) -> Path:
-        to = CACHE / name / f"{source.stem}-{_digest(common.encode(), source.read_bytes())}.o"
+        parts = [*(part.encode() for part in common), *_with_includes(source, {}).values()]
+        to = CACHE / name / f"{source.stem}-{_digest(*parts)}.o"
         # races.cpp is what this option calls.
         watched = source.suffix == ".cu" and "CXRFAST_EMULATION_SANITIZE" not in os.environ
         return _make(to, *compiler, *(["-fsanitize=thread"] if watched else []), "-x", "c++", "-c", str(source))

@@ -302,6 +302,7 @@ void run_blocks() {
     const uint64_t factor = seed <= 1 ? 1 : coprime(n), offset = seed <= 1 ? 0 : random_number() % n;
     const Span statics = static_shared();
     error.clear();
+    host = {};  // another thread than the last time, maybe
     races_start(static_cast<unsigned int>(n), statics, {dynamic_bytes, sizeof(dynamic_bytes)});
     for (uint64_t i = 0; i < n && error.empty(); ++i) {
         const uint64_t id = seed == 1 ? n - 1 - i : (i * factor + offset) % n;

@@ -122,6 +122,14 @@ def test_sizes_that_change_the_loops(form, height, width, kernel):
     check_crf(*crf_inputs((1, 2, height, width), 2, kernel, form=form), steps=2)
 
 
+@pytest.mark.parametrize("form", ["full", "full_matrix", "shared_matrix"])
+@pytest.mark.parametrize("labels", [8, 14, 21])
+def test_many_labels_in_float32(labels, form):
+    """Kernels take channels in tiles, of a size that depends on dtype and number."""
+    check_crf(*crf_inputs((3, labels, 7, 9), 18, form=form, dtype=torch.float32, scale=0.5), steps=2)
+
+
+@pytest.mark.not_emulated("takes minutes; the limit is lower under emulation, so that other tests pass it")
 def test_affinities_beyond_what_is_kept():
     """128·130·361/2 affinities are over the 16 MB limit: they are computed in groups, in every step."""
     check_crf(*crf_inputs((1, 2, 128, 130), 1, 19), steps=2)
@@ -223,6 +231,9 @@ def test_a_bad_pixel_stays_in_its_window(bad):
         assert torch.isfinite(out[..., :6]).all()
 
 
+@pytest.mark.not_emulated(
+    "emulation has one thread; tests/cuda_emulation/test_determinism.py varies its orders instead"
+)
 @pytest.mark.parametrize("form", ["full", "shared_matrix"])
 def test_deterministic_for_any_number_of_threads(form):
     inputs = [x.requires_grad_() for x in crf_inputs((3, 3, 80, 70), form=form, dtype=torch.float32, kernel=5)]
