@@ -39,6 +39,7 @@ struct GradientRun {
     const T* other;    // the inputs, OUT channels
     T* grad_affinity;  // the next tap's is grad_step on
     int64_t grad_step;
+    bool add;  // to grad_affinity, which else is overwritten
 };
 
 // Of one tap's weight gradient, what some rows contribute to two input channels.
@@ -138,7 +139,7 @@ CXRFAST_ALWAYS_INLINE void shared_filter_tile(const FilterRun<T>& r) {
 }
 
 // With m[tap, o] = sum over channels of weight[tap, c, o] * in[tap, c]: out[o] += sum over taps of
-// affinity[tap] * m[tap, o], and grad_affinity[tap] += sum over o of other[o] * m[tap, o].
+// affinity[tap] * m[tap, o], and grad_affinity[tap] (+)= sum over o of other[o] * m[tap, o].
 template <typename T, int BYTES, int OUT>
 CXRFAST_ALWAYS_INLINE void gradient_tile(const GradientRun<T>& g) {
     using V = typename Simd<T, BYTES>::type;
@@ -163,7 +164,11 @@ CXRFAST_ALWAYS_INLINE void gradient_tile(const GradientRun<T>& g) {
             }
         }
         const V a0 = CXRFAST_LOAD(affinity), a1 = CXRFAST_LOAD(affinity + N);
-        V s0 = CXRFAST_LOAD(grad_affinity), s1 = CXRFAST_LOAD(grad_affinity + N);
+        V s0 = {}, s1 = {};
+        if (g.add) {
+            s0 = CXRFAST_LOAD(grad_affinity);
+            s1 = CXRFAST_LOAD(grad_affinity + N);
+        }
 #pragma GCC unroll 16
         for (int o = 0; o < OUT; ++o) {
             CXRFAST_STORE(r.out + o * r.pitch) += a0 * m[o][0];
@@ -196,7 +201,11 @@ CXRFAST_ALWAYS_INLINE void shared_gradient_tile(const GradientRun<T>& g) {
         __builtin_prefetch(grad_affinity + 2 * N);
         __builtin_prefetch(grad_affinity + 3 * N);
         const V a0 = r.weight[tap] * CXRFAST_LOAD(affinity), a1 = r.weight[tap] * CXRFAST_LOAD(affinity + N);
-        V s0 = CXRFAST_LOAD(grad_affinity), s1 = CXRFAST_LOAD(grad_affinity + N);
+        V s0 = {}, s1 = {};
+        if (g.add) {
+            s0 = CXRFAST_LOAD(grad_affinity);
+            s1 = CXRFAST_LOAD(grad_affinity + N);
+        }
         const T* in = r.in + tap * r.in_step;
 #pragma GCC unroll 16
         for (int o = 0; o < OUT; ++o) {
