@@ -264,7 +264,7 @@ class PixelAdaptiveFilter {
     }
 
     static constexpr int64_t kSumBytes = 512 << 10;
-    static constexpr int64_t kRowBytes = 40 << 10;  // rows that stay in the first-level cache
+    static constexpr int64_t kRowBytes = 80 << 10;  // rows that stay in the first-level cache
 
     Layout layout_;
     Affinities<T> affinities_;

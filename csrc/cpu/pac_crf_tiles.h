@@ -73,6 +73,12 @@ struct DifferenceRun {
 
 #define CXRFAST_LOAD(p) (*reinterpret_cast<const typename Simd<T, BYTES>::memory*>(p))
 #define CXRFAST_STORE(p) (*reinterpret_cast<typename Simd<T, BYTES>::memory*>(p))
+// Where a vector is used twice, the compiler loads it twice; but it is loads that are short.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define CXRFAST_IN_REGISTER(v) __asm__("" : "+v"(v))
+#else
+#define CXRFAST_IN_REGISTER(v)
+#endif
 
 // out[o] += sum over taps and channels of weight[tap, c, o] * affinity[tap] * in[tap, c]
 template <typename T, int BYTES, int OUT>
@@ -244,7 +250,8 @@ CXRFAST_ALWAYS_INLINE void weight_tile(const WeightRun<T>& r) {
             const V v0 = a * CXRFAST_LOAD(in + i), v1 = a * CXRFAST_LOAD(in + r.in_pitch + i);
 #pragma GCC unroll 16
             for (int o = 0; o < OUT; ++o) {
-                const V d = CXRFAST_LOAD(grad + o * r.grad_pitch + i);
+                V d = CXRFAST_LOAD(grad + o * r.grad_pitch + i);
+                CXRFAST_IN_REGISTER(d);
                 sum[o][0] += d * v0;
                 sum[o][1] += d * v1;
             }
@@ -319,6 +326,7 @@ CXRFAST_ALWAYS_INLINE void difference_tile(const DifferenceRun<T>& r) {
 
 #undef CXRFAST_LOAD
 #undef CXRFAST_STORE
+#undef CXRFAST_IN_REGISTER
 
 }  // namespace
 }  // namespace cxrfast
