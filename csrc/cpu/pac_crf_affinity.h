@@ -76,16 +76,14 @@ class Affinities {
         return result;
     }
 
-    // Computes the affinities of a group, if they are not there. Gradients start at 0.
+    // Computes the affinities of a group, if they are not there. They have no gradients then.
     void prepare(int64_t group) {
         if (group_ == group) return;
         group_ = group;
+        has_gradients_ = false;
         const std::vector<Segment> segments = this->segments(group);
         in_parallel(layout_.rows(), group_size_ * guides_ * layout_.pitch(), [&](int64_t first, int64_t last) {
             for (int64_t r = first; r < last; ++r) {
-                if (grad_affinity_.stride > 0) {
-                    std::fill_n(grad_affinity_.row(r), grad_affinity_.stride, T(0));
-                }
                 for (const Segment& segment : segments) {
                     if (segment.tap >= layout_.window.centre()) break;
                     compute(r, segment);
@@ -115,9 +113,14 @@ class Affinities {
         return {grad_affinity_.row(r, gradient_plane(segment.tap)), grad_affinity_.pitch};
     }
 
+    // Whether all pairs of the group have gradients already, to which others are to be added.
+    bool has_gradients() const { return has_gradients_; }
+    void set_gradients() { has_gradients_ = true; }
+
     // Passes the gradients on to the guide's. Of a shared filter they lack its weights (those of
     // the mirrored taps); `grad_weight` then receives its own gradients.
     void flush_gradients(const Taps<T>& taps, PartialSums<T>* grad_weight) {
+        if (!has_gradients_) return;
         const std::vector<Segment> segments = this->segments(group_);
         const int64_t parts = grad_weight ? grad_weight->parts() : layout_.rows();
         in_parallel(parts, layout_.rows() / parts * 2 * group_size_ * guides_ * layout_.pitch(),
@@ -233,21 +236,17 @@ class Affinities {
                               taps.shared ? taps.shared_backward[segment.tap + tap] : T(1),
                               taps.shared ? taps.shared_backward[mirrored] : T(1), run.end - run.begin);
         }
-        for (int64_t i = 0; i < layout_.row_size(); i += tile.block) {
-            const Range inside = taps_inside(segment, layout_, i, i + tile.block);
-            if (inside.begin >= inside.end) continue;
-            DifferenceRun<T> run{nullptr, nullptr,
-                                 nullptr, guide_.pitch,
-                                 step,    coefficient + inside.begin * pitch + i,
-                                 pitch,   inside.end - inside.begin};
-            for (int64_t c = 0; c < guides_;) {
-                const bool many = c + kGuidesAtOnce <= guides_;
-                run.out = grad_guide_.row(r, c) + i;
-                run.in = guide_.row(r, c) + i;
-                run.to = guide_.row(r + segment.offset.dy, c) + i + segment.offset.dx * lanes + inside.begin * step;
-                (many ? tile.differences : tile.difference)(run);
-                c += many ? kGuidesAtOnce : 1;
+        for (int64_t c = 0; c < guides_;) {
+            const bool many = c + kGuidesAtOnce <= guides_;
+            const T* there = guide_.row(r + segment.offset.dy, c) + segment.offset.dx * lanes;
+            for (int64_t i = 0; i < layout_.row_size(); i += tile.block) {
+                const Range inside = taps_inside(segment, layout_, i, i + tile.block);
+                if (inside.begin >= inside.end) continue;
+                (many ? tile.differences : tile.difference)(
+                    {grad_guide_.row(r, c) + i, guide_.row(r, c) + i, there + i + inside.begin * step, guide_.pitch,
+                     step, coefficient + inside.begin * pitch + i, pitch, inside.end - inside.begin});
             }
+            c += many ? kGuidesAtOnce : 1;
         }
     }
 
@@ -256,6 +255,7 @@ class Affinities {
     Layout layout_;
     int64_t guides_, group_size_, groups_;
     int64_t group_ = -1;  // whose affinities are in affinity_
+    bool has_gradients_ = false;
     Planes<T> guide_, grad_guide_;
     Planes<T> affinity_;       // of the kept taps of a group
     Planes<T> grad_affinity_;  // of all its taps

@@ -67,23 +67,20 @@ class PixelAdaptiveFilter {
                     }
                 }
             });
+            if (taps.in > 0) affinities_.set_gradients();
             if (affinities_.groups() > 1) affinities_.flush_gradients(taps, taps.shared ? &grad_taps : nullptr);
         }
-        used_ = true;
     }
 
     // Before the first apply_backward() of a wave.
-    void begin_gradients() {
-        affinities_.clear_guide_gradients();
-        used_ = false;
-    }
+    void begin_gradients() { affinities_.clear_guide_gradients(); }
 
     template <typename scalar_t>
     void end_gradients(const Taps<T>& taps,
                        PartialSums<T>& grad_taps,
                        scalar_t* grad_guide,  // [images, G, H, W]
                        const ImageRows& part) {
-        if (used_ && affinities_.groups() == 1) {
+        if (affinities_.groups() == 1) {
             affinities_.flush_gradients(taps, taps.shared ? &grad_taps : nullptr);
         }
         affinities_.store_guide_gradients(grad_guide, part);
@@ -148,7 +145,8 @@ class PixelAdaptiveFilter {
                                   inside.end - inside.begin},
                                  in.row(r, channel) + i,
                                  grad_affinity.data + i + inside.begin * grad_affinity.step,
-                                 grad_affinity.step};
+                                 grad_affinity.step,
+                                 affinities_.has_gradients() || channel > 0};
                 if (taps.shared) {
                     g.run.in += channel * grad.pitch;
                     g.run.weight = taps.shared_backward.data() + tap;
@@ -266,11 +264,10 @@ class PixelAdaptiveFilter {
     }
 
     static constexpr int64_t kSumBytes = 512 << 10;
-    static constexpr int64_t kRowBytes = 40 << 10;  // rows that stay in the first-level cache
+    static constexpr int64_t kRowBytes = 80 << 10;  // rows that stay in the first-level cache
 
     Layout layout_;
     Affinities<T> affinities_;
-    bool used_ = false;  // whether there are gradients of affinities
 };
 
 }  // namespace

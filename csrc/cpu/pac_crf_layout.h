@@ -21,7 +21,8 @@ constexpr int64_t kWaveBytes = 96 << 20;      // what all planes of the images i
 constexpr int64_t kAffinityBytes = 16 << 20;  // affinities (and their gradients), where not all of them can be kept
 constexpr int64_t kPartialBytes = 8 << 20;    // partial weight gradients that are kept until they are summed
 constexpr int64_t kMostPartials = 16;
-constexpr int64_t kGrain = 1 << 15;  // multiplications that are worth a thread
+constexpr int64_t kPartElements = 4096;  // that are worth a partial sum
+constexpr int64_t kGrain = 1 << 15;      // multiplications that are worth a thread
 
 inline int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;

@@ -39,6 +39,7 @@ struct GradientRun {
     const T* other;    // the inputs, OUT channels
     T* grad_affinity;  // the next tap's is grad_step on
     int64_t grad_step;
+    bool add;  // to grad_affinity, which else is overwritten
 };
 
 // Of one tap's weight gradient, what some rows contribute to two input channels.
@@ -72,6 +73,12 @@ struct DifferenceRun {
 
 #define CXRFAST_LOAD(p) (*reinterpret_cast<const typename Simd<T, BYTES>::memory*>(p))
 #define CXRFAST_STORE(p) (*reinterpret_cast<typename Simd<T, BYTES>::memory*>(p))
+// Where a vector is used twice, the compiler loads it twice; but it is loads that are short.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define CXRFAST_IN_REGISTER(v) __asm__("" : "+v"(v))
+#else
+#define CXRFAST_IN_REGISTER(v)
+#endif
 
 // out[o] += sum over taps and channels of weight[tap, c, o] * affinity[tap] * in[tap, c]
 template <typename T, int BYTES, int OUT>
@@ -138,7 +145,7 @@ CXRFAST_ALWAYS_INLINE void shared_filter_tile(const FilterRun<T>& r) {
 }
 
 // With m[tap, o] = sum over channels of weight[tap, c, o] * in[tap, c]: out[o] += sum over taps of
-// affinity[tap] * m[tap, o], and grad_affinity[tap] += sum over o of other[o] * m[tap, o].
+// affinity[tap] * m[tap, o], and grad_affinity[tap] (+)= sum over o of other[o] * m[tap, o].
 template <typename T, int BYTES, int OUT>
 CXRFAST_ALWAYS_INLINE void gradient_tile(const GradientRun<T>& g) {
     using V = typename Simd<T, BYTES>::type;
@@ -163,7 +170,11 @@ CXRFAST_ALWAYS_INLINE void gradient_tile(const GradientRun<T>& g) {
             }
         }
         const V a0 = CXRFAST_LOAD(affinity), a1 = CXRFAST_LOAD(affinity + N);
-        V s0 = CXRFAST_LOAD(grad_affinity), s1 = CXRFAST_LOAD(grad_affinity + N);
+        V s0 = {}, s1 = {};
+        if (g.add) {
+            s0 = CXRFAST_LOAD(grad_affinity);
+            s1 = CXRFAST_LOAD(grad_affinity + N);
+        }
 #pragma GCC unroll 16
         for (int o = 0; o < OUT; ++o) {
             CXRFAST_STORE(r.out + o * r.pitch) += a0 * m[o][0];
@@ -196,7 +207,11 @@ CXRFAST_ALWAYS_INLINE void shared_gradient_tile(const GradientRun<T>& g) {
         __builtin_prefetch(grad_affinity + 2 * N);
         __builtin_prefetch(grad_affinity + 3 * N);
         const V a0 = r.weight[tap] * CXRFAST_LOAD(affinity), a1 = r.weight[tap] * CXRFAST_LOAD(affinity + N);
-        V s0 = CXRFAST_LOAD(grad_affinity), s1 = CXRFAST_LOAD(grad_affinity + N);
+        V s0 = {}, s1 = {};
+        if (g.add) {
+            s0 = CXRFAST_LOAD(grad_affinity);
+            s1 = CXRFAST_LOAD(grad_affinity + N);
+        }
         const T* in = r.in + tap * r.in_step;
 #pragma GCC unroll 16
         for (int o = 0; o < OUT; ++o) {
@@ -235,7 +250,8 @@ CXRFAST_ALWAYS_INLINE void weight_tile(const WeightRun<T>& r) {
             const V v0 = a * CXRFAST_LOAD(in + i), v1 = a * CXRFAST_LOAD(in + r.in_pitch + i);
 #pragma GCC unroll 16
             for (int o = 0; o < OUT; ++o) {
-                const V d = CXRFAST_LOAD(grad + o * r.grad_pitch + i);
+                V d = CXRFAST_LOAD(grad + o * r.grad_pitch + i);
+                CXRFAST_IN_REGISTER(d);
                 sum[o][0] += d * v0;
                 sum[o][1] += d * v1;
             }
@@ -310,6 +326,7 @@ CXRFAST_ALWAYS_INLINE void difference_tile(const DifferenceRun<T>& r) {
 
 #undef CXRFAST_LOAD
 #undef CXRFAST_STORE
+#undef CXRFAST_IN_REGISTER
 
 }  // namespace
 }  // namespace cxrfast

@@ -93,7 +93,8 @@ class PartialSums {
     PartialSums(int64_t size, const Layout& layout) : size_(size) {
         const int64_t affordable = kPartialBytes / (std::max<int64_t>(1, size) * sizeof(T));
         const int64_t most = std::clamp<int64_t>(affordable, 1, kMostPartials);
-        parts_ = std::clamp<int64_t>(layout.rows(), 1, most);
+        parts_ = std::clamp<int64_t>(layout.rows() * layout.row_size() / kPartElements, 1,
+                                     std::min(most, std::max<int64_t>(1, layout.rows())));
         values_.assign(parts_ * size, T(0));
     }
     int64_t parts() const { return parts_; }

@@ -35,9 +35,10 @@ def pac_conv2d(
 
     Returns:
         Contiguous tensor of x's dtype. float16 and bfloat16 are computed in float32 and rounded once; autocast casts to
-        float32, since half precision would lose the distances. Nothing of size C·k²·H·W is allocated: affinities take
-        at most max(k²·H·W numbers, 16 MB) for each image in work. Deterministic for any number of threads, like the
-        gradients with respect to all four tensors. There is no second derivative.
+        float32, since half precision would lose the distances. Nothing of size C·k²·H·W is allocated: the CPU works
+        on as many images at a time as take 96 MB; of a single one that takes more, affinities are computed again and
+        again in groups of 16 MB, or of one tap. Deterministic for any number of threads, like the gradients with respect
+        to all four tensors. There is no second derivative.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, their dtypes differ (outside autocast), or dilation is

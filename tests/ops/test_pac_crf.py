@@ -129,9 +129,19 @@ def test_many_labels_in_float32(labels, form):
     check_crf(*crf_inputs((3, labels, 7, 9), 18, form=form, dtype=torch.float32, scale=0.5), steps=2)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize(
+    ("batch", "labels", "height", "width", "kernel"), [(16, 14, 4, 20, 5), (37, 3, 5, 7, 9), (20, 15, 6, 4, 3)]
+)
+def test_interleaved_images(batch, labels, height, width, kernel, dtype, form):
+    """Many images with narrow rows, whole groups of 16 and others."""
+    check_crf(*crf_inputs((batch, labels, height, width), 5, kernel, form=form, dtype=dtype), steps=3)
+
+
 @pytest.mark.not_emulated("takes minutes; the limit is lower under emulation, so that other tests pass it")
 def test_affinities_beyond_what_is_kept():
-    """128·130·361/2 affinities are over the 16 MB limit: they are computed in groups, in every step."""
+    """128·130·361 gradients of affinities are over the 96 MB limit: they are computed in groups, in every step."""
     check_crf(*crf_inputs((1, 2, 128, 130), 1, 19), steps=2)
 
 
@@ -235,8 +245,9 @@ def test_a_bad_pixel_stays_in_its_window(bad):
     "emulation has one thread; tests/cuda_emulation/test_determinism.py varies its orders instead"
 )
 @pytest.mark.parametrize("form", ["full", "shared_matrix"])
-def test_deterministic_for_any_number_of_threads(form):
-    inputs = [x.requires_grad_() for x in crf_inputs((3, 3, 80, 70), form=form, dtype=torch.float32, kernel=5)]
+@pytest.mark.parametrize("shape", [(3, 3, 80, 70), (21, 5, 20, 20)])
+def test_deterministic_for_any_number_of_threads(form, shape):
+    inputs = [x.requires_grad_() for x in crf_inputs(shape, form=form, dtype=torch.float32, kernel=5)]
     results, threads = [], torch.get_num_threads()
     try:
         for n in (1, 2, 4):
