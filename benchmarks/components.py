@@ -1,7 +1,7 @@
 """component_boxes and connected_components beside libraries that label one image at a time.
 
 Those get all maps as one mosaic with a background line between them, which is faster than a call for each. Where only
-labels are wanted of a peer, the mosaic is made beforehand: its time is the labelling alone.
+labels or boxes are wanted of a peer, the mosaic is made beforehand: its time is that of its own call.
 """
 
 import math
@@ -55,6 +55,12 @@ def _opencv_labels(problem: Problem) -> Function:
     cv2 = _opencv()
     image = _foreground(problem)
     return lambda maps: cv2.connectedComponents(image, connectivity=8, ltype=cv2.CV_32S)[1]
+
+
+def _opencv_areas(problem: Problem) -> Function:
+    cv2 = _opencv()
+    image = _foreground(problem)
+    return lambda maps: cv2.connectedComponentsWithStats(image, connectivity=8, ltype=cv2.CV_32S)[1]
 
 
 def _kornia_rs_labels(problem: Problem) -> Function:
@@ -169,7 +175,10 @@ def _boxes_case(
             lambda scores: reference.component_boxes(scores, THRESHOLD),
         )
 
-    opencv = Peer("opencv", _opencv_boxes, "boxes, scores", compare=_compare_rows)
+    opencv = (
+        Peer("opencv", _opencv_boxes, "boxes, scores", compare=_compare_rows),
+        Peer("opencv", _opencv_areas, "boxes alone", compare=_compare_count, devices=("cpu",)),
+    )
     return Case(
         name=f"component_boxes/{'noise/' if noise else ''}{'x'.join(map(str, shape))}",
         operator="component_boxes",
@@ -178,7 +187,7 @@ def _boxes_case(
         make=make,
         work={FORWARD: Work(math.prod(shape))},
         limit="copy",
-        peers=(opencv, *_peers(_compare_count)),
+        peers=(*opencv, *_peers(_compare_count)),
         goals={FORWARD: Goal(ratios)} if ratios else {},
         devices=devices,
     )

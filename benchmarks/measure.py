@@ -112,13 +112,12 @@ def in_turns(
 
     `launches` times many calls together even on a GPU: what a call costs, not what it computes.
     """
+    times = {name: [clock.seconds(call)] for name, call in calls.items()}
     rounds, repeats = {}, {}
-    for name, call in calls.items():
-        once = clock.seconds(call)
+    for name, (once,) in times.items():
         rounds[name] = min(at_most, max(int(budget / max(once, _SHORTEST)), 5 if once < 2 else 3))
-        repeats[name] = max(1, math.ceil(_SHORTEST / once)) if clock.device.type == "cpu" or launches else 1
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(max(rounds.values())):
+        repeats[name] = max(1, math.ceil(_SHORTEST / max(once, 1e-6))) if clock.device.type == "cpu" or launches else 1
+    for turn in range(1, max(rounds.values())):
         for name in list(calls)[:: -1 if turn % 2 else 1]:
             if turn < rounds[name]:
                 times[name].append(clock.seconds(calls[name], repeats[name]))

@@ -50,7 +50,7 @@ class Settings:
 
 
 def run(cases: Sequence[Case], settings: Settings, folder: Path, say: Callable[[str], None]) -> Path:
-    """Measure the cases and write them to the device's file in `folder`, after each case, so that nothing is lost."""
+    """Measure the cases and write them to the device's file in `folder`, pass by pass, so that nothing is lost."""
     # torch.compile looks for CUDA, and says aloud that a machine without a GPU has none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     clock = Clock(settings.device)
@@ -66,9 +66,16 @@ def run(cases: Sequence[Case], settings: Settings, folder: Path, say: Callable[[
     for case in cases:
         if settings.device.type not in case.devices:
             continue
-        rows = _Measurement(case, settings, machine, clock, template).run(say)
-        absent |= {row.implementation.split(" (")[0]: row.note for row in rows if row.note.startswith("not installed")}
-        results.write(path, rows)
+        torch.compiler.reset()  # or torch.compile would give up after a number of cases
+        measurement = _Measurement(case, settings, machine, clock, template)
+        for passes in case.work:
+            say(heading(case, passes))
+            rows = measurement.run(passes)
+            for row in rows:
+                say(line(row))
+            results.write(path, rows)
+            missed = (row for row in rows if row.note.startswith("not installed"))
+            absent |= {row.implementation.split(" (")[0]: row.note for row in missed}
     for library, reason in absent.items():
         say(f"{library}: {reason}")
     return path
@@ -93,7 +100,7 @@ def _template(machine: Machine, settings: Settings) -> dict[str, object]:
 
 
 class _Measurement:
-    """All passes and implementations of one case."""
+    """One case, with all of its implementations."""
 
     def __init__(
         self, case: Case, settings: Settings, machine: Machine, clock: Clock, template: dict[str, object]
@@ -103,15 +110,7 @@ class _Measurement:
         self.problem = case.make(shape, settings.device, settings.dtype)
         self.small = case.make(case.small_shape, settings.device, settings.dtype)
 
-    def run(self, say: Callable[[str], None]) -> list[Row]:
-        torch.compiler.reset()  # or torch.compile would give up after a number of cases
-        rows = []
-        for passes in self.case.work:
-            say(heading(self.case, passes))
-            rows += self._pass(passes, say)
-        return rows
-
-    def _pass(self, passes: str, say: Callable[[str], None]) -> list[Row]:
+    def run(self, passes: str) -> list[Row]:
         goal = Goal() if self.settings.quick else self.case.goals.get(passes, Goal())
         ours = self._row(passes, OURS, error=error_to_float64(self.small, passes, self.settings.dtype))
         calls = {OURS: self._call(self.problem.ours, passes)}
@@ -131,8 +130,6 @@ class _Measurement:
         for name, seconds in times.items():
             _fill_times(rows[name], seconds, times[OURS])
         self._fill_rates(ours, passes)
-        for row in rows.values():
-            say(line(row))
         return list(rows.values())
 
     def _row(self, passes: str, implementation: str, **values: object) -> Row:
