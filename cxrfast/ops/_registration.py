@@ -9,6 +9,10 @@ from cxrfast import _library
 
 _cuda_refusals = torch.library.Library("cxrfast", "IMPL")
 
+# torch's own Python operators use these; a torch that has renamed one gets the slower call.
+_SHORTCUT = ("_AutoDispatchBelowAutograd", "_any_requires_grad", "_are_functorch_transforms_active")
+_BelowAutograd = torch._C._AutoDispatchBelowAutograd if all(hasattr(torch._C, name) for name in _SHORTCUT) else None
+
 OPERATORS: set[str] = set()
 """Names registered so far, without the namespace; a test compares them with the schema."""
 
@@ -43,13 +47,13 @@ def register(
 def call(operator: Callable[..., Any], *args: Any) -> Any:
     """operator(*args), but where no derivative is asked for, past the Python that torch runs for one on every call: on
     tiny tensors that is most of the time."""
-    if (
+    if _BelowAutograd is None or (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or (torch.is_grad_enabled() and torch._C._any_requires_grad(*args))
     ):
         return operator(*args)
-    with torch._C._AutoDispatchBelowAutograd():
+    with _BelowAutograd():
         return operator(*args)
 
 
