@@ -37,8 +37,8 @@ def pac_conv2d(
         Contiguous tensor of x's dtype. float16 and bfloat16 are computed in float32 and rounded once; autocast casts to
         float32, since half precision would lose the distances. Nothing of size C·k²·H·W is allocated: the CPU works
         on as many images at a time as take 96 MB; of a single one that takes more, affinities are computed again and
-        again in groups of 16 MB, or of one tap. Deterministic for any number of threads, like the gradients with respect
-        to all four tensors. There is no second derivative.
+        again in groups of 16 MB, or of one tap. Deterministic for any number of threads, like the gradients with
+        respect to all four tensors. There is no second derivative.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, their dtypes differ (outside autocast), or dilation is
