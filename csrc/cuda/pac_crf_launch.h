@@ -78,14 +78,36 @@ FilterGrid filter_grid(const Window& window, int rows, int64_t channels, int64_t
     return {{grid, static_cast<unsigned int>(threads)}, static_cast<int>(per_split), static_cast<int>(splits)};
 }
 
-// How many weights are staged: all taps of a row if they fit, else one tap's, or some of its channels.
+// What the blocks of `g` do. Allocates `out` unless they add to it, and shared memory for the weights: all taps of a
+// row if they fit, else one tap's, or some of its channels.
 template <typename T>
-void stage_weights(FilterTask<T>& task, Grid& grid, int pitch) {
-    const int64_t row = pitch * static_cast<int64_t>(sizeof(T)), fit = kStagedBytes / row;
-    const int64_t channels = std::clamp<int64_t>(task.in_channels, 1, fit);
-    task.staged_channels = static_cast<int>(channels);
-    task.staged_taps = static_cast<int>(std::clamp<int64_t>(fit / channels, 1, task.window.columns));
-    grid.shared_bytes = task.staged_taps * channels * row;
+FilterTask<T> filter_task(FilterGrid& g,
+                          const FilterWeight<T>& weight,
+                          const Window& window,
+                          const Affinities<T>& affinities,
+                          const T* in,
+                          SplitSums<T>& out,
+                          int channels,  // of out
+                          int tile,
+                          bool add) {
+    if (!add) out = {torch::stable::new_empty(weight.arranged, {g.splits, channels, window.size()}), g.splits};
+    FilterTask<T> task{};
+    task.window = window;
+    task.affinities = affinities;
+    task.rows_per_split = g.rows_per_split;
+    task.in = in;
+    task.weight = weight.data();
+    task.out = out.sums.template mutable_data_ptr<T>();
+    task.in_channels = weight.shared ? channels : weight.in_channels;
+    task.out_channels = channels;
+    task.add = add;
+    if (!weight.shared) {
+        const int64_t bytes = tile_pitch<T>(tile) * static_cast<int64_t>(sizeof(T)), fit = kStagedBytes / bytes;
+        task.staged_channels = static_cast<int>(std::clamp<int64_t>(task.in_channels, 1, fit));
+        task.staged_taps = static_cast<int>(std::clamp<int64_t>(fit / task.staged_channels, 1, window.columns));
+        g.grid.shared_bytes = task.staged_taps * task.staged_channels * bytes;
+    }
+    return task;
 }
 
 // Filters planes `in` into `out`, a result that is added to where `add`.
@@ -98,32 +120,17 @@ void launch_filter(const FilterWeight<T>& weight,
                    int channels,  // of out
                    bool may_split,
                    bool add) {
-    const auto run = [&](auto kernel, int pixels, int tile, int in_channels) {
+    const auto run = [&](auto kernel, int pixels, int tile) {
         FilterGrid g =
             filter_grid<T>(window, affinities.rows.count(), channels, divide_up(channels, tile), pixels, may_split);
-        if (!add) {
-            out = {torch::stable::new_empty(weight.arranged, {g.splits, channels, window.size()}), g.splits};
-        }
-        FilterTask<T> task{window,
-                           affinities,
-                           g.rows_per_split,
-                           in,
-                           weight.data(),
-                           out.sums.template mutable_data_ptr<T>(),
-                           in_channels,
-                           channels,
-                           1,
-                           1,
-                           add};
-        if (!weight.shared) stage_weights(task, g.grid, tile_pitch<T>(tile));
+        const FilterTask<T> task = filter_task(g, weight, window, affinities, in, out, channels, tile, add);
         launch(kernel, g.grid, weight.arranged, task);
     };
     if (weight.shared) {
-        run(shared_filter_kernel<T>, kSharedPixels, kSharedTile, channels);
+        run(shared_filter_kernel<T>, kSharedPixels, kSharedTile);
     } else {
-        with_tile<T>(weight.out_channels, [&](auto tile) {
-            run(filter_kernel<T, tile.value>, kFilterPixels, tile.value, weight.in_channels);
-        });
+        with_tile<T>(weight.out_channels,
+                     [&](auto tile) { run(filter_kernel<T, tile.value>, kFilterPixels, tile.value); });
     }
 }
 
@@ -140,34 +147,19 @@ void launch_filter_gradient(const FilterWeight<T>& weight,
                             bool may_split,
                             bool add,
                             bool first) {
-    const auto run = [&](auto kernel, int pixels, int tile, int in_channels) {
+    const auto run = [&](auto kernel, int pixels, int tile) {
         FilterGrid g = filter_grid<T>(window, affinities.rows.count(), channels, 1, pixels, may_split);
-        if (!add) {
-            out = {torch::stable::new_empty(weight.arranged, {g.splits, channels, window.size()}), g.splits};
-        }
-        FilterTask<T> task{window,
-                           affinities,
-                           g.rows_per_split,
-                           grad,
-                           weight.data(),
-                           out.sums.template mutable_data_ptr<T>(),
-                           in_channels,
-                           channels,
-                           1,
-                           1,
-                           add};
-        if (!weight.shared) stage_weights(task, g.grid, tile_pitch<T>(tile));
+        const FilterTask<T> task = filter_task(g, weight, window, affinities, grad, out, channels, tile, add);
         for (int i = 0; i < divide_up(channels, tile); ++i) {
             launch(kernel, g.grid, weight.arranged, task, i, own, grad_affinities.mutable_data_ptr<T>(),
                    first && i == 0);
         }
     };
     if (weight.shared) {
-        run(shared_filter_gradient_kernel<T>, kSharedPixels, kSharedTile, channels);
+        run(shared_filter_gradient_kernel<T>, kSharedPixels, kSharedTile);
     } else {
-        with_tile<T>(weight.out_channels, [&](auto tile) {
-            run(filter_gradient_kernel<T, tile.value>, kGradientPixels, tile.value, weight.in_channels);
-        });
+        with_tile<T>(weight.out_channels,
+                     [&](auto tile) { run(filter_gradient_kernel<T, tile.value>, kGradientPixels, tile.value); });
     }
 }
 
