@@ -121,8 +121,10 @@ Found find(const Tensor& scores,     // [B, K, H, W]
     const Tensor thresholds = torch::stable::contiguous(threshold);
     const ScoreSource<scalar_t> source{found.scores.const_data_ptr<scalar_t>(), thresholds.const_data_ptr<scalar_t>(),
                                        scores.size(1)};
-    if (maps.count > 0) label(maps, source, found.parent, found.area);
-    if (select != Select::kAll) choose<scalar_t>(found.all, found);
+    if (maps.count > 0) {
+        label(maps, source, found.parent, found.area);
+        if (select != Select::kAll) choose<scalar_t>(found.all, found);
+    }
     count(found.all, found.counts, found.total);
     return found;
 }
