@@ -12,7 +12,7 @@ import torch
 
 import cxrfast
 from cxrfast.benchmarks import results
-from cxrfast.benchmarks.case import Case, Goal, Peer, Problem
+from cxrfast.benchmarks.case import Case, Function, Goal, Peer
 from cxrfast.benchmarks.machine import Machine, file_stem, measure_machine
 from cxrfast.benchmarks.measure import (
     Call,
@@ -136,8 +136,8 @@ class _Measurement:
         identity = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
         return Row(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
 
-    def _call(self, function: Callable, passes: str, problem: Problem | None = None) -> Call:
-        return make_call(function, (problem or self.problem).inputs, passes, self.settings.dtype)
+    def _call(self, function: Function, passes: str) -> Call:
+        return make_call(function, self.problem.inputs, passes, self.settings.dtype)
 
     def _obstacle(self, peer: Peer, passes: str) -> str:
         reason = missing(peer.library)
