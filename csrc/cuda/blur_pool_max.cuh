@@ -76,16 +76,21 @@ __device__ Maximum<acc_t> window_maximum(const MaxBlurPlan<acc_t>& plan,
 // Σ over the taps of target (y, x) of `at(source y, source x)`
 template <typename acc_t, typename At>
 __device__ acc_t blurred(const MaxBlurPlan<acc_t>& plan, const acc_t* filter, int y, int x, const At& at) {
+    Tap<acc_t> taps[kMaxTaps];
+#pragma unroll
+    for (int j = 0; j < kMaxTaps; ++j) {
+        taps[j] = j < plan.x.taps() ? blur_tap(plan.x, filter, x, j) : Tap<acc_t>{-1, acc_t(0)};
+    }
     acc_t sum = 0;
     for (int i = 0; i < plan.y.taps(); ++i) {
-        const Tap<acc_t> tap_y = blur_tap(plan.y, filter, y, i);
-        if (tap_y.source < 0) continue;
+        const Tap<acc_t> tap = blur_tap(plan.y, filter, y, i);
+        if (tap.source < 0) continue;
         acc_t across = 0;
-        for (int j = 0; j < plan.x.taps(); ++j) {
-            const Tap<acc_t> tap_x = blur_tap(plan.x, filter, x, j);
-            if (tap_x.source >= 0) across += tap_x.weight * at(tap_y.source, tap_x.source);
+#pragma unroll
+        for (int j = 0; j < kMaxTaps; ++j) {
+            if (taps[j].source >= 0) across += taps[j].weight * at(tap.source, taps[j].source);
         }
-        sum += tap_y.weight * across;
+        sum += tap.weight * across;
     }
     return sum;
 }
