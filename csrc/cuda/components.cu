@@ -105,18 +105,19 @@ Found find(const Tensor& scores,     // [B, K, H, W]
            int64_t min_area) {
     const Maps maps = maps_of(scores, connectivity);
     const auto scratch = [&](int64_t n, ScalarType type) { return torch::stable::new_empty(scores, {n}, type); };
-    const int64_t kept_per_map = select == Select::kAll ? 0 : 2;
     Found found{torch::stable::contiguous(scores),
                 scratch(scores.numel(), ScalarType::Int),
                 scratch(scores.numel(), ScalarType::Int),
-                scratch(kept_per_map * maps.count, ScalarType::Long),
+                scratch(select == Select::kAll ? 0 : 2 * maps.count, ScalarType::Long),
                 scratch(chunks_of(maps), ScalarType::Long),
                 torch::stable::new_empty(scores, {}, ScalarType::Long),
                 {}};
-    Word64* best = kept_per_map == 0 ? nullptr : reinterpret_cast<Word64*>(found.best.mutable_data_ptr<int64_t>());
-    found.all = {
-        maps, select,           min_area, found.parent.const_data_ptr<int>(), found.area.mutable_data_ptr<int>(),
-        best, best + maps.count};
+    found.all = {maps,    select, min_area, found.parent.const_data_ptr<int>(), found.area.mutable_data_ptr<int>(),
+                 nullptr, nullptr};
+    if (select != Select::kAll) {
+        found.all.best = reinterpret_cast<Word64*>(found.best.mutable_data_ptr<int64_t>());
+        found.all.first = found.all.best + maps.count;
+    }
     const Tensor thresholds = torch::stable::contiguous(threshold);
     const ScoreSource<scalar_t> source{found.scores.const_data_ptr<scalar_t>(), thresholds.const_data_ptr<scalar_t>(),
                                        scores.size(1)};

@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kComponentThreads) flatten(Maps maps,
         const int64_t map = at / maps.size() * maps.size();
         const int pixel = static_cast<int>(at - map), root = current_root(parents + map, pixel);
         if (root == pixel) continue;
-        parents[at] = root;
+        if (root != parents[at]) atomicExch(&parents[at], root);  // others walk over it
         if (areas[at] > 0) atomicAdd(&areas[map + root], areas[at]);
     }
 }
