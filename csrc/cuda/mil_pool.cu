@@ -94,22 +94,17 @@ Bags<scalar_t> bags_of(const Call& call) {
 // body(launch number and workspace) for every launch that the bags need
 template <typename Pooling, typename Body>
 void for_each_launch(const Call& call, const Body& body) {
-    using Total = typename Pooling::Total;
+    using Total = Counted<typename Pooling::Total>;
     if (call.images() * call.classes() == 0) return;
     if (call.parts() == 1) {
-        body(PartTotals<Pooling>{nullptr, nullptr, Pooling::kRounds});
+        body(PartTotals<Pooling>{nullptr, Pooling::kRounds});
         return;
     }
-    const int64_t parts = call.images() * call.classes() * call.parts();
-    const int64_t total_bytes = Pooling::kRounds * parts * static_cast<int64_t>(sizeof(Total));
-    const int64_t count_bytes = parts * static_cast<int64_t>(sizeof(int64_t));
-    Tensor workspace =
-        torch::stable::empty({count_bytes + total_bytes}, ScalarType::Byte, call.x.layout(), call.x.device());
-    uint8_t* bytes = workspace.mutable_data_ptr<uint8_t>();
-    for (int launch = 0; launch <= Pooling::kRounds; ++launch) {
-        body(PartTotals<Pooling>{reinterpret_cast<Total*>(bytes + count_bytes), reinterpret_cast<int64_t*>(bytes),
-                                 launch});
-    }
+    const int64_t totals = Pooling::kRounds * call.images() * call.classes() * call.parts();
+    Tensor workspace = torch::stable::empty({totals * static_cast<int64_t>(sizeof(Total))}, ScalarType::Byte,
+                                            call.x.layout(), call.x.device());
+    Total* partial = reinterpret_cast<Total*>(workspace.mutable_data_ptr<uint8_t>());
+    for (int launch = 0; launch <= Pooling::kRounds; ++launch) body(PartTotals<Pooling>{partial, launch});
 }
 
 template <typename T>

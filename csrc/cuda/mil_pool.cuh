@@ -30,6 +30,18 @@ struct Bags {
     }
 };
 
+template <typename Total>
+struct Counted {
+    Total total;
+    int64_t count;  // instances
+};
+
+template <typename Total>
+struct Shared {
+    Total totals[kRowThreads / kWarp];
+    int64_t counts[kRowThreads / kWarp];
+};
+
 // One part of one bag, as its team sees it.
 template <typename Pooling, typename scalar_t>
 struct BagPart {
@@ -76,85 +88,76 @@ struct BagPart {
         }
     }
 
-    // The part's Total of the pooling's current round, the same in every thread.
-    __device__ Total reduce(const Pooling& pooling, Total* shared) {
+    // The part's Total of the pooling's current round, and how many instances it has, the same in every thread.
+    __device__ Counted<Total> reduce(const Pooling& pooling, Shared<Total>& shared) {
         constexpr int kInner = 16;  // chunks; two levels keep the sums short
         Total outer = pooling.identity(), inner = outer;
         int chunks = 0;
+        int64_t marked = 0;
         for_each_chunk([&](int64_t first) {
             pooling.add(inner, chunk, first, team);
+            marked += __popc(chunk.marked);
             if (++chunks < kInner) return;
             outer = pooling.combine(outer, inner);
             inner = pooling.identity();
             chunks = 0;
         });
-        return combined(pooling, pooling.combine(outer, inner), shared);
+        return combined(pooling, {pooling.combine(outer, inner), row.mask == nullptr ? end - begin : marked}, shared);
     }
 
-    __device__ Total combined(const Pooling& pooling, const Total& total, Total* shared) const {
-        return team_reduce(total, team, shared, [&](const Total& a, const Total& b) { return pooling.combine(a, b); });
-    }
-
-    // How many instances the part has, the same in every thread.
-    __device__ int64_t count(int64_t* shared) {
-        if (row.mask == nullptr) return end - begin;
-        int64_t marked = 0;
-        for_each_chunk([&](int64_t) { marked += __popc(chunk.marked); });
-        return team_reduce(marked, team, shared, [](int64_t a, int64_t b) { return a + b; });
+    // Without a mask every thread knows the number of instances.
+    __device__ Counted<Total> combined(const Pooling& pooling, Counted<Total> own, Shared<Total>& shared) const {
+        own.total = team_reduce(own.total, team, shared.totals,
+                                [&](const Total& a, const Total& b) { return pooling.combine(a, b); });
+        if (row.mask != nullptr) {
+            own.count = team_reduce(own.count, team, shared.counts, [](int64_t a, int64_t b) { return a + b; });
+        }
+        return own;
     }
 };
 
 // What the parts of long bags leave for the next launch.
 template <typename Pooling>
 struct PartTotals {
-    typename Pooling::Total* totals;  // [kRounds, bags, parts]
-    int64_t* counts;                  // [bags, parts]
-    int launch;                       // this one's number: the round that it reduces, kRounds for the last
+    Counted<typename Pooling::Total>* totals;  // [kRounds, bags, parts]
+    int launch;                                // this one's number: the round that it reduces, kRounds for the last
 };
 
 // Brings `pooling` to the end of its last round and returns the number of instances. Of a long bag: to the end of the
-// rounds that earlier launches reduced; if this launch is to reduce one itself, returns -1.
+// rounds that earlier launches reduced; if this launch is to reduce one itself, does so and returns -1.
 template <typename Pooling, typename scalar_t>
 __device__ int64_t run_rounds(Pooling& pooling,
                               BagPart<Pooling, scalar_t>& part,
                               const Bags<scalar_t>& bags,
                               const PartTotals<Pooling>& partial) {
     using Total = typename Pooling::Total;
-    constexpr int kWarps = kRowThreads / kWarp;
-    __shared__ Total shared[kWarps];
-    __shared__ int64_t shared_counts[kWarps];
-    if (bags.parts == 1) {
-        const int64_t n = part.count(shared_counts);
-        bool goes_on = n > 0;
-        while (goes_on) goes_on = pooling.finish(part.reduce(pooling, shared), n);
-        return n;
-    }
-    const int64_t first = part.bag * bags.parts;
-    if (partial.launch == 0) {
-        const int64_t n = part.count(shared_counts);
-        const Total total = part.reduce(pooling, shared);
-        if (part.team.rank == 0) {
-            partial.counts[first + part.part] = n;
-            partial.totals[first + part.part] = total;
-        }
-        return -1;
-    }
+    __shared__ Shared<Total> shared;
+    const bool shares = bags.parts > 1;
     int64_t n = 0;
-    for (int64_t i = part.team.rank; i < bags.parts; i += part.team.size) n += partial.counts[first + i];
-    n = team_reduce(n, part.team, shared_counts, [](int64_t a, int64_t b) { return a + b; });
-    bool goes_on = n > 0;
-    for (int round = 0; goes_on && round < partial.launch; ++round) {
-        const Total* totals = partial.totals + round * bags.bags * bags.parts + first;
-        Total total = pooling.identity();
-        for (int64_t i = part.team.rank; i < bags.parts; i += part.team.size) total = pooling.combine(total, totals[i]);
-        goes_on = pooling.finish(part.combined(pooling, total, shared), n);
+    bool goes_on = true;
+    for (int round = 0; shares && goes_on && round < partial.launch; ++round) {
+        const Counted<Total>* totals = partial.totals + (round * bags.bags + part.bag) * bags.parts;
+        Counted<Total> own{pooling.identity(), 0};
+        for (int64_t i = part.team.rank; i < bags.parts; i += part.team.size) {
+            own = {pooling.combine(own.total, totals[i].total), own.count + totals[i].count};
+        }
+        if (part.row.mask == nullptr) own.count = bags.length;
+        own = part.combined(pooling, own, shared);
+        n = own.count;
+        goes_on = n > 0 && pooling.finish(own.total, n);
     }
-    if (partial.launch == Pooling::kRounds) return n;
-    if (goes_on) {
-        const Total total = part.reduce(pooling, shared);
-        if (part.team.rank == 0) partial.totals[partial.launch * bags.bags * bags.parts + first + part.part] = total;
+    if (shares && partial.launch == Pooling::kRounds) return n;
+    while (goes_on) {
+        const Counted<Total> own = part.reduce(pooling, shared);
+        if (shares) {
+            Counted<Total>* to = partial.totals + (partial.launch * bags.bags + part.bag) * bags.parts + part.part;
+            if (part.team.rank == 0) *to = own;
+            break;
+        }
+        n = own.count;
+        goes_on = n > 0 && pooling.finish(own.total, n);
     }
-    return -1;
+    return shares ? -1 : n;
 }
 
 // body(bag, part) for every part of every bag, one team each

@@ -7,7 +7,7 @@
 
 #include "../math/mil_pool.h"
 #include "../math/softplus_sum.h"
-#include "rows.cuh"
+#include "staged_chunk.cuh"
 
 namespace cxrfast {
 
@@ -26,53 +26,6 @@ template <typename acc_t>
 struct Extremes {
     static constexpr acc_t kInfinity = std::numeric_limits<acc_t>::infinity();
     static constexpr acc_t kNan = std::numeric_limits<acc_t>::quiet_NaN();
-};
-
-// A chunk that waits in shared memory, every thread's elements for itself, and is worked on in a loop that is not
-// unrolled: the poolings' formulas are long, and their code is to stay short.
-template <typename scalar_t>
-struct StagedChunk {
-    using acc_t = accumulate_t<scalar_t>;
-    using Registers = Chunk<scalar_t, 4>;
-    static constexpr int kElements = Registers::kElements;
-    static constexpr int kSlots = kElements * kRowThreads;  // of a block
-
-    acc_t* slots;  // this thread's, kRowThreads apart
-    unsigned int inside, marked;
-
-    static __device__ int offset(int e, const Team& team) { return Registers::offset(e, team); }
-
-    __device__ void load(const Row<scalar_t>& row, int64_t first, int64_t end, const Team& team) {
-        Registers registers;
-        registers.load(row, first, end, team);
-#pragma unroll
-        for (int e = 0; e < kElements; ++e) slots[e * kRowThreads] = registers.x[e];
-        inside = registers.inside;
-        marked = registers.marked;
-    }
-
-    __device__ void store(scalar_t* to, const Row<scalar_t>& row, int64_t first, const Team& team) const {
-        Registers::store_elements(inside, to, row, first, team, [&](int e) { return slots[e * kRowThreads]; });
-    }
-
-    // body(x, element) for the marked elements
-    template <typename Body>
-    __device__ void for_each_marked(const Body& body) const {
-#pragma unroll 1
-        for (int e = 0; e < kElements; ++e) {
-            if (marked >> e & 1u) body(slots[e * kRowThreads], e);
-        }
-    }
-
-    // Puts body(x, element) in the place of x where it is marked, and 0 where it is not.
-    template <typename Body>
-    __device__ void replace(const Body& body) {
-#pragma unroll 1
-        for (int e = 0; e < kElements; ++e) {
-            acc_t& x = slots[e * kRowThreads];
-            x = marked >> e & 1u ? body(x, e) : acc_t(0);
-        }
-    }
 };
 
 template <typename acc_t>

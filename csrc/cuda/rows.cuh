@@ -101,20 +101,10 @@ struct Chunk {
         }
     }
 
+    // to[i * stride] = value(e) for the elements that exist.
     template <typename Value>
     __device__ void store(
         scalar_t* to, const Row<scalar_t>& row, int64_t first, const Team& team, const Value& value) const {
-        store_elements(inside, to, row, first, team, value);
-    }
-
-    // to[i * stride] = value(e) for the elements that `inside` has.
-    template <typename Value>
-    static __device__ void store_elements(unsigned int inside,
-                                          scalar_t* to,
-                                          const Row<scalar_t>& row,
-                                          int64_t first,
-                                          const Team& team,
-                                          const Value& value) {
 #pragma unroll
         for (int p = 0; p < kPacks; ++p) {
             Pack<scalar_t> pack;

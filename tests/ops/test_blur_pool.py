@@ -44,6 +44,14 @@ def test_equals_reference_for_any_shape(batch, channels, height, width, filter_s
     check_against_reference(lambda x: blur_pool2d(x, **options), lambda x: reference.blur_pool2d(x, **options), x)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_wide_images_and_large_strides(layout):
+    for shape, stride in (((1, 2, 9, 600), 2), ((1, 8, 40, 31), 7), ((1, 1, 5, 700), 300), ((3, 16, 8, 24), 1)):
+        x = tensor(shape, layout=layout)
+        options = {"filter_size": 5, "stride": stride}
+        check_against_reference(lambda x: blur_pool2d(x, **options), lambda x: reference.blur_pool2d(x, **options), x)
+
+
 @pytest.mark.parametrize("padding_mode", ["reflect", "replicate"])
 def test_keeps_a_constant_and_the_range(padding_mode):
     constant = torch.full((1, 1, 8, 8), 3e4)

@@ -77,6 +77,13 @@ def test_nothing_but_negative_infinity():
     check(x, kernel_size=3, filter_size=1, stride=1, padding=1)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_large_windows_and_strides(layout):
+    check(tensor((1, 2, 60, 50), layout=layout), kernel_size=25, padding=7, filter_size=3)
+    check(tensor((1, 40, 30, 33), layout=layout), kernel_size=20, filter_size=5, stride=1)
+    check(tensor((1, 3, 70, 130), layout=layout), filter_size=3, stride=50)
+
+
 def test_constant_map_and_large_values():
     x = torch.full((1, 2, 8, 8), -50.0)
     assert_close(max_blur_pool2d(x), torch.full((1, 2, 4, 4), -50.0))
