@@ -3,7 +3,8 @@
 #include <pybind11/pybind11.h>
 
 #ifndef CXRFAST_TORCH_VERSION
-#error "setup.py passes CXRFAST_TORCH_VERSION, CXRFAST_TARGET, CXRFAST_FLAGS, CXRFAST_CUDA_ARCHS and CXRFAST_CUDA_MISSING"
+#error \
+    "setup.py passes CXRFAST_TORCH_VERSION, CXRFAST_TARGET, CXRFAST_FLAGS, CXRFAST_CUDA_ARCHS and CXRFAST_CUDA_MISSING"
 #endif
 
 PYBIND11_MODULE(_build_info, m) {
@@ -11,7 +12,7 @@ PYBIND11_MODULE(_build_info, m) {
     m.attr("torch_version") = CXRFAST_TORCH_VERSION;  // the torch whose headers were used
     m.attr("torch_target") = CXRFAST_TARGET;          // the oldest torch that can load the libraries
     m.attr("compiler_flags") = CXRFAST_FLAGS;
-    m.attr("cuda_archs") = CXRFAST_CUDA_ARCHS;  // empty: no CUDA library was built
+    m.attr("cuda_archs") = CXRFAST_CUDA_ARCHS;      // empty: no CUDA library was built
     m.attr("cuda_missing") = CXRFAST_CUDA_MISSING;  // and why
 #if defined(__clang__)
     m.attr("compiler") = "clang " __clang_version__;

@@ -30,9 +30,12 @@ added(2, 2, 4, 3, 2)
 print(added({}))
 """
 
-pytestmark = pytest.mark.skipif(
-    not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of a process can be reset only on Linux"
-)
+pytestmark = [
+    pytest.mark.not_emulated("measures a process that runs the CPU's kernels"),
+    pytest.mark.skipif(
+        not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak of a process can be reset only on Linux"
+    ),
+]
 
 
 def added_megabytes(*case: int) -> float:
