@@ -7,6 +7,7 @@
 
 #include "../common/check.h"
 #include "../common/dispatch.h"
+#include "../common/pac_crf_checks.h"
 #include "../common/tensor.h"
 #include "pac_crf_steps.h"
 
@@ -39,25 +40,10 @@ Tensor empty_like_contiguous(const Tensor& x) {
     return torch::stable::new_empty(x, x.sizes());
 }
 
-bool is_shared(const Tensor& weight) {
-    return weight.size(0) == 1 && weight.size(1) == 1;
-}
-
 // From the image's longer side on, a dilation leaves nothing but the centre; no offset overflows.
 Window window_of(const Tensor& x, const Tensor& weight, int64_t dilation) {
     const int64_t longest = std::max<int64_t>({1, x.size(2), x.size(3)});
     return {x.size(2), x.size(3), weight.size(2), std::min(dilation, longest)};
-}
-
-void check_inputs(const Tensor& x, const Tensor& guide, const Tensor& weight, int64_t dilation) {
-    CXRFAST_CHECK(x.dim() == 4 && guide.dim() == 4 && weight.dim() == 4, "x, guide and weight must have 4 dimensions");
-    CXRFAST_CHECK(guide.size(0) == x.size(0) && guide.size(2) == x.size(2) && guide.size(3) == x.size(3),
-                  "guide must be [B, G, H, W] with x's B, H, W");
-    CXRFAST_CHECK(weight.size(2) == weight.size(3) && weight.size(2) % 2 == 1, "weight must be [O, C, k, k], k odd");
-    CXRFAST_CHECK(is_shared(weight) || weight.size(1) == x.size(1), "weight must have x's channels");
-    CXRFAST_CHECK(guide.scalar_type() == x.scalar_type() && weight.scalar_type() == x.scalar_type(),
-                  "guide and weight must have x's dtype");
-    CXRFAST_CHECK(dilation >= 1, "dilation must be positive, got ", dilation);
 }
 
 // What one group of images takes, if all affinities are kept.
@@ -73,7 +59,7 @@ Tensor pac_conv2d(const Tensor& x,             // [B, C, H, W]
                   const Tensor& weight,        // [O, C, k, k] or [1, 1, k, k]
                   std::optional<Tensor> bias,  // [O]
                   int64_t dilation) {
-    check_inputs(x, guide, weight, dilation);
+    check_pac_inputs(x, guide, weight, dilation);
     const bool shared = is_shared(weight);
     const int64_t images = x.size(0), in = x.size(1), out = shared ? in : weight.size(0), guides = guide.size(1);
     CXRFAST_CHECK(!bias || (bias->numel() == out && bias->scalar_type() == x.scalar_type()), "bias must be [O]");
@@ -113,7 +99,7 @@ std::tuple<Tensor, Tensor, Tensor> pac_conv2d_backward(const Tensor& grad,    //
                                                        const Tensor& guide,   // [B, G, H, W]
                                                        const Tensor& weight,  // [O, C, k, k] or [1, 1, k, k]
                                                        int64_t dilation) {
-    check_inputs(x, guide, weight, dilation);
+    check_pac_inputs(x, guide, weight, dilation);
     const bool shared = is_shared(weight);
     const int64_t images = x.size(0), in = x.size(1), out = shared ? in : weight.size(0), guides = guide.size(1);
     const Window window = window_of(x, weight, dilation);
@@ -228,25 +214,6 @@ auto crf_bytes(const MeanField<T>& field, int64_t guides, bool with_gradients) {
     };
 }
 
-void check_crf(const Tensor& unary,
-               const Tensor& weight,
-               const std::optional<Tensor>& compatibility,
-               const Tensor& unary_weight,
-               int64_t steps,
-               int64_t activation) {
-    const int64_t labels = unary.size(1);
-    CXRFAST_CHECK(is_shared(weight) || weight.size(0) == labels, "weight must be [K, K, k, k] or [1, 1, k, k]");
-    CXRFAST_CHECK(!compatibility || (compatibility->dim() == 2 && compatibility->size(0) == labels &&
-                                     compatibility->size(1) == labels),
-                  "compatibility must be [K, K]");
-    CXRFAST_CHECK(!compatibility || compatibility->scalar_type() == unary.scalar_type(),
-                  "compatibility must have unary's dtype");
-    const ScalarType wide = unary.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-    CXRFAST_CHECK(unary_weight.numel() == 1 && unary_weight.scalar_type() == wide, "unary_weight must be one number");
-    CXRFAST_CHECK(steps >= 0, "steps must not be negative, got ", steps);
-    CXRFAST_CHECK(activation == 0 || activation == 1, "unknown activation ", activation);
-}
-
 Tensor pac_crf(const Tensor& unary,                  // [B, K, H, W]
                const Tensor& guide,                  // [B, G, H, W]
                const Tensor& weight,                 // [K, K, k, k] or [1, 1, k, k]
@@ -255,8 +222,8 @@ Tensor pac_crf(const Tensor& unary,                  // [B, K, H, W]
                int64_t steps,
                int64_t dilation,
                int64_t activation) {
-    check_inputs(unary, guide, weight, dilation);
-    check_crf(unary, weight, compatibility, unary_weight, steps, activation);
+    check_pac_inputs(unary, guide, weight, dilation);
+    check_pac_crf(unary, weight, compatibility, unary_weight, steps, activation);
     const int64_t images = unary.size(0), labels = unary.size(1), guides = guide.size(1);
     const Window window = window_of(unary, weight, dilation);
     const Tensor unary_ = torch::stable::contiguous(unary), guide_ = torch::stable::contiguous(guide);
@@ -289,8 +256,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pac_crf_backward(const Tensor
                                                                     int64_t steps,
                                                                     int64_t dilation,
                                                                     int64_t activation) {
-    check_inputs(unary, guide, weight, dilation);
-    check_crf(unary, weight, compatibility, unary_weight, steps, activation);
+    check_pac_inputs(unary, guide, weight, dilation);
+    check_pac_crf(unary, weight, compatibility, unary_weight, steps, activation);
     CXRFAST_CHECK(grad.dim() == 4 && grad.numel() == unary.numel(), "grad must have unary's shape");
     CXRFAST_CHECK(grad.scalar_type() == unary.scalar_type(), "grad must have unary's dtype");
     const int64_t images = unary.size(0), labels = unary.size(1), guides = guide.size(1);

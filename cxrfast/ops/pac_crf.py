@@ -36,8 +36,9 @@ def pac_conv2d(
     Returns:
         Contiguous tensor of x's dtype. float16 and bfloat16 are computed in float32 and rounded once; autocast casts to
         float32, since half precision would lose the distances. Nothing of size C·k²·H·W is allocated: the CPU works
-        on as many images at a time as take 96 MB; of a single one that takes more, affinities are computed again and
-        again in groups of 16 MB, or of one tap. Deterministic for any number of threads, like the gradients with
+        on as many images at a time as take 96 MB (CUDA: whose affinities take 64 MB); of a single one that takes more,
+        affinities are computed again and again in groups of 16 MB (CUDA: rows of the window), or of one tap.
+        Deterministic for any number of threads, like the gradients with
         respect to all four tensors. There is no second derivative.
 
     Raises:
