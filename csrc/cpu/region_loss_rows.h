@@ -17,7 +17,7 @@
 
 namespace cxrfast {
 
-constexpr int64_t kStretch = kRows * kLanes;
+constexpr int64_t kStretch = 4 * kLanes;  // short: a narrow vector unit adds it up in few, long sums
 
 // body(x, first, n) for every stretch x[n] of a row, in the accumulation dtype.
 template <typename scalar_t, typename Body>
