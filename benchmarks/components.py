@@ -134,6 +134,11 @@ def _compare_rows(ours: ops.ComponentBoxes, rows: torch.Tensor) -> float:
     return float((ordered[0] - ordered[1]).abs().max())
 
 
+def _compare_filled_rows(ours: ops.StaticComponentBoxes, rows: torch.Tensor) -> float:
+    *columns, total = ours
+    return _compare_rows(ops.ComponentBoxes(*(column[: int(total)] for column in columns)), rows)
+
+
 def _compare_count(ours: ops.ComponentBoxes, labels: Any) -> float:
     count = int(labels.max()) if isinstance(labels, np.ndarray) else len(labels[labels > 0].unique())
     return abs(count - len(ours.boxes))
@@ -193,6 +198,30 @@ def _boxes_case(
     )
 
 
+def _static_case(shape: tuple[int, ...]) -> Case:
+    """Beside component_boxes itself: what it costs to wait for nothing."""
+
+    def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
+        maps = score_maps(shape, device, dtype)
+        capacity = len(ops.component_boxes(maps, THRESHOLD).area) + 8
+        return Problem(
+            (maps,),
+            lambda scores: ops.component_boxes_static(scores, THRESHOLD, capacity=capacity),
+            lambda scores: reference.component_boxes_static(scores, THRESHOLD, capacity=capacity),
+        )
+
+    return Case(
+        name=f"component_boxes_static/{'x'.join(map(str, shape))}",
+        operator="component_boxes_static",
+        shape=shape,
+        small_shape=(2, 3, 20, 20),
+        make=make,
+        work={FORWARD: Work(math.prod(shape))},
+        limit="copy",
+        peers=(Peer("opencv", _opencv_boxes, "boxes, scores", compare=_compare_filled_rows),),
+    )
+
+
 def _labels_problem(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
     mask = score_maps(shape, device, dtype) >= THRESHOLD
     return Problem((mask,), ops.connected_components, reference.connected_components)
@@ -219,6 +248,7 @@ CASES = [
     _boxes_case((8, 1, 1024, 1024), _NEAR),
     _boxes_case((16, 14, 128, 128), {}, noise=True),
     _boxes_case((64, 14, 128, 128), {"kornia (labels alone)": 20.0, "opencv (boxes, scores)": 5.0}, devices=("cuda",)),
+    _static_case((16, 14, 128, 128)),
     _labels_case((16, 14, 128, 128)),
     _labels_case((8, 1, 1024, 1024)),
 ]

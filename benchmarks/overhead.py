@@ -27,7 +27,7 @@ def _problem(operator: str, options: dict[str, Any]) -> Any:
         inputs: tuple[torch.Tensor, ...] = (x, *_extra_inputs(operator, device, dtype))
         if operator == "connected_components":
             inputs = (x.detach() > 0,)
-        elif operator == "component_boxes":
+        elif operator in ("component_boxes", "component_boxes_static"):
             inputs = (x.detach(),)
         elif operator == "mil_pool_ragged":
             inputs = (random(8, 2, device=device, dtype=dtype), torch.tensor([0, 3, 8], device=device))
@@ -61,4 +61,12 @@ CASES = [
     _case("pac_crf", lambda x, guide, weight: F.conv2d(x, weight, padding=1), "conv2d", _EACH, steps=1),
     _case("connected_components", lambda mask: mask.nonzero(), "nonzero", (FORWARD,)),
     _case("component_boxes", lambda scores: scores.nonzero(), "nonzero", (FORWARD,), threshold=0.5),
+    _case(
+        "component_boxes_static",
+        lambda scores: torch.nonzero_static(scores, size=8),
+        "nonzero_static",
+        (FORWARD,),
+        threshold=0.5,
+        capacity=8,
+    ),
 ]
