@@ -15,6 +15,7 @@
 #include "../common/tensor.h"
 #include "components_rows.h"
 #include "components_scores.h"
+#include "pages.h"
 
 namespace cxrfast {
 namespace {
@@ -95,7 +96,7 @@ Tensor connected_components(const Tensor& mask,  // [*, H, W] bool
     const int64_t height = mask.size(-2), width = mask.size(-1);
     check_map(height, width, connectivity);
     const Tensor source = torch::stable::contiguous(mask);
-    Tensor labels = torch::stable::new_empty(source, mask.sizes(), ScalarType::Int);
+    Tensor labels = on_large_pages(torch::stable::new_empty(source, mask.sizes(), ScalarType::Int));
     if (mask.numel() == 0) return labels;
     // As bytes: a bool tensor that is a view of other bytes may hold more than 0 and 1.
     const uint8_t* from = reinterpret_cast<const uint8_t*>(source.const_data_ptr<bool>());

@@ -16,6 +16,7 @@
 #include "../common/mask.h"
 #include "../common/tensor.h"
 #include "mil_pool_quick.h"
+#include "pages.h"
 
 namespace cxrfast {
 namespace {
@@ -204,7 +205,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad,
     CXRFAST_CHECK(grad.scalar_type() == logits.scalar_type(), "grad must have the logits' dtype");
     const std::optional<Tensor> r = checked_sharpness(sharpness, logits, mode);
     const Tensor x = dense(logits), dense_grad = dense(grad);
-    Tensor grad_logits = torch::stable::new_empty(x, x.sizes());
+    Tensor grad_logits = on_large_pages(torch::stable::new_empty(x, x.sizes()));
     const bool wanted = sharpness_gradient && r.has_value();
     Tensor grad_sharpness = empty(logits, {wanted ? b : 0, classes}, accumulate_type(logits.scalar_type()));
     CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "mil_pool_backward", [&] {

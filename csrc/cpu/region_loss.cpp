@@ -12,6 +12,7 @@
 #include "../common/dispatch.h"
 #include "../common/mask.h"
 #include "../common/tensor.h"
+#include "pages.h"
 
 namespace cxrfast {
 namespace {
@@ -82,7 +83,7 @@ Tensor region_sums_backward(const Tensor& grad_inside,   // [B, K], accumulation
     const RowMask rows = checked_mask(logits, mask);
     const Tensor dense_logits = dense(logits);
     const Tensor dense_inside = checked_grad(grad_inside, logits), dense_outside = checked_grad(grad_outside, logits);
-    Tensor grad = torch::stable::new_empty(dense_logits, dense_logits.sizes());
+    Tensor grad = on_large_pages(torch::stable::new_empty(dense_logits, dense_logits.sizes()));
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "region_sums_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
         const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();
@@ -132,7 +133,7 @@ Tensor box_log_likelihood_backward(const Tensor& grad,    // [B, K], accumulatio
     check_floor(floor);
     const RowMask rows = checked_mask(logits, mask);
     const Tensor dense_logits = dense(logits), dense_grad = checked_grad(grad, logits);
-    Tensor result = torch::stable::new_empty(dense_logits, dense_logits.sizes());
+    Tensor result = on_large_pages(torch::stable::new_empty(dense_logits, dense_logits.sizes()));
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
         const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();

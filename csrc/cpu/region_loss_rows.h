@@ -56,18 +56,24 @@ struct RegionStretch {
     int64_t count;
 };
 
-// `omp simd` is what permits the compiler to reorder a sum; the order it takes is fixed.
+// First the choice, then the sums: in one loop the compiler branches. `omp simd` is what permits it to reorder a sum; the
+// order it takes is fixed.
 template <typename T>
 CXRFAST_CPU_CLONES RegionStretch<T> sum_stretch(const T* __restrict__ x, const uint8_t* __restrict__ in, int64_t n) {
-    T inside = 0, outside = 0;
-    int count = 0;
-#pragma omp simd reduction(+ : inside, outside, count)
+    T chosen[kStretch], left[kStretch];
     for (int64_t i = 0; i < n; ++i) {
         const T p = simd::sigmoid(x[i]);
-        inside += in[i] != 0 ? p : T(0);
-        outside += in[i] != 0 ? T(0) : p;
-        count += in[i] != 0;
+        chosen[i] = in[i] != 0 ? p : T(0);
+        left[i] = in[i] != 0 ? T(0) : p;
     }
+    T inside = 0, outside = 0;
+    int count = 0;
+#pragma omp simd reduction(+ : inside, outside)
+    for (int64_t i = 0; i < n; ++i) {
+        inside += chosen[i];
+        outside += left[i];
+    }
+    for (int64_t i = 0; i < n; ++i) count += in[i] != 0;
     return {inside, outside, count};
 }
 
