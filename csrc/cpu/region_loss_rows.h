@@ -56,8 +56,8 @@ struct RegionStretch {
     int64_t count;
 };
 
-// First the choice, then the sums: in one loop the compiler branches. `omp simd` is what permits it to reorder a sum; the
-// order it takes is fixed.
+// First the choice, then the sums: in one loop the compiler branches. `omp simd` is what permits it to reorder a sum;
+// the order it takes is fixed.
 template <typename T>
 CXRFAST_CPU_CLONES RegionStretch<T> sum_stretch(const T* __restrict__ x, const uint8_t* __restrict__ in, int64_t n) {
     T chosen[kStretch], left[kStretch];
