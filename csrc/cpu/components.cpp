@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../common/check.h"
+#include "../common/components_checks.h"
 #include "../common/dispatch.h"
 #include "../common/tensor.h"
 #include "components_rows.h"
@@ -162,8 +163,6 @@ Found find_components(const Tensor& scores,      // [B, K, H, W] contiguous
     return found;
 }
 
-using Boxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
 template <typename scalar_t>
 struct Columns {
     float* boxes;                     // [N, 4]
@@ -208,11 +207,7 @@ int64_t fill_boxes(const Tensor& scores,     // [B, K, H, W]
                    int64_t min_area,
                    std::optional<int64_t> capacity,
                    Boxes& out) {
-    CXRFAST_CHECK(scores.dim() == 4, "scores must be [B, K, H, W]");
-    CXRFAST_CHECK(
-        threshold.dim() == 1 && threshold.size(0) == scores.size(1) && threshold.scalar_type() == scores.scalar_type(),
-        "threshold must be [K] and have scores' dtype");
-    CXRFAST_CHECK(select >= 0 && select <= 2, "unknown select ", select);
+    check_scores(scores, threshold, select);
     check_map(scores.size(2), scores.size(3), connectivity);
     const Tensor source = torch::stable::contiguous(scores), thresholds = torch::stable::contiguous(threshold);
     int64_t count = 0;
@@ -221,13 +216,7 @@ int64_t fill_boxes(const Tensor& scores,     // [B, K, H, W]
             find_components<scalar_t>(source, thresholds, connectivity, static_cast<Select>(select), min_area);
         count = found.total();
         const int64_t rows = capacity.value_or(count);
-        const auto column = [&](ScalarType type) { return torch::stable::new_empty(scores, {rows}, type); };
-        out = {torch::stable::new_empty(scores, {rows, 4}, ScalarType::Float),
-               column(scores.scalar_type()),
-               column(scores.scalar_type()),
-               column(ScalarType::Long),
-               column(ScalarType::Long),
-               column(ScalarType::Long)};
+        out = empty_boxes(scores, rows);
         const auto& [boxes, peak, mean, area, image, channel] = out;
         const Columns<scalar_t> columns{boxes.mutable_data_ptr<float>(),   peak.mutable_data_ptr<scalar_t>(),
                                         mean.mutable_data_ptr<scalar_t>(), area.mutable_data_ptr<int64_t>(),
@@ -246,8 +235,6 @@ Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
     fill_boxes(scores, threshold, connectivity, select, min_area, std::nullopt, out);
     return out;
 }
-
-using StaticBoxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 StaticBoxes component_boxes_static(const Tensor& scores,     // [B, K, H, W]
                                    const Tensor& threshold,  // [K]

@@ -14,6 +14,7 @@
 #include "../common/check.h"
 #include "../common/dispatch.h"
 #include "../common/mask.h"
+#include "../common/mil_pool_checks.h"
 #include "../common/tensor.h"
 #include "mil_pool_quick.h"
 #include "pages.h"
@@ -160,18 +161,6 @@ void pool_backward(const scalar_t* grad,  // [B, K]
 
 Tensor empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
     return torch::stable::empty(shape, type, like.layout(), like.device());
-}
-
-// A dense copy of sharpness, which keeps the pointer alive; undefined where the mode has none.
-std::optional<Tensor> checked_sharpness(const std::optional<Tensor>& sharpness, const Tensor& logits, int64_t mode) {
-    CXRFAST_CHECK(mode >= 0 && mode < kMilPools, "unknown mode ", mode);
-    CXRFAST_CHECK(sharpness.has_value() == has_sharpness(static_cast<MilPool>(mode)),
-                  "sharpness must be given exactly where the mode has one");
-    if (!sharpness.has_value()) return std::nullopt;
-    CXRFAST_CHECK(sharpness->dim() == 1 && sharpness->size(0) == logits.size(1), "sharpness must be [K]");
-    CXRFAST_CHECK(sharpness->scalar_type() == accumulate_type(logits.scalar_type()),
-                  "sharpness must have the dtype that sums are accumulated in");
-    return dense(*sharpness);
 }
 
 template <typename acc_t>

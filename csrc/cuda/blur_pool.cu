@@ -75,7 +75,7 @@ Tensor blur_pool2d(const Tensor& x,  // [B, C, H, W]
                    int64_t stride,
                    int64_t padding_mode) {
     CXRFAST_CHECK(x.dim() == 4, "x must be [B, C, H, W]");
-    check_blur_options(x.size(2), x.size(3), filter_size, stride, padding_mode);
+    check_device_blur_options(x.size(2), x.size(3), filter_size, stride, padding_mode);
     return apply(x, blur_axis(x.size(2), filter_size, stride, padding_mode, false),
                  blur_axis(x.size(3), filter_size, stride, padding_mode, false));
 }
@@ -87,7 +87,7 @@ Tensor blur_pool2d_backward(const Tensor& grad,  // [B, C, H', W']
                             int64_t stride,
                             int64_t padding_mode) {
     CXRFAST_CHECK(grad.dim() == 4, "grad must be [B, C, H', W']");
-    check_blur_options(height, width, filter_size, stride, padding_mode);
+    check_device_blur_options(height, width, filter_size, stride, padding_mode);
     const BlurAxis y = blur_axis(height, filter_size, stride, padding_mode, true);
     const BlurAxis x = blur_axis(width, filter_size, stride, padding_mode, true);
     CXRFAST_CHECK(grad.size(2) == y.blurred && grad.size(3) == x.blurred,

@@ -28,7 +28,7 @@ MaxBlurAxes checked_axes(const Tensor& x, const MaxBlurOptions& options, bool tr
     CXRFAST_CHECK(padding >= 0 && 2 * padding <= kernel, "padding must be at most half of kernel_size, got ", padding);
     const int64_t height = max_map_size(x.size(2), kernel, padding);
     const int64_t width = max_map_size(x.size(3), kernel, padding);
-    check_blur_options(height, width, options.filter_size, options.stride, options.padding_mode);
+    check_device_blur_options(height, width, options.filter_size, options.stride, options.padding_mode);
     return {blur_axis(height, options.filter_size, options.stride, options.padding_mode, transposed),
             blur_axis(width, options.filter_size, options.stride, options.padding_mode, transposed)};
 }

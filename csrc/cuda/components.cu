@@ -4,7 +4,7 @@
 #include <limits>
 #include <tuple>
 
-#include "../common/check.h"
+#include "../common/components_checks.h"
 #include "components_boxes.cuh"
 
 namespace cxrfast {
@@ -129,18 +129,6 @@ Found find(const Tensor& scores,     // [B, K, H, W]
     return found;
 }
 
-using Boxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
-Boxes empty_boxes(const Tensor& scores, int64_t rows) {
-    const auto column = [&](ScalarType type) { return torch::stable::new_empty(scores, {rows}, type); };
-    return {torch::stable::new_empty(scores, {rows, 4}, ScalarType::Float),
-            column(scores.scalar_type()),
-            column(scores.scalar_type()),
-            column(ScalarType::Long),
-            column(ScalarType::Long),
-            column(ScalarType::Long)};
-}
-
 template <typename scalar_t>
 Boxes measure(const Found& found, int64_t rows) {
     const Boxes out = empty_boxes(found.scores, rows);
@@ -167,16 +155,6 @@ Boxes measure(const Found& found, int64_t rows) {
     return out;
 }
 
-void check(const Tensor& scores,     // [B, K, H, W]
-           const Tensor& threshold,  // [K]
-           int64_t select) {
-    CXRFAST_CHECK(scores.dim() == 4, "scores must be [B, K, H, W]");
-    CXRFAST_CHECK(
-        threshold.dim() == 1 && threshold.size(0) == scores.size(1) && threshold.scalar_type() == scores.scalar_type(),
-        "threshold must be [K] and have scores' dtype");
-    CXRFAST_CHECK(select >= 0 && select <= 2, "unknown select ", select);
-}
-
 // The number of components is the one thing that the host waits for, and it waits for this stream alone.
 int64_t read(const Tensor& total) {  // []
     int64_t value = 0;
@@ -192,7 +170,7 @@ Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
                       int64_t connectivity,
                       int64_t select,
                       int64_t min_area) {
-    check(scores, threshold, select);
+    check_scores(scores, threshold, select);
     const DeviceGuard guard(scores);
     Boxes out;
     CXRFAST_DISPATCH_FLOATING(scores.scalar_type(), "component_boxes", [&] {
@@ -202,15 +180,13 @@ Boxes component_boxes(const Tensor& scores,     // [B, K, H, W]
     return out;
 }
 
-using StaticBoxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-
 StaticBoxes component_boxes_static(const Tensor& scores,     // [B, K, H, W]
                                    const Tensor& threshold,  // [K]
                                    int64_t connectivity,
                                    int64_t select,
                                    int64_t min_area,
                                    int64_t capacity) {
-    check(scores, threshold, select);
+    check_scores(scores, threshold, select);
     CXRFAST_CHECK(capacity >= 0, "capacity must not be negative, got ", capacity);
     const DeviceGuard guard(scores);
     StaticBoxes out;

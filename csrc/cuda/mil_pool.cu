@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "../common/mask.h"
+#include "../common/mil_pool_checks.h"
 #include "mil_pool_exponential.cuh"
 
 namespace cxrfast {
@@ -36,17 +37,6 @@ struct Call {
     }
     Grid grid() const { return {blocks_for(images() * classes() * parts(), kRowThreads / team_size()), kRowThreads}; }
 };
-
-std::optional<Tensor> checked_sharpness(const std::optional<Tensor>& sharpness, const Tensor& logits, int64_t mode) {
-    CXRFAST_CHECK(mode >= 0 && mode < kMilPools, "unknown mode ", mode);
-    CXRFAST_CHECK(sharpness.has_value() == has_sharpness(static_cast<MilPool>(mode)),
-                  "sharpness must be given exactly where the mode has one");
-    if (!sharpness.has_value()) return std::nullopt;
-    CXRFAST_CHECK(sharpness->dim() == 1 && sharpness->size(0) == logits.size(1), "sharpness must be [K]");
-    CXRFAST_CHECK(sharpness->scalar_type() == accumulate_type(logits.scalar_type()),
-                  "sharpness must have the dtype that sums are accumulated in");
-    return torch::stable::contiguous(*sharpness);
-}
 
 Call dense_call(const Tensor& logits,
                 const std::optional<Tensor>& mask,

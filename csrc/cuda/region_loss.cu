@@ -6,29 +6,10 @@
 #include <tuple>
 
 #include "../common/mask.h"
+#include "../common/region_loss_checks.h"
 
 namespace cxrfast {
 namespace {
-
-Tensor empty_sums(const Tensor& logits) {  // [B, K]
-    return torch::stable::empty({logits.size(0), logits.size(1)}, accumulate_type(logits.scalar_type()),
-                                logits.layout(), logits.device());
-}
-
-void check_logits(const Tensor& logits) {
-    CXRFAST_CHECK(logits.dim() == 3, "logits must be [B, K, N]");
-}
-
-void check_floor(double floor) {
-    CXRFAST_CHECK(floor >= 0.0 && floor < 1.0, "floor must be in [0, 1), got ", floor);
-}
-
-Tensor checked_grad(const Tensor& grad, const Tensor& logits) {
-    CXRFAST_CHECK(grad.dim() == 2 && grad.size(0) == logits.size(0) && grad.size(1) == logits.size(1),
-                  "grad must be [B, K]");
-    CXRFAST_CHECK(grad.scalar_type() == accumulate_type(logits.scalar_type()), "grad must have the accumulation dtype");
-    return torch::stable::contiguous(grad);
-}
 
 template <typename scalar_t>
 RegionRows<scalar_t> region_rows(const Tensor& dense, const RowMask& mask) {
@@ -83,9 +64,8 @@ void differentiate(const Tensor& dense, const RowMask& mask, const Gradient& gra
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> region_sums(const Tensor& logits,  // [B, K, N]
                                                        const Tensor& mask) {  // [B or 1, K or 1, N] bool
-    check_logits(logits);
+    const RowMask rows = checked_mask(logits, mask);
     const DeviceGuard guard(logits);
-    const RowMask rows = row_mask(mask, logits);
     const Tensor dense = torch::stable::contiguous(logits);
     Tensor inside = empty_sums(logits), outside = empty_sums(logits);
     Tensor inside_count = empty_sums(logits), outside_count = empty_sums(logits);
@@ -102,9 +82,8 @@ Tensor region_sums_backward(const Tensor& grad_inside,   // [B, K], accumulation
                             const Tensor& grad_outside,  // [B, K], accumulation dtype
                             const Tensor& logits,        // [B, K, N]
                             const Tensor& mask) {        // [B or 1, K or 1, N] bool
-    check_logits(logits);
+    const RowMask rows = checked_mask(logits, mask);
     const DeviceGuard guard(logits);
-    const RowMask rows = row_mask(mask, logits);
     const Tensor dense = torch::stable::contiguous(logits);
     const Tensor dense_inside = checked_grad(grad_inside, logits), dense_outside = checked_grad(grad_outside, logits);
     Tensor grad_x = torch::stable::new_empty(dense, dense.sizes());
@@ -121,9 +100,8 @@ Tensor box_log_likelihood(const Tensor& logits,  // [B, K, N]
                           const Tensor& mask,    // [B or 1, K or 1, N] bool
                           double floor) {
     check_floor(floor);
-    check_logits(logits);
+    const RowMask rows = checked_mask(logits, mask);
     const DeviceGuard guard(logits);
-    const RowMask rows = row_mask(mask, logits);
     const Tensor dense = torch::stable::contiguous(logits);
     Tensor out = empty_sums(logits);
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood", [&] {
@@ -138,9 +116,8 @@ Tensor box_log_likelihood_backward(const Tensor& grad,    // [B, K], accumulatio
                                    const Tensor& mask,    // [B or 1, K or 1, N] bool
                                    double floor) {
     check_floor(floor);
-    check_logits(logits);
+    const RowMask rows = checked_mask(logits, mask);
     const DeviceGuard guard(logits);
-    const RowMask rows = row_mask(mask, logits);
     const Tensor dense = torch::stable::contiguous(logits), dense_grad = checked_grad(grad, logits);
     Tensor grad_x = torch::stable::new_empty(dense, dense.sizes());
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood_backward", [&] {
