@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from cxrfast.errors import CxrfastError
+from cxrfast.regions import RegionRule
 
 
 class Prediction(NamedTuple):
@@ -39,7 +40,11 @@ class Predictor(Protocol):
 
     @property
     def thresholds(self) -> torch.Tensor:
-        """float [K]: a patch belongs to the region of class k if its value in the map is at least ``thresholds[k]``."""
+        """float [K]: a patch of class k is positive if its value in the map is at least ``thresholds[k]``."""
+
+    @property
+    def region_rule(self) -> RegionRule:
+        """How positive patches become the regions of a class."""
 
     @property
     def operating_points(self) -> torch.Tensor:

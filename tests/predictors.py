@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from cxrfast.prediction import Prediction
+from cxrfast.regions import RegionRule
 
 Answer = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -22,6 +23,7 @@ class FakePredictor:
         self.image_size = image_size
         self.answer = answer
         self.thresholds = torch.full((len(class_names),), threshold)
+        self.region_rule = RegionRule()
         self.operating_points = torch.full((len(class_names),), 0.5)
 
     def __call__(self, images: torch.Tensor) -> Prediction:

@@ -41,9 +41,10 @@ class Augmentation:
     The horizontal flip is off by default because a chest has sides: a mirrored image shows the heart on the right.
 
     A draw that would leave less than ``min_visible`` of the area of any box inside the image is drawn again; after
-    ``attempts`` draws the image keeps its geometry. So a box is never lost (880 of 112,120 images have one), and a
-    class never stays positive on an image that its lesion has left. For positives without a box nobody knows where the
-    lesion is; there the small shifts of the defaults keep the label right, and large ones would not.
+    ``attempts`` draws the image keeps its geometry (and is cropped around its boxes). So a box is never lost (880 of
+    112,120 images have one), and a class never stays positive on an image that its lesion has left. For positives
+    without a box nobody knows where the lesion is; there the small shifts of the defaults keep the label right, and
+    large ones would not.
 
     Boxes are turned as the ellipses inscribed in them: turning a box by its corners and enclosing the result would
     inflate it, by 17 % of its area at 5 degrees.
@@ -55,6 +56,7 @@ class Augmentation:
     brightness: float = 0.1  # factor within 1 ± this
     contrast: float = 0.1
     flip: float = 0.0  # probability of a horizontal flip
+    crop: float = 1.0  # side of a random square crop, as a fraction of the image's; the result is as much smaller
     min_visible: float = 0.5
     attempts: int = 10
 
@@ -62,6 +64,8 @@ class Augmentation:
         for name in ("rotation", "brightness", "contrast"):
             if getattr(self, name) < 0:
                 raise UsageError(f"augmentation {name} is {getattr(self, name)}; expected 0 or more")
+        if not 0 < self.crop <= 1:
+            raise UsageError(f"augmentation crop is {self.crop}; expected a value above 0, at most 1")
         for name in ("translate", "flip", "min_visible"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augmentation {name} is {getattr(self, name)}; expected a value in [0, 1]")
@@ -71,7 +75,7 @@ class Augmentation:
     def __call__(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """``image [1, S, S]`` in [0, 1] and ``boxes [N, 4]`` (xyxy pixels) -> the same of one random draw.
 
-        Returned boxes are clipped to the image.
+        Returned boxes are clipped to the image, and in its pixels: of the crop, if there is one.
         """
         image, boxes = self._move(image, boxes)
         return self._expose(image), boxes
@@ -101,13 +105,21 @@ class Augmentation:
         )
         # Rotated boxes, not clamped: what is cut off must still be measurable.
         rotated = tv_tensors.BoundingBoxes(upright, format="CXCYWHR", canvas_size=(size, size), clamping_mode=None)
+        side = max(1, round(self.crop * size))
         for _ in range(self.attempts):
             moved, moved_boxes = transform(tv_tensors.Image(image), rotated)
-            whole = _enclose_ellipses(moved_boxes.as_subclass(Tensor))
-            inside = whole.clamp(0, size)
+            # Nothing is drawn without a crop, so that what a seed gives does not depend on this option.
+            y, x = torch.randint(size - side + 1, (2,)).tolist() if side < size else (0, 0)
+            whole = _enclose_ellipses(moved_boxes.as_subclass(Tensor)) - torch.tensor([x, y, x, y])
+            inside = whole.clamp(0, side)
             if (_area(inside) >= self.min_visible * _area(whole)).all():
-                return moved.as_subclass(Tensor), inside
-        return image, boxes
+                return moved.as_subclass(Tensor)[:, y : y + side, x : x + side], inside
+        # Cropped around the boxes.
+        whole = boxes if len(boxes) else torch.tensor([[0.0, 0.0, size, size]])
+        low, high = whole[:, :2].amin(0), whole[:, 2:].amax(0)
+        x, y = ((low + high - side) / 2).round().long().clamp(0, size - side).tolist()
+        inside = (boxes - torch.tensor([x, y, x, y])).clamp(0, side)
+        return image[:, y : y + side, x : x + side], inside
 
     def _expose(self, image: Tensor) -> Tensor:
         from torchvision.transforms import v2

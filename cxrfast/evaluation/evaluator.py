@@ -1,4 +1,4 @@
-"""Run a model over a split, and score it as Rozenberg et al. 2019 do."""
+"""Run a model over a split, and score it as Rozenberg et al. 2019 do, with the regions of the model's own method."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation.localization_accuracy import localization_accuracy, patch_overlap
+from cxrfast.evaluation.localization_accuracy import best_overlap, localization_accuracy
 from cxrfast.evaluation.metrics import auroc
 from cxrfast.evaluation.predictions import Predictions, empty_overlaps
 from cxrfast.evaluation.result import EvaluationResult
-from cxrfast.prediction import Predictor, predict
-
-PROTOCOL = "rozenberg2019"
-REGION_THRESHOLD = 0.5  # a patch is positive from z = 0.5 on: §4 of the paper
+from cxrfast.prediction import Prediction, Predictor, predict
+from cxrfast.regions import RegionRule
 
 
 def evaluate(
@@ -52,14 +50,15 @@ def evaluate(
     iou = localization_accuracy(predictions.iou[boxed], class_index, num_classes, iou_threshold)
     ior = localization_accuracy(predictions.ior[boxed], class_index, num_classes, iou_threshold)
     return EvaluationResult(
-        protocol=PROTOCOL,
+        protocol=_protocol(predictor),
         split=split,
         split_hash=split_hash,
         images_hash=images_hash(predictions.images),
         label_version=label_version,
         method=predictor.method,
         weights=str(predictor.weights),
-        region_threshold=REGION_THRESHOLD,
+        region_rule=str(predictor.region_rule),
+        region_threshold=tuple(predictor.thresholds.tolist()),
         iou_threshold=iou_threshold,
         class_names=predictions.class_names,
         n_images=len(predictions.images),
@@ -81,14 +80,14 @@ def images_hash(images: Sequence[str]) -> str:
 def collect_predictions(
     predictor: Predictor, dataset: XrayDataset, *, batch_size: int = 16, workers: int = 0
 ) -> Predictions:
-    """Scores, and overlaps of the region ``map >= 0.5`` with the boxes, of every image that can be read."""
+    """Scores, and overlaps of the method's regions with the boxes, of every image that can be read."""
     _check_fit(predictor, dataset)
     unreadable: dict[str, str] = {}
     indices, scores, labels, n_boxes, iou, ior = [], [], [], [], [], []
     pin_memory = torch.device(predictor.device).type == "cuda"
     for batch in _batches(dataset, batch_size, workers, pin_memory, unreadable):
         prediction = predict(predictor, batch["image"])
-        overlaps = _overlaps(prediction.maps, batch["boxes"] / dataset.image_size, batch["has_box"])
+        overlaps = _overlaps(predictor, prediction, batch["boxes"] / dataset.image_size, batch["has_box"])
         indices += batch["index"].tolist()
         scores.append(prediction.scores.float().cpu())
         labels.append(batch["labels"])
@@ -124,15 +123,25 @@ def _check_fit(predictor: Predictor, dataset: XrayDataset) -> None:
         )
 
 
+def _protocol(predictor: Predictor) -> str:
+    """The paper's region is the union of patches with z ≥ 0.5 (§4); the accuracy of another is another number."""
+    published = predictor.region_rule == RegionRule() and bool((predictor.thresholds == 0.5).all())
+    return "rozenberg2019" if published else f"rozenberg2019, regions of {predictor.method}"
+
+
 def _overlaps(
-    maps: Tensor,  # [B, K, P, P]
+    predictor: Predictor,
+    prediction: Prediction,  # of B images
     boxes: Tensor,  # [B, K, M, 4] fractions
     has_box: Tensor,  # [B, K, M] bool
 ) -> tuple[Tensor, Tensor]:
     """IoU and IoR [B, K], NaN for pairs without a box."""
     boxed = has_box.any(dim=2)
-    regions = (maps >= REGION_THRESHOLD)[boxed.to(maps.device)]
-    overlap = patch_overlap(regions, boxes[boxed], has_box[boxed])
+    regions = predictor.region_rule.find(
+        prediction.maps, predictor.thresholds, scores=prediction.scores, image_size=predictor.image_size
+    )
+    candidates = regions.candidates(*boxed.nonzero(as_tuple=True))
+    overlap = best_overlap(candidates, boxes[boxed], has_box[boxed])
     iou, ior = empty_overlaps(*boxed.shape), empty_overlaps(*boxed.shape)
     iou[boxed], ior[boxed] = overlap.iou, overlap.ior
     return iou, ior

@@ -65,6 +65,28 @@ def patch_overlap(
     return Overlap(total(box & patch), regions.sum(dim=(1, 2)).double() / (rows * columns), total(box))
 
 
+class BestOverlap(NamedTuple):
+    """How well the best of several regions matches the annotation; the best IoU and the best IoR may be different
+    regions'."""
+
+    iou: Tensor  # [N] float64
+    ior: Tensor  # [N] float64
+
+
+def best_overlap(
+    candidates: Tensor,  # [N, C, P, Q] bool, from Regions.candidates
+    boxes: Tensor,  # [N, M, 4] xyxy as fractions of the image
+    has_box: Tensor,  # [N, M] bool
+) -> BestOverlap:
+    """:func:`patch_overlap` where any of C regions may match, as in Wang et al. 2017."""
+    count = candidates.shape[1]
+    overlap = patch_overlap(
+        candidates.flatten(0, 1), boxes.repeat_interleave(count, dim=0), has_box.repeat_interleave(count, dim=0)
+    )
+    iou, ior = (value.view(-1, count).amax(dim=1) for value in (overlap.iou, overlap.ior))
+    return BestOverlap(iou, ior)
+
+
 def _cells(sides: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cells along one axis, E = 2M + count of them.
 

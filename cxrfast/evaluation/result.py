@@ -25,7 +25,8 @@ class EvaluationResult:
     label_version: str  # of the labels compared with
     method: str
     weights: str
-    region_threshold: float  # z from which a patch is in the region
+    region_rule: str  # how positive patches become regions
+    region_threshold: tuple[float, ...]  # per class: the value of the map from which a patch is positive
     iou_threshold: float  # T
     class_names: tuple[str, ...]
     n_images: int
@@ -51,7 +52,7 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the table of predictions; None for NaN, which JSON does not know."""
-        per_class = ("n_positive", "n_negative", "auroc", "n_boxed", "iou_accuracy", "ior_accuracy")
+        per_class = ("region_threshold", "n_positive", "n_negative", "auroc", "n_boxed", "iou_accuracy", "ior_accuracy")
         means = {
             "auroc": self.mean_auroc,
             "iou_accuracy": self.mean_iou_accuracy,
@@ -59,7 +60,7 @@ class EvaluationResult:
         }
         facts = ("protocol", "split", "split_hash", "images_hash", "label_version", "method", "weights")
         return {
-            **{name: getattr(self, name) for name in (*facts, "region_threshold", "iou_threshold", "n_images")},
+            **{name: getattr(self, name) for name in (*facts, "region_rule", "iou_threshold", "n_images")},
             "unreadable": dict(self.predictions.unreadable),
             "classes": {
                 class_name: {name: _none(getattr(self, name)[k]) for name in per_class}
@@ -102,9 +103,13 @@ class EvaluationResult:
         facts = (
             f"{self.method} on {self.split}: {self.n_images} images, labels {self.label_version}{split}",
             f"weights {self.weights}",
-            f"protocol {self.protocol}: region = patches with z ≥ {self.region_threshold:g}",
+            f"protocol {self.protocol}: region = {self.region_rule}{self._thresholds()}",
         )
         return [line for fact in facts for line in _wrap(fact)]
+
+    def _thresholds(self) -> str:
+        low, high = min(self.region_threshold), max(self.region_threshold)
+        return f" {low:.3g}" if low == high else f" of the class, {low:.3g} to {high:.3g}"
 
     def _remarks(self) -> list[str]:
         """Which classes are not in the means, and which images are in nothing."""

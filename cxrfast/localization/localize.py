@@ -4,14 +4,13 @@ import os
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cxrfast.data.images import read_image
 from cxrfast.data.transforms import to_input
 from cxrfast.errors import UsageError
 from cxrfast.localization.findings import ClassFinding, FoundBox, Localization
-from cxrfast.ops import component_boxes
 from cxrfast.prediction import Predictor, predict
+from cxrfast.regions import Regions
 
 
 def localize(
@@ -24,10 +23,11 @@ def localize(
     """What the model finds on one image, and where.
 
     A class is *detected* if its score is at least ``score_threshold``, by default the model's own operating point for
-    the class, ``predictor.operating_points``; the detected classes are reported. The boxes of a class
-    enclose the connected regions (8 neighbours) of patches whose value in the map is at least the class's threshold
-    ``predictor.thresholds``. Score and map are two outputs: a class may be detected without a patch over the threshold,
-    when many weak patches add up, and is then reported without a box.
+    the class, ``predictor.operating_points``; the detected classes are reported. The boxes of a class enclose its
+    regions by the method's own rule, ``predictor.region_rule``: for most methods the connected regions (8 neighbours)
+    of patches whose value in the map is at least the class's threshold ``predictor.thresholds``. Score and map are two
+    outputs: a class may be detected without a patch over the threshold, when many weak patches add up, and is then
+    reported without a box.
 
     Args:
         image: a file that :func:`cxrfast.data.images.read_image` reads, or grey values ``[H, W]`` in [0, 1].
@@ -42,7 +42,10 @@ def localize(
     source = None if isinstance(image, np.ndarray) else os.fspath(image)
     pixels = _check_pixels(image) if isinstance(image, np.ndarray) else read_image(image)
     prediction = predict(predictor, to_input(pixels, predictor.image_size)[None])
-    boxes = _boxes(prediction.maps, predictor.thresholds, *pixels.shape)
+    regions = predictor.region_rule.find(
+        prediction.maps, predictor.thresholds, scores=prediction.scores, image_size=predictor.image_size
+    )
+    boxes = _boxes(regions, *pixels.shape)
     scores = prediction.scores[0].tolist()
     points = [score_threshold] * len(scores) if score_threshold is not None else predictor.operating_points.tolist()
     return Localization(
@@ -74,18 +77,16 @@ def _check_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def _boxes(
-    maps: Tensor,  # [1, K, P, P]
-    thresholds: Tensor,  # [K]
+    regions: Regions,  # of one image
     height: int,
     width: int,
 ) -> list[tuple[FoundBox, ...]]:
     """For each of the K classes its boxes in an image of ``height`` × ``width`` pixels, most confident first."""
-    num_classes, rows, columns = maps.shape[1:]
-    found = component_boxes(maps, thresholds.to(maps))
+    found, (rows, columns) = regions.boxes, regions.size
     # Multiplied first, in float64: a box that ends with the grid ends at exactly the image's width
     corners = found.boxes.double().cpu() * torch.tensor([width, height] * 2) / torch.tensor([columns, rows] * 2)
     areas = found.area.double().cpu() * (width * height) / (columns * rows)
-    per_class: list[list[FoundBox]] = [[] for _ in range(num_classes)]
+    per_class: list[list[FoundBox]] = [[] for _ in range(regions.masks.shape[1])]
     for k, xyxy, peak, mean, area in zip(
         found.channel.tolist(), corners.tolist(), found.peak.tolist(), found.mean.tolist(), areas.tolist(), strict=True
     ):

@@ -9,7 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from cxrfast.data import Augmentation
 from cxrfast.prediction import Prediction
+from cxrfast.regions import RegionRule
 
 Batch = Mapping[str, torch.Tensor]
 """What the data loader yields: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""
@@ -30,7 +32,8 @@ class Defaults:
     batch_size: int
     lr: float
     weight_decay: float
-    lr_decay: float  # the learning rate is multiplied by it after every epoch
+    lr_decay: float  # the learning rate is multiplied by it…
+    lr_step: int = 1  # …after every so many epochs
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Method(nn.Module, ABC):
     title: ClassVar[str]
     Options: ClassVar[type[MethodOptions]]
     defaults: ClassVar[Defaults]
+    augmentation: ClassVar[Augmentation] = Augmentation()  # of the training images
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: MethodOptions) -> None:
         super().__init__()
@@ -65,12 +69,12 @@ class Method(nn.Module, ABC):
         """The training stages in order; `epochs` is the user's --epochs."""
 
     @abstractmethod
-    def forward(self, images: torch.Tensor, stage: str) -> torch.Tensor:  # [B, 1, S, S] -> logits [B, K, P, P]
-        """The patch logits that `stage` trains."""
+    def forward(self, images: torch.Tensor, stage: str) -> Any:  # [B, 1, S, S] -> most: logits [B, K, P, P]
+        """What the loss of `stage` needs of the images: a tensor, or a tuple of them."""
 
     @abstractmethod
-    def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """The scalar that is minimised."""
+    def loss(self, output: Any, batch: Batch) -> torch.Tensor:
+        """The scalar that is minimised, from what :meth:`forward` gave, in float32."""
 
     @abstractmethod
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
@@ -79,7 +83,12 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def map_thresholds(self) -> torch.Tensor:
-        """[K]: a patch belongs to the region of its class where the map is at least this."""
+        """[K]: a patch is positive for its class where the map is at least this."""
+
+    @property
+    def region_rule(self) -> RegionRule:
+        """How positive patches become the regions that are drawn and scored; by default their union."""
+        return RegionRule()
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
         """Called before every epoch (counted from 1 within the stage), for what depends on where training is."""
@@ -88,12 +97,12 @@ class Method(nn.Module, ABC):
         self,
         stage: Stage,
         epoch: int,
-        training_maps: Callable[[], Iterable[tuple[torch.Tensor, Batch]]],
+        training_outputs: Callable[[], Iterable[tuple[Any, Batch]]],
     ) -> dict[str, Any]:
         """What a method does between epochs on the frozen network; returns what is worth logging.
 
         Args:
             epoch: counts from 1 within the stage.
-            training_maps: goes over the training set without augmentation and yields (logits, batch).
+            training_outputs: goes over the training set without augmentation and yields (output, batch).
         """
         return {}

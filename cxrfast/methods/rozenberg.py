@@ -117,14 +117,14 @@ class Rozenberg(Method):
         self,
         stage: Stage,
         epoch: int,
-        training_maps: Callable[[], Iterable[tuple[torch.Tensor, Batch]]],
+        training_outputs: Callable[[], Iterable[tuple[torch.Tensor, Batch]]],
     ) -> dict[str, Any]:
         """Every `fit_every` epochs, the thresholds' turn in the alternation (§3.3). Not after a stage's last epoch:
         thresholds serve the loss only, and no weight would train on them."""
         if not self.options.fit_thresholds or epoch % self.options.fit_every or epoch == stage.epochs:
             return {}
         fit = ThresholdFit(len(self.class_names), self.options.fit_quantile, self.patch_area)
-        for logits, batch in training_maps():
+        for logits, batch in training_outputs():
             fit.add(logits, batch["labels"], *self._regions(batch))
         return fit.update(self.criterion)
 

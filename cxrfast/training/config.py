@@ -32,6 +32,7 @@ class RunConfig(BaseModel):
     lr: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     lr_decay: float = Field(gt=0, le=1)
+    lr_step: int = Field(1, ge=1)
     optimizer: Literal["adam", "adamw"] = "adam"
     augment: bool = True
     cache: bool | None = Field(None, description="keep decoded images in memory; default: if they need under 2 GB")

@@ -72,8 +72,7 @@ class Trainer:
         self.method.before_epoch(stage, epoch)
         total, count = 0.0, 0
         for batch in self._progress(self._loader(self.train_set, shuffle=True), f"{stage.name} {epoch}/{stage.epochs}"):
-            logits = self.module(batch["image"], stage.name)
-            loss = self.method.loss(logits.float(), batch)
+            loss = self.method.loss(self.module(batch["image"], stage.name), batch)  # outputs arrive in float32
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
             optimizer.step()
@@ -83,11 +82,11 @@ class Trainer:
                     f"training diverged in epoch {epoch} of stage {stage.name}: the loss is {value}; train again with "
                     f"a smaller learning rate than {self.config.lr:g}"
                 )
-            total += value * len(logits)
-            count += len(logits)
+            total += value * len(batch["labels"])
+            count += len(batch["labels"])
         self.method.eval()
         self.validation = self._validate(stage)
-        extra = self.method.after_epoch(stage, epoch, lambda: self._training_maps(stage))
+        extra = self.method.after_epoch(stage, epoch, lambda: self._training_outputs(stage))
         return {
             "stage": stage.name,
             "epoch": epoch,
@@ -106,7 +105,7 @@ class Trainer:
         loader = self._loader(self.val_set, shuffle=False)
         return validate(self.method, stage.name, _one_line_errors(loader), self.config.image_size)
 
-    def _training_maps(self, stage: Stage) -> Iterator[tuple[torch.Tensor, Batch]]:
+    def _training_outputs(self, stage: Stage) -> Iterator[tuple[Any, Batch]]:
         with torch.inference_mode():
             for batch in self._progress(self._loader(self.plain_train_set, shuffle=False), "thresholds"):
                 yield self.method(batch["image"], stage.name), batch
@@ -115,7 +114,7 @@ class Trainer:
         cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimizer]
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         optimizer = cls(trainable, lr=self.config.lr, weight_decay=self.config.weight_decay)
-        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=self.config.lr_decay)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.config.lr_step, gamma=self.config.lr_decay)
         return self.fabric.setup_optimizers(optimizer), scheduler
 
     def _loader(self, dataset: XrayDataset, *, shuffle: bool) -> Iterable[Batch]:

@@ -26,6 +26,7 @@ class TrainedModel:
         points = json.loads(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
         self.operating_points = torch.tensor(points)
         self.thresholds = network.map_thresholds.to(device)
+        self.region_rule = network.region_rule
         self.device = torch.device(device)
 
     def __call__(self, images: torch.Tensor) -> Prediction:  # [B, 1, S, S] in [-1, 1]

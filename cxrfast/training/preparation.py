@@ -4,8 +4,9 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cxrfast.data import CLASSES, Augmentation, Record, Splits, XrayDataset, make_splits, read_chestxray14
+from cxrfast.data import CLASSES, Record, Splits, XrayDataset, make_splits, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.methods import get_method
 from cxrfast.training.config import RunConfig
 
 _CACHE_LIMIT = 2e9  # bytes
@@ -78,7 +79,7 @@ def make_dataset(config: RunConfig, data: PreparedData, part: str, *, augment: b
         records,
         data.class_names,
         config.image_size,
-        augment=Augmentation() if augment else None,
+        augment=get_method(config.method).augmentation if augment else None,
         cache=cache,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import auroc, localization_accuracy, operating_points, patch_overlap
+from cxrfast.evaluation import auroc, best_overlap, localization_accuracy, operating_points
 from cxrfast.methods import Method
 from cxrfast.methods.base import Batch
 
@@ -43,7 +43,7 @@ class Validation:
 @torch.inference_mode()
 def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: int) -> Validation:
     """AUROC, and the share of boxes that the region of their class overlaps with IoU >= 0.1."""
-    thresholds = method.map_thresholds
+    rule = method.region_rule
     scores, labels, iou, classes = [], [], [], []
     for batch in loader:
         prediction = method.predict(batch["image"], stage)
@@ -51,8 +51,10 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         labels.append(batch["labels"].cpu())
         boxes, has_box = batch["boxes"].cpu() / image_size, batch["has_box"].cpu()
         image, k = has_box.any(dim=-1).nonzero(as_tuple=True)
-        regions = prediction.maps.cpu()[image, k] >= thresholds[k, None, None]
-        iou.append(patch_overlap(regions, boxes[image, k], has_box[image, k]).iou)
+        regions = rule.find(
+            prediction.maps, method.map_thresholds, scores=prediction.scores, image_size=image_size
+        ).candidates(image, k)
+        iou.append(best_overlap(regions, boxes[image, k], has_box[image, k]).iou)
         classes.append(k)
     if not scores:
         return Validation(math.nan, math.nan, (math.nan,) * len(method.class_names))

@@ -100,3 +100,34 @@ def test_works_without_boxes():
 def test_wrong_options_are_named(options):
     with pytest.raises(UsageError, match=f"augmentation {next(iter(options))}"):
         Augmentation(**options)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), left=coordinate, top=coordinate, width=st.integers(16, 40))
+def test_boxes_move_with_the_crop(seed, left, top, width):
+    box = torch.tensor([[left, top, left + width, top + 24.0]])
+    augment = Augmentation(rotation=0, translate=0, scale=(1, 1), brightness=0, contrast=0, crop=7 / 8)
+    torch.manual_seed(seed)
+    image, moved = augment(ellipse(box[0]), box)
+    assert image.shape == (1, SIZE * 7 // 8, SIZE * 7 // 8)
+    rows, columns = (image[0] > 0.5).nonzero().unbind(1)
+    tight = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]).float()
+    assert (moved[0] - tight).abs().max() < 2
+
+
+def test_a_crop_that_would_lose_a_box_is_taken_around_it():
+    box = torch.tensor([[100.0, 0.0, 128.0, 20.0]])
+    augment = Augmentation(rotation=0, translate=0, scale=(1, 1), brightness=0, contrast=0, crop=0.25, attempts=1)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        image, moved = augment(ellipse(box[0]), box)
+        assert image.shape == (1, 32, 32)
+        assert (moved[0, 2:] - moved[0, :2]).prod() >= 0.5 * 28 * 20
+
+
+def test_every_crop_is_drawn():
+    augment = Augmentation(rotation=0, translate=0, scale=(1, 1), brightness=0, contrast=0, crop=0.5)
+    torch.manual_seed(0)
+    image = torch.arange(4.0).expand(1, 4, 4)
+    starts = {augment(image, torch.empty(0, 4))[0][0, 0, 0].item() for _ in range(60)}
+    assert starts == {0, 1, 2}

@@ -18,6 +18,7 @@ from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import evaluate
 from cxrfast.evaluation.predictions import COLUMNS
+from cxrfast.regions import RegionRule
 from tests.predictors import FakePredictor, constant_answer
 
 CLASSES = ("Mass", "Nodule", "Hernia")
@@ -91,6 +92,7 @@ def test_json_and_text(records, tmp_path):
     assert data["iou_threshold"] == 0.1
     assert data["split_hash"] == "0123456789abcdef"
     assert data["classes"]["Hernia"] == {
+        "region_threshold": 0.5,
         "n_positive": 0,
         "n_negative": 5,
         "auroc": None,
@@ -202,3 +204,16 @@ def test_an_oracle_on_real_radiographs(real_data):
         assert n_positive >= n_boxed  # boxes imply labels
         assert accuracy == 1 if n_boxed else math.isnan(accuracy)
         assert area == 1 if 0 < n_positive < 14 else math.isnan(area)
+
+
+def test_regions_are_the_methods_own(records):
+    dataset = XrayDataset(records, CLASSES, SIZE)
+    paper = evaluate(FakePredictor(CLASSES, SIZE, answer), dataset, **OPTIONS)
+    other = FakePredictor(CLASSES, SIZE, answer)
+    other.region_rule = RegionRule("boxes", "peak", gate=1.0)
+    gated = evaluate(other, dataset, **OPTIONS)
+    assert paper.protocol == "rozenberg2019"
+    assert gated.protocol == "rozenberg2019, regions of fake"
+    assert "where the score is over 1" in gated.to_text()
+    assert gated.iou_accuracy[:2] == (0, 0)
+    assert paper.iou_accuracy[:2] == (0.5, 1)
