@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from cxrfast.demo import run_demo
+from cxrfast.demo import DEMOS, demo_settings, run_demo
+from cxrfast.methods import METHODS
+from cxrfast.training import build_config
+
+
+@pytest.mark.parametrize("method", DEMOS)
+def test_every_demo_is_a_small_run_of_its_method(method, tmp_path):
+    config = build_config({**demo_settings(method), "data": tmp_path})
+    network = METHODS[method](["Mass", "Nodule"], config.image_size, config.method_options())
+    assert sum(parameter.numel() for parameter in network.parameters()) < 3e6
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ from cxrfast.errors import UsageError
 from cxrfast.methods.base import Method
 from cxrfast.methods.li import Li
 from cxrfast.methods.rozenberg import Rozenberg
+from cxrfast.methods.sgl import SGL
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, SGL)}
 
 
 def get_method(name: str) -> type[Method]:

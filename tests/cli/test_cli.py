@@ -61,6 +61,15 @@ def test_every_command_has_a_help_text(cli, command):
     assert "Options:" in out
 
 
+def test_help_names_the_methods(cli):
+    from cxrfast.demo import DEMOS
+    from cxrfast.methods import METHODS
+
+    for command, names in (("train", METHODS), ("demo", DEMOS)):
+        _, out, _ = cli(command, "--help")
+        assert ", ".join(names) in " ".join(out.split())
+
+
 def test_info(cli):
     code, out, _ = cli("info")
     assert code == 0
@@ -154,7 +163,8 @@ def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
         (["tarin"], 2, "No such command 'tarin'"),
         (["train"], 2, "method: required"),
         (["train", "--method=rozenberg"], 2, "data: required; give the folder of the data set with --data"),
-        (["train", "--method=sgl", "--data=x"], 2, "method: expected one of li, rozenberg, got 'sgl'"),
+        (["train", "--method=zhou", "--data=x"], 2, "method: expected one of li, rozenberg, "),
+        (["demo", "--method=zhou"], 2, "method: expected one of rozenberg, li, "),
         (["train", "--method=li", "--data=nowhere"], 1, "no folder nowhere"),
         (["train", "--method=li", "--data=.", "--epochs=0"], 2, "epochs"),
         (["train", "--method=li", "--data=.", "--set", "grid"], 2, "set: expected NAME=VALUE, got 'grid'"),
