@@ -2,5 +2,6 @@
 
 from cxrfast.losses.li import LiLoss
 from cxrfast.losses.rozenberg import RozenbergLoss
+from cxrfast.losses.wang import WeightedBCE
 
-__all__ = ["LiLoss", "RozenbergLoss"]
+__all__ = ["LiLoss", "RozenbergLoss", "WeightedBCE"]
