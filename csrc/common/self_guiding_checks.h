@@ -28,7 +28,7 @@ inline Tensor checked_positive(const Tensor& positive, int64_t images, int64_t c
     return dense(positive);
 }
 
-inline const uint8_t* bytes(const Tensor& boolean) {
+inline const uint8_t* boolean_bytes(const Tensor& boolean) {
     return reinterpret_cast<const uint8_t*>(boolean.const_data_ptr<bool>());
 }
 

@@ -112,7 +112,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& logits,
     Tensor statistics = empty_rows(logits, kGuidedStatistics, bags.images);
     CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "self_guided_sums", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        sum_bags(x.const_data_ptr<scalar_t>(), bytes(labels), sums.mutable_data_ptr<acc_t>(),
+        sum_bags(x.const_data_ptr<scalar_t>(), boolean_bytes(labels), sums.mutable_data_ptr<acc_t>(),
                  statistics.mutable_data_ptr<acc_t>(), bags, options);
     });
     return {sums, statistics};
@@ -131,7 +131,7 @@ Tensor backward(const Tensor& grad,
     Tensor grad_logits = on_large_pages(torch::stable::new_empty(x, x.sizes()));
     CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "self_guided_sums_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        differentiate_bags(dense_grad.const_data_ptr<acc_t>(), x.const_data_ptr<scalar_t>(), bytes(labels),
+        differentiate_bags(dense_grad.const_data_ptr<acc_t>(), x.const_data_ptr<scalar_t>(), boolean_bytes(labels),
                            dense_statistics.const_data_ptr<acc_t>(), grad_logits.mutable_data_ptr<scalar_t>(), bags,
                            options);
     });

@@ -61,7 +61,7 @@ GuidedBags<scalar_t> bags_of(const Call& call) {
     bags.x = call.x.const_data_ptr<scalar_t>();
     bags.mask = call.mask.has_value() ? call.mask->data : nullptr;
     bags.offsets = call.ragged() ? call.offsets->const_data_ptr<int64_t>() : nullptr;
-    bags.positive = bytes(call.positive);
+    bags.positive = boolean_bytes(call.positive);
     bags.bags = call.images() * call.classes();
     bags.classes = call.classes();
     bags.length = call.length();

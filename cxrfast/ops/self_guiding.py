@@ -117,6 +117,8 @@ def stacked_sums(
     check_floating("logits", logits)
     check_delta(delta)
     middle = choose("median", median, MEDIANS)
+    where: tuple[torch.Tensor | None, ...]
+    operator: Any
     if offsets is not None:
         check_shape("logits", logits, "[N, K]", 2)
         check_offsets(offsets, "logits", logits)
