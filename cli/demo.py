@@ -15,8 +15,8 @@ def demo(
 ) -> None:
     """Try everything on phantoms: train, evaluate, localise.
 
-    Makes phantom X-rays, trains a method on them, evaluates it and localises one held-out image, in under ten minutes
-    on two CPU cores.
+    Makes phantom X-rays, trains a small network on them by one of the methods, evaluates it and localises one held-out
+    image, in under ten minutes on two CPU cores.
     """
     from cxrfast.demo import run_demo
 

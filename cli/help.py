@@ -5,7 +5,7 @@ from importlib import import_module
 import typer
 from typer.core import TyperCommand
 
-_NAMES = {"{methods}": ("cxrfast.methods", "METHODS"), "{demos}": ("cxrfast.demo", "DEMOS")}
+_NAMES = {"{methods}": ("cxrfast.methods", "METHODS"), "{demos}": ("cxrfast.demo", "SETTINGS")}
 
 
 class HelpWithNames(TyperCommand):

@@ -7,18 +7,19 @@ from cxrfast.errors import UsageError
 from cxrfast.methods import METHODS, get_method
 
 PATCHES = {"backbone": "resnetv2_nano", "grid": 6, "hidden": 16}
-SMALL = {
+SMALL = {  # maps of 6×6 for images of 64 pixels
     "li": PATCHES,
     "rozenberg": {**PATCHES, "crf_kernel_size": 5, "guide_channels": 8},
-    "sgl": {"backbone": "resnet_nano", "output_stride": 8},
+    "chexnet": {"backbone": "densenet_nano", "upsample": 3},
+    "wang": {"backbone": "resnet_nano", "upsample": 3, "transition_channels": 16},
+    "sgl": {"backbone": "resnet_nano", "output_stride": 8},  # 8×8
 }
-MAP = {"li": 6, "rozenberg": 6, "sgl": 8}  # instances along a side, of images of 64 pixels
 
 
 def build(name, **options):
     cls = get_method(name)
     torch.manual_seed(0)
-    return cls(("Mass", "Nodule"), 64, cls.Options(**{**SMALL[name], **options}))
+    return cls(("Mass", "Nodule"), 64, cls.Options(**SMALL[name], **options))
 
 
 def batch(n=4):
@@ -55,9 +56,10 @@ def test_predictions_are_probabilities(name):
     for stage in method.stages(3):
         scores, maps = method.predict(torch.randn(3, 1, 64, 64), stage.name)
         assert scores.shape == (3, 2)
-        assert maps.shape == (3, 2, MAP[name], MAP[name])
-        for values in (scores, maps):
-            assert ((values > 0) & (values < 1)).all()
+        grid = 8 if name == "sgl" else 6
+        assert maps.shape == (3, 2, grid, grid)
+        assert ((scores > 0) & (scores < 1)).all()
+        assert ((maps >= 0) & (maps <= 1)).all()
     assert method.map_thresholds.shape == (2,)
 
 

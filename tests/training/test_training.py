@@ -222,3 +222,25 @@ def test_sgl_trains_on_crops_goes_on_and_finds_regions(phantoms, tmp_path, monke
     assert any(0 < overlap <= 1 for overlap in result.predictions.iou.flatten().tolist())
     found = localize(load_predictor(run.path), next((phantoms / "images").iterdir()))
     assert any(finding.boxes for finding in found.classes)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("chexnet", {"backbone": "densenet_nano", "output_stride": 8, "input_mean": [0.485, 0.456, 0.406]}),
+        ("wang", {"backbone": "resnet_nano", "transition_channels": 16}),
+    ],
+)
+def test_classifiers_train_too(small_settings, tmp_path, method, options):
+    if method == "chexnet":
+        options = {**options, "input_std": [0.229, 0.224, 0.225]}
+    settings = {**small_settings, "method": method, "options": options}
+    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    model = load_predictor(whole.path)
+    assert model.method == method
+    scores, maps = model(torch.randn(2, 1, 64, 64))
+    assert scores.shape == (2, len(model.class_names))
+    assert maps.shape[1] == len(model.class_names)
+    rows = numbers(whole)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(row["val_auroc"] is not None and row["val_iou_accuracy"] is not None for row in rows)
