@@ -2,5 +2,6 @@
 
 from cxrfast.losses.li import LiLoss
 from cxrfast.losses.rozenberg import RozenbergLoss
+from cxrfast.losses.zhang import TripletLoss
 
-__all__ = ["LiLoss", "RozenbergLoss"]
+__all__ = ["LiLoss", "RozenbergLoss", "TripletLoss"]
