@@ -172,7 +172,7 @@ def _load(cache: str | os.PathLike | None, folder: str | os.PathLike, notes: lis
     if path is None:
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
         if any(arrays[name].dtype.kind != kind for name, kind in _ARRAYS.items()):
             raise ValueError("an array of another type")
