@@ -91,14 +91,11 @@ __device__ inline void sort_row(const HammingRow& row,
         if (__ballot_sync(0xffffffffu, wanted) == 0) continue;
         const unsigned int equals = __match_any_sync(0xffffffffu, wanted ? key : -1);
         const int first = __ffs(static_cast<int>(equals)) - 1;  // the lane that speaks for its equals
-        int before = 0;
-        if (wanted && lane == first) {
-            before = places.keys[key] + own[key];
-            own[key] += __popc(equals);
-        }
-        before = __shfl_sync(0xffffffffu, before, first);
+        const bool speaks = wanted && lane == first;
+        const int before = __shfl_sync(0xffffffffu, speaks ? own[key] : 0, first);
+        if (speaks) own[key] = before + __popc(equals);
         if (!wanted) continue;
-        const int64_t place = int64_t(before) + __popc(equals & ((1u << lane) - 1));
+        const int64_t place = int64_t(places.keys[key]) + before + __popc(equals & ((1u << lane) - 1));
         if (place >= search.k) continue;
         indices[place] = at + lane;
         distances[place] = key_to_distance(key, search.farthest);
