@@ -26,7 +26,7 @@ from cxrfast.errors import CxrfastError, UsageError
 
 CACHE_NAME = "cxrfast_hashes.npz"
 # Whatever changes a hash is in here, and in the cache.
-PARAMETERS = {"hash": "phash", "hash_size": 8, "highfreq_factor": 4, "input_size": 256}
+PARAMETERS: dict[str, Any] = {"hash": "phash", "hash_size": 8, "highfreq_factor": 4, "input_size": 256}
 _ARRAYS = {"parameters": "U", "images": "U", "sizes": "i", "hashes": "i"}  # of the cache, and their kinds
 _IMAGES_PER_WORKER = 32  # fewer are not worth starting a process for
 
