@@ -10,9 +10,7 @@ from cxrfast.cli.options import Seed
 
 def demo(
     out: Annotated[Path | None, typer.Option("--out", help="New folder; default: runs/demo-<time>.")] = None,
-    method: Annotated[
-        str, typer.Option("--method", help="rozenberg, li, chexnet or wang; the last two train without boxes.")
-    ] = "rozenberg",
+    method: Annotated[str, typer.Option("--method", help="What to train: {demos}.")] = "rozenberg",
     seed: Seed = 0,
 ) -> None:
     """Try everything on phantoms: train, evaluate, localise.

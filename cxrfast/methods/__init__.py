@@ -5,10 +5,12 @@ from cxrfast.methods.chexnet import CheXNet
 from cxrfast.methods.li import Li
 from cxrfast.methods.registry import METHODS, get_method
 from cxrfast.methods.rozenberg import Rozenberg
+from cxrfast.methods.sgl import SGL
 from cxrfast.methods.wang import Wang
 
 __all__ = [
     "METHODS",
+    "SGL",
     "CheXNet",
     "Defaults",
     "Li",

@@ -12,6 +12,7 @@ from cxrfast.models.cam import (
     feature_channels,
     normalize_maps,
 )
+from cxrfast.models.fully_convolutional import FullyConvolutionalNetwork
 from cxrfast.models.patch_network import CRFNetwork, GuideBranch, PatchHead, PatchNetwork, resize_to_grid
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CAMNetwork",
     "CAMOutput",
     "CRFNetwork",
+    "FullyConvolutionalNetwork",
     "GuideBranch",
     "InputScaling",
     "LogSumExpPool",

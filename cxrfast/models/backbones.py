@@ -23,6 +23,7 @@ _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet_micro": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (32, 64, 128, 256)}),
     "resnet_nano": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128)}),
 }
+_FIRST_CONVOLUTION = {"densenet": "features.conv0", "resnet": "conv1", "vgg": "features.0"}
 CLASSIFICATION_BACKBONES: tuple[str, ...] = (
     *("densenet121", "densenet161", "densenet169", "densenet201"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
@@ -70,6 +71,8 @@ def classification_backbone(
     *,
     pretrained: bool | str = False,
     in_chans: int = 1,
+    antialias: bool = False,
+    filter_size: int = 3,
     output_stride: int = 32,
 ) -> nn.Module:
     """A feature extractor `forward_features([B, in_chans, S, S]) -> [B, num_features, S/output_stride, …]`.
@@ -78,7 +81,7 @@ def classification_backbone(
 
     Args:
         name: one of `CLASSIFICATION_BACKBONES`.
-        pretrained: as for :func:`preactivation_resnet`.
+        pretrained, antialias: as for :func:`preactivation_resnet`.
         output_stride: 32; for DenseNets and ResNets also 16 or 8, which dilate instead of subsampling. The weights are
             the same.
 
@@ -102,7 +105,8 @@ def classification_backbone(
         _dilate_densenet(model, output_stride)
     if base.startswith("vgg"):  # the fully connected layers, which features do not pass
         model.pre_logits = nn.Identity()
-    return model
+    first = next(name for family, name in _FIRST_CONVOLUTION.items() if base.startswith(family))
+    return antialias_(model, filter_size=filter_size, skip=[first]) if antialias else model
 
 
 def _create(name: str, base: str, pretrained: bool | str, settings: dict[str, Any]) -> nn.Module:

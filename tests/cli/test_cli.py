@@ -66,6 +66,15 @@ def test_every_command_has_a_help_text(cli, command):
     assert "Options:" in out
 
 
+def test_help_names_the_methods(cli):
+    from cxrfast.demo import SETTINGS
+    from cxrfast.methods import METHODS
+
+    for command, names in (("train", METHODS), ("demo", SETTINGS)):
+        _, out, _ = cli(command, "--help")
+        assert ", ".join(names) in " ".join(out.split())
+
+
 def test_info(cli):
     code, out, _ = cli("info")
     assert code == 0
@@ -176,7 +185,7 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
         (["tarin"], 2, "No such command 'tarin'"),
         (["train"], 2, "method: required"),
         (["train", "--method=rozenberg"], 2, "data: required; give the folder of the data set with --data"),
-        (["train", "--method=sgl", "--data=x"], 2, "method: expected one of li, rozenberg, "),
+        (["train", "--method=zhou", "--data=x"], 2, "method: expected one of li, rozenberg, "),
         (["train", "--method=li", "--data=nowhere"], 1, "no folder nowhere"),
         (["train", "--method=li", "--data=.", "--epochs=0"], 2, "epochs"),
         (["train", "--method=li", "--data=.", "--set", "grid"], 2, "set: expected NAME=VALUE, got 'grid'"),

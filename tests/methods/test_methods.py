@@ -12,6 +12,7 @@ SMALL = {  # maps of 6×6 for images of 64 pixels
     "rozenberg": {**PATCHES, "crf_kernel_size": 5, "guide_channels": 8},
     "chexnet": {"backbone": "densenet_nano", "upsample": 3},
     "wang": {"backbone": "resnet_nano", "upsample": 3, "transition_channels": 16},
+    "sgl": {"backbone": "resnet_nano", "output_stride": 8},  # 8×8
 }
 
 
@@ -55,7 +56,8 @@ def test_predictions_are_probabilities(name):
     for stage in method.stages(3):
         scores, maps = method.predict(torch.randn(3, 1, 64, 64), stage.name)
         assert scores.shape == (3, 2)
-        assert maps.shape == (3, 2, 6, 6)
+        grid = 8 if name == "sgl" else 6
+        assert maps.shape == (3, 2, grid, grid)
         assert ((scores > 0) & (scores < 1)).all()
         assert ((maps >= 0) & (maps <= 1)).all()
     assert method.map_thresholds.shape == (2,)

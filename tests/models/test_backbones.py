@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.models import CLASSIFICATION_BACKBONES, classification_backbone, feature_channels, preactivation_resnet
+from cxrfast.nn import antialiased_modules
 
 
 def features(model, size=64):
@@ -83,6 +84,15 @@ def test_output_size_of_classification_backbones(name, output_stride):
     assert features(model).shape == (1, feature_channels(model), 64 // output_stride, 64 // output_stride)
     plain = classification_backbone(name)
     plain.load_state_dict(model.state_dict())  # the weights are the same
+
+
+@pytest.mark.parametrize("name", ["densenet_nano", "resnet_nano", "vgg11"])
+def test_antialiased_classification_backbones(name):
+    with torch.device("meta"):
+        model, plain = classification_backbone(name, antialias=True), classification_backbone(name)
+    assert antialiased_modules(model)
+    assert model.forward_features(torch.empty(1, 1, 64, 64, device="meta")).shape[2:] == (2, 2)
+    assert model.state_dict().keys() == plain.state_dict().keys()
 
 
 def test_a_dilated_densenet_sees_as_far():
