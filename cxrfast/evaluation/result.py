@@ -108,6 +108,8 @@ class EvaluationResult:
         return [line for fact in facts for line in _wrap(fact)]
 
     def _thresholds(self) -> str:
+        if "the threshold" not in self.region_rule:  # it has levels of its own
+            return ""
         low, high = min(self.region_threshold), max(self.region_threshold)
         return f" {low:.3g}" if low == high else f" of the class, {low:.3g} to {high:.3g}"
 

@@ -5,5 +5,6 @@ from cxrfast.losses.li import LiLoss
 from cxrfast.losses.rozenberg import RozenbergLoss
 from cxrfast.losses.self_guiding import SelfGuidingLoss
 from cxrfast.losses.wang import WeightedBCE
+from cxrfast.losses.zhang import TripletLoss
 
-__all__ = ["BILLoss", "BagLoss", "LiLoss", "MMMLoss", "RozenbergLoss", "SelfGuidingLoss", "WeightedBCE"]
+__all__ = ["BILLoss", "BagLoss", "LiLoss", "MMMLoss", "RozenbergLoss", "SelfGuidingLoss", "TripletLoss", "WeightedBCE"]

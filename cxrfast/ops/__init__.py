@@ -8,6 +8,7 @@ from cxrfast.ops.components import (
     component_boxes_static,
     connected_components,
 )
+from cxrfast.ops.hamming import HammingNeighbors, hamming_topk
 from cxrfast.ops.mil_pool import mil_pool, mil_pool_ragged
 from cxrfast.ops.pac_crf import pac_conv2d, pac_crf
 from cxrfast.ops.region_loss import RegionSums, box_log_likelihood, region_sums
@@ -15,6 +16,7 @@ from cxrfast.ops.self_guiding import SelfGuidedSums, self_guided_sums, self_guid
 
 __all__ = [
     "ComponentBoxes",
+    "HammingNeighbors",
     "RegionSums",
     "SelfGuidedSums",
     "StaticComponentBoxes",
@@ -23,6 +25,7 @@ __all__ = [
     "component_boxes",
     "component_boxes_static",
     "connected_components",
+    "hamming_topk",
     "max_blur_pool2d",
     "mil_pool",
     "mil_pool_ragged",

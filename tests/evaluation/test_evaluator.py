@@ -212,6 +212,10 @@ def test_regions_are_the_methods_own(records):
     other = FakePredictor(CLASSES, SIZE, answer)
     other.region_rule = RegionRule("boxes", "peak", gate=1.0)
     gated = evaluate(other, dataset, **OPTIONS)
+    other.region_rule = RegionRule("boxes", levels=(0.25, 0.75))
+    facts = " ".join(evaluate(other, dataset, **OPTIONS).to_text().split())
+    assert "region = box around every component, map ≥ 0.25 or 0.75 " in facts
+    assert "0.75 0.5" not in facts
     assert paper.protocol == "rozenberg2019"
     assert gated.protocol == "rozenberg2019, regions of fake"
     assert "where the score is over 1" in gated.to_text()
