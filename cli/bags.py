@@ -39,7 +39,13 @@ def bags(
     delta: Annotated[float, typer.Option("--delta", help="Of sgl: δ_l, with δ_h = 1 − δ_l.")] = 0.3,
     lam: Annotated[float, typer.Option("--lam", help="Of sgl and bil: λ, the weight of the instance loss.")] = 1.0,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Of each combination, with other bags and weights.")] = 3,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="The best by validation bags is tested.")] = 50,
+    epochs: Annotated[
+        str | None,
+        typer.Option("--epochs", help="One number, or one per bag size; the best by validation bags is tested. [50]"),
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option("--steps", help="Instead: as many optimisation steps, whatever the training bags.")
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Bags at a time.")] = 8,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option("--weight-decay", min=0, help="Added to the gradient.")] = 1e-4,
@@ -75,7 +81,6 @@ def bags(
         pool=pool,
         delta=delta,
         lam=lam,
-        epochs=epochs,
         batch_size=batch_size,
         lr=lr,
         weight_decay=weight_decay,
@@ -84,7 +89,15 @@ def bags(
         seed=seed,
     )
     methods = list(dict.fromkeys(name.strip() for name in method.split(",")))
-    grid = make_grid(base, methods, sizes, counts, runs)
+    grid = make_grid(
+        base,
+        methods,
+        sizes,
+        counts,
+        runs,
+        epochs=numbers("epochs", epochs, 1, distinct=False) if epochs is not None else (),
+        steps=numbers("steps", steps, 1, distinct=False) if steps is not None else (),
+    )
     folder = out or Path("runs") / f"bags-{source.name}"
     summaries = run_grid(source, grid, folder, device=place, say=typer.echo)
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):
@@ -92,12 +105,12 @@ def bags(
     typer.echo(f"\nwritten: {folder}")
 
 
-def numbers(name: str, text: str, least: int) -> list[int]:
-    """Comma-separated integers, each once."""
+def numbers(name: str, text: str, least: int, distinct: bool = True) -> list[int]:
+    """Comma-separated integers, each once if they are to be distinct."""
     try:
-        values = list(dict.fromkeys(int(part) for part in text.split(",")))
+        values = [int(part) for part in text.split(",")]
     except ValueError:
         values = []
     if not values or min(values) < least:
         raise UsageError(f"{name}: expected comma-separated numbers of at least {least}, got {text!r}")
-    return values
+    return list(dict.fromkeys(values)) if distinct else values

@@ -97,7 +97,7 @@ def train_bags(
     held_out = _prepare(validation, _draw(validation, settings.val_bags, "validation", settings), device)
     images = train.images.to(device)
     model = _make_model(source, settings).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), settings.lr, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.Adam(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
     order = torch.Generator().manual_seed(_seed(settings, "order"))
     history: list[Epoch] = []
     best, weights = None, {}

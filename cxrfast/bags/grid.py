@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,36 @@ _EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a pictur
 
 
 def make_grid(
-    base: Settings, methods: Sequence[str], sizes: Sequence[int], train_bags: Sequence[int], runs: int
+    base: Settings,
+    methods: Sequence[str],
+    sizes: Sequence[int],
+    train_bags: Sequence[int],
+    runs: int,
+    *,
+    epochs: Sequence[int] = (),
+    steps: Sequence[int] = (),
 ) -> list[Settings]:
-    """Every combination; options that a method does not take are None, so that they do not tell its runs apart."""
+    """Every combination. Options that a method does not take are None, so that they do not tell its runs apart.
+
+    `epochs` has one number for all bag sizes, or one for each; so has `steps`, which instead gives all sizes of the
+    training set the same number of optimisation steps, rounded to whole epochs.
+    """
     for method in methods:
         if method not in METHODS:
             raise UsageError(f"method: expected some of {', '.join(METHODS)}, got {method!r}")
+    if epochs and steps:
+        raise UsageError("steps: expected either --epochs or --steps, got both")
+    name, lengths = ("steps", steps) if steps else ("epochs", epochs or (base.epochs,))
+    if len(lengths) not in (1, len(sizes)):
+        raise UsageError(f"{name}: expected one number, or one for each of {len(sizes)} bag sizes, got {len(lengths)}")
+    of_size = dict(zip(sizes, lengths if len(lengths) > 1 else [lengths[0]] * len(sizes), strict=True))
     grid = []
-    # The smallest problems first, and of each all methods and runs: something can be compared early
-    for bags, size, run, method in itertools.product(sorted(train_bags), sorted(sizes), range(runs), methods):
+    # First runs of everything before second runs: something can be compared early
+    for run, bags, size, method in itertools.product(range(runs), sorted(train_bags), sorted(sizes), methods):
         unused = dict.fromkeys({"pool", "delta", "lam"} - set(METHODS[method].options))
-        grid.append(dataclasses.replace(base, method=method, bag_size=size, train_bags=bags, run=run, **unused))
+        length = max(1, round(of_size[size] / math.ceil(bags / base.batch_size))) if steps else of_size[size]
+        changes = {"method": method, "bag_size": size, "train_bags": bags, "run": run, "epochs": length}
+        grid.append(dataclasses.replace(base, **changes, **unused))
     return grid
 
 

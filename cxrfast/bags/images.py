@@ -152,10 +152,17 @@ def _array_file(path: Path, seed: int) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"dataset: no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise CxrfastError(f"{path} cannot be read as an .npz file of plain arrays ({error})") from error
+    for part in ("", "train_", "test_"):
+        images, labels = arrays.get(f"{part}images"), arrays.get(f"{part}labels")
+        if images is not None and labels is not None and (labels.ndim != 1 or images.shape[:1] != labels.shape):
+            raise CxrfastError(
+                f"{path}: expected a label for each image of {part}images, got arrays {list(images.shape)} and "
+                f"{list(labels.shape)}"
+            )
     if "train_images" not in arrays and {"images", "labels"} <= arrays.keys():
         order = np.random.default_rng(seed).permutation(len(arrays["labels"]))
         n_test = round(_TEST_SHARE * len(order))
@@ -166,12 +173,6 @@ def _array_file(path: Path, seed: int) -> dict[str, Any]:
         raise CxrfastError(
             f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(sorted(arrays)) or 'nothing'}"
         )
-    for part in ("train", "test"):
-        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-        if labels.ndim != 1 or len(images) != len(labels):
-            raise CxrfastError(
-                f"{path}: expected one label for each {part} image, got {list(images.shape)} and {list(labels.shape)}"
-            )
     return arrays
 
 
@@ -204,13 +205,9 @@ def _to_uint8(array: Any, name: str) -> Tensor:  # -> [N, C, 32, 32] uint8
     if images.is_floating_point():
         if not ((images >= 0) & (images <= 1)).all():
             raise CxrfastError(f"{name}: expected floating-point images from 0 to 1, got other values")
-        images = images.float() * 255
+        images = (images * 255).round().to(torch.uint8)
     elif images.dtype != torch.uint8:
         raise CxrfastError(f"{name}: expected uint8 or floating-point images, got {array.dtype}")
     if images.shape[-2:] != (SIZE, SIZE):
-        parts = [  # in parts: the whole of MNIST in float32 would be 200 MB at once
-            F.interpolate(part.float(), size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
-            for part in images.split(4096)
-        ]
-        images = torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
-    return images.round().to(torch.uint8).contiguous()
+        images = F.interpolate(images, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
+    return images.contiguous()

@@ -45,12 +45,12 @@ class Example(NamedTuple):
     scores: np.ndarray  # [N]
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
     # Not pyplot, which would look for a screen
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -128,7 +128,7 @@ def plot_examples(
     # In units of an instance: it is a square with its score below; methods stand left of it, bags apart
     left, line, gap = 2.6, 1.42, 0.55
     width, height = left + columns + 0.2, len(first.sizes) * (len(same) * line + gap) + 1.5
-    figure = _figure(0.6 * width, 0.6 * height)
+    figure = _figure(0.6 * width, 0.6 * height, layout=None)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(0, width), ylim=(height, 0))

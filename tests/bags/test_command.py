@@ -130,6 +130,7 @@ def test_a_table_of_something_else_is_left_alone(cli, tmp_path):
         (["--method", "sgl,median"], "method: expected some of max, "),
         (["--bag-size", "10,x"], "bag-size: expected comma-separated numbers of at least 1, got '10,x'"),
         (["--train-bags", "1"], "train-bags: expected comma-separated numbers of at least 2, got '1'"),
+        (["--steps", "3"], "steps: expected either --epochs or --steps, got both"),
         (["--lr", "0"], "lr: expected a number above 0, got 0.0"),
         (["--positives", "all"], "positives: expected 'natural'"),
         (["--pool", "median"], "pool: expected one of"),

@@ -117,7 +117,11 @@ def test_files_that_cannot_be_read(tmp_path, array_file):
     refused(r"x\.npz cannot be read as an \.npz file")
     refused("cannot be read as an .npz file of plain arrays", images=np.array([{}], dtype=object), labels=labels[:1])
     refused(r"lacks test_images, test_labels, train_labels; it has train_images", train_images=labels)
-    refused(r"expected one label for each \w+ image", images=np.zeros((7, 8, 8)), labels=labels)
+    refused(
+        r"expected a label for each image of images, got arrays \[7, 8, 8\] and \[8\]",
+        images=np.zeros((7, 8, 8)),
+        labels=labels,
+    )
     refused(r"channels, got an array \[6, 8, 8, 5\]", images=np.zeros((8, 8, 8, 5)), labels=labels)
     refused("from 0 to 1, got other values", images=np.full((8, 8, 8), 255.0), labels=labels)
     refused("expected uint8 or floating-point images, got int64", images=np.zeros((8, 8, 8), np.int64), labels=labels)
