@@ -45,8 +45,8 @@ def make_grid(
         raise UsageError(f"{name}: expected one number, or one for each of {len(sizes)} bag sizes, got {len(lengths)}")
     of_size = dict(zip(sizes, lengths if len(lengths) > 1 else [lengths[0]] * len(sizes), strict=True))
     grid = []
-    # First runs of everything before second runs: something can be compared early
-    for run, bags, size, method in itertools.product(range(runs), sorted(train_bags), sorted(sizes), methods):
+    # First runs of everything before second runs, numbers in the order given: something can be compared early
+    for run, bags, size, method in itertools.product(range(runs), train_bags, sizes, methods):
         unused = dict.fromkeys({"pool", "delta", "lam"} - set(METHODS[method].options))
         length = max(1, round(of_size[size] / math.ceil(bags / base.batch_size))) if steps else of_size[size]
         changes = {"method": method, "bag_size": size, "train_bags": bags, "run": run, "epochs": length}
