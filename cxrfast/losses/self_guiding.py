@@ -6,8 +6,7 @@ import torch
 from cxrfast.losses._bags import BagLossBase, mean_bce, present_bags
 from cxrfast.losses._inputs import check_weight
 from cxrfast.ops._validation import choose
-from cxrfast.ops.self_guiding import MEDIANS, SelfGuidedSums, check_delta
-from cxrfast.reference.self_guiding import self_guided_sums, self_guided_sums_ragged
+from cxrfast.ops.self_guiding import MEDIANS, check_delta, stacked_sums
 
 NORMALIZATIONS = {"batch": True, "bag": False}
 
@@ -87,10 +86,9 @@ class SelfGuidingLoss(BagLossBase):
         mask: torch.Tensor | None = None,  # bool, broadcastable to logits
         offsets: torch.Tensor | None = None,  # [B + 1] int64
     ) -> torch.Tensor:  # []
-        terms = self.terms(logits, labels, mask=mask, offsets=offsets)
-        instance = terms["negative"] + terms["soft"] + terms["positive"]
-        loss = terms["bag"] + self.lam * instance  # Eq. 9
-        return loss + self.l2 * terms["l2"] if self.l2 else loss
+        bag, kinds, penalty = self._parts(logits, labels, mask, offsets)
+        loss = bag + self.lam * kinds.sum()  # Eq. 9
+        return loss + self.l2 * penalty if self.l2 else loss
 
     def terms(
         self,
@@ -102,40 +100,39 @@ class SelfGuidingLoss(BagLossBase):
     ) -> dict[str, torch.Tensor]:
         """The loss's parts, without λ and the weight of the penalty: "bag" (Eq. 4), "negative", "soft" and "positive"
         (the kinds of Eq. 7: M = 0, θ and 1), and, unless its weight is 0, "l2"."""
-        x, y = self.checked(logits, labels, mask, offsets)
-        options = {"delta": self.delta, "rescale": self.rescale, "median": self.median}
-        if offsets is None:
-            sums = self_guided_sums(x, y > 0.5, mask=mask, **options)
-        else:
-            sums = self_guided_sums_ragged(x, offsets, y > 0.5, **options)
-        present = present_bags(x, mask, offsets)
-        terms = {"bag": mean_bce(self.pooled(x, mask, offsets), y, present), **self._kinds(sums)}
-        if self.l2:
-            terms["l2"] = self._mean(sums.squares, sums.soft_count + sums.positive_count)
-        return terms
+        bag, kinds, penalty = self._parts(logits, labels, mask, offsets)
+        terms = {"bag": bag, **dict(zip(("negative", "soft", "positive"), kinds.unbind(), strict=True))}
+        return {**terms, "l2": penalty} if self.l2 else terms
 
-    def _kinds(self, sums: SelfGuidedSums) -> dict[str, torch.Tensor]:
-        """Eq. 7, the three kinds of supervision apart."""
-        weight = torch.exp2(sums.certainty - 1) if self.weighted else None
-        kinds = {
-            "negative": (sums.negative, sums.negative_count),
-            "soft": (sums.soft, sums.soft_count),
-            "positive": (sums.positive, sums.positive_count),
-        }
-        if weight is None:
-            return {name: self._mean(total, count) for name, (total, count) in kinds.items()}
-        if not self.average_weight:
-            return {name: self._mean(weight * total, count) for name, (total, count) in kinds.items()}
-        return {name: self._mean(*kind) * self._mean(weight * kind[1], kind[1]) for name, kind in kinds.items()}
+    def _parts(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K]
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [], [3], []
+        """The bag loss, Eq. 7 by kinds of supervision, and the penalty."""
+        x, y = self.checked(logits, labels, mask, offsets)
+        sums, statistics = stacked_sums(x, y > 0.5, offsets, mask, self.delta, self.rescale, self.median)
+        totals, counts, certainty = sums[:3], statistics[:3], statistics[5]
+        if not self.weighted:
+            kinds = self._mean(totals, counts)
+        elif self.average_weight:
+            kinds = self._mean(totals, counts) * self._mean(torch.exp2(certainty - 1) * counts, counts)
+        else:
+            kinds = self._mean(torch.exp2(certainty - 1) * totals, counts)
+        penalty = self._mean(sums[3], counts[1] + counts[2]) if self.l2 else sums.new_zeros(())
+        bag = mean_bce(self.pooled(x, mask, offsets), y, present_bags(x, mask, offsets))
+        return bag, kinds, penalty
 
     def _mean(
         self,
-        total: torch.Tensor,  # [B, K]
-        count: torch.Tensor,  # [B, K]
-    ) -> torch.Tensor:  # []
+        total: torch.Tensor,  # [*, B, K]
+        count: torch.Tensor,  # [*, B, K]
+    ) -> torch.Tensor:  # [*]
         if NORMALIZATIONS[self.normalize]:
-            return total.sum() / count.sum().clamp(min=1)
-        return (total / count.clamp(min=1)).sum() / max(total.numel(), 1)
+            return total.sum((-2, -1)) / count.sum((-2, -1)).clamp(min=1)
+        return (total / count.clamp(min=1)).sum((-2, -1)) / max(total.shape[-2] * total.shape[-1], 1)
 
     def extra_repr(self) -> str:
         return (

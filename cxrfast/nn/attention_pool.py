@@ -13,8 +13,8 @@ class AttentionPool(torch.nn.Module):
         Eq. 8   a_j = softmax over the bag of  wᵀ tanh(V h_j)                  plain
         Eq. 9   a_j = softmax over the bag of  wᵀ (tanh(V h_j) ⊙ σ(U h_j))     gated=True
 
-    V, U and w have biases, as in the published code. A bag without instances has features and weights of 0. Pool logits
-    by a learnt sharpness instead with `MILPool("auto", learnable=True)`.
+    V, U and w have biases, as in the published code. A bag without instances has features and weights of 0. Where
+    logits are pooled, :class:`cxrfast.nn.AutoPool` learns how.
 
     Args:
         in_features: F.

@@ -66,3 +66,18 @@ class MILPool(torch.nn.Module):
     def extra_repr(self) -> str:
         learnable = isinstance(self.sharpness, torch.nn.Parameter)
         return f"mode={self.mode!r}, num_classes={self.num_classes}, learnable={learnable}"
+
+
+class AutoPool(MILPool):
+    """Auto-pool (McFee, Salamon & Bello 2018): softmax pooling whose sharpness α is learnt,
+    `P(bag) = Σ p exp(α p) / Σ exp(α p)`, between the mean (α = 0) and the maximum (α → ∞).
+
+    Args:
+        num_classes: K, for one α per class, as in the paper; None shares one among all classes.
+        sharpness: α to begin with.
+
+    Shape, Raises: as :class:`MILPool`.
+    """
+
+    def __init__(self, num_classes: int | None = None, sharpness: float = 1.0) -> None:
+        super().__init__("auto", num_classes, sharpness, learnable=True)

@@ -11,10 +11,12 @@ from cxrfast.ops.components import (
 from cxrfast.ops.mil_pool import mil_pool, mil_pool_ragged
 from cxrfast.ops.pac_crf import pac_conv2d, pac_crf
 from cxrfast.ops.region_loss import RegionSums, box_log_likelihood, region_sums
+from cxrfast.ops.self_guiding import SelfGuidedSums, self_guided_sums, self_guided_sums_ragged
 
 __all__ = [
     "ComponentBoxes",
     "RegionSums",
+    "SelfGuidedSums",
     "StaticComponentBoxes",
     "blur_pool2d",
     "box_log_likelihood",
@@ -27,4 +29,6 @@ __all__ = [
     "pac_conv2d",
     "pac_crf",
     "region_sums",
+    "self_guided_sums",
+    "self_guided_sums_ragged",
 ]

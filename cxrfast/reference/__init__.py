@@ -5,6 +5,7 @@ from cxrfast.reference.components import component_boxes, component_boxes_static
 from cxrfast.reference.mil_pool import mil_pool, mil_pool_ragged
 from cxrfast.reference.pac_crf import pac_conv2d, pac_crf
 from cxrfast.reference.region_loss import box_log_likelihood, region_sums
+from cxrfast.reference.self_guiding import self_guided_sums, self_guided_sums_ragged
 
 __all__ = [
     "blur_pool2d",
@@ -18,4 +19,6 @@ __all__ = [
     "pac_conv2d",
     "pac_crf",
     "region_sums",
+    "self_guided_sums",
+    "self_guided_sums_ragged",
 ]

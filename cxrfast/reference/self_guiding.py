@@ -36,9 +36,7 @@ def self_guided_sums_ragged(
 ) -> SelfGuidedSums:
     """The specification of :func:`cxrfast.ops.self_guided_sums_ragged`."""
     bags = [logits[a:b] for a, b in itertools.pairwise(offsets.tolist())]
-    if not bags:
-        return SelfGuidedSums(*(logits.new_empty(0, logits.shape[1], dtype=accumulate_dtype(logits.dtype)),) * 10)
-    padded = pad_sequence(bags, batch_first=True).movedim(1, 2)  # [B, K, longest]
+    padded = pad_sequence(bags, batch_first=True).movedim(1, 2) if bags else logits.T[None][:0]  # [B, K, longest]
     present = torch.arange(padded.shape[2], device=logits.device) < offsets.diff()[:, None, None]
     return self_guided_sums(padded, positive, delta=delta, rescale=rescale, median=median, mask=present)
 

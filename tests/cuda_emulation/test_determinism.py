@@ -16,6 +16,8 @@ GUIDE, WEIGHT = tensor((2, 4, 19, 23), scale=0.2, seed=1), tensor((3, 3, 5, 5), 
 MASK = random(torch.rand, X.shape, seed=3) < 0.4
 OFFSETS = torch.tensor([0, 5, 5, 700, 874])
 
+POSITIVE = torch.tensor([[True, False, True]] * 4)
+
 # Each operator beside its gradient, on tensors that are differentiated.
 CALLS: dict[str, tuple[Callable[..., object], tuple[torch.Tensor, ...]]] = {
     "blur_pool2d": (ops.blur_pool2d, (X,)),
@@ -28,6 +30,11 @@ CALLS: dict[str, tuple[Callable[..., object], tuple[torch.Tensor, ...]]] = {
     "mil_pool_ragged": (lambda x: ops.mil_pool_ragged(x, OFFSETS), (X.movedim(1, 3).reshape(-1, 3),)),
     "region_sums": (lambda x: ops.region_sums(x, MASK), (X,)),
     "box_log_likelihood": (lambda x: ops.box_log_likelihood(x, MASK), (X,)),
+    "self_guided_sums": (lambda x: ops.self_guided_sums(x, POSITIVE[:2], mask=MASK), (X,)),
+    "self_guided_sums_ragged": (
+        lambda x: ops.self_guided_sums_ragged(x, OFFSETS, POSITIVE)[:7],  # the others are NaN in an empty bag
+        (X.movedim(1, 3).reshape(-1, 3),),
+    ),
 }
 
 
