@@ -10,9 +10,9 @@ from cxrfast.errors import UsageError
 
 
 class Bags(NamedTuple):
-    """Bag b holds the images `index[offsets[b]:offsets[b + 1]]`; it is positive if one of them is."""
+    """Bag b holds the images `instances[offsets[b]:offsets[b + 1]]`; it is positive if one of them is."""
 
-    index: Tensor  # [N] int64, into the images
+    instances: Tensor  # [N] int64: which image each is
     positive: Tensor  # [N] bool: which instances are of the positive class
     offsets: Tensor  # [B + 1] int64
     labels: Tensor  # [B] bool
@@ -27,7 +27,7 @@ class Bags(NamedTuple):
         offsets = offsets_of(sizes)
         # Of every instance: its place in the new order, less where its bag begins there, plus where it began before
         rows = torch.arange(int(offsets[-1])) + (self.offsets[bags] - offsets[:-1]).repeat_interleave(sizes)
-        return Bags(self.index[rows], self.positive[rows], offsets, self.labels[bags])
+        return Bags(self.instances[rows], self.positive[rows], offsets, self.labels[bags])
 
 
 def parse_positives(text: str) -> int | float | None:

@@ -153,7 +153,7 @@ def _draw(images: LabelledImages, n_bags: int, part: str, settings: Settings) ->
 
 
 def _prepare(images: LabelledImages, bags: Bags, device: str) -> PreparedBags:
-    distinct, place = bags.index.unique(return_inverse=True)
+    distinct, place = bags.instances.unique(return_inverse=True)
     return PreparedBags(bags, images.images[distinct].to(device), place.to(device))
 
 
@@ -162,7 +162,8 @@ def _make_model(source: Source, settings: Settings) -> BagModel:
         torch.manual_seed(_seed(settings, "weights"))
         network = make_network(settings.network, source.train.images.shape[1])
         normalized = Normalized(network, source.mean, source.std)
-        options = Options(settings.pool, settings.delta, settings.lam)
+        given = {"pool": settings.pool, "delta": settings.delta, "lam": settings.lam}
+        options = Options(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         return make_model(settings.method, normalized, cast(int, network.num_features), options)
 
 
@@ -178,7 +179,7 @@ def _train_epoch(
     total, batches = torch.zeros(()), torch.randperm(len(bags.labels), generator=generator).split(batch_size)
     for chosen in batches:
         batch = bags.select(chosen)
-        index, offsets, labels = (x.to(images.device) for x in (batch.index, batch.offsets, batch.labels))
+        index, offsets, labels = (x.to(images.device) for x in (batch.instances, batch.offsets, batch.labels))
         loss = model.loss(model.encode(images[index]), offsets, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -47,9 +47,9 @@ def make_grid(
     grid = []
     # First runs of everything before second runs, numbers in the order given: something can be compared early
     for run, bags, size, method in itertools.product(range(runs), train_bags, sizes, methods):
-        unused = dict.fromkeys({"pool", "delta", "lam"} - set(METHODS[method].options))
+        unused: dict[str, Any] = dict.fromkeys({"pool", "delta", "lam"} - set(METHODS[method].options))
         length = max(1, round(of_size[size] / math.ceil(bags / base.batch_size))) if steps else of_size[size]
-        changes = {"method": method, "bag_size": size, "train_bags": bags, "run": run, "epochs": length}
+        changes: dict[str, Any] = {"method": method, "bag_size": size, "train_bags": bags, "run": run, "epochs": length}
         grid.append(dataclasses.replace(base, **changes, **unused))
     return grid
 
@@ -157,10 +157,10 @@ def _write_example(path: Path, outcome: Outcome) -> None:
         for bag in (outcome.test.labels == label).nonzero().flatten()[:number].tolist()
     ]
     rows = [slice(*outcome.test.offsets[bag : bag + 2].tolist()) for bag in chosen]
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([values[row].numpy() for row in rows])
         for name, values in (
-            ("index", outcome.test.index),
+            ("index", outcome.test.instances),
             ("positive", outcome.test.positive),
             ("scores", outcome.scores),
         )

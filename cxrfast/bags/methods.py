@@ -16,9 +16,9 @@ from cxrfast.ops.mil_pool import MODES
 class Options(NamedTuple):
     """What methods can be told; each takes those that it names in :data:`METHODS`."""
 
-    pool: str | None = "max"
-    delta: float | None = 0.3
-    lam: float | None = 1.0
+    pool: str = "max"
+    delta: float = 0.3
+    lam: float = 1.0
 
 
 class BagModel(nn.Module):
@@ -152,8 +152,8 @@ def make_model(method: str, network: nn.Module, num_features: int, options: Opti
     """
     if method not in METHODS:
         raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    pool = options.pool.replace("-", "_") if options.pool is not None else None
-    if pool is not None and pool not in MODES:
+    pool = options.pool.replace("-", "_")
+    if pool not in MODES:
         raise UsageError(f"pool: expected one of {', '.join(m.replace('_', '-') for m in MODES)}, got {options.pool!r}")
     try:
         return METHODS[method].make(network, num_features, options._replace(pool=pool))

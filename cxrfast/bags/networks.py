@@ -68,7 +68,7 @@ class Normalized(nn.Module):
     ) -> None:
         super().__init__()
         # Convolutions of few channels are faster in this layout, on CPUs as well
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
 

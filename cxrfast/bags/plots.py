@@ -40,12 +40,12 @@ class Example(NamedTuple):
 
     label: str
     sizes: np.ndarray  # [B]
-    index: np.ndarray  # [N] into the test images
+    instances: np.ndarray  # [N] into the test images
     positive: np.ndarray  # [N] bool
     scores: np.ndarray  # [N]
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
+def _figure(width: float, height: float, layout: Any = "constrained") -> Any:
     # Not pyplot, which would look for a screen
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ def plot_curves(summaries: Sequence[Summary], axis: str, path: Path) -> None:
         grid[row, 0].set_ylabel(title)
         low, high = grid[row, 0].get_ylim()
         grid[row, 0].set_ylim(max(low, 0 if measure == "iou" else low) - 0.01, min(high, 1) + 0.01)
-    handles, labels = {}, []
+    handles: dict[str, Any] = {}
     for axes in grid.flat:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     labels = [METHODS[method].label for method in methods]
@@ -118,39 +118,62 @@ def plot_examples(
 ) -> None:
     """The same bags below one another, once per method, with every instance's score; green frames are positive
     instances that were found, blue ones missed, red ones are false alarms. Positive
-    instances come first."""
+    instances come first. IoU is that of the bag."""
     from matplotlib.patches import Patch
 
     first = examples[0]
-    same = [e for e in examples if np.array_equal(e.index, first.index) and np.array_equal(e.sizes, first.sizes)]
+    same = [
+        e for e in examples if np.array_equal(e.instances, first.instances) and np.array_equal(e.sizes, first.sizes)
+    ]
     columns = min(int(first.sizes.max()), _PER_ROW)
     bounds = np.concatenate([[0], first.sizes.cumsum()])
-    # In units of an instance: it is a square with its score below; methods stand left of it, bags apart
-    left, line, gap = 2.6, 1.42, 0.55
-    width, height = left + columns + 0.2, len(first.sizes) * (len(same) * line + gap) + 1.5
+    # In units of an instance: it is a square with its score below; methods stand left of it, a heading above each bag
+    left, line, heading = 2.9, 1.42, 0.75
+    width, height = left + columns + 0.2, len(first.sizes) * (len(same) * line + heading) + 1.2
     figure = _figure(0.6 * width, 0.6 * height, layout=None)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(0, width), ylim=(height, 0))
-    top = 1.5
+    top = 1.2
     for bag in range(len(first.sizes)):
         span = np.arange(bounds[bag], bounds[bag + 1])
-        span = span[np.argsort(~first.positive[span], kind="stable")][:columns]
+        axes.text(0.2, top + 0.4, _heading(first.positive[span], columns), va="center", fontsize=9, weight="bold")
+        axes.plot([0.2, width - 0.2], [top, top], color="#bbbbbb", linewidth=0.8)
+        top += heading
+        shown = span[np.argsort(~first.positive[span], kind="stable")][:columns]
         for example in same:
-            axes.text(0.2, top + 0.5, example.label, va="center", fontsize=8)
-            for column, i in enumerate(span):
-                image = images[int(example.index[i])].numpy()
+            axes.text(0.2, top + 0.5, _row_label(example, span), va="center", fontsize=8)
+            for column, i in enumerate(shown):
+                image = images[int(example.instances[i])].numpy()
                 _draw_instance(axes, image, left + column, top, example.scores[i], bool(example.positive[i]))
             top += line
-        top += gap
     handles = [
         Patch(facecolor="none", edgecolor=colour, linewidth=2, label=label)
         for colour, label in ((_FOUND, "found"), (_MISSED, "missed"), (_FALSE, "false alarm"))
     ]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.1, 0.9), bbox_transform=axes.transData, **_LEGEND)
-    axes.text(0.2, 0.5, title, fontsize=9, va="center")
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.1, 0.65), bbox_transform=axes.transData, **_LEGEND)
+    axes.text(0.2, 0.4, title, fontsize=9, va="center")
     axes.set(xlim=(0, width), ylim=(height, 0))  # images have changed them
     _save(figure, path)
+
+
+def _heading(
+    positive: np.ndarray,  # [n] bool
+    columns: int,
+) -> str:
+    count = f"{positive.sum()} of {len(positive)} instances"
+    kind = f"Positive bag: {count}" if positive.any() else f"Negative bag: {len(positive)} instances"
+    return kind + (f", {columns} of them shown" if len(positive) > columns else "")
+
+
+def _row_label(
+    example: Example,
+    span: np.ndarray,  # [n] the bag's instances
+) -> str:
+    predicted, positive = example.scores[span] > 0.5, example.positive[span]
+    if not positive.any():
+        return example.label
+    return f"{example.label}\nIoU {(predicted & positive).sum() / (predicted | positive).sum():.2f}"
 
 
 _LEGEND: dict[str, Any] = {"ncols": 3, "fontsize": 8, "frameon": False, "borderpad": 0, "borderaxespad": 0}
@@ -170,7 +193,7 @@ def _draw_instance(
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=place, aspect="auto")
     colour = {(True, True): _FOUND, (False, True): _MISSED, (True, False): _FALSE}.get((bool(score > 0.5), positive))
-    frame = {"edgecolor": colour or "#bbbbbb", "linewidth": 2.5 if colour else 0.8}
+    frame: dict[str, Any] = {"edgecolor": colour or "#bbbbbb", "linewidth": 2.5 if colour else 0.8}
     axes.add_patch(Rectangle((left + 0.07, top + 0.07), 0.86, 0.86, facecolor="none", **frame))
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": colour or "#666666"}
     axes.text(left + 0.5, top + 1.15, f"{score:.2f}", **style)

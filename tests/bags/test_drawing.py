@@ -32,12 +32,12 @@ def test_properties(n_positive, n_negative, n_bags, size, size_std, positives, s
     images = pool(n_positive, n_negative)
     bags = draw_bags(images, n_bags, size, size_std=size_std, positives=positives, seed=seed)
     assert bags.offsets[0] == 0
-    assert bags.offsets[-1] == len(bags.index) == len(bags.positive)
+    assert bags.offsets[-1] == len(bags.instances) == len(bags.positive)
     assert len(bags.sizes) == len(bags.labels) == n_bags
     assert (bags.sizes >= 1).all()
     if size_std == 0:
         assert (bags.sizes == size).all()
-    assert torch.equal(images[bags.index], bags.positive)
+    assert torch.equal(images[bags.instances], bags.positive)
     assert torch.equal(bags.labels, torch.arange(n_bags) % 2 == 0)
     for bag, (begin, end) in enumerate(zip(bags.offsets[:-1].tolist(), bags.offsets[1:].tolist(), strict=True)):
         count, n = int(bags.positive[begin:end].sum()), end - begin
@@ -52,7 +52,7 @@ def test_properties(n_positive, n_negative, n_bags, size, size_std, positives, s
 
 def test_seeds_differ():
     first, second = (draw_bags(pool(10, 90), 20, 10, size_std=2, seed=seed) for seed in (0, 1))
-    assert not (len(first.index) == len(second.index) and torch.equal(first.index, second.index))
+    assert not (len(first.instances) == len(second.instances) and torch.equal(first.instances, second.instances))
 
 
 @pytest.mark.parametrize(("size", "share"), [(10, 0.1), (3, 0.02), (50, 0.1)])
@@ -74,7 +74,7 @@ def test_places_and_images_are_uniform():
     bags = draw_bags(images, 8000, 10, positives=1, seed=1)
     of_positive_bags = bags.positive.view(-1, 10)[::2].double().mean(0)
     torch.testing.assert_close(of_positive_bags, torch.full((10,), 0.1, dtype=torch.float64), rtol=0, atol=0.025)
-    counts = bags.index[~bags.positive].bincount(minlength=50)[~images].double()
+    counts = bags.instances[~bags.positive].bincount(minlength=50)[~images].double()
     torch.testing.assert_close(counts / counts.sum(), torch.full((45,), 1 / 45, dtype=torch.float64), rtol=0.1, atol=0)
 
 
@@ -93,7 +93,7 @@ def test_select(chosen):
     assert len(some.labels) == len(chosen)
     for place, bag in enumerate(chosen):
         here, there = slice(*some.offsets[place : place + 2]), slice(*bags.offsets[bag : bag + 2])
-        assert torch.equal(some.index[here], bags.index[there])
+        assert torch.equal(some.instances[here], bags.instances[there])
         assert torch.equal(some.positive[here], bags.positive[there])
         assert some.labels[place] == bags.labels[bag]
 

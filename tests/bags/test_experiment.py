@@ -35,7 +35,10 @@ def test_every_method_runs_and_repeats_itself(squares, method):
     assert math.isfinite(first.history[0].loss)
     assert ((first.scores >= 0) & (first.scores <= 1)).all()
     other = train_bags(squares, dataclasses.replace(settings, run=1))
-    assert not (len(other.test.index) == len(first.test.index) and torch.equal(other.test.index, first.test.index))
+    assert not (
+        len(other.test.instances) == len(first.test.instances)
+        and torch.equal(other.test.instances, first.test.instances)
+    )
 
 
 def test_epoch_is_chosen_by_validation_bags_and_measures_are_of_the_test_bags(squares):
@@ -47,7 +50,7 @@ def test_epoch_is_chosen_by_validation_bags_and_measures_are_of_the_test_bags(sq
     shorter = train_bags(squares, dataclasses.replace(SMALL, method="max", lr=1e-3, epochs=best.epoch))
     assert torch.equal(shorter.scores, outcome.scores)
     bags = outcome.test
-    assert torch.equal(squares.test.positive[bags.index], bags.positive)
+    assert torch.equal(squares.test.positive[bags.instances], bags.positive)
     iou = bag_iou(outcome.scores > 0.5, bags.positive, bags.offsets)
     assert outcome.iou == iou[bags.labels].mean().item()
     # AUC from its definition, with max as the bag's score
@@ -68,7 +71,7 @@ def test_methods_see_the_same_bags_and_validation_images_are_apart(squares):
     test, more = (
         _draw(squares.test, SMALL.test_bags, "test", s) for s in (SMALL, dataclasses.replace(SMALL, train_bags=7))
     )
-    assert torch.equal(test.index, more.index)
+    assert torch.equal(test.instances, more.instances)
 
 
 def test_attention_model_is_ilses():
