@@ -31,6 +31,8 @@ def _problem(operator: str, options: dict[str, Any]) -> Any:
             inputs = (x.detach(),)
         elif operator == "mil_pool_ragged":
             inputs = (random(8, 2, device=device, dtype=dtype), torch.tensor([0, 3, 8], device=device))
+        elif operator == "hamming_topk":
+            inputs = (torch.arange(4, device=device), torch.arange(8, device=device))
         return Problem(inputs, lambda *i: ours(*i, **options), lambda *i: specification(*i, **options))
 
     return make
@@ -60,6 +62,7 @@ CASES = [
     _case("pac_conv2d", lambda x, guide, weight: F.conv2d(x, weight, padding=1), "conv2d", _EACH),
     _case("pac_crf", lambda x, guide, weight: F.conv2d(x, weight, padding=1), "conv2d", _EACH, steps=1),
     _case("connected_components", lambda mask: mask.nonzero(), "nonzero", (FORWARD,)),
+    _case("hamming_topk", lambda queries, hashes: hashes.topk(4), "topk", (FORWARD,), k=4),
     _case("component_boxes", lambda scores: scores.nonzero(), "nonzero", (FORWARD,), threshold=0.5),
     _case(
         "component_boxes_static",

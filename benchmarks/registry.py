@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
-from cxrfast.benchmarks import blur_pool, components, mil_pool, overhead, pac_crf, region_loss
+from cxrfast.benchmarks import blur_pool, components, hamming, mil_pool, overhead, pac_crf, region_loss
 from cxrfast.benchmarks.case import Case
 from cxrfast.errors import UsageError
 
@@ -14,6 +14,7 @@ FAMILIES: dict[str, list[Case]] = {
     "mil_pool": mil_pool.CASES,
     "region_loss": region_loss.CASES,
     "components": components.CASES,
+    "hamming": hamming.CASES,
     "overhead": overhead.CASES,
 }
 CASES = [case for cases in FAMILIES.values() for case in cases]

@@ -25,6 +25,11 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
         "SymInt capacity) -> (Tensor boxes, Tensor peak, Tensor mean, Tensor area, Tensor image, Tensor channel, "
         "Tensor total)");
 
+    // hamming
+    m.def(
+        "hamming_topk(Tensor queries, Tensor hashes, Tensor? query_labels, Tensor? labels, Tensor? query_indices, "
+        "SymInt k, int rule, bool farthest) -> (Tensor indices, Tensor distances)");
+
     // pac_crf
     m.def("pac_conv2d(Tensor x, Tensor guide, Tensor weight, Tensor? bias, int dilation) -> Tensor");
     m.def(

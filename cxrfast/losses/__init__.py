@@ -3,5 +3,6 @@
 from cxrfast.losses.li import LiLoss
 from cxrfast.losses.rozenberg import RozenbergLoss
 from cxrfast.losses.wang import WeightedBCE
+from cxrfast.losses.zhang import TripletLoss
 
-__all__ = ["LiLoss", "RozenbergLoss", "WeightedBCE"]
+__all__ = ["LiLoss", "RozenbergLoss", "TripletLoss", "WeightedBCE"]

@@ -8,12 +8,14 @@ from cxrfast.ops.components import (
     component_boxes_static,
     connected_components,
 )
+from cxrfast.ops.hamming import HammingNeighbors, hamming_topk
 from cxrfast.ops.mil_pool import mil_pool, mil_pool_ragged
 from cxrfast.ops.pac_crf import pac_conv2d, pac_crf
 from cxrfast.ops.region_loss import RegionSums, box_log_likelihood, region_sums
 
 __all__ = [
     "ComponentBoxes",
+    "HammingNeighbors",
     "RegionSums",
     "StaticComponentBoxes",
     "blur_pool2d",
@@ -21,6 +23,7 @@ __all__ = [
     "component_boxes",
     "component_boxes_static",
     "connected_components",
+    "hamming_topk",
     "max_blur_pool2d",
     "mil_pool",
     "mil_pool_ragged",

@@ -14,6 +14,7 @@ from tests.ops.inputs import random, tensor
 X = tensor((2, 3, 19, 23), scale=3)
 GUIDE, WEIGHT = tensor((2, 4, 19, 23), scale=0.2, seed=1), tensor((3, 3, 5, 5), scale=0.1, seed=2)
 MASK = random(torch.rand, X.shape, seed=3) < 0.4
+HASHES, LABELS = (random(torch.randint, 0, n, (700,), seed=n) for n in (2**10, 2**3))
 OFFSETS = torch.tensor([0, 5, 5, 700, 874])
 
 # Each operator beside its gradient, on tensors that are differentiated.
@@ -22,6 +23,12 @@ CALLS: dict[str, tuple[Callable[..., object], tuple[torch.Tensor, ...]]] = {
     "max_blur_pool2d": (ops.max_blur_pool2d, (X,)),
     "connected_components": (lambda: ops.connected_components(MASK), ()),
     "component_boxes": (lambda: ops.component_boxes(X, 0.5), ()),
+    "hamming_topk": (
+        lambda: ops.hamming_topk(
+            HASHES[:9], HASHES, 40, query_labels=LABELS[:9], labels=LABELS, rule="disjoint", farthest=True
+        ),
+        (),
+    ),
     "pac_conv2d": (ops.pac_conv2d, (X, GUIDE, WEIGHT)),
     "pac_crf": (ops.pac_crf, (X, GUIDE, WEIGHT)),
     "mil_pool": (lambda x, s: ops.mil_pool(x, "lse", sharpness=s), (X, torch.full((3,), 2.0))),
