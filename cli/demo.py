@@ -11,7 +11,7 @@ from cxrfast.cli.options import Seed
 def demo(
     out: Annotated[Path | None, typer.Option("--out", help="New folder; default: runs/demo-<time>.")] = None,
     method: Annotated[
-        str, typer.Option("--method", help="rozenberg, li, chexnet or wang; the last two train without boxes.")
+        str, typer.Option("--method", help="rozenberg, li, chexnet, wang or zhang; the last three train without boxes.")
     ] = "rozenberg",
     seed: Seed = 0,
 ) -> None:

@@ -9,11 +9,13 @@ from cxrfast.evaluation.localization_accuracy import (
     localization_accuracy,
     patch_overlap,
 )
+from cxrfast.evaluation.map_thresholds import AnnotatedMaps, fit_map_thresholds
 from cxrfast.evaluation.metrics import auroc, mean_without_nan, operating_points
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.result import EvaluationResult
 
 __all__ = [
+    "AnnotatedMaps",
     "BestOverlap",
     "EvaluationResult",
     "Overlap",
@@ -21,6 +23,7 @@ __all__ = [
     "auroc",
     "best_overlap",
     "evaluate",
+    "fit_map_thresholds",
     "grid_ceiling",
     "localization_accuracy",
     "mean_without_nan",

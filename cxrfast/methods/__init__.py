@@ -6,6 +6,7 @@ from cxrfast.methods.li import Li
 from cxrfast.methods.registry import METHODS, get_method
 from cxrfast.methods.rozenberg import Rozenberg
 from cxrfast.methods.wang import Wang
+from cxrfast.methods.zhang import Zhang
 
 __all__ = [
     "METHODS",
@@ -17,5 +18,6 @@ __all__ = [
     "Rozenberg",
     "Stage",
     "Wang",
+    "Zhang",
     "get_method",
 ]

@@ -6,8 +6,9 @@ from cxrfast.methods.chexnet import CheXNet
 from cxrfast.methods.li import Li
 from cxrfast.methods.rozenberg import Rozenberg
 from cxrfast.methods.wang import Wang
+from cxrfast.methods.zhang import Zhang
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang, Zhang)}
 
 
 def get_method(name: str) -> type[Method]:
