@@ -9,7 +9,7 @@ from cxrfast.evaluation.localization_accuracy import (
     localization_accuracy,
     patch_overlap,
 )
-from cxrfast.evaluation.map_thresholds import AnnotatedMaps, fit_map_thresholds
+from cxrfast.evaluation.map_thresholds import AnnotatedMaps, annotated_maps, cross_validated_overlap, fit_map_thresholds
 from cxrfast.evaluation.metrics import auroc, mean_without_nan, operating_points
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.result import EvaluationResult
@@ -20,8 +20,10 @@ __all__ = [
     "EvaluationResult",
     "Overlap",
     "Predictions",
+    "annotated_maps",
     "auroc",
     "best_overlap",
+    "cross_validated_overlap",
     "evaluate",
     "fit_map_thresholds",
     "grid_ceiling",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import AnnotatedMaps, auroc, localization_accuracy, operating_points
+from cxrfast.evaluation import AnnotatedMaps, annotated_maps, auroc, localization_accuracy, operating_points
 from cxrfast.methods import Method
 from cxrfast.methods.base import Batch
 
@@ -48,9 +48,7 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         prediction = method.predict(batch["image"], stage)
         scores.append(prediction.scores.cpu())
         labels.append(batch["labels"].cpu())
-        boxes, has_box = batch["boxes"].cpu() / image_size, batch["has_box"].cpu()
-        image, k = has_box.any(dim=-1).nonzero(as_tuple=True)
-        pairs.append((k, prediction.maps.cpu()[image, k], scores[-1][image, k], boxes[image, k], has_box[image, k]))
+        pairs.append(annotated_maps(prediction, batch["boxes"] / image_size, batch["has_box"]))
     if not scores:
         return Validation(math.nan, math.nan, (math.nan,) * len(method.class_names))
     if not torch.cat(scores).isfinite().all():
@@ -59,7 +57,8 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         )
     annotated = AnnotatedMaps(*(torch.cat(column) for column in zip(*pairs, strict=True)))
     method.fit_map_thresholds(annotated)
-    iou = annotated.iou(method.region_rule, method.map_thresholds.cpu()[annotated.class_index], image_size)
+    thresholds = method.map_thresholds.cpu()[annotated.class_index]
+    iou = annotated.overlap(method.region_rule, thresholds, image_size).iou
     hits = localization_accuracy(iou, annotated.class_index, labels[0].shape[1], IOU_THRESHOLD)
     scored = torch.cat(scores), torch.cat(labels)
     return Validation(_mean(auroc(*scored)), _mean(hits.accuracy), tuple(operating_points(*scored).tolist()))

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from cxrfast.evaluation import AnnotatedMaps, fit_map_thresholds
+from cxrfast.errors import CxrfastError
+from cxrfast.evaluation import AnnotatedMaps, annotated_maps, cross_validated_overlap, fit_map_thresholds
 from cxrfast.evaluation.map_thresholds import LEVELS, MINIMUM
+from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
 
 RECTANGLE = RegionRule(shape="rectangle")
@@ -42,7 +44,7 @@ def test_iou_is_that_of_every_pair_at_its_own_threshold():
         iou_by_hand(m.numpy(), b[0].numpy().astype(float), t.item())
         for m, b, t in zip(pairs.maps, pairs.boxes, thresholds, strict=True)
     ]
-    assert pairs.iou(RECTANGLE, thresholds, 64).tolist() == pytest.approx(expected, abs=1e-6)
+    assert pairs.overlap(RECTANGLE, thresholds, 64).iou.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_best_level_of_each_class():
@@ -70,4 +72,30 @@ def test_classes_with_few_boxes_share_a_threshold_and_without_any_keep_the_defau
     assert found[2] == together[0]
     nothing = AnnotatedMaps(*(column[:0] for column in pairs))
     assert torch.equal(fit_map_thresholds(RECTANGLE, nothing, default, 64), default)
-    assert nothing.iou(RECTANGLE, torch.empty(0), 64).shape == (0,)
+    assert nothing.overlap(RECTANGLE, torch.empty(0), 64).ior.shape == (0,)
+
+
+def test_cross_validation_never_sees_the_patient_that_it_scores():
+    pairs, patients = annotated(24, seed=2), [f"p{i // 2}" for i in range(24)]
+    default = torch.full((3,), 0.5)
+    found = cross_validated_overlap(RECTANGLE, pairs, patients, default, 64, folds=12)  # a patient a fold
+    for i in range(24):
+        others = AnnotatedMaps(*(column[[j for j in range(24) if j // 2 != i // 2]] for column in pairs))
+        level = fit_map_thresholds(RECTANGLE, others, default, 64)[pairs.class_index[i]]
+        expected = iou_by_hand(pairs.maps[i].numpy(), pairs.boxes[i, 0].numpy(), level.item())
+        assert found.overlap.iou[i].item() == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(CxrfastError, match="12 patients with boxes cannot be dealt to 13 folds; ask for fewer"):
+        cross_validated_overlap(RECTANGLE, pairs, patients, default, 64, folds=13)
+
+
+def test_annotated_maps_are_the_pairs_with_a_box():
+    prediction = Prediction(torch.rand(2, 3), torch.rand(2, 3, 4, 4))
+    has_box = torch.tensor([[[0, 0], [1, 0], [1, 1]], [[0, 0], [0, 0], [0, 1]]], dtype=torch.bool)
+    boxes = torch.rand(2, 3, 2, 4)
+    found = annotated_maps(prediction, boxes, has_box)
+    assert found.class_index.tolist() == [1, 2, 2]
+    for row, (n, k) in enumerate([(0, 1), (0, 2), (1, 2)]):
+        assert torch.equal(found.maps[row], prediction.maps[n, k])
+        assert found.scores[row] == prediction.scores[n, k]
+        assert torch.equal(found.boxes[row], boxes[n, k])
+        assert torch.equal(found.has_box[row], has_box[n, k])
