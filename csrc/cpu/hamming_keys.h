@@ -1,4 +1,4 @@
-// The keys of a chunk of candidates, a byte each, by the vector unit at hand.
+// The keys of candidates, a byte each, by the vector unit at hand.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace cxrfast {
 
 constexpr int kKeysAtOnce = 64;      // that the search looks at together
-constexpr int kChunk = 1024;         // candidates whose hashes, labels and keys stay in the first-level cache
+constexpr int64_t kChunk = 1024;     // candidates whose hashes and labels stay in the first-level cache
 constexpr uint8_t kForbidden = 127;  // the key of what the rule excludes: no bit 7, see below()
 
 struct Query {

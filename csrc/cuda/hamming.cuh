@@ -90,11 +90,12 @@ __device__ inline void sort_row(const HammingRow& row,
         const bool wanted = key >= 0 && places.keys[key] < search.k;
         if (__ballot_sync(0xffffffffu, wanted) == 0) continue;
         const unsigned int equals = __match_any_sync(0xffffffffu, wanted ? key : -1);
-        const int earlier = __popc(equals & ((1u << lane) - 1));
-        const int64_t place = wanted ? int64_t(places.keys[key]) + own[key] + earlier : search.k;
-        __syncwarp();
-        if (wanted && earlier == 0) own[key] += __popc(equals);
-        __syncwarp();
+        const int first = __ffs(static_cast<int>(equals)) - 1;  // the lane that speaks for its equals
+        const bool speaks = wanted && lane == first;
+        const int before = __shfl_sync(0xffffffffu, speaks ? own[key] : 0, first);
+        if (speaks) own[key] = before + __popc(equals);
+        if (!wanted) continue;
+        const int64_t place = int64_t(places.keys[key]) + before + __popc(equals & ((1u << lane) - 1));
         if (place >= search.k) continue;
         indices[place] = at + lane;
         distances[place] = key_to_distance(key, search.farthest);

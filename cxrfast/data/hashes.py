@@ -26,7 +26,7 @@ from cxrfast.errors import CxrfastError, UsageError
 
 CACHE_NAME = "cxrfast_hashes.npz"
 # Whatever changes a hash is in here, and in the cache.
-PARAMETERS = {"hash": "phash", "hash_size": 8, "highfreq_factor": 4, "input_size": 256}
+PARAMETERS: dict[str, Any] = {"hash": "phash", "hash_size": 8, "highfreq_factor": 4, "input_size": 256}
 _ARRAYS = {"parameters": "U", "images": "U", "sizes": "i", "hashes": "i"}  # of the cache, and their kinds
 _IMAGES_PER_WORKER = 32  # fewer are not worth starting a process for
 
@@ -172,7 +172,7 @@ def _load(cache: str | os.PathLike | None, folder: str | os.PathLike, notes: lis
     if path is None:
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
         if any(arrays[name].dtype.kind != kind for name, kind in _ARRAYS.items()):
             raise ValueError("an array of another type")

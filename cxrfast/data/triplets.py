@@ -17,6 +17,7 @@ from cxrfast.ops import hamming_topk
 
 SAMPLING = ("all", "paper")
 MAX_CLASSES = 63
+_RULES = ("exact", "partial", "disjoint")
 _DRAWS, _ORDER = 1, 2  # streams of random numbers
 
 
@@ -123,7 +124,8 @@ class TripletMiner:
         self._index[self._places] = np.arange(len(self._places))
         self._hashes = torch.from_numpy(np.asarray(hashes, dtype=np.int64)[known])
         self._labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)[known])
-        self._counts = _count_matches(self._labels.numpy())
+        self._sets = _LabelSets(self._labels.numpy())
+        self._counts = self._sets.counts()
         exact, partly, disjoint = self._counts.values()
         usable = (exact + partly > 0) & (disjoint > 0)
         self.anchors = self._places[usable]  # [A], rising
@@ -170,7 +172,7 @@ class TripletMiner:
         rank = self._rank(np.minimum(self._counts[rule][index], limit), epoch, u)
         if self.sampling == "all":
             return self._ranked(index, rank, rule, None)
-        drawn = (self._draw(i, rule, limit, generator) for i, generator in zip(index, generators, strict=True))
+        drawn = (self._sets.draw(i, rule, limit, generator) for i, generator in zip(index, generators, strict=True))
         one = zip(index, rank, drawn, strict=True)
         return np.concatenate([self._ranked(np.array([i]), np.array([r]), rule, among) for i, r, among in one])
 
@@ -195,26 +197,39 @@ class TripletMiner:
         candidate = found.indices.numpy()[np.arange(len(index)), rank]
         return candidate if among is None else among[candidate]
 
-    def _draw(self, index: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
-        """Up to `limit` different candidates at random."""
-        allowed = _matches(int(self._labels[index]), self._labels.numpy())[rule]
-        allowed[index] = False
-        candidates = np.flatnonzero(allowed)
-        return generator.choice(candidates, min(limit, len(candidates)), replace=False)
 
+class _LabelSets:
+    """The images by their sets of labels, of which there are far fewer."""
 
-def _matches(own: int | np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:
-    same, meet = own == others, (own & others) != 0
-    return {"exact": same, "partial": meet & ~same, "disjoint": ~meet & ~same}
+    def __init__(self, labels: np.ndarray):  # [N]
+        self.sets, self.of_image, self.sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        self.images = np.argsort(self.of_image, kind="stable")  # those of the first set, those of the second, …
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.place = np.empty_like(self.images)  # of an image among those of its set
+        self.place[self.images] = np.arange(len(labels)) - self.starts[self.of_image[self.images]]
 
+    def counts(self) -> dict[str, np.ndarray]:  # rule -> [N]
+        """How many other images every image matches by each rule."""
+        rows = [{rule: match @ self.sizes for rule, match in self._matches(own).items()} for own in self.sets]
+        counts = {rule: np.array([row[rule] for row in rows], dtype=np.int64)[self.of_image] for rule in _RULES}
+        counts["exact"] -= 1  # itself
+        return counts
 
-def _count_matches(labels: np.ndarray) -> dict[str, np.ndarray]:  # [N] -> rule -> [N]
-    """How many other images every image matches by each rule. There are far fewer sets of labels than images."""
-    sets, which, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    rows = [{rule: match @ sizes for rule, match in _matches(own, sets).items()} for own in sets]
-    counts = {rule: np.array([row[rule] for row in rows], dtype=np.int64)[which] for rule in _matches(0, sets)}
-    counts["exact"] -= 1  # itself
-    return counts
+    def draw(self, image: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
+        """Up to `limit` different images that match this one by a rule, at random."""
+        own = self.of_image[image]
+        allowed = np.flatnonzero(self._matches(self.sets[own])[rule])
+        ends = np.cumsum(self.sizes[allowed])  # the images of these sets, numbered through
+        others = ends[-1] - (rule == "exact")
+        numbers = generator.choice(others, min(limit, others), replace=False)
+        if rule == "exact":
+            numbers += numbers >= self.place[image]  # leaves out the image itself
+        at = np.searchsorted(ends, numbers, side="right")
+        return self.images[self.starts[allowed[at]] + numbers - (ends[at] - self.sizes[allowed[at]])]
+
+    def _matches(self, own: np.integer) -> dict[str, np.ndarray]:  # rule -> [sets]
+        same, meet = own == self.sets, (own & self.sets) != 0
+        return dict(zip(_RULES, (same, meet & ~same, ~meet & ~same), strict=True))
 
 
 def _describe(usable: np.ndarray, exact: np.ndarray, known: np.ndarray) -> Iterator[str]:

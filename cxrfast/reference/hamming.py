@@ -21,8 +21,8 @@ def hamming_topk(
     bits = torch.arange(64, device=queries.device)
     distances = (differing[..., None] >> bits & 1).sum(-1)
     allowed = torch.ones_like(distances, dtype=torch.bool)
-    if rule != "any":
-        a, b = query_labels[:, None], labels  # type: ignore[index]
+    if rule != "any" and query_labels is not None and labels is not None:
+        a, b = query_labels[:, None], labels
         same, meet = a == b, a & b != 0
         allowed = {"exact": same, "partial": meet & ~same, "disjoint": ~meet & ~same, "shared": meet | same}[rule]
     if query_indices is not None:

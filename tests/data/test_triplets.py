@@ -144,7 +144,7 @@ def test_the_paper_s_lists_are_random_and_as_long_as_asked_for():
     miner = TripletMiner(hashes, labels, sampling="paper", positives=30, negatives=40)
     generator = np.random.default_rng(0)
     for rule, limit in (("exact", 30), ("disjoint", 40)):
-        drawn = [miner._draw(3, rule, limit, generator) for _ in range(50)]
+        drawn = [miner._sets.draw(3, rule, limit, generator) for _ in range(50)]
         assert all(len(set(x.tolist())) == limit and 3 not in x for x in drawn)
         assert len(set(np.concatenate(drawn).tolist())) > 10 * limit
     # The hardest of another draw is another image.
@@ -377,7 +377,7 @@ def test_real_labels(real_labels, sampling):
 def test_every_real_label_row(real_labels):
     """All 112,120 as anchors, in one epoch of batches."""
     hashes, _ = random_images(len(real_labels), seed=7)
-    miner = TripletMiner(hashes, real_labels)
+    miner = TripletMiner(hashes, real_labels, positives=50, negatives=50)
     sets, sizes = np.unique(real_labels, return_counts=True)
     exact, partly = np.isin(real_labels, sets[sizes > 1]), real_labels != 0
     seen = 0
