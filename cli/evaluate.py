@@ -15,6 +15,14 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test of the run's splits.json.")] = "test",
     iou_threshold: Annotated[float, typer.Option("--iou-threshold", "-T", help="Overlap that counts as found.")] = 0.1,
+    threshold_folds: Annotated[
+        int | None,
+        typer.Option(
+            "--thresholds-from-scored-boxes",
+            metavar="FOLDS",
+            help="Choose map thresholds by cross-validation over the boxes that are scored (Zhang et al. 2020).",
+        ),
+    ] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: the run's.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Refuse weights of any other method.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write; default: the run's folder.")] = None,
@@ -37,6 +45,7 @@ def evaluate(
         split=split,
         labels=labels,
         iou_threshold=iou_threshold,
+        threshold_folds=threshold_folds,
         batch_size=batch_size or 16,
         workers=workers or 0,
         device=device or "auto",

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.localization_accuracy import best_overlap, localization_accuracy
+from cxrfast.evaluation.map_thresholds import AnnotatedMaps, annotated_maps, cross_validated_overlap
 from cxrfast.evaluation.metrics import auroc
 from cxrfast.evaluation.predictions import Predictions, empty_overlaps
 from cxrfast.evaluation.result import EvaluationResult
@@ -26,6 +27,7 @@ def evaluate(
     label_version: str,
     split_hash: str | None = None,
     iou_threshold: float = 0.1,
+    threshold_folds: int | None = None,
     batch_size: int = 16,
     workers: int = 0,
 ) -> EvaluationResult:
@@ -36,6 +38,8 @@ def evaluate(
         split, label_version, split_hash: what the split is called, the version of its labels, and ``Splits.hash``: for
             the record.
         iou_threshold: T in (0, 1], the overlap from which a box counts as found.
+        threshold_folds: choose the maps' thresholds by cross-validation over the boxes that are scored, in so many
+            folds of patients, as Zhang et al. 2020 do; None takes the model's. The result says so.
         workers: processes that read images.
 
     Images that cannot be read are left out and named in the result. Raises :class:`UsageError` where predictor, data
@@ -43,14 +47,21 @@ def evaluate(
     """
     if not 0 < iou_threshold <= 1:
         raise UsageError(f"T is {iou_threshold}; expected a value in (0, 1]")
-    predictions = collect_predictions(predictor, dataset, batch_size=batch_size, workers=workers)
+    if threshold_folds is not None and threshold_folds < 2:
+        raise UsageError(f"threshold folds are {threshold_folds}; expected at least 2")
+    pairs: list[AnnotatedMaps] | None = None if threshold_folds is None else []
+    predictions = collect_predictions(predictor, dataset, batch_size=batch_size, workers=workers, annotated=pairs)
+    protocol, thresholds = _protocol(predictor), predictor.thresholds
+    if threshold_folds is not None and pairs is not None:
+        thresholds = _cross_validate(predictor, predictions, pairs, threshold_folds)
+        protocol += f", thresholds by cross-validation over these boxes in {threshold_folds} folds of patients"
     boxed = predictions.n_boxes > 0
     class_index = boxed.nonzero()[:, 1]
     num_classes = len(predictions.class_names)
     iou = localization_accuracy(predictions.iou[boxed], class_index, num_classes, iou_threshold)
     ior = localization_accuracy(predictions.ior[boxed], class_index, num_classes, iou_threshold)
     return EvaluationResult(
-        protocol=_protocol(predictor),
+        protocol=protocol,
         split=split,
         split_hash=split_hash,
         images_hash=images_hash(predictions.images),
@@ -58,7 +69,7 @@ def evaluate(
         method=predictor.method,
         weights=str(predictor.weights),
         region_rule=str(predictor.region_rule),
-        region_threshold=tuple(predictor.thresholds.tolist()),
+        region_threshold=tuple(thresholds.tolist()),
         iou_threshold=iou_threshold,
         class_names=predictions.class_names,
         n_images=len(predictions.images),
@@ -77,10 +88,30 @@ def images_hash(images: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:12]
 
 
+def _cross_validate(
+    predictor: Predictor, predictions: Predictions, pairs: list[AnnotatedMaps], folds: int
+) -> Tensor:  # [K]
+    """Replace the overlaps by those at cross-validated thresholds; returns the medians of these over the folds."""
+    annotated = AnnotatedMaps(*(torch.cat(column) for column in zip(*pairs, strict=True)))
+    boxed = predictions.n_boxes > 0
+    patients = [predictions.patients[i] for i in boxed.nonzero()[:, 0].tolist()]
+    found = cross_validated_overlap(
+        predictor.region_rule, annotated, patients, predictor.thresholds.cpu(), predictor.image_size, folds
+    )
+    predictions.iou[boxed], predictions.ior[boxed] = found.overlap.iou, found.overlap.ior
+    return found.thresholds
+
+
 def collect_predictions(
-    predictor: Predictor, dataset: XrayDataset, *, batch_size: int = 16, workers: int = 0
+    predictor: Predictor,
+    dataset: XrayDataset,
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    annotated: list[AnnotatedMaps] | None = None,
 ) -> Predictions:
-    """Scores, and overlaps of the method's regions with the boxes, of every image that can be read."""
+    """Scores, and overlaps of the method's regions with the boxes, of every image that can be read. Appends the maps of
+    the boxed pairs, image by image, to `annotated`."""
     _check_fit(predictor, dataset)
     unreadable: dict[str, str] = {}
     indices, scores, labels, n_boxes, iou, ior = [], [], [], [], [], []
@@ -88,6 +119,8 @@ def collect_predictions(
     for batch in _batches(dataset, batch_size, workers, pin_memory, unreadable):
         prediction = predict(predictor, batch["image"])
         overlaps = _overlaps(predictor, prediction, batch["boxes"] / dataset.image_size, batch["has_box"])
+        if annotated is not None:
+            annotated.append(annotated_maps(prediction, batch["boxes"] / dataset.image_size, batch["has_box"]))
         indices += batch["index"].tolist()
         scores.append(prediction.scores.float().cpu())
         labels.append(batch["labels"])

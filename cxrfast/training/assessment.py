@@ -26,6 +26,7 @@ def evaluate_run(
     split: str = "test",
     labels: str | None = None,
     iou_threshold: float = 0.1,
+    threshold_folds: int | None = None,
     batch_size: int = 16,
     workers: int = 0,
     device: str = "auto",
@@ -64,6 +65,7 @@ def evaluate_run(
         label_version=source.label_version,
         split_hash=split_hash,
         iou_threshold=iou_threshold,
+        threshold_folds=threshold_folds,
         batch_size=batch_size,
         workers=workers,
     )

@@ -244,3 +244,46 @@ def test_classifiers_train_too(small_settings, tmp_path, method, options):
     rows = numbers(whole)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(row["val_auroc"] is not None and row["val_iou_accuracy"] is not None for row in rows)
+
+
+def test_distance_learning_goes_on_as_if_nothing_had_happened_and_workers_change_nothing(
+    phantoms, tmp_path, monkeypatch
+):
+    options = {"backbone": "densenet_nano", "output_stride": 8, "upsample": 2, "hard_after": 2}
+    settings = {
+        "method": "zhang", "data": shutil.copytree(phantoms, tmp_path / "phantoms"), "image_size": 64, "epochs": 3,
+        "batch_size": 9, "augment": False, "device": "cpu", "options": options,
+    }  # fmt: skip
+    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    epoch, done = Trainer._epoch, []
+
+    def interrupted(*args):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return epoch(*args)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(build_config(settings), tmp_path / "run", say=quiet)
+    monkeypatch.undo()
+    run = resume(tmp_path / "run", workers=2, say=quiet)
+    assert numbers(run) == numbers(whole)
+    assert same_weights(run.last, whole.last)
+    model = load_predictor(whole.path)
+    assert torch.equal(model.thresholds, load_file(whole.best)["thresholds"])
+    result = evaluate_run(whole.path).result
+    assert result.region_rule == "one box around every component, map ≥ the threshold"
+    assert result.region_threshold == tuple(model.thresholds.tolist())
+    published = evaluate_run(whole.path, split="train", threshold_folds=3).result
+    assert published.protocol.endswith(", thresholds by cross-validation over these boxes in 3 folds of patients")
+    assert published.n_boxed == evaluate_run(whole.path, split="train").result.n_boxed
+    with pytest.raises(UsageError, match="threshold folds are 1; expected at least 2"):
+        evaluate_run(whole.path, threshold_folds=1)
+
+
+def test_wrong_settings_of_batches_leave_no_folder(phantoms, tmp_path):
+    settings = {"method": "zhang", "data": phantoms, "batch_size": 2, "options": {"backbone": "densenet_nano"}}
+    with pytest.raises(UsageError, match="batch-size: 2 images are no triplet"):
+        train(build_config(settings), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()
