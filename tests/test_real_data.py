@@ -1,11 +1,11 @@
-"""Rozenberg's method on real chest X-rays: trains on the partial copy; boxes come in pixels of the original."""
+"""On real chest X-rays: methods train on the partial copy; boxes come in pixels of the original."""
 
 import json
 
 import pytest
 
 from cxrfast.localization import localize
-from cxrfast.training import RunDirectory, build_config, load_predictor, train
+from cxrfast.training import RunDirectory, build_config, evaluate_run, load_predictor, train
 
 SETTINGS = {"method": "rozenberg", "image_size": 64, "epochs": 1, "batch_size": 32, "device": "cpu"}
 OPTIONS = {
@@ -36,3 +36,19 @@ def test_train_and_localize(real_data, tmp_path):
         content = json.loads(result.to_json())
         assert (content["width"], content["height"]) == (size, size)
         assert {tuple(box["xyxy"]) for f in content["findings"] for box in f["boxes"]} == {(0, 0, size, size)}
+
+
+@pytest.mark.slow
+def test_distance_learning(real_data, tmp_path):
+    (tmp_path / "nih").mkdir()
+    for path in (real_data / "nih").iterdir():  # hashes are kept beside the data: here, not there
+        (tmp_path / "nih" / path.name).symlink_to(path)
+    options = {"backbone": "densenet_nano"}
+    settings = {"method": "zhang", "epochs": 1, "device": "cpu", "options": options, "data": tmp_path / "nih"}
+    run = train(build_config(settings), tmp_path / "run", say=lambda line: None)
+    assert (tmp_path / "nih" / "cxrfast_hashes.npz").is_file()
+    result = evaluate_run(run.path).result
+    assert result.n_images == 103
+    assert 0 <= result.mean_auroc.value <= 1
+    found = localize(load_predictor(run.path), real_data / "nih" / "originals" / "00000004_000.png", top=14)
+    assert (found.width, found.height) == (1024, 1024)

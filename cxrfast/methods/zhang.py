@@ -51,7 +51,7 @@ class ZhangOptions(CAMOptions):
     hard_after: int = Field(10, ge=0, description="epochs until triplets are the hardest")
     region_level: float = Field(0.8, ge=0, lt=1, description="Eq. 7: the rectangle is around values over it")
     verified: Literal["predicted", "top", "each"] = Field(
-        "predicted", description="whose maps V sees without labels: of classes with a score from 0.5 on, of the highest"
+        "predicted", description="V's region without labels: of classes from 0.5 on, of the highest, or each its own"
     )
     map_thresholds: Literal["validation", "fixed"] = Field(
         "validation", description="fitted per class to the boxes of validation images, or region_threshold"
