@@ -3,6 +3,7 @@
 from cxrfast.evaluation.bootstrap import (
     Interval,
     PairedDifference,
+    Statistic,
     bootstrap_interval,
     paired_bootstrap,
     weighted_auroc,
@@ -27,7 +28,8 @@ from cxrfast.evaluation.detection import (
     pointing_game,
     union_overlap,
 )
-from cxrfast.evaluation.evaluator import evaluate
+from cxrfast.evaluation.evaluator import Answers, collect_answers, evaluate, score_answers
+from cxrfast.evaluation.localization import AccuracyTable, Localization, OwnRule, score_localization
 from cxrfast.evaluation.localization_accuracy import (
     BestOverlap,
     Overlap,
@@ -37,19 +39,37 @@ from cxrfast.evaluation.localization_accuracy import (
     patch_overlap,
 )
 from cxrfast.evaluation.metrics import auroc, average_precision, mean_without_nan, operating_points
-from cxrfast.evaluation.predictions import Predictions
+from cxrfast.evaluation.predictions import Predictions, write_maps
+from cxrfast.evaluation.protocols import PROTOCOLS, Comparison, Folds, Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
+from cxrfast.evaluation.scoring import Facts, score_predictions
+from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource
+from cxrfast.evaluation.truth import Truth
 
 __all__ = [
     "FROC",
+    "PROTOCOLS",
+    "AccuracyTable",
+    "Answers",
     "BestOverlap",
+    "BoxSource",
     "Boxes",
+    "Comparison",
     "EvaluationResult",
+    "Facts",
+    "Folds",
     "Interval",
+    "Localization",
+    "MapSource",
+    "MaskSource",
     "Overlap",
+    "OwnRule",
     "PairedDifference",
     "Predictions",
+    "Protocol",
     "ReliabilityCurve",
+    "Statistic",
+    "Truth",
     "auroc",
     "average_precision",
     "best_overlap",
@@ -57,8 +77,10 @@ __all__ = [
     "box_average_precision",
     "box_overlap",
     "calibrate",
+    "collect_answers",
     "evaluate",
     "expected_calibration_error",
+    "find_protocol",
     "fit_temperature",
     "froc",
     "grid_ceiling",
@@ -71,8 +93,12 @@ __all__ = [
     "patch_overlap",
     "pointing_game",
     "reliability_curve",
+    "score_answers",
+    "score_localization",
+    "score_predictions",
     "union_overlap",
     "weighted_auroc",
     "weighted_average_precision",
     "weighted_mean",
+    "write_maps",
 ]

@@ -17,7 +17,7 @@ class ReliabilityCurve(NamedTuple):
 
     probability: Tensor  # [K, bins] float64: mean probability of the images in the bin
     frequency: Tensor  # [K, bins] float64: share of them that are positive
-    count: Tensor  # [K, bins] int64
+    images: Tensor  # [K, bins] int64: how many
 
 
 def reliability_curve(
@@ -52,7 +52,7 @@ def expected_calibration_error(
     """
     curve = reliability_curve(probabilities, labels, bins=bins)
     gap = (curve.frequency - curve.probability).abs().nan_to_num(0.0)
-    return (gap * curve.count).sum(dim=1) / curve.count.sum(dim=1)
+    return (gap * curve.images).sum(dim=1) / curve.images.sum(dim=1)
 
 
 def fit_temperature(

@@ -43,17 +43,17 @@ def test_the_curve_equals_scikit_learn(overconfident):
     curve = reliability_curve(probabilities, labels, bins=12)
     for k in range(3):
         frequency, probability = calibration_curve(labels[:, k], probabilities[:, k], n_bins=12)
-        full = curve.count[k] > 0
+        full = curve.images[k] > 0
         torch.testing.assert_close(curve.frequency[k, full], torch.tensor(frequency))
         torch.testing.assert_close(curve.probability[k, full], torch.tensor(probability))
-        assert curve.count[k].sum() == 4000
+        assert curve.images[k].sum() == 4000
 
 
 def test_edges_belong_to_the_lower_bin_and_empty_bins_are_nan():
     curve = reliability_curve(
         torch.tensor([[0.0], [0.25], [0.5], [1.0]]), torch.tensor([[0.0], [1.0], [1.0], [1.0]]), bins=4
     )
-    assert curve.count.tolist() == [[2, 1, 0, 1]]
+    assert curve.images.tolist() == [[2, 1, 0, 1]]
     assert curve.frequency[0, :2].tolist() == [0.5, 1.0]
     assert curve.frequency[0, 2].isnan()
     assert curve.probability[0, 2].isnan()
