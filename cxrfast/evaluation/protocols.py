@@ -53,6 +53,7 @@ class Protocol:
     false_positives: bool = False  # AFP: false positive boxes / all annotated boxes
     patients_apart: bool = False  # refuse a model that has seen patients of the evaluated images
     training: str = "official test list"  # which images the published numbers are on
+    training_folds: Folds | None = None  # the same, where training goes by cross-validation; by the trainer, not here
 
     def with_thresholds(self, *thresholds: float) -> "Protocol":
         """The same protocol with other T."""
@@ -81,6 +82,7 @@ PROTOCOLS: dict[str, Protocol] = {
             gates=(None, OPERATING_POINT),
             patients_apart=True,
             training="any, without the patients of the evaluated images",
+            training_folds=Folds(5, "patient"),
         ),
         Protocol(
             name="rozenberg2019",
@@ -90,6 +92,7 @@ PROTOCOLS: dict[str, Protocol] = {
             threshold=0.5,
             comparisons=both(True, 0.1),
             training="5 folds by image: 80 % of the annotated images and 0 % or 20 % of the others",
+            training_folds=Folds(5, "image"),
         ),
         Protocol(
             name="li2018",
@@ -99,6 +102,7 @@ PROTOCOLS: dict[str, Protocol] = {
             threshold=0.5,
             comparisons=both(True, *_TENTHS),
             training="5 folds by image: 80 % of the annotated images and 50 % of the others",
+            training_folds=Folds(5, "image"),
         ),
         Protocol(
             name="seibold2020",

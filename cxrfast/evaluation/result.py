@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cxrfast._files import write_text
 from cxrfast.evaluation.bootstrap import Interval
+from cxrfast.evaluation.calibration import ReliabilityCurve
 from cxrfast.evaluation.detection import FROC, FROC_RATES
 from cxrfast.evaluation.localization import Localization, table_to_dict
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
@@ -23,6 +24,13 @@ class Calibration:
     ece: Tensor  # [K] float64, of prob
     ece_calibrated: Tensor | None  # [K] float64, of prob_calibrated
     temperature: Tensor | None  # [K], from validation images
+    curve: ReliabilityCurve  # of prob
+
+    def reliability(self, k: int) -> list[dict[str, float]]:
+        """The bins of class k that have images."""
+        names = ("probability", "frequency", "images")
+        bins = zip(*(column[k].tolist() for column in self.curve), strict=True)
+        return [dict(zip(names, values, strict=True)) for values in bins if values[2]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ class EvaluationResult:
             for name in ("ece", "ece_calibrated", "temperature"):
                 column = getattr(self.calibration, name)
                 row[name] = None if column is None else _none(column[k].item())
+            row["reliability"] = self.calibration.reliability(k)
         return row
 
     def _localization(self, found: Localization) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from cxrfast.evaluation.bootstrap import (
     weighted_auroc,
     weighted_average_precision,
 )
-from cxrfast.evaluation.calibration import calibrate, expected_calibration_error
+from cxrfast.evaluation.calibration import calibrate, expected_calibration_error, reliability_curve
 from cxrfast.evaluation.detection import Boxes, box_average_precision, froc, pointing_game
 from cxrfast.evaluation.localization import OwnRule, score_localization
 from cxrfast.evaluation.predictions import Predictions, empty_overlaps
@@ -131,7 +131,9 @@ def _calibration(
     if calibrated is not None:
         unknown = calibrated.isnan()
         after = expected_calibration_error(calibrated.nan_to_num(0.5), torch.where(unknown, torch.nan, labels))
-    return Calibration(expected_calibration_error(scores, labels), after, temperature)
+    return Calibration(
+        expected_calibration_error(scores, labels), after, temperature, reliability_curve(scores, labels)
+    )
 
 
 def _detection(source: Source, truth: Truth, scores: Tensor, own: OwnRule) -> Detection:

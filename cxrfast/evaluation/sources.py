@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.detection import Boxes, join, same_image_and_class, union_overlap
+from cxrfast.evaluation.detection import Boxes, same_image_and_class, union_overlap
 from cxrfast.evaluation.localization_accuracy import BestOverlap, Overlap, patch_overlap
 from cxrfast.evaluation.truth import Units
 from cxrfast.regions import RegionRule
@@ -19,7 +19,9 @@ _CHUNK = 20_000_000  # cells at a time
 class Source(Interface):
     """Regions of images and classes, at any threshold."""
 
-    grid: tuple[int, int] | None  # P, Q of the maps; None: regions are on no grid
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """P, Q of the maps; None: regions are on no grid."""
 
     def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
         """Per unit, the best overlap of the regions of its image and class; 0 where there is none."""
@@ -82,7 +84,10 @@ class BoxSource:
     """Boxes that come as they are. Of a rule only its shape and selection apply, a threshold is one of their scores."""
 
     found: Boxes  # as fractions of the image
-    grid = None
+
+    @property
+    def grid(self) -> None:
+        return None
 
     def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
         chosen = self._over(thresholds)
@@ -104,7 +109,10 @@ class MaskSource:
 
     masks: Sequence[Tensor]  # [D] of bool [H, W]
     found: Boxes  # [D] around them, as fractions of the image
-    grid = None
+
+    @property
+    def grid(self) -> None:
+        return None
 
     def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
         if rule.shape != "patches":
@@ -169,9 +177,9 @@ def _pick(found: Boxes, chosen: Tensor) -> Boxes:
 
 def _reshape(found: Boxes, rule: RegionRule) -> Boxes:
     """The best box of every image and class, one box around them all, or all."""
-    assert found.score is not None
     everything = torch.ones(len(found.xyxy), dtype=torch.bool)
     if rule.select == "peak":
+        assert found.score is not None
         found = _pick(found, _is_best(found, everything, found.score))
     elif rule.select == "largest":
         area = (found.xyxy[:, 2:] - found.xyxy[:, :2]).prod(dim=1)
@@ -184,6 +192,7 @@ def _reshape(found: Boxes, rule: RegionRule) -> Boxes:
     low = torch.full((len(key), 2), torch.inf, dtype=torch.float64)
     low = low.scatter_reduce(0, wide, found.xyxy[:, :2].double(), "amin")
     high = (-torch.full_like(low, torch.inf)).scatter_reduce(0, wide, found.xyxy[:, 2:].double(), "amax")
+    assert found.score is not None
     score = torch.zeros(len(key), dtype=found.score.dtype).scatter_reduce(
         0, place, found.score, "amax", include_self=False
     )
@@ -201,6 +210,3 @@ def _is_best(found: Boxes, among: Tensor, rank: Tensor) -> Tensor:
         best[index] = pair not in seen
         seen.add(pair)
     return best
-
-
-__all__ = ["BoxSource", "MapSource", "MaskSource", "Source", "join", "no_boxes", "overlaps_with_boxes", "pair_overlaps"]

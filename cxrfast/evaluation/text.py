@@ -36,8 +36,8 @@ def _facts(result: EvaluationResult) -> list[str]:
 
 
 def _threshold(found: Localization) -> str:
-    if found.protocol.threshold is None:
-        return " of the stretched map"
+    if found.rule.levels:
+        return " of the stretched map" if found.protocol.stretched else ""
     stretched = " of the stretched map" if found.protocol.stretched else ""
     if found.fold is not None:
         return f"{stretched} of the class, chosen by {found.protocol.threshold} without the scored fold"

@@ -95,6 +95,9 @@ def test_json_and_text(records, tmp_path):
     assert data["shared_patients"] is None
     hernia = data["classes"]["Hernia"]
     assert (hernia["n_positive"], hernia["n_negative"], hernia["n_annotated"], hernia["auroc"]) == (0, 5, 0, None)
+    bins = hernia["reliability"]
+    assert sum(row["images"] for row in bins) == 5
+    assert {row["frequency"] for row in bins} == {0.0}
     found = data["localization"]
     assert found["grid"] == [GRID, GRID]
     assert [(table["measure"], table["relation"], table["gate"]) for table in found["tables"]] == [
@@ -266,3 +269,6 @@ def test_regions_are_the_methods_own_or_the_papers(records):
     assert str(own.localization.rule) == "box around the component of the maximum, map ≥ the threshold"
     # The gate is the protocol's: no image exceeds the method's own.
     assert own.localization.tables[0].hits.sum() > 0
+    other.region_rule = RegionRule("boxes", levels=(0.25, 0.75))
+    text = " ".join(evaluate(other, dataset, **OPTIONS).to_text().split())
+    assert "region: box around every component, map ≥ 0.25 or 0.75 positive" in text

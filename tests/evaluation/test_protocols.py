@@ -227,6 +227,9 @@ def test_the_entries_are_those_of_the_papers():
     assert PROTOCOLS["wang2017"].region.levels == (60 / 255, 180 / 255)
     four = (0.1, 0.3, 0.5, 0.7)
     strict = [("iou", True, four), ("ior", True, four)]
+    folds = {name: p.training_folds for name, p in PROTOCOLS.items() if p.training_folds}
+    by_image = Folds(5, "image")
+    assert folds == {"strict": Folds(5, "patient"), "rozenberg2019": by_image, "li2018": by_image}
     assert row(PROTOCOLS["strict"]) == ("annotation", None, Folds(5, "patient"), strict, (None, "operating point"))
 
 
