@@ -16,6 +16,8 @@ def _extra_inputs(operator: str, device: torch.device, dtype: torch.dtype) -> tu
         return random(*SHAPE, device=device, dtype=dtype), random(2, 2, 3, 3, device=device, dtype=dtype)
     if operator in ("region_sums", "box_log_likelihood"):
         return (torch.ones(SHAPE, dtype=torch.bool, device=device),)
+    if operator == "self_guided_sums":
+        return (torch.ones(SHAPE[:2], dtype=torch.bool, device=device),)
     return ()
 
 
@@ -31,6 +33,14 @@ def _problem(operator: str, options: dict[str, Any]) -> Any:
             inputs = (x.detach(),)
         elif operator == "mil_pool_ragged":
             inputs = (random(8, 2, device=device, dtype=dtype), torch.tensor([0, 3, 8], device=device))
+        elif operator == "self_guided_sums_ragged":
+            offsets, positive = (
+                torch.tensor([0, 3, 8], device=device),
+                torch.ones(2, 2, dtype=torch.bool, device=device),
+            )
+            inputs = (random(8, 2, device=device, dtype=dtype), offsets, positive)
+        elif operator == "hamming_topk":
+            inputs = (torch.arange(4, device=device), torch.arange(8, device=device))
         return Problem(inputs, lambda *i: ours(*i, **options), lambda *i: specification(*i, **options))
 
     return make
@@ -57,9 +67,12 @@ CASES = [
     _case("mil_pool_ragged", lambda x, offsets: x.logsumexp(0), "logsumexp", _EACH),
     _case("region_sums", lambda x, mask: x.sum((2, 3)), "sum", _EACH),
     _case("box_log_likelihood", lambda x, mask: x.sum((2, 3)), "sum", _EACH),
+    _case("self_guided_sums", lambda x, positive: x.sum((2, 3)), "sum", _EACH),
+    _case("self_guided_sums_ragged", lambda x, offsets, positive: x.sum(0), "sum", _EACH),
     _case("pac_conv2d", lambda x, guide, weight: F.conv2d(x, weight, padding=1), "conv2d", _EACH),
     _case("pac_crf", lambda x, guide, weight: F.conv2d(x, weight, padding=1), "conv2d", _EACH, steps=1),
     _case("connected_components", lambda mask: mask.nonzero(), "nonzero", (FORWARD,)),
+    _case("hamming_topk", lambda queries, hashes: hashes.topk(4), "topk", (FORWARD,), k=4),
     _case("component_boxes", lambda scores: scores.nonzero(), "nonzero", (FORWARD,), threshold=0.5),
     _case(
         "component_boxes_static",

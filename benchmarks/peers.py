@@ -15,6 +15,7 @@ LIBRARIES = {
     "aten": Library(None, "an operator of torch"),
     "compiled": Library(None, "the formula in plain PyTorch under torch.compile"),
     "unfold": Library(None, "cxrfast.reference, which unfolds the image"),
+    "numpy": Library("numpy", "pip install 'numpy>=2'"),
     "timm": Library("timm", "pip install timm"),
     "antialiased-cnns": Library("antialiased_cnns", "pip install antialiased-cnns"),
     "kornia": Library("kornia", "pip install kornia"),

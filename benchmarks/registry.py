@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
-from cxrfast.benchmarks import blur_pool, components, mil_pool, overhead, pac_crf, region_loss
+from cxrfast.benchmarks import blur_pool, components, hamming, mil_pool, overhead, pac_crf, region_loss, self_guiding
 from cxrfast.benchmarks.case import Case
 from cxrfast.errors import UsageError
 
@@ -13,7 +13,9 @@ FAMILIES: dict[str, list[Case]] = {
     "blur_pool": blur_pool.CASES,
     "mil_pool": mil_pool.CASES,
     "region_loss": region_loss.CASES,
+    "self_guiding": self_guiding.CASES,
     "components": components.CASES,
+    "hamming": hamming.CASES,
     "overhead": overhead.CASES,
 }
 CASES = [case for cases in FAMILIES.values() for case in cases]

@@ -8,6 +8,8 @@ import typer
 from cxrfast.cli.bench import bench
 from cxrfast.cli.demo import demo
 from cxrfast.cli.evaluate import evaluate
+from cxrfast.cli.help import HelpWithNames
+from cxrfast.cli.import_weights import import_weights
 from cxrfast.cli.info import info
 from cxrfast.cli.localize import localize
 from cxrfast.cli.synth import synth
@@ -23,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, synth, train, evaluate, localize, bench, info):
-    app.command()(command)
+for command in (demo, synth, train, evaluate, localize, import_weights, bench, info):
+    app.command(cls=HelpWithNames)(command)
 
 
 # The base of all usage errors: click's own, or in newer versions that of typer's copy of click.

@@ -11,7 +11,7 @@ from cxrfast.errors import UsageError
 
 
 def train(
-    method: Annotated[str | None, typer.Option("--method", help="rozenberg or li.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="{methods}.")] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: runs/<method>-<time>.")] = None,
     config: Annotated[

@@ -25,6 +25,11 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
         "SymInt capacity) -> (Tensor boxes, Tensor peak, Tensor mean, Tensor area, Tensor image, Tensor channel, "
         "Tensor total)");
 
+    // hamming
+    m.def(
+        "hamming_topk(Tensor queries, Tensor hashes, Tensor? query_labels, Tensor? labels, Tensor? query_indices, "
+        "SymInt k, int rule, bool farthest) -> (Tensor indices, Tensor distances)");
+
     // pac_crf
     m.def("pac_conv2d(Tensor x, Tensor guide, Tensor weight, Tensor? bias, int dilation) -> Tensor");
     m.def(
@@ -52,4 +57,18 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def("_region_sums_backward(Tensor grad_inside, Tensor grad_outside, Tensor logits, Tensor mask) -> Tensor");
     m.def("box_log_likelihood(Tensor logits, Tensor mask, float floor) -> Tensor");
     m.def("_box_log_likelihood_backward(Tensor grad, Tensor logits, Tensor mask, float floor) -> Tensor");
+
+    // self_guiding
+    m.def(
+        "self_guided_sums(Tensor logits, Tensor positive, Tensor? mask, float delta, bool rescale, int median) -> "
+        "(Tensor sums, Tensor statistics)");
+    m.def(
+        "_self_guided_sums_backward(Tensor grad, Tensor logits, Tensor positive, Tensor? mask, Tensor statistics, "
+        "float delta, bool rescale) -> Tensor");
+    m.def(
+        "self_guided_sums_ragged(Tensor logits, Tensor offsets, Tensor positive, float delta, bool rescale, "
+        "int median) -> (Tensor sums, Tensor statistics)");
+    m.def(
+        "_self_guided_sums_ragged_backward(Tensor grad, Tensor logits, Tensor offsets, Tensor positive, "
+        "Tensor statistics, float delta, bool rescale) -> Tensor");
 }

@@ -12,7 +12,7 @@ class Prediction(NamedTuple):
     """Of B images, K classes, on a grid of P×P patches."""
 
     scores: torch.Tensor  # [B, K] in (0, 1): is the class on the image
-    maps: torch.Tensor  # [B, K, P, P] in (0, 1): is it in the patch
+    maps: torch.Tensor  # [B, K, P, P] in [0, 1]: is it in the patch
 
 
 class Predictor(Protocol):

@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-from cxrfast.demo import run_demo
+from cxrfast.demo import SETTINGS, SHARED, run_demo
+from cxrfast.errors import UsageError
+from cxrfast.methods import METHODS
+from cxrfast.training import build_config
+
+
+def test_every_method_has_its_demo():
+    assert list(SETTINGS) == ["rozenberg", *(name for name in METHODS if name != "rozenberg")]
+    for method, settings in SETTINGS.items():
+        build_config({**SHARED, **settings, "method": method, "data": "phantoms"})
+    with pytest.raises(UsageError, match="method: expected one of rozenberg, li, .*got 'lee'"):
+        run_demo(method="lee")
 
 
 @pytest.mark.slow

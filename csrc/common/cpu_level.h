@@ -4,9 +4,11 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #define CXRFAST_AVX2 __attribute__((target("arch=x86-64-v3")))
 #define CXRFAST_AVX512 __attribute__((target("arch=x86-64-v4")))
+#define CXRFAST_AVX512_POPCOUNT __attribute__((target("arch=x86-64-v4,avx512vpopcntdq")))
 #else
 #define CXRFAST_AVX2
 #define CXRFAST_AVX512
+#define CXRFAST_AVX512_POPCOUNT
 #endif
 
 // A build with a lower one tests the paths of smaller machines.
@@ -27,6 +29,15 @@ inline CpuLevel cpu_level() {
     return level < highest ? level : highest;
 #else
     return CpuLevel::kPortable;
+#endif
+}
+
+// Whether vectors of AVX-512 can count bits, which its first processors could not.
+inline bool has_vector_popcount() {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+    return cpu_level() == CpuLevel::kAvx512 && __builtin_cpu_supports("avx512vpopcntdq");
+#else
+    return false;
 #endif
 }
 

@@ -1,6 +1,5 @@
-// mil_pool and mil_pool_ragged on the CPU. A bag that is not dense in the accumulation dtype is gathered into a row
-// that is, and its gradient scattered back; mil_pool_quick.h pools it. Bags are independent, so the result is
-// deterministic.
+// mil_pool and mil_pool_ragged on the CPU: bags.h makes every bag a dense row, mil_pool_quick.h pools it. Bags are
+// independent, so the result is deterministic.
 #include "../math/mil_pool.h"
 
 #include <torch/csrc/stable/library.h>
@@ -13,87 +12,14 @@
 
 #include "../common/check.h"
 #include "../common/dispatch.h"
-#include "../common/mask.h"
 #include "../common/mil_pool_checks.h"
 #include "../common/tensor.h"
+#include "bags.h"
 #include "mil_pool_quick.h"
 #include "pages.h"
 
 namespace cxrfast {
 namespace {
-
-// The instances of one bag in memory: first, first + stride, …; those that the mask leaves out do not exist.
-struct Instances {
-    int64_t first, count, stride;
-    const uint8_t* mask;  // [count], or nullptr
-};
-
-struct DenseBags {
-    int64_t instances;
-    int64_t classes;
-    RowMask mask;
-    int64_t longest() const { return instances; }
-    Instances operator()(int64_t bag) const {
-        return {bag * instances, instances, 1, mask.row(bag / classes, bag % classes)};
-    }
-};
-
-struct RaggedBags {
-    const int64_t* offsets;  // [bags + 1]
-    int64_t bags;
-    int64_t classes;
-    int64_t longest() const {
-        int64_t result = 0;
-        for (int64_t b = 0; b < bags; ++b) result = std::max(result, offsets[b + 1] - offsets[b]);
-        return result;
-    }
-    Instances operator()(int64_t bag) const {
-        const int64_t b = bag / classes;
-        return {offsets[b] * classes + bag % classes, offsets[b + 1] - offsets[b], classes, nullptr};
-    }
-};
-
-// A bag whose instances lie in memory as the kernels want them is not copied.
-template <typename scalar_t>
-bool is_direct(const Instances& bag) {
-    return bag.mask == nullptr && bag.stride == 1 && std::is_same_v<scalar_t, accumulate_t<scalar_t>>;
-}
-
-// Returns how many instances there are. Without branches: a mask is hard to predict.
-template <typename scalar_t, typename acc_t>
-int64_t gather(const scalar_t* logits, const Instances& bag, acc_t* x) {
-    const scalar_t* from = logits + bag.first;
-    if (bag.mask == nullptr && bag.stride == 1) {
-        convert(from, x, bag.count);
-        return bag.count;
-    }
-    if (bag.mask == nullptr) {
-        for (int64_t i = 0; i < bag.count; ++i) x[i] = static_cast<acc_t>(from[i * bag.stride]);
-        return bag.count;
-    }
-    int64_t n = 0;
-    for (int64_t i = 0; i < bag.count; ++i) {
-        x[n] = static_cast<acc_t>(from[i * bag.stride]);
-        n += bag.mask[i] != 0;
-    }
-    return n;
-}
-
-template <typename scalar_t, typename acc_t>
-void scatter(const acc_t* local, const Instances& bag, scalar_t* grad) {
-    scalar_t* to = grad + bag.first;
-    if (bag.mask == nullptr && bag.stride == 1) return convert(local, to, bag.count);
-    int64_t n = 0;
-    for (int64_t i = 0; i < bag.count; ++i) {
-        const bool present = bag.mask == nullptr || bag.mask[i];
-        to[i * bag.stride] = present ? static_cast<scalar_t>(local[n]) : scalar_t(0);
-        n += present;
-    }
-}
-
-int64_t grain(int64_t longest) {
-    return std::max<int64_t>(1, 8192 / (longest + 1));
-}
 
 template <typename scalar_t, typename Bags>
 void pool(const scalar_t* logits,
@@ -205,24 +131,6 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad,
                       static_cast<MilPool>(mode));
     });
     return {grad_logits, grad_sharpness};
-}
-
-DenseBags dense_bags(const Tensor& logits, const std::optional<Tensor>& mask) {
-    CXRFAST_CHECK(logits.dim() == 3, "logits must be [B, K, N]");
-    const RowMask rows = mask.has_value() ? row_mask(*mask, logits) : RowMask{logits, nullptr, 0, 0};
-    return {logits.size(2), logits.size(1), rows};
-}
-
-// Checks that every bag lies inside the logits. `offsets` must be contiguous and outlive the result.
-RaggedBags ragged_bags(const Tensor& logits, const Tensor& offsets) {
-    CXRFAST_CHECK(logits.dim() == 2, "logits must be [N, K]");
-    CXRFAST_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.scalar_type() == ScalarType::Long,
-                  "offsets must be [B + 1] int64");
-    const int64_t bags = offsets.size(0) - 1;
-    const int64_t* offset = offsets.const_data_ptr<int64_t>();
-    CXRFAST_CHECK(offset[0] == 0 && offset[bags] == logits.size(0), "offsets must run from 0 to N");
-    for (int64_t b = 0; b < bags; ++b) CXRFAST_CHECK(offset[b] <= offset[b + 1], "offsets must not decrease");
-    return {offset, bags, logits.size(1)};
 }
 
 Tensor mil_pool(const Tensor& logits,                    // [B, K, N]

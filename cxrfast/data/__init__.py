@@ -3,6 +3,7 @@
 from cxrfast.data.chestxray14 import ChestXray14, read_chestxray14
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.dicom import read_dicom
+from cxrfast.data.hashes import ImageHashes, hash_records
 from cxrfast.data.images import read_image
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES, NO_FINDING
 from cxrfast.data.patches import boxes_to_patches
@@ -10,6 +11,7 @@ from cxrfast.data.phantom import write_phantoms
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits, make_splits
 from cxrfast.data.transforms import Augmentation, normalize, resize, to_input
+from cxrfast.data.triplets import TripletBatchSampler, TripletMiner, Triplets, label_bits
 
 __all__ = [
     "BOXED_CLASSES",
@@ -17,10 +19,16 @@ __all__ = [
     "NO_FINDING",
     "Augmentation",
     "ChestXray14",
+    "ImageHashes",
     "Record",
     "Splits",
+    "TripletBatchSampler",
+    "TripletMiner",
+    "Triplets",
     "XrayDataset",
     "boxes_to_patches",
+    "hash_records",
+    "label_bits",
     "make_splits",
     "normalize",
     "read_chestxray14",

@@ -1,6 +1,10 @@
 """The papers' losses, one file each, usable without the rest of the package."""
 
+from cxrfast.losses.bags import BagLoss, BILLoss, MMMLoss
 from cxrfast.losses.li import LiLoss
 from cxrfast.losses.rozenberg import RozenbergLoss
+from cxrfast.losses.self_guiding import SelfGuidingLoss
+from cxrfast.losses.wang import WeightedBCE
+from cxrfast.losses.zhang import TripletLoss
 
-__all__ = ["LiLoss", "RozenbergLoss"]
+__all__ = ["BILLoss", "BagLoss", "LiLoss", "MMMLoss", "RozenbergLoss", "SelfGuidingLoss", "TripletLoss", "WeightedBCE"]

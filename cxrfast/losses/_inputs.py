@@ -1,4 +1,4 @@
-"""What the patch losses take, checked once."""
+"""What the losses take, checked once."""
 
 import torch
 
@@ -20,6 +20,17 @@ def check_patch_inputs(
     for name, mask in (("annotated", annotated), ("region", region)):
         if mask.dtype != torch.bool:
             raise TypeError(f"{name}: expected a boolean tensor, got {mask.dtype}")
+
+
+def check_labels(
+    logits: torch.Tensor,  # [B, K]
+    labels: torch.Tensor,  # [B, K]
+) -> None:
+    """Raise TypeError or ValueError unless shapes and dtypes fit."""
+    check_floating("logits", logits)
+    check_shape("logits", logits, "[B, K]", 2)
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels: expected {list(logits.shape)}, got {list(labels.shape)}")
 
 
 def check_weight(name: str, value: float) -> None:

@@ -1,8 +1,23 @@
 """The papers' methods, one module each."""
 
 from cxrfast.methods.base import Defaults, Method, MethodOptions, Stage
+from cxrfast.methods.chexnet import CheXNet
 from cxrfast.methods.li import Li
 from cxrfast.methods.registry import METHODS, get_method
 from cxrfast.methods.rozenberg import Rozenberg
+from cxrfast.methods.sgl import SGL
+from cxrfast.methods.wang import Wang
 
-__all__ = ["METHODS", "Defaults", "Li", "Method", "MethodOptions", "Rozenberg", "Stage", "get_method"]
+__all__ = [
+    "METHODS",
+    "SGL",
+    "CheXNet",
+    "Defaults",
+    "Li",
+    "Method",
+    "MethodOptions",
+    "Rozenberg",
+    "Stage",
+    "Wang",
+    "get_method",
+]

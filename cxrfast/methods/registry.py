@@ -2,10 +2,13 @@
 
 from cxrfast.errors import UsageError
 from cxrfast.methods.base import Method
+from cxrfast.methods.chexnet import CheXNet
 from cxrfast.methods.li import Li
 from cxrfast.methods.rozenberg import Rozenberg
+from cxrfast.methods.sgl import SGL
+from cxrfast.methods.wang import Wang
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang, SGL)}
 
 
 def get_method(name: str) -> type[Method]:

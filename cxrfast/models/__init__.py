@@ -1,6 +1,37 @@
 """Backbones and heads."""
 
-from cxrfast.models.backbones import preactivation_resnet
+from cxrfast.models.backbones import CLASSIFICATION_BACKBONES, classification_backbone, preactivation_resnet
+from cxrfast.models.cam import (
+    AveragePool,
+    CAMNetwork,
+    CAMOutput,
+    InputScaling,
+    LogSumExpPool,
+    TransitionLayer,
+    class_activation_maps,
+    feature_channels,
+    normalize_maps,
+)
+from cxrfast.models.fully_convolutional import FullyConvolutionalNetwork
 from cxrfast.models.patch_network import CRFNetwork, GuideBranch, PatchHead, PatchNetwork, resize_to_grid
 
-__all__ = ["CRFNetwork", "GuideBranch", "PatchHead", "PatchNetwork", "preactivation_resnet", "resize_to_grid"]
+__all__ = [
+    "CLASSIFICATION_BACKBONES",
+    "AveragePool",
+    "CAMNetwork",
+    "CAMOutput",
+    "CRFNetwork",
+    "FullyConvolutionalNetwork",
+    "GuideBranch",
+    "InputScaling",
+    "LogSumExpPool",
+    "PatchHead",
+    "PatchNetwork",
+    "TransitionLayer",
+    "class_activation_maps",
+    "classification_backbone",
+    "feature_channels",
+    "normalize_maps",
+    "preactivation_resnet",
+    "resize_to_grid",
+]

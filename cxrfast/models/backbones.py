@@ -1,9 +1,10 @@
-"""Pre-activation ResNets (He et al. 2016b) with anti-aliased downsampling (Zhang 2019), from timm's `resnetv2_*`."""
+"""Feature extractors from timm: pre-activation ResNets (He et al. 2016b) with anti-aliased downsampling (Zhang 2019),
+and the networks that classifiers of X-rays are built on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 from torch import nn
@@ -11,11 +12,25 @@ from torch import nn
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.nn import antialias_
 
-# Smaller members of the family, for tests and for training without a GPU: timm's name and what differs from it.
-_SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+# Smaller members of a family, for tests and for training without a GPU: timm's name and what differs from it.
+_SMALL_PREACTIVATION: dict[str, tuple[str, dict[str, Any]]] = {
     "resnetv2_micro": ("resnetv2_18", {"layers": [1, 1, 1, 1], "channels": (32, 64, 128, 256), "stem_chs": 32}),
     "resnetv2_nano": ("resnetv2_18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128), "stem_chs": 16}),
 }
+_SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "densenet_micro": ("densenet121", {"growth_rate": 16, "block_config": (2, 4, 4, 3)}),
+    "densenet_nano": ("densenet121", {"growth_rate": 8, "block_config": (1, 2, 2, 2)}),
+    "resnet_micro": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (32, 64, 128, 256)}),
+    "resnet_nano": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128)}),
+}
+_FIRST_CONVOLUTION = {"densenet": "features.conv0", "resnet": "conv1", "vgg": "features.0"}
+CLASSIFICATION_BACKBONES: tuple[str, ...] = (
+    *("densenet121", "densenet161", "densenet169", "densenet201"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
+    *_SMALL,
+)
+"""The networks of :func:`classification_backbone`."""
 
 
 def preactivation_resnet(
@@ -41,13 +56,62 @@ def preactivation_resnet(
         UsageError: unknown name, or weights asked for where there are none.
         CxrfastError: the weights cannot be fetched or read, or do not fit.
     """
-    base, overrides = _SMALL.get(name, (name, {}))
-    if not base.startswith("resnetv2_") or base not in timm.list_models("resnetv2_*"):
-        known = ", ".join([*timm.list_models("resnetv2_*"), *_SMALL])
-        raise UsageError(f"backbone: expected one of {known}, got {name!r}")
-    if pretrained is True and name in _SMALL:
+    base, overrides = _SMALL_PREACTIVATION.get(name, (name, {}))
+    known = timm.list_models("resnetv2_*")
+    if base not in known:
+        raise UsageError(f"backbone: expected one of {', '.join([*known, *_SMALL_PREACTIVATION])}, got {name!r}")
+    if pretrained is True and name in _SMALL_PREACTIVATION:
         raise UsageError(f"pretrained: there are no weights for {name}; leave --pretrained out, or use resnetv2_50")
-    settings: dict[str, Any] = {"in_chans": in_chans, "num_classes": 0, "output_stride": output_stride, **overrides}
+    model = _create(name, base, pretrained, {"in_chans": in_chans, "output_stride": output_stride, **overrides})
+    return antialias_(model, filter_size=filter_size, skip=["stem.conv"]) if antialias else model
+
+
+def classification_backbone(
+    name: str = "densenet121",
+    *,
+    pretrained: bool | str = False,
+    in_chans: int = 1,
+    antialias: bool = False,
+    filter_size: int = 3,
+    output_stride: int = 32,
+) -> nn.Module:
+    """A feature extractor `forward_features([B, in_chans, S, S]) -> [B, num_features, S/output_stride, …]`.
+
+    Names of tensors are those of torchvision's and timm's models of that name, the classifier left out.
+
+    Args:
+        name: one of `CLASSIFICATION_BACKBONES`.
+        pretrained, antialias: as for :func:`preactivation_resnet`.
+        output_stride: 32; for DenseNets and ResNets also 16 or 8, which dilate instead of subsampling. The weights are
+            the same.
+
+    Raises:
+        UsageError: unknown name, weights asked for where there are none, or a stride that the network has not.
+        CxrfastError: the weights cannot be fetched or read, or do not fit.
+    """
+    if name not in CLASSIFICATION_BACKBONES:
+        raise UsageError(f"backbone: expected one of {', '.join(CLASSIFICATION_BACKBONES)}, got {name!r}")
+    base, overrides = _SMALL.get(name, (name, {}))
+    if pretrained is True and name in _SMALL:
+        raise UsageError(f"pretrained: there are no weights for {name}; leave --pretrained out, or use {base}")
+    if output_stride not in (8, 16, 32) or (output_stride != 32 and name.startswith("vgg")):
+        expected = "32" if name.startswith("vgg") else "8, 16 or 32"
+        raise UsageError(f"output_stride: expected {expected} for {name}, got {output_stride}")
+    settings: dict[str, Any] = {"in_chans": in_chans, **overrides}
+    if base.startswith("resnet"):
+        settings["output_stride"] = output_stride
+    model = _create(name, base, pretrained, settings)
+    if base.startswith("densenet"):
+        _dilate_densenet(model, output_stride)
+    if base.startswith("vgg"):  # the fully connected layers, which features do not pass
+        model.pre_logits = nn.Identity()
+    first = next(name for family, name in _FIRST_CONVOLUTION.items() if base.startswith(family))
+    return antialias_(model, filter_size=filter_size, skip=[first]) if antialias else model
+
+
+def _create(name: str, base: str, pretrained: bool | str, settings: dict[str, Any]) -> nn.Module:
+    """timm's model `base` without its classifier; `name` is what the user called it."""
+    settings = {"num_classes": 0, **settings}
     if isinstance(pretrained, str):
         path = Path(pretrained)
         if path.suffix != ".safetensors" or not path.is_file():
@@ -55,7 +119,7 @@ def preactivation_resnet(
         settings["pretrained_cfg_overlay"] = {"file": str(path)}
     try:
         with _offline_if_unreachable() if pretrained is True else nullcontext():
-            model = timm.create_model(base, pretrained=bool(pretrained), **settings)
+            return timm.create_model(base, pretrained=bool(pretrained), **settings)
     except Exception as error:  # network, cache, file and key errors of four libraries
         if not pretrained:
             raise
@@ -64,7 +128,19 @@ def preactivation_resnet(
             f"pretrained: cannot load weights for {name} ({reason}); connect to the network once, give a .safetensors "
             "file, or leave --pretrained out to start from random weights"
         ) from error
-    return antialias_(model, filter_size=filter_size, skip=["stem.conv"]) if antialias else model
+
+
+def _dilate_densenet(model: nn.Module, output_stride: int) -> None:
+    """Drop the pooling of the last transitions, and dilate what follows, so that filters reach as far as before."""
+    features = cast(nn.Sequential, model.features)
+    dilation = 1
+    for stage, stride_behind in ((2, 16), (3, 32)):
+        if stride_behind > output_stride:
+            features.get_submodule(f"transition{stage}").pool = nn.Identity()
+            dilation *= 2
+        for module in features.get_submodule(f"denseblock{stage + 1}").modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.dilation = module.padding = (dilation, dilation)
 
 
 @contextmanager

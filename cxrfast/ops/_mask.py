@@ -19,6 +19,8 @@ def mask_rows(
         raise TypeError(f"mask: expected a boolean tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
     if mask.device != logits.device:
         raise ValueError(f"mask: expected logits' device {logits.device}, got {mask.device}")
+    if mask.shape == logits.shape:
+        return mask.flatten(2)
     missing = logits.dim() - mask.dim()
     shape = (1,) * missing + tuple(mask.shape)
     if missing < 0 or any(m not in (1, n) for m, n in zip(shape, logits.shape, strict=True)):

@@ -1,5 +1,6 @@
 """Checks shared by the operators: what a caller passes is refused here, in one line, before C++ sees it."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -47,6 +48,23 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
     if not low <= value <= highest:
         allowed = f"at least {low}" if high is None and value < low else f"in {low}..{highest}"
         raise ValueError(f"{name}: expected {allowed}, got {value}")
+
+
+def check_offsets(offsets: torch.Tensor, name: str, instances: torch.Tensor) -> None:
+    """Raise unless offsets are `[B + 1]` int64 on the instances' device, from 0 to their number, never decreasing."""
+    if not isinstance(offsets, torch.Tensor) or offsets.dtype != torch.int64:
+        raise TypeError(f"offsets: expected an int64 tensor, got {getattr(offsets, 'dtype', type(offsets).__name__)}")
+    if offsets.dim() != 1 or offsets.shape[0] < 1:
+        raise ValueError(f"offsets: expected [B + 1], got shape {tuple(offsets.shape)}")
+    if offsets.device != instances.device:
+        raise ValueError(f"offsets: expected {name}' device {instances.device}, got {offsets.device}")
+    if torch.compiler.is_compiling() or offsets.is_meta:  # the values are not known yet
+        return
+    values = offsets.tolist()
+    if values[0] != 0 or values[-1] != instances.shape[0]:
+        raise ValueError(f"offsets: expected to run from 0 to {instances.shape[0]}, got {values[0]} to {values[-1]}")
+    if any(a > b for a, b in itertools.pairwise(values)):
+        raise ValueError("offsets: expected values that never decrease")
 
 
 def choose(name: str, value: str, choices: Mapping[str, Value]) -> Value:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from cxrfast.ops._registration import register
+from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
 
 SELECTIONS = {"all": 0, "largest": 1, "peak": 2}
@@ -76,7 +76,7 @@ def connected_components(
         raise ValueError(f"mask: expected [*, H, W], got shape {tuple(mask.shape)}")
     _check_connectivity(connectivity)
     _check_pixels("mask", mask)
-    return torch.ops.cxrfast.connected_components(mask if mask.dtype == torch.bool else mask != 0, connectivity)
+    return call(torch.ops.cxrfast.connected_components, mask if mask.dtype == torch.bool else mask != 0, connectivity)
 
 
 def component_boxes(
@@ -114,9 +114,8 @@ def component_boxes(
         ValueError: wrong number of dimensions, a threshold of another size or on another device, an option out of
             range, or 2³¹ pixels or more in one map.
     """
-    return ComponentBoxes(
-        *torch.ops.cxrfast.component_boxes(*_checked(scores, threshold, connectivity, select, min_area))
-    )
+    arguments = _checked(scores, threshold, connectivity, select, min_area)
+    return ComponentBoxes(*call(torch.ops.cxrfast.component_boxes, *arguments))
 
 
 def component_boxes_static(
@@ -146,7 +145,7 @@ def component_boxes_static(
     """
     check_integer("capacity", capacity, 0)
     arguments = _checked(scores, threshold, connectivity, select, min_area)
-    return StaticComponentBoxes(*torch.ops.cxrfast.component_boxes_static(*arguments, capacity))
+    return StaticComponentBoxes(*call(torch.ops.cxrfast.component_boxes_static, *arguments, capacity))
 
 
 def _checked(
@@ -159,7 +158,8 @@ def _checked(
     check_integer("min_area", min_area, 0)
     selection = choose("select", select, SELECTIONS)
     _check_pixels("scores", scores)
-    return scores.detach(), _per_channel(threshold, scores), connectivity, selection, min_area
+    scores = scores.detach() if scores.requires_grad else scores
+    return scores, _per_channel(threshold, scores), connectivity, selection, min_area
 
 
 def _per_channel(threshold: float | torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -177,7 +177,9 @@ def _per_channel(threshold: float | torch.Tensor, scores: torch.Tensor) -> torch
         return threshold.detach().to(scores.dtype).expand(channels)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
         raise TypeError(f"threshold: expected a number or a tensor, got {threshold!r}")
-    # By way of float64, because torch.full refuses what a half type turns into infinity.
+    if scores.dtype in (torch.float32, torch.float64) and abs(threshold) < 3e38:
+        return scores.new_full((channels,), threshold)
+    # By way of float64, because torch.full refuses what a narrower type turns into infinity.
     return torch.full((channels,), threshold, dtype=torch.float64, device=scores.device).to(scores.dtype)
 
 

@@ -1,13 +1,12 @@
 """Multiple-instance pooling: the logit of a bag from the logits of its instances, exactly, in log space."""
 
-import itertools
 from typing import Any, NamedTuple
 
 import torch
 
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
-from cxrfast.ops._validation import check_floating, check_shape, choose
+from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
 
 
 class PoolingMode(NamedTuple):
@@ -108,7 +107,7 @@ def mil_pool_ragged(
     """
     check_floating("logits", logits)
     check_shape("logits", logits, "[N, K]", 2)
-    _check_offsets(offsets, logits)
+    check_offsets(offsets, "logits", logits)
     code, per_class = _options(logits, mode, sharpness)
     return call(torch.ops.cxrfast.mil_pool_ragged, logits, offsets, per_class, code)
 
@@ -141,22 +140,6 @@ def check_sharpness(value: float) -> None:
         raise TypeError(f"sharpness: expected a number or a floating-point tensor, got {value!r}")
     if not abs(value) <= torch.finfo(torch.float32).max:
         raise ValueError(f"sharpness: expected a finite number, got {value}")
-
-
-def _check_offsets(offsets: torch.Tensor, logits: torch.Tensor) -> None:
-    if not isinstance(offsets, torch.Tensor) or offsets.dtype != torch.int64:
-        raise TypeError(f"offsets: expected an int64 tensor, got {getattr(offsets, 'dtype', type(offsets).__name__)}")
-    if offsets.dim() != 1 or offsets.shape[0] < 1:
-        raise ValueError(f"offsets: expected [B + 1], got shape {tuple(offsets.shape)}")
-    if offsets.device != logits.device:
-        raise ValueError(f"offsets: expected logits' device {logits.device}, got {offsets.device}")
-    if torch.compiler.is_compiling() or offsets.is_meta:  # the values are not known yet
-        return
-    values = offsets.tolist()
-    if values[0] != 0 or values[-1] != logits.shape[0]:
-        raise ValueError(f"offsets: expected to run from 0 to {logits.shape[0]}, got {values[0]} to {values[-1]}")
-    if any(a > b for a, b in itertools.pairwise(values)):
-        raise ValueError("offsets: expected values that never decrease")
 
 
 def _fake(logits: torch.Tensor, mask: torch.Tensor | None, sharpness: torch.Tensor | None, mode: int) -> torch.Tensor:

@@ -5,8 +5,11 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
+from torchvision.models import DenseNet
 
 from cxrfast.cli.main import app, run
 from cxrfast.training import RunDirectory
@@ -41,7 +44,7 @@ def test_help_names_every_command_and_answers_at_once(tmp_path):
     seconds = time.perf_counter() - started
     assert done.returncode == 0
     for command in app.registered_commands:
-        assert command.callback.__name__ in done.stdout
+        assert command.callback.__name__.replace("_", "-") in done.stdout
     assert "Research use only" in " ".join(done.stdout.split())
     assert seconds < 5  # the promise is half a second; this only notices a heavy import, on a busy machine too
 
@@ -54,11 +57,22 @@ def test_help_imports_nothing_heavy():
     assert run_code(code).stdout.strip().endswith("[]")
 
 
-@pytest.mark.parametrize("command", ["demo", "synth", "train", "evaluate", "localize", "bench", "info"])
+@pytest.mark.parametrize(
+    "command", ["demo", "synth", "train", "evaluate", "localize", "import-weights", "bench", "info"]
+)
 def test_every_command_has_a_help_text(cli, command):
     code, out, _ = cli(command, "--help")
     assert code == 0
     assert "Options:" in out
+
+
+def test_help_names_the_methods(cli):
+    from cxrfast.demo import SETTINGS
+    from cxrfast.methods import METHODS
+
+    for command, names in (("train", METHODS), ("demo", SETTINGS)):
+        _, out, _ = cli(command, "--help")
+        assert ", ".join(names) in " ".join(out.split())
 
 
 def test_info(cli):
@@ -178,13 +192,30 @@ def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
     assert "Traceback" not in err
 
 
+def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
+    network = DenseNet(8, (1, 2, 2, 2), num_init_features=16, num_classes=14)
+    torch.save({"state_dict": {f"module.{name}": x for name, x in network.state_dict().items()}}, "model.pth.tar")
+    code, out, err = cli(
+        "import-weights", "model.pth.tar", "--preset=chexnet", "--image-size=64", "--out=c.safetensors"
+    )
+    assert code == 0, err
+    assert "densenet_nano, 14 classes: Atelectasis, Cardiomegaly, " in out
+    code, out, err = cli("evaluate", "--checkpoint=c.safetensors", "--data", phantoms, "--out=here", "--device=cpu")
+    assert code == 0, err
+    assert "chexnet on all: 40 images" in out
+    image = next((phantoms / "images").iterdir())
+    code, out, err = cli("localize", image, "--checkpoint=c.safetensors", "--top=1", "--device=cpu")
+    assert code == 0, err
+    assert json.loads(Path("localized", f"{image.stem}.json").read_text())["findings"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["tarin"], 2, "No such command 'tarin'"),
         (["train"], 2, "method: required"),
         (["train", "--method=rozenberg"], 2, "data: required; give the folder of the data set with --data"),
-        (["train", "--method=sgl", "--data=x"], 2, "method: expected one of li, rozenberg, got 'sgl'"),
+        (["train", "--method=zhou", "--data=x"], 2, "method: expected one of li, rozenberg, "),
         (["train", "--method=li", "--data=nowhere"], 1, "no folder nowhere"),
         (["train", "--method=li", "--data=.", "--epochs=0"], 2, "epochs"),
         (["train", "--method=li", "--data=.", "--set", "grid"], 2, "set: expected NAME=VALUE, got 'grid'"),
@@ -201,6 +232,9 @@ def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
         (["localize"], 2, "Missing argument"),
         (["evaluate", "--checkpoint", "w.safetensors"], 1, "checkpoint: no file w.safetensors"),
         (["synth", "phantoms", "--images=3"], 2, "images"),
+        (["demo", "--method=lee"], 2, "method: expected one of rozenberg, li, "),
+        (["import-weights", "model.pt", "--preset=chexnet"], 1, "import: no file model.pt"),
+        (["import-weights", "model.pt"], 2, "classes: required; name the outputs in order, or give --preset chexnet"),
     ],
 )
 def test_wrong_usage_is_one_line(cli, arguments, code, message):

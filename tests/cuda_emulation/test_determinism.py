@@ -14,7 +14,10 @@ from tests.ops.inputs import random, tensor
 X = tensor((2, 3, 19, 23), scale=3)
 GUIDE, WEIGHT = tensor((2, 4, 19, 23), scale=0.2, seed=1), tensor((3, 3, 5, 5), scale=0.1, seed=2)
 MASK = random(torch.rand, X.shape, seed=3) < 0.4
+HASHES, LABELS = (random(torch.randint, 0, n, (700,), seed=n) for n in (2**10, 2**3))
 OFFSETS = torch.tensor([0, 5, 5, 700, 874])
+
+POSITIVE = torch.tensor([[True, False, True]] * 4)
 
 # Each operator beside its gradient, on tensors that are differentiated.
 CALLS: dict[str, tuple[Callable[..., object], tuple[torch.Tensor, ...]]] = {
@@ -22,12 +25,23 @@ CALLS: dict[str, tuple[Callable[..., object], tuple[torch.Tensor, ...]]] = {
     "max_blur_pool2d": (ops.max_blur_pool2d, (X,)),
     "connected_components": (lambda: ops.connected_components(MASK), ()),
     "component_boxes": (lambda: ops.component_boxes(X, 0.5), ()),
+    "hamming_topk": (
+        lambda: ops.hamming_topk(
+            HASHES[:9], HASHES, 40, query_labels=LABELS[:9], labels=LABELS, rule="disjoint", farthest=True
+        ),
+        (),
+    ),
     "pac_conv2d": (ops.pac_conv2d, (X, GUIDE, WEIGHT)),
     "pac_crf": (ops.pac_crf, (X, GUIDE, WEIGHT)),
     "mil_pool": (lambda x, s: ops.mil_pool(x, "lse", sharpness=s), (X, torch.full((3,), 2.0))),
     "mil_pool_ragged": (lambda x: ops.mil_pool_ragged(x, OFFSETS), (X.movedim(1, 3).reshape(-1, 3),)),
     "region_sums": (lambda x: ops.region_sums(x, MASK), (X,)),
     "box_log_likelihood": (lambda x: ops.box_log_likelihood(x, MASK), (X,)),
+    "self_guided_sums": (lambda x: ops.self_guided_sums(x, POSITIVE[:2], mask=MASK), (X,)),
+    "self_guided_sums_ragged": (
+        lambda x: ops.self_guided_sums_ragged(x, OFFSETS, POSITIVE)[:7],  # the others are NaN in an empty bag
+        (X.movedim(1, 3).reshape(-1, 3),),
+    ),
 }
 
 

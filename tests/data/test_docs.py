@@ -14,8 +14,8 @@ def test_code_of_the_page_runs(tmp_path, monkeypatch):
     assert blocks
     monkeypatch.chdir(tmp_path)
     write_phantoms("DIR", images=12, image_size=64, progress=False)
-    for block in blocks:
-        names: dict = {}
+    names: dict = {}
+    for block in blocks:  # the later go on from the earlier
         exec(block, names)
         assert names["train"][0]["image"].shape == (1, 512, 512)
 

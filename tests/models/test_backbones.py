@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.models import preactivation_resnet
+from cxrfast.models import CLASSIFICATION_BACKBONES, classification_backbone, feature_channels, preactivation_resnet
+from cxrfast.nn import antialiased_modules
 
 
 def features(model, size=64):
@@ -73,3 +74,74 @@ def test_wrong_names_and_files(tmp_path):
     save_file({"stem.conv.weight": torch.zeros(8, 3, 7, 7)}, str(other))
     with pytest.raises(CxrfastError, match="cannot load weights for resnetv2_nano"):
         preactivation_resnet("resnetv2_nano", pretrained=str(other))
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+@pytest.mark.parametrize("name", ["densenet_nano", "resnet_nano"])
+def test_output_size_of_classification_backbones(name, output_stride):
+    torch.manual_seed(0)
+    model = classification_backbone(name, output_stride=output_stride)
+    assert features(model).shape == (1, feature_channels(model), 64 // output_stride, 64 // output_stride)
+    plain = classification_backbone(name)
+    plain.load_state_dict(model.state_dict())  # the weights are the same
+
+
+@pytest.mark.parametrize("name", ["densenet_nano", "resnet_nano", "vgg11"])
+def test_antialiased_classification_backbones(name):
+    with torch.device("meta"):
+        model, plain = classification_backbone(name, antialias=True), classification_backbone(name)
+    assert antialiased_modules(model)
+    assert model.forward_features(torch.empty(1, 1, 64, 64, device="meta")).shape[2:] == (2, 2)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_dilated_densenet_sees_as_far():
+    """Where the input does not vary, subsampling does not matter: both give the same features away from the border."""
+    torch.manual_seed(0)
+    plain, dilated = (classification_backbone("densenet_nano", output_stride=stride).eval() for stride in (32, 8))
+    dilated.load_state_dict(plain.state_dict())
+    flat = torch.full((1, 1, 512, 512), 0.3)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            plain.forward_features(flat)[0, :, 8, 8], dilated.forward_features(flat)[0, :, 32, 32]
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "millions"),
+    [("densenet121", 1024, (6.9, 7.0)), ("resnet50", 2048, (23.4, 23.6)), ("vgg16", 512, (14.6, 14.8))],
+)
+def test_the_papers_classifiers(name, channels, millions):
+    with torch.device("meta"):
+        model = classification_backbone(name)
+    assert feature_channels(model) == channels
+    assert millions[0] < sum(parameter.numel() for parameter in model.parameters()) / 1e6 < millions[1]
+
+
+def test_weights_of_a_three_channel_densenet_load_from_a_file(tmp_path):
+    source = classification_backbone("densenet_nano", in_chans=3)
+    path = tmp_path / "backbone.safetensors"
+    save_file(source.state_dict(), str(path))
+    loaded = classification_backbone("densenet_nano", pretrained=str(path))
+    first = "features.conv0.weight"
+    torch.testing.assert_close(loaded.state_dict()[first], source.state_dict()[first].sum(dim=1, keepdim=True))
+    last = "features.norm5.weight"
+    torch.testing.assert_close(loaded.state_dict()[last], source.state_dict()[last])
+
+
+def test_wrong_classification_backbones():
+    with pytest.raises(UsageError, match="backbone: expected one of densenet121, .*got 'resnetv2_50'"):
+        classification_backbone("resnetv2_50")
+    with pytest.raises(UsageError, match="no weights for densenet_nano; leave --pretrained out, or use densenet121"):
+        classification_backbone("densenet_nano", pretrained=True)
+    with pytest.raises(UsageError, match="output_stride: expected 32 for vgg11, got 16"):
+        classification_backbone("vgg11", output_stride=16)
+    with pytest.raises(UsageError, match="output_stride: expected 8, 16 or 32 for resnet50, got 4"):
+        classification_backbone("resnet50", output_stride=4)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_BACKBONES)
+def test_every_named_backbone_exists(name):
+    with torch.device("meta"):
+        model = classification_backbone(name)
+    assert feature_channels(model) > 0

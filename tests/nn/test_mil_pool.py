@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cxrfast.nn import MILPool
-from cxrfast.ops import mil_pool
+from cxrfast.nn import AutoPool, MILPool
+from cxrfast.ops import mil_pool, mil_pool_ragged
 from tests.ops.inputs import tensor
 from tests.tolerances import assert_close
 
@@ -16,8 +16,17 @@ def test_is_the_operator(mode):
     assert torch.equal(MILPool(mode)(x, mask), mil_pool(x, mode, mask=mask))
 
 
+def test_takes_ragged_bags():
+    x, offsets = tensor((5, 3)), torch.tensor([0, 2, 5])
+    assert torch.equal(
+        MILPool("lse", sharpness=4.0)(x, offsets=offsets), mil_pool_ragged(x, offsets, "lse", sharpness=4.0)
+    )
+    with pytest.raises(ValueError, match="mask: expected None where there are offsets"):
+        MILPool()(x, x > 0, offsets)
+
+
 def test_sharpness_is_learnt_per_class():
-    layer = MILPool("auto", num_classes=3, learnable=True)
+    layer = AutoPool(num_classes=3)
     assert layer.sharpness.tolist() == [1, 1, 1]
     x = tensor((4, 3, 9), scale=3)
     before = layer(x).sum()

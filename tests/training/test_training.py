@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.training import RunDirectory, build_config, load_config, load_predictor, resume, train
+from cxrfast.localization import localize
+from cxrfast.training import RunDirectory, build_config, evaluate_run, load_config, load_predictor, resume, train
 from cxrfast.training.loop import Trainer, freeze, set_training
 
 
@@ -188,3 +189,58 @@ def test_li_trains_too(small_settings, small_options, tmp_path):
     settings = {**small_settings, "method": "li", "epochs": 1, "options": {**small_options, "floor": 0.98}}
     run = train(build_config(settings), tmp_path / "li", say=quiet)
     assert load_predictor(run.path).method == "li"
+
+
+def test_sgl_trains_on_crops_goes_on_and_finds_regions(phantoms, tmp_path, monkeypatch):
+    settings = {
+        "method": "sgl",
+        "data": phantoms,
+        "image_size": 64,
+        "epochs": 2,
+        "batch_size": 8,
+        "device": "cpu",
+        "options": {"backbone": "resnet_nano", "output_stride": 8, "gate": 0.0, "region_threshold": 0.05},
+    }
+    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    epoch = Trainer._epoch
+
+    def first_only(trainer, number, stage, at, optimizer):
+        if at > 1:
+            raise KeyboardInterrupt
+        return epoch(trainer, number, stage, at, optimizer)
+
+    monkeypatch.setattr(Trainer, "_epoch", first_only)
+    with pytest.raises(KeyboardInterrupt):
+        train(build_config(settings), tmp_path / "run", say=quiet)
+    monkeypatch.undo()
+    run = resume(tmp_path / "run", say=quiet)
+    assert numbers(run) == numbers(whole)
+    assert same_weights(run.last, whole.last)
+    result = evaluate_run(run.path, out=tmp_path / "evaluation").result
+    rule = "box around the component of the maximum, map ≥ the threshold, where the score is over 0"
+    assert result.region_rule == rule
+    assert any(0 < overlap <= 1 for overlap in result.predictions.iou.flatten().tolist())
+    found = localize(load_predictor(run.path), next((phantoms / "images").iterdir()))
+    assert any(finding.boxes for finding in found.classes)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("chexnet", {"backbone": "densenet_nano", "output_stride": 8, "input_mean": [0.485, 0.456, 0.406]}),
+        ("wang", {"backbone": "resnet_nano", "transition_channels": 16}),
+    ],
+)
+def test_classifiers_train_too(small_settings, tmp_path, method, options):
+    if method == "chexnet":
+        options = {**options, "input_std": [0.229, 0.224, 0.225]}
+    settings = {**small_settings, "method": method, "options": options}
+    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    model = load_predictor(whole.path)
+    assert model.method == method
+    scores, maps = model(torch.randn(2, 1, 64, 64))
+    assert scores.shape == (2, len(model.class_names))
+    assert maps.shape[1] == len(model.class_names)
+    rows = numbers(whole)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(row["val_auroc"] is not None and row["val_iou_accuracy"] is not None for row in rows)

@@ -1,0 +1,61 @@
+"""`cxrfast import-weights`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="File of torch.save, or .safetensors.")],
+    out: Annotated[Path, typer.Option("--out", help="Weights file to write.")] = Path("imported.safetensors"),
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="Origin: chexnet, chexnet-alphabetical, chexpert or torchxrayvision."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Names of the outputs in order, comma-separated; empty: left out.")
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option("--preprocessing", help="imagenet, grey ([-1, 1]), unit ([0, 1]) or torchxrayvision."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=32, help="Default: of the preset, or 224.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="Leave out keys that match this pattern.")
+    ] = None,
+) -> None:
+    """Use a classifier that another program has trained.
+
+    Turns checkpoints of DenseNets and ResNets with a linear classifier (CheXNet reimplementations, torchvision, timm,
+    torchxrayvision) into weights of method chexnet with the same outputs. Pickled models are refused: save their
+    state_dict instead.
+
+    Example: cxrfast import-weights model.pth.tar --preset chexnet --out chexnet.safetensors
+    """
+    from cxrfast.training import import_weights as run
+
+    names = [name.strip() for name in classes.split(",")] if classes is not None else None
+    imported = run(
+        checkpoint,
+        out,
+        preset=preset,
+        classes=names,
+        preprocessing=preprocessing,
+        image_size=image_size,
+        ignore=ignore or [],
+    )
+    method = imported.method
+    for note in imported.notes:
+        typer.echo(note)
+    typer.echo(
+        f"{method.options.backbone}, {len(method.class_names)} classes: {', '.join(method.class_names)}; "
+        f"{method.image_size}×{method.image_size} pixels"
+    )
+    path = shlex.quote(str(imported.path))
+    typer.echo(f"\nweights  {imported.path}")
+    typer.echo(f"next     cxrfast evaluate --checkpoint {path} --data DIR --out DIR")
+    typer.echo(f"         cxrfast localize IMAGE --checkpoint {path}")

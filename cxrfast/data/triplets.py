@@ -1,0 +1,303 @@
+"""Triplets of images for distance learning (Zhang et al. 2020): what to compare every image with, and batches of it.
+
+A positive of an anchor shares a label with it, a negative none. Hard ones are those that look wrong: positives whose
+perceptual hash is far from the anchor's, and negatives whose hash is near.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.ops import hamming_topk
+
+SAMPLING = ("all", "paper")
+MAX_CLASSES = 63
+_RULES = ("exact", "partial", "disjoint")
+_DRAWS, _ORDER = 1, 2  # streams of random numbers
+
+
+class Triplets(NamedTuple):
+    """Places in the data set, a triplet a row."""
+
+    anchors: np.ndarray  # [B] int64
+    positives: np.ndarray  # [B] int64
+    negatives: np.ndarray  # [B] int64
+
+
+def label_bits(label_sets: Iterable[AbstractSet[str]], class_names: Sequence[str]) -> np.ndarray:  # [N] int64
+    """Every image's labels as a bit mask, bit i for ``class_names[i]``; 0 is an image without a finding.
+
+    Give it all classes of the data set, not only those that are trained: an image whose only label is left out would
+    pass for one without a finding.
+    """
+    if len(class_names) > MAX_CLASSES:
+        raise UsageError(f"{len(class_names)} classes; expected at most {MAX_CLASSES}, one bit of a mask each")
+    bit = {name: 1 << i for i, name in enumerate(class_names)}
+    masks: dict[AbstractSet[str], int] = {}
+    result = []
+    for labels in label_sets:
+        key = frozenset(labels)
+        if key not in masks:
+            unknown = sorted(key - bit.keys())
+            if unknown:
+                raise UsageError(f"label {unknown[0]!r} is not among the classes {', '.join(class_names)}")
+            masks[key] = sum(bit[name] for name in key)
+        result.append(masks[key])
+    return np.array(result, dtype=np.int64)
+
+
+class TripletMiner:
+    """Chooses a positive and a negative for an anchor, easier ones in the first epochs and hard ones later.
+
+    A positive has the anchor's set of labels (exact match) or, with probability ``partial``, another set that shares
+    a label (partial match); if the anchor has no match of the kind, the other kind is taken. A negative has labels, or
+    lacks them, such that none is shared. Images without a finding match each other exactly, and are negatives of all
+    others. Images without any positive or negative are not anchors; they still serve as negatives.
+
+    Candidates are ordered from the hardest (rank 0) on: positives by falling distance of their hashes to the anchor's,
+    negatives by rising distance. ``sampling`` says which are candidates:
+
+    - ``"all"``: the hardest ``positives`` or ``negatives`` of *all* images;
+    - ``"paper"``: so many drawn at random from them, anew for every anchor and epoch (Zhang et al.: 500 and 1000).
+
+    Of n candidates, in epoch e (0 is the first) of a schedule of E epochs, the one with rank ::
+
+        r = ⌊ max((1 − t)·n, min(h, n)) · u^(1/(2 − t)) ⌋,    t = min(e / E, 1),    u uniform in [0, 1)
+
+    is taken. At first its density over the list rises linearly towards the easy end; the end then moves in, and the
+    density levels out; from epoch E on it is one of the h hardest, each as likely. h is 1 for ``"paper"``, where the
+    draw makes a difference from epoch to epoch, and 10 for ``"all"``.
+
+    A triplet depends on the seed, the epoch and the anchor alone.
+
+    Args:
+        hashes: perceptual hashes ``[N]``, int64, of all images of the data set.
+        labels: their labels as bit masks ``[N]``, int64 (:func:`label_bits`).
+        known: bool ``[N]``; False leaves an image out altogether, for example for want of a hash.
+        partial: share of the positives that are partial matches.
+        epochs: E.
+        hardest: h.
+
+    Raises:
+        UsageError: an option out of range, or lengths that differ.
+        CxrfastError: no image has both a positive and a negative.
+    """
+
+    def __init__(
+        self,
+        hashes: np.ndarray,  # [N] int64
+        labels: np.ndarray,  # [N] int64
+        *,
+        known: np.ndarray | None = None,  # [N] bool
+        sampling: str = "all",
+        negatives: int = 1000,
+        positives: int = 500,
+        partial: float = 0.25,
+        epochs: int = 10,
+        hardest: int | None = None,
+    ):
+        if sampling not in SAMPLING:
+            raise UsageError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLING)}")
+        for name, value in (("negatives", negatives), ("positives", positives), ("hardest", hardest)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}; expected at least 1")
+        if not 0 <= partial <= 1:
+            raise UsageError(f"partial is {partial}; expected a share from 0 to 1")
+        if epochs < 0:
+            raise UsageError(f"epochs of the schedule is {epochs}; expected 0 or more")
+        known = np.ones(len(hashes), dtype=bool) if known is None else np.asarray(known)
+        if not len(hashes) == len(labels) == len(known):
+            raise UsageError(
+                f"{len(hashes)} hashes, {len(labels)} labels, {len(known)} known; expected as many of each"
+            )
+        self.sampling = sampling
+        self.negatives, self.positives = negatives, positives
+        self.partial, self.epochs = partial, epochs
+        self.hardest = hardest if hardest is not None else {"all": 10, "paper": 1}[sampling]
+        self._places = np.flatnonzero(known)  # of the images that take part, in the data set
+        self._index = np.full(len(hashes), -1)
+        self._index[self._places] = np.arange(len(self._places))
+        self._hashes = torch.from_numpy(np.asarray(hashes, dtype=np.int64)[known])
+        self._labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)[known])
+        self._sets = _LabelSets(self._labels.numpy())
+        self._counts = self._sets.counts()
+        exact, partly, disjoint = self._counts.values()
+        usable = (exact + partly > 0) & (disjoint > 0)
+        self.anchors = self._places[usable]  # [A], rising
+        self._is_anchor = np.isin(np.arange(len(hashes)), self.anchors)
+        self.notes = tuple(_describe(usable, exact, known))
+        if not len(self.anchors):
+            raise CxrfastError(
+                f"none of {len(self._places)} images has both a positive (a shared label) and a negative (no shared "
+                "label), so there are no triplets; add images of other labels"
+            )
+
+    def mine(self, anchors: Sequence[int] | np.ndarray, *, seed: int, epoch: int) -> Triplets:
+        """A positive and a negative for each of these places in the data set, which must be among :attr:`anchors`."""
+        anchors = np.asarray(anchors, dtype=np.int64)
+        if not self._is_anchor[anchors].all():
+            raise UsageError(
+                f"{anchors[~self._is_anchor[anchors]][0]} is no anchor; expected some of the miner's anchors"
+            )
+        index = self._index[anchors]
+        generators = [np.random.default_rng([_DRAWS, seed, epoch, int(anchor)]) for anchor in anchors]
+        uniform = np.array([generator.random(3) for generator in generators]).reshape(-1, 3)
+        partial = self._counts["partial"][index] > 0
+        partial &= (uniform[:, 0] < self.partial) | (self._counts["exact"][index] == 0)
+        chosen = {name: np.zeros(len(index), dtype=np.int64) for name in ("positive", "negative")}
+        for role, rule, rows, u in (
+            ("positive", "exact", ~partial, uniform[:, 1]),
+            ("positive", "partial", partial, uniform[:, 1]),
+            ("negative", "disjoint", np.ones_like(partial), uniform[:, 2]),
+        ):
+            at = np.flatnonzero(rows)
+            if len(at):
+                chosen[role][at] = self._choose(index[at], rule, epoch, u[at], [generators[i] for i in at])
+        return Triplets(anchors, self._places[chosen["positive"]], self._places[chosen["negative"]])
+
+    def _choose(
+        self,
+        index: np.ndarray,  # [B] of anchors, among the images that take part
+        rule: str,
+        epoch: int,
+        u: np.ndarray,  # [B]
+        generators: Sequence[np.random.Generator],
+    ) -> np.ndarray:  # [B]
+        limit = self.negatives if rule == "disjoint" else self.positives
+        rank = self._rank(np.minimum(self._counts[rule][index], limit), epoch, u)
+        if self.sampling == "all":
+            return self._ranked(index, rank, rule, None)
+        drawn = (self._sets.draw(i, rule, limit, generator) for i, generator in zip(index, generators, strict=True))
+        one = zip(index, rank, drawn, strict=True)
+        return np.concatenate([self._ranked(np.array([i]), np.array([r]), rule, among) for i, r, among in one])
+
+    def _rank(self, n: np.ndarray, epoch: int, u: np.ndarray) -> np.ndarray:
+        t = min(epoch / self.epochs, 1.0) if self.epochs else 1.0
+        reach = np.maximum((1 - t) * n, np.minimum(self.hardest, n))
+        return np.minimum((reach * u ** (1 / (2 - t))).astype(np.int64), n - 1)
+
+    def _ranked(self, index: np.ndarray, rank: np.ndarray, rule: str, among: np.ndarray | None) -> np.ndarray:
+        """The candidate of the given rank for every anchor, of all images or of those with the numbers `among`."""
+        hashes, labels = (x if among is None else x[among] for x in (self._hashes, self._labels))
+        found = hamming_topk(
+            self._hashes[index],
+            hashes,
+            int(rank.max()) + 1,
+            query_labels=self._labels[index],
+            labels=labels,
+            rule=rule,
+            farthest=rule != "disjoint",
+            query_indices=torch.from_numpy(index) if among is None else None,
+        )
+        candidate = found.indices.numpy()[np.arange(len(index)), rank]
+        return candidate if among is None else among[candidate]
+
+
+class _LabelSets:
+    """The images by their sets of labels, of which there are far fewer."""
+
+    def __init__(self, labels: np.ndarray):  # [N]
+        self.sets, self.of_image, self.sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        self.images = np.argsort(self.of_image, kind="stable")  # those of the first set, those of the second, …
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.place = np.empty_like(self.images)  # of an image among those of its set
+        self.place[self.images] = np.arange(len(labels)) - self.starts[self.of_image[self.images]]
+
+    def counts(self) -> dict[str, np.ndarray]:  # rule -> [N]
+        """How many other images every image matches by each rule."""
+        rows = [{rule: match @ self.sizes for rule, match in self._matches(own).items()} for own in self.sets]
+        counts = {rule: np.array([row[rule] for row in rows], dtype=np.int64)[self.of_image] for rule in _RULES}
+        counts["exact"] -= 1  # itself
+        return counts
+
+    def draw(self, image: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
+        """Up to `limit` different images that match this one by a rule, at random."""
+        own = self.of_image[image]
+        allowed = np.flatnonzero(self._matches(self.sets[own])[rule])
+        ends = np.cumsum(self.sizes[allowed])  # the images of these sets, numbered through
+        others = ends[-1] - (rule == "exact")
+        numbers = generator.choice(others, min(limit, others), replace=False)
+        if rule == "exact":
+            numbers += numbers >= self.place[image]  # leaves out the image itself
+        at = np.searchsorted(ends, numbers, side="right")
+        return self.images[self.starts[allowed[at]] + numbers - (ends[at] - self.sizes[allowed[at]])]
+
+    def _matches(self, own: np.integer) -> dict[str, np.ndarray]:  # rule -> [sets]
+        same, meet = own == self.sets, (own & self.sets) != 0
+        return dict(zip(_RULES, (same, meet & ~same, ~meet & ~same), strict=True))
+
+
+def _describe(usable: np.ndarray, exact: np.ndarray, known: np.ndarray) -> Iterator[str]:
+    if unknown := int((~known).sum()):
+        yield f"{unknown} images have no hash and are in no triplet"
+    if alone := int((~usable).sum()):
+        yield f"{alone} images have no positive or no negative and are not anchors"
+    if without := int((usable & (exact == 0)).sum()):
+        yield f"{without} anchors share their set of labels with no other image: all of their positives are partial"
+
+
+class TripletBatchSampler(Sampler[list[int]]):
+    """Batches for a :class:`torch.utils.data.DataLoader` (its ``batch_sampler``): places in the data set of B anchors,
+    then of their B positives, then of their B negatives.
+
+    The data set stays what it is; whoever uses the batch splits it in thirds (``features.chunk(3)``). Every anchor of
+    the miner comes once an epoch, in an order of its own.
+
+    Batches are chosen in the loader's own process: its workers only read images, and their number changes nothing.
+    Of ``world_size`` processes with the same seed, each takes the anchors of its ``rank``; a few come twice where they
+    cannot be shared out evenly, so that all processes have as many batches.
+
+    Nothing is kept from one batch to the next: after ``set_epoch(e, start_batch=b)`` the sampler gives what an
+    uninterrupted one would have given from batch b of epoch e on.
+    """
+
+    def __init__(
+        self,
+        miner: TripletMiner,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise UsageError(f"batch size is {batch_size}; expected at least 1 anchor")
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank is {rank} of {world_size} processes; expected 0 to {world_size - 1}")
+        if seed < 0:
+            raise UsageError(f"seed is {seed}; expected 0 or more")
+        self.miner = miner
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank, self.world_size = rank, world_size
+        self.drop_last = drop_last
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Go to batch `start_batch` of an epoch; 0 is the first epoch, with the easiest triplets."""
+        for name, value in (("epoch", epoch), ("start batch", start_batch)):
+            if value < 0:
+                raise UsageError(f"{name} is {value}; expected 0 or more")
+        self.epoch, self.start_batch = epoch, start_batch
+
+    def __len__(self) -> int:
+        """Batches that are left of the epoch."""
+        share = -(-len(self.miner.anchors) // self.world_size)
+        batches = share // self.batch_size if self.drop_last else -(-share // self.batch_size)
+        return max(batches - self.start_batch, 0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([_ORDER, self.seed, self.epoch]).permutation(self.miner.anchors)
+        share = -(-len(order) // self.world_size)
+        own = np.resize(order, share * self.world_size)[self.rank :: self.world_size]
+        epoch, first = self.epoch, self.start_batch
+        for batch in range(first, first + len(self)):
+            anchors = own[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield np.concatenate(self.miner.mine(anchors, seed=self.seed, epoch=epoch)).tolist()

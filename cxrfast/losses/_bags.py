@@ -1,0 +1,106 @@
+"""What the losses over bags of instances share: inputs checked once, pooling, and the bag loss."""
+
+import torch
+import torch.nn.functional as F
+
+from cxrfast.ops import mil_pool, mil_pool_ragged
+from cxrfast.ops._mask import accumulate_dtype, mask_rows
+from cxrfast.ops._validation import check_floating, check_shape, choose
+from cxrfast.ops.mil_pool import MODES, check_sharpness
+
+
+class ModePool(torch.nn.Module):
+    """:func:`cxrfast.ops.mil_pool` with a fixed mode, without a state: it works wherever its input is."""
+
+    def __init__(self, mode: str, sharpness: float | None = None) -> None:
+        super().__init__()
+        default = choose("pool", mode, MODES).sharpness
+        if sharpness is not None and default is None:
+            raise ValueError(f"sharpness: expected None, because pool {mode!r} has none, got {sharpness!r}")
+        if sharpness is not None:
+            check_sharpness(sharpness)
+        self.mode, self.sharpness = mode, sharpness
+
+    def forward(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
+        offsets: torch.Tensor | None = None,  # [B + 1] int64
+    ) -> torch.Tensor:  # [B, K]
+        if offsets is None:
+            return mil_pool(logits, self.mode, sharpness=self.sharpness, mask=mask)
+        return mil_pool_ragged(logits, offsets, self.mode, sharpness=self.sharpness)
+
+    def extra_repr(self) -> str:
+        return repr(self.mode) + (f", sharpness={self.sharpness}" if self.sharpness is not None else "")
+
+
+class BagLossBase(torch.nn.Module):
+    """A loss over bags: what its calls take, and how it pools."""
+
+    def __init__(self, pool: str | torch.nn.Module, sharpness: float | None = None) -> None:
+        super().__init__()
+        if isinstance(pool, torch.nn.Module):
+            if sharpness is not None:
+                raise ValueError("sharpness: expected None where pool is a module, which has its own")
+            self.pool = pool
+        elif isinstance(pool, str):
+            self.pool = ModePool(pool, sharpness)
+        else:
+            raise TypeError(f"pool: expected the name of a mode or a torch.nn.Module, got {pool!r}")
+
+    def checked(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K] 0 or 1
+        mask: torch.Tensor | None,  # bool, broadcastable to logits
+        offsets: torch.Tensor | None,  # [B + 1] int64
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and labels in the dtype that sums are kept in; raises TypeError or ValueError unless all fit."""
+        check_floating("logits", logits)
+        if offsets is not None:
+            check_shape("logits", logits, "[N, K] with offsets", 2)
+            if mask is not None:
+                raise ValueError("mask: expected None where there are offsets, which say what every bag holds")
+        elif logits.dim() < 3:
+            raise ValueError(f"logits: expected [B, K, *] with instance dimensions, got shape {tuple(logits.shape)}")
+        shape = [logits.shape[0] if offsets is None else offsets.shape[0] - 1, logits.shape[1]]
+        if list(labels.shape) != shape:
+            raise ValueError(f"labels: expected {shape}, got {list(labels.shape)}")
+        dtype = accumulate_dtype(logits.dtype)
+        return logits.to(dtype), labels.to(dtype)
+
+    def pooled(
+        self, logits: torch.Tensor, mask: torch.Tensor | None, offsets: torch.Tensor | None
+    ) -> torch.Tensor:  # [B, K]
+        """The bags' logits. A module of somebody else's is given a mask or offsets only where there are some."""
+        if offsets is not None:
+            return self.pool(logits, offsets=offsets)
+        return self.pool(logits) if mask is None else self.pool(logits, mask=mask)
+
+
+def present_bags(
+    logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+    mask: torch.Tensor | None,
+    offsets: torch.Tensor | None,
+) -> torch.Tensor | None:  # [B, K] bool, or broadcastable to it; None: all
+    """Which bags have an instance."""
+    if offsets is not None:
+        return (offsets.diff() > 0)[:, None]
+    if mask is not None:
+        return mask_rows(mask, logits).any(2)
+    return None if logits.shape[2:].numel() else torch.zeros((), dtype=torch.bool, device=logits.device)
+
+
+def mean_bce(
+    bag_logits: torch.Tensor,  # [B, K]
+    targets: torch.Tensor,  # [B, K] in [0, 1]
+    present: torch.Tensor | None,  # [B, K] bool, or broadcastable to it; None: all
+) -> torch.Tensor:  # []
+    """The binary cross-entropy, averaged over bags and classes; a bag without instances does not count."""
+    if present is None:
+        loss = F.binary_cross_entropy_with_logits(bag_logits, targets, reduction="sum")
+        return loss / max(targets.numel(), 1)
+    present = present.expand_as(targets)
+    loss = F.binary_cross_entropy_with_logits(torch.where(present, bag_logits, 0), targets, reduction="none")
+    return torch.where(present, loss, 0).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,141 @@
+"""The loss of Seibold et al. 2020, "Self-Guided Multiple Instance Learning for Weakly Supervised Disease Classification
+and Localization in Chest Radiographs"."""
+
+import torch
+
+from cxrfast.losses._bags import BagLossBase, mean_bce, present_bags
+from cxrfast.losses._inputs import check_weight
+from cxrfast.ops._validation import choose
+from cxrfast.ops.self_guiding import MEDIANS, check_delta, stacked_sums
+
+NORMALIZATIONS = {"batch": True, "bag": False}
+
+
+class SelfGuidingLoss(BagLossBase):
+    """Eq. 9: the bag loss, and every instance against a target that its own bag makes for it.
+
+    With `p = σ(logit)`, over the instances j of bag i for class c::
+
+        Eq. 4   L_bag = mean over i, c of BCE(pooled p, y)
+        Eq. 5   θ_j   = (p_j − min p) / (max p − min p)
+        Eq. 6   M_j   = 0 where θ_j < δ_l or y = 0,   θ_j where δ_l ≤ θ_j ≤ δ_h,   1 where θ_j > δ_h
+        Eq. 7   L_in  = Σ_i Σ_c Σ_j 2^(α−1) · BCE(p_j, M_j), each kind of supervision (M = 0, θ, 1) divided by how many
+                        instances have it
+        Eq. 8   α     = max(max p − median p, 1 − y)
+        Eq. 9   L     = L_bag + λ · L_in + l2 · mean of p² where M ≠ 0
+
+    θ, M and α are targets and weights: no gradient goes through them. A positive bag whose predictions are all equal,
+    as in a bag of one instance, leaves Eq. 5 at 0/0: it says nothing about its instances, and only its bag loss counts.
+    Kinds of supervision that a batch does not have are 0, bags without instances do not count.
+    `docs/papers.md` says what else the paper leaves open, and what its published script does.
+
+    Args:
+        pool: a mode of :func:`cxrfast.ops.mil_pool`, or a module from logits `[B, K, *]` to bag logits `[B, K]`; a
+            module is called with `mask=` or `offsets=` where the loss is (:class:`cxrfast.nn.MILPool` takes both).
+        delta: δ_l in [0, 0.5]; δ_h = 1 − δ_l.
+        lam: λ; 1 in the paper's experiments with bags, 20 with chest X-rays.
+        sharpness: of the pooling mode; None is its default.
+        rescale: False is the ablation without Eq. 5, θ = p.
+        weighted: False is the ablation without Eq. 8, every weight 1.
+        normalize: "batch" divides a kind's sum by its instances in the whole batch, as the published script does; "bag"
+            by those of each bag and class, and averages over bags and classes.
+        average_weight: a kind's mean BCE times the mean weight of its instances, as in the published script, instead
+            of the mean of their products. Needs normalize="batch".
+        median: of an even number of predictions: "lower", the lower of the two in the middle, or "mean" of them.
+        l2: weight of the penalty on the predictions with M ≠ 0, which the paper adds for chest X-rays.
+
+    Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally `mask=`, boolean, true where an
+    instance counts; or logits `[N, K]` of all bags and `offsets=[B + 1]` as :func:`cxrfast.ops.mil_pool_ragged` takes
+    them. The result is a number in float32 (float64 for float64 logits).
+
+    Raises:
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
+    """
+
+    def __init__(
+        self,
+        pool: str | torch.nn.Module = "softmax",
+        delta: float = 0.3,
+        lam: float = 1.0,
+        *,
+        sharpness: float | None = None,
+        rescale: bool = True,
+        weighted: bool = True,
+        normalize: str = "batch",
+        average_weight: bool = False,
+        median: str = "lower",
+        l2: float = 0.0,
+    ) -> None:
+        super().__init__(pool, sharpness)
+        check_delta(delta)
+        check_weight("lam", lam)
+        check_weight("l2", l2)
+        choose("median", median, MEDIANS)
+        if average_weight and not choose("normalize", normalize, NORMALIZATIONS):
+            raise ValueError("average_weight: expected False with normalize='bag', where a bag has one weight")
+        choose("normalize", normalize, NORMALIZATIONS)
+        self.delta, self.lam, self.l2 = delta, lam, l2
+        self.rescale, self.weighted = rescale, weighted
+        self.normalize, self.average_weight, self.median = normalize, average_weight, median
+
+    def forward(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K] 0 or 1
+        *,
+        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
+        offsets: torch.Tensor | None = None,  # [B + 1] int64
+    ) -> torch.Tensor:  # []
+        bag, kinds, penalty = self._parts(logits, labels, mask, offsets)
+        loss = bag + self.lam * kinds.sum()  # Eq. 9
+        return loss + self.l2 * penalty if self.l2 else loss
+
+    def terms(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        mask: torch.Tensor | None = None,
+        offsets: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The loss's parts, without λ and the weight of the penalty: "bag" (Eq. 4), "negative", "soft" and "positive"
+        (the kinds of Eq. 7: M = 0, θ and 1), and, unless its weight is 0, "l2"."""
+        bag, kinds, penalty = self._parts(logits, labels, mask, offsets)
+        terms = {"bag": bag, **dict(zip(("negative", "soft", "positive"), kinds.unbind(), strict=True))}
+        return {**terms, "l2": penalty} if self.l2 else terms
+
+    def _parts(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K]
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [], [3], []
+        """The bag loss, Eq. 7 by kinds of supervision, and the penalty."""
+        x, y = self.checked(logits, labels, mask, offsets)
+        sums, statistics = stacked_sums(x, y > 0.5, offsets, mask, self.delta, self.rescale, self.median)
+        totals, counts, certainty = sums[:3], statistics[:3], statistics[5]
+        if not self.weighted:
+            kinds = self._mean(totals, counts)
+        elif self.average_weight:
+            kinds = self._mean(totals, counts) * self._mean(torch.exp2(certainty - 1) * counts, counts)
+        else:
+            kinds = self._mean(torch.exp2(certainty - 1) * totals, counts)
+        penalty = self._mean(sums[3], counts[1] + counts[2]) if self.l2 else sums.new_zeros(())
+        bag = mean_bce(self.pooled(x, mask, offsets), y, present_bags(x, mask, offsets))
+        return bag, kinds, penalty
+
+    def _mean(
+        self,
+        total: torch.Tensor,  # [*, B, K]
+        count: torch.Tensor,  # [*, B, K]
+    ) -> torch.Tensor:  # [*]
+        if NORMALIZATIONS[self.normalize]:
+            return total.sum((-2, -1)) / count.sum((-2, -1)).clamp(min=1)
+        return (total / count.clamp(min=1)).sum((-2, -1)) / max(total.shape[-2] * total.shape[-1], 1)
+
+    def extra_repr(self) -> str:
+        return (
+            f"delta={self.delta}, lam={self.lam}, rescale={self.rescale}, weighted={self.weighted}, "
+            f"normalize={self.normalize!r}, average_weight={self.average_weight}, median={self.median!r}, l2={self.l2}"
+        )

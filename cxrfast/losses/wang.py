@@ -1,0 +1,35 @@
+"""The loss of Wang et al. 2017, "ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks"."""
+
+import torch
+import torch.nn.functional as F
+
+from cxrfast.losses._inputs import check_labels
+
+
+class WeightedBCE(torch.nn.Module):
+    """Eq. 1 (W-CEL): cross-entropy in which the positive and the negative labels of a batch weigh the same in sum.
+
+    With P and N the positive and the negative pairs of image and class in the batch, all classes together::
+
+        L = β_P Σ_{P} −log σ(logit) + β_N Σ_{N} −log(1 − σ(logit)),
+        β_P = (|P| + |N|) / |P|,   β_N = (|P| + |N|) / |N|
+
+    divided here by |P| + |N|, so that the batch size does not set the step: the mean over the positive pairs plus the
+    mean over the negative ones. A batch without positives (or negatives) has no such term.
+
+    Raises:
+        TypeError, ValueError: in a call, shapes or dtypes that do not fit.
+    """
+
+    def forward(
+        self,
+        logits: torch.Tensor,  # [B, K]
+        labels: torch.Tensor,  # [B, K] 0 or 1
+    ) -> torch.Tensor:  # []
+        check_labels(logits, labels)
+        logits = logits.float() if logits.dtype.itemsize < 4 else logits
+        positive = (labels > 0.5).to(logits.dtype)
+        negative = 1 - positive
+        missed = (positive * F.softplus(-logits, threshold=50)).sum() / positive.sum().clamp_min(1)
+        false = (negative * F.softplus(logits, threshold=50)).sum() / negative.sum().clamp_min(1)
+        return missed + false

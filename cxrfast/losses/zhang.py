@@ -1,0 +1,63 @@
+"""The triplet loss of Zhang et al. 2020, "Thoracic Disease Identification and Localization using Distance Learning and
+Region Verification"."""
+
+import torch
+
+from cxrfast.losses._inputs import check_weight
+from cxrfast.ops._validation import check_floating, check_same, check_shape
+
+
+class TripletLoss(torch.nn.Module):
+    """Eq. 3 to 5: an image is nearer to one with its disease than to one without, by a margin.
+
+    With features `f`, an anchor `x`, a positive `x⁺` that shares a label with it and a negative `x⁻` that shares none::
+
+        Eq. 3   d⁺ = ‖f(x) − f(x⁺)‖
+        Eq. 4   d⁻ = ‖f(x) − f(x⁻)‖
+        Eq. 5   L  = [d⁺ − d⁻ + m]₊
+
+    averaged over the triplets of the batch. The distances are L2 norms, not their squares. The gradient of a norm has
+    length 1 however near two features are, and is taken as 0 where they are equal; the hinge's is 0 at its kink.
+
+    Args:
+        margin: m.
+
+    In a call:
+        anchor, positive, negative: features `[B, D]`, of one floating dtype; half types are computed in float32.
+
+    Returns:
+        the mean `[]`, float32 (float64 for float64); 0 for an empty batch.
+
+    Raises:
+        TypeError, ValueError: margin out of range; in a call, shapes or dtypes that do not fit.
+    """
+
+    def __init__(self, margin: float = 0.5) -> None:
+        super().__init__()
+        check_weight("margin", margin)
+        self.margin = margin
+
+    def forward(
+        self,
+        anchor: torch.Tensor,  # [B, D]
+        positive: torch.Tensor,  # [B, D]
+        negative: torch.Tensor,  # [B, D]
+    ) -> torch.Tensor:  # []
+        check_floating("anchor", anchor)
+        check_shape("anchor", anchor, "[B, D]", 2)
+        for name, features in (("positive", positive), ("negative", negative)):
+            check_floating(name, features)
+            check_same(name, features, "anchor", anchor)
+            if features.shape != anchor.shape:
+                raise ValueError(f"{name}: expected anchor's shape {list(anchor.shape)}, got {list(features.shape)}")
+        difference = _distance(anchor, positive) - _distance(anchor, negative)
+        return torch.relu(difference + self.margin).sum() / max(anchor.shape[0], 1)  # Eq. 5
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}"
+
+
+def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # [B, D] -> [B]
+    """Eq. 3, 4. `vector_norm` has the subgradient 0 at 0, where the root of a sum of squares has NaN."""
+    wide = torch.float64 if a.dtype == torch.float64 else torch.float32
+    return torch.linalg.vector_norm(a.to(wide) - b.to(wide), dim=1)

@@ -1,0 +1,73 @@
+"""Rajpurkar et al. 2017, "CheXNet: Radiologist-Level Pneumonia Detection on Chest X-Rays with Deep Learning".
+
+A DenseNet-121 with one sigmoid per disease, trained with the binary cross-entropy of the image labels. Where a disease
+is, its class activation map says (§5): M_c = Σ_k w_c,k f_k, enlarged to the image. The paper shows these maps and draws
+no boxes; the region here is where the map, normalised to [0, 1], is at least 0.5.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from cxrfast.data import Augmentation
+from cxrfast.methods._cam import UNCHANGED, CAMOptions, build_backbone, heat_maps, same_for_all
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
+from cxrfast.models import CAMNetwork, InputScaling
+from cxrfast.prediction import Prediction
+
+STAGE = "classifier"
+
+
+class CheXNetOptions(CAMOptions):
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="a heat map is positive from this value on")
+
+
+class CheXNet(Method):
+    name = "chexnet"
+    title = "Rajpurkar et al. 2017, CheXNet (DenseNet-121 classifier with class activation maps)"
+    Options = CheXNetOptions
+    defaults: ClassVar[Defaults] = Defaults(
+        image_size=224, epochs=15, batch_size=16, lr=1e-3, weight_decay=0.0, lr_decay=0.1, lr_step=5
+    )
+    augmentation: ClassVar[Augmentation] = replace(UNCHANGED, flip=0.5)
+
+    midpoints: torch.Tensor
+
+    def __init__(self, class_names: Sequence[str], image_size: int, options: CheXNetOptions) -> None:
+        super().__init__(class_names, image_size, options)
+        scaling = InputScaling(options.input_mean, options.input_std)
+        self.network = CAMNetwork(build_backbone(options), len(class_names), scaling=scaling)
+        # Training leaves them alone; imported models may bring their own.
+        self.register_buffer("midpoints", same_for_all(class_names, 0.5))
+
+    def stages(self, epochs: int) -> tuple[Stage, ...]:
+        return (Stage(STAGE, epochs, trains=("network.",)),)
+
+    def forward(self, images: torch.Tensor, stage: str) -> torch.Tensor:  # [B, 1, S, S] -> [B, K]
+        return self.network(images).logits
+
+    def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        # Summed over classes in the paper; the mean over pairs of image and class differs by a factor only.
+        return F.binary_cross_entropy_with_logits(output, batch["labels"])
+
+    def predict(self, images: torch.Tensor, stage: str) -> Prediction:
+        output = self.network(images)
+        scores = move_midpoints(torch.sigmoid(output.logits.float()), self.midpoints)
+        return Prediction(scores, heat_maps(output.maps, self.options.upsample))
+
+    @property
+    def map_thresholds(self) -> torch.Tensor:  # [K]
+        return same_for_all(self.class_names, self.options.region_threshold)
+
+
+def move_midpoints(
+    scores: torch.Tensor,  # [B, K] in [0, 1]
+    midpoints: torch.Tensor,  # [K] in (0, 1)
+) -> torch.Tensor:  # [B, K]
+    """Rescale [0, t] to [0, ½] and [t, 1] to [½, 1], so that ½ is where a class is called present; t = ½ changes
+    nothing. torchxrayvision calibrates its scores so."""
+    return torch.where(scores < midpoints, scores / (2 * midpoints), 1 - (1 - scores) / (2 * (1 - midpoints)))

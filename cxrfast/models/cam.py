@@ -1,0 +1,163 @@
+"""Classification from pooled features, and class activation maps of all classes in the same forward pass.
+
+CAM (Zhou et al. 2016): with feature maps g_d(x, y), pooled features f_d and the classifier's weights w_kd,
+
+    logit_k     = Σ_d w_kd f_d + b_k
+    M_k(x, y)   = Σ_d w_kd g_d(x, y)
+
+so that for average pooling the logit is the mean of the map, plus the bias. M is a 1×1 convolution with the weights of
+the classifier, for every class at once; nothing is differentiated.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class CAMOutput(NamedTuple):
+    """What :class:`CAMNetwork` finds on B images, for K classes and D feature maps."""
+
+    logits: torch.Tensor  # [B, K]
+    maps: torch.Tensor  # [B, K, h, w]: class activation maps, unbounded
+    features: torch.Tensor  # [B, D, h, w]: g
+    pooled: torch.Tensor  # [B, D]: f
+
+
+def class_activation_maps(
+    features: torch.Tensor,  # [B, D, h, w]
+    weight: torch.Tensor,  # [K, D] of the classifier
+) -> torch.Tensor:  # [B, K, h, w]
+    """M_k = Σ_d w_kd g_d, for all classes."""
+    return F.conv2d(features, weight[:, :, None, None])
+
+
+def normalize_maps(maps: torch.Tensor) -> torch.Tensor:  # [B, K, h, w] -> the same
+    """Min–max normalised to [0, 1], each map by itself; a constant map becomes 0."""
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    span = high - low
+    return (maps - low) / torch.where(span > 0, span, torch.ones_like(span))
+
+
+class AveragePool(nn.Module):
+    """Global average pooling."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:  # [B, D, h, w] -> [B, D]
+        return features.mean(dim=(-2, -1))
+
+
+class LogSumExpPool(nn.Module):
+    """Wang et al. 2017, Eq. 2 and 3: global log-sum-exp pooling of activations, between mean (r → 0) and max (r → ∞).
+
+    With S positions and any x*::
+
+        x_p = 1/r · log [1/S · Σ exp(r · x)]  =  x* + 1/r · log [1/S · Σ exp(r · (x − x*))]
+
+    The second form is the one that does not overflow; x* is the largest x, so that one summand is 1 and the logarithm
+    is never of zero. (:func:`cxrfast.ops.mil_pool` in mode "lse" pools probabilities given as logits, not activations.)
+
+    Args:
+        sharpness: r, above 0.
+    """
+
+    def __init__(self, sharpness: float = 10.0) -> None:
+        super().__init__()
+        if not 0 < sharpness < math.inf:
+            raise ValueError(f"sharpness: expected a finite number above 0, got {sharpness}")
+        self.sharpness = sharpness
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:  # [B, D, h, w] -> [B, D]
+        x = features.float() if features.dtype.itemsize < 4 else features
+        largest = x.detach().amax(dim=(-2, -1), keepdim=True)  # x*, of which nothing depends
+        total = torch.logsumexp(self.sharpness * (x - largest), dim=(-2, -1))
+        pooled = largest[..., 0, 0] + (total - math.log(x.shape[-2] * x.shape[-1])) / self.sharpness
+        return pooled.to(features.dtype)
+
+    def extra_repr(self) -> str:
+        return f"sharpness={self.sharpness}"
+
+
+class TransitionLayer(nn.Sequential):
+    """Wang et al. 2017, §3.2: the backbone's activations to D maps of one size. Convolution, batch norm, ReLU.
+
+    The convolution is 1×1; with a stride, as large as it takes for neighbouring windows to overlap: 2 · stride − 1.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
+        kernel_size, padding = 2 * stride - 1, stride - 1
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class InputScaling(nn.Module):
+    """What a network was trained to see, from grey values in [-1, 1]: `(grey in [0, 1] − mean_c) / std_c` per channel.
+
+    It stands in front of the first convolution rather than inside its weights, because that convolution pads with zeros
+    after the scaling, and a mean folded into a bias would be wrong along the border.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if not mean or len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(f"expected as many means as standard deviations above 0, got {mean} and {std}")
+        pairs = list(zip(mean, std, strict=True))
+        self.identity = pairs == [(0.5, 0.5)]
+        for name, values in (("scale", [0.5 / s for _, s in pairs]), ("shift", [(0.5 - m) / s for m, s in pairs])):
+            # Given with the options, not learnt: no part of the state.
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    @property
+    def channels(self) -> int:
+        return len(self.scale)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] in [-1, 1] -> [B, C, S, S]
+        return images if self.identity else images * self.scale + self.shift
+
+
+class CAMNetwork(nn.Module):
+    """Image → backbone → (transition) → g → pooling → f → linear classifier, with the maps of all classes.
+
+    Args:
+        backbone: with `forward_features`, for as many channels as `scaling` gives.
+        channels: D, of what `transition` gives, or of the backbone's features.
+        pooling: default: average.
+        scaling: default: images as they are.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_classes: int,
+        *,
+        channels: int | None = None,
+        transition: nn.Module | None = None,
+        pooling: nn.Module | None = None,
+        scaling: InputScaling | None = None,
+    ) -> None:
+        super().__init__()
+        self.scaling = scaling or InputScaling((0.5,), (0.5,))
+        self.backbone = backbone
+        self.transition = transition or nn.Identity()
+        self.pooling = pooling or AveragePool()
+        self.classifier = nn.Linear(channels or feature_channels(backbone), num_classes)
+
+    def forward(self, images: torch.Tensor) -> CAMOutput:  # [B, 1, S, S]
+        scaled = self.scaling(images)
+        features = self.transition(cast(Any, self.backbone).forward_features(scaled))
+        pooled = self.pooling(features)
+        maps = class_activation_maps(features, self.classifier.weight)
+        return CAMOutput(self.classifier(pooled), maps, features, pooled)
+
+
+def feature_channels(backbone: nn.Module) -> int:
+    """Channels of `backbone.forward_features`."""
+    return cast(Any, backbone).feature_info[-1]["num_chs"]

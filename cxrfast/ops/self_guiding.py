@@ -1,0 +1,205 @@
+"""Sums over the targets that a bag makes for its own instances: what the loss of Seibold et al. 2020 is made of
+(:class:`cxrfast.losses.SelfGuidingLoss`)."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from cxrfast.ops._mask import accumulate_dtype, mask_rows
+from cxrfast.ops._registration import call, register
+from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
+
+MEDIANS = {"lower": 0, "mean": 1}  # of an even number of values: the lower of the two in the middle, or their mean
+
+
+class SelfGuidedSums(NamedTuple):
+    """Per bag and class: Σ BCE(p, M) over the instances with M = 0, M = θ and M = 1, Σ p² over those with M = θ or 1,
+    how many there are of each kind, the least and the greatest logit, and the certainty α."""
+
+    negative: torch.Tensor  # [B, K]
+    soft: torch.Tensor  # [B, K]
+    positive: torch.Tensor  # [B, K]
+    squares: torch.Tensor  # [B, K]
+    negative_count: torch.Tensor  # [B, K]
+    soft_count: torch.Tensor  # [B, K]
+    positive_count: torch.Tensor  # [B, K]
+    minimum: torch.Tensor  # [B, K]
+    maximum: torch.Tensor  # [B, K]
+    certainty: torch.Tensor  # [B, K]
+
+
+_SUMS, _STATISTICS = 4, 6  # rows of the kernels' results: the first fields, which carry a gradient, and the others
+
+
+def self_guided_sums(
+    logits: torch.Tensor,  # [B, K, *]
+    positive: torch.Tensor,  # [B, K] bool
+    *,
+    delta: float = 0.3,
+    rescale: bool = True,
+    median: str = "lower",
+    mask: torch.Tensor | None = None,  # bool, broadcastable to logits
+) -> SelfGuidedSums:
+    """Every instance against the target that its bag makes for it (Seibold et al. 2020, Eq. 5 to 8), in one pass.
+
+    With `p = σ(logit)` over the instances of a bag, `y = positive`, δ_l = delta and δ_h = 1 − delta::
+
+        Eq. 5   θ = (p − min p) / (max p − min p)
+        Eq. 6   M = 0 where θ < δ_l or y = 0,   θ where δ_l ≤ θ ≤ δ_h,   1 where θ > δ_h
+        Eq. 7   BCE(p, M) = −M·log p − (1 − M)·log(1 − p), summed over each kind of M
+        Eq. 8   α = max(max p − median p, 1 − y)
+
+    θ is computed from logits, so a bag whose predictions are all close to 1, or to 0, keeps its digits: values and
+    gradients are exact for logits of ±50 and more. M and α are constants: the gradient of BCE is p − M.
+
+    A positive bag whose logits are all equal (a bag of one instance, for example) leaves Eq. 5 at 0/0: it has no
+    targets, so its sums and counts are 0. A bag without instances has sums and counts of 0, minimum and maximum NaN,
+    and α = 1 − y.
+
+    Args:
+        logits: float16, bfloat16, float32 or float64, any strides.
+        positive: y, the bag's label.
+        delta: δ_l, in [0, 0.5].
+        rescale: False takes θ = p instead of Eq. 5.
+        median: of an even number of predictions: "lower" of the two in the middle, as `torch.median`, or their "mean".
+        mask: true where an instance counts; `[B, 1, *]` and `[1, 1, *]` are not copied.
+
+    Returns:
+        :class:`SelfGuidedSums` of `[B, K]` tensors in float32 (float64 for float64 logits). The first four carry a
+        gradient, which has no derivative of its own; minimum and maximum are logits. Deterministic. A NaN in a bag
+        makes its sums NaN.
+
+    Raises:
+        TypeError: logits not floating-point, positive or mask not boolean, or delta not a number.
+        ValueError: logits without an instance dimension, positive not `[B, K]` or elsewhere, delta out of range, an
+            unknown median, or a mask that does not broadcast.
+    """
+    return _named(*stacked_sums(logits, positive, None, mask, delta, rescale, median))
+
+
+def self_guided_sums_ragged(
+    logits: torch.Tensor,  # [N, K]
+    offsets: torch.Tensor,  # [B + 1] int64
+    positive: torch.Tensor,  # [B, K] bool
+    *,
+    delta: float = 0.3,
+    rescale: bool = True,
+    median: str = "lower",
+) -> SelfGuidedSums:
+    """:func:`self_guided_sums` for bags of different sizes: bag b holds the instances
+    `logits[offsets[b]:offsets[b + 1]]`.
+
+    Args:
+        logits: the instances of all bags, one after the other.
+        offsets: int64, from 0 to N, never decreasing; equal neighbours are an empty bag.
+        positive, delta, rescale, median: as in :func:`self_guided_sums`.
+
+    Returns:
+        As :func:`self_guided_sums`.
+
+    Raises:
+        TypeError, ValueError: as :func:`self_guided_sums`, and for offsets that are not as described. (Inside
+        `torch.compile` the offsets' values are seen by the kernel only, which raises RuntimeError.)
+    """
+    return _named(*stacked_sums(logits, positive, offsets, None, delta, rescale, median))
+
+
+def stacked_sums(
+    logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+    positive: torch.Tensor,  # [B, K] bool
+    offsets: torch.Tensor | None,  # [B + 1] int64
+    mask: torch.Tensor | None,  # bool, broadcastable to logits
+    delta: float,
+    rescale: bool,
+    median: str,
+) -> tuple[torch.Tensor, torch.Tensor]:  # [4, B, K], [6, B, K]
+    """:class:`SelfGuidedSums` as two tensors: what carries a gradient, and what does not."""
+    check_floating("logits", logits)
+    check_delta(delta)
+    middle = choose("median", median, MEDIANS)
+    where: tuple[torch.Tensor | None, ...]
+    operator: Any
+    if offsets is not None:
+        check_shape("logits", logits, "[N, K]", 2)
+        check_offsets(offsets, "logits", logits)
+        _check_positive(positive, logits, offsets.shape[0] - 1)
+        operator, where = torch.ops.cxrfast.self_guided_sums_ragged, (offsets, positive)
+    else:
+        if logits.dim() < 3:
+            raise ValueError(f"logits: expected [B, K, *] with instance dimensions, got shape {tuple(logits.shape)}")
+        _check_positive(positive, logits, logits.shape[0])
+        operator = torch.ops.cxrfast.self_guided_sums
+        where = (positive, None if mask is None else mask_rows(mask, logits))
+        logits = logits if logits.dim() == 3 else logits.flatten(2)
+    sums, statistics = call(operator, logits, *where, float(delta), bool(rescale), middle)
+    return sums, statistics.detach()
+
+
+def check_delta(delta: float) -> None:
+    """Raise unless delta is a number in [0, 0.5]."""
+    if isinstance(delta, bool) or not isinstance(delta, int | float):
+        raise TypeError(f"delta: expected a number, got {delta!r}")
+    if not 0 <= delta <= 0.5:
+        raise ValueError(f"delta: expected at least 0 and at most 0.5, got {delta}")
+
+
+def _check_positive(positive: torch.Tensor, logits: torch.Tensor, bags: int) -> None:
+    if not isinstance(positive, torch.Tensor) or positive.dtype != torch.bool:
+        raise TypeError(
+            f"positive: expected a boolean tensor, got {getattr(positive, 'dtype', type(positive).__name__)}"
+        )
+    if positive.shape != (bags, logits.shape[1]):
+        raise ValueError(f"positive: expected {[bags, logits.shape[1]]}, got {list(positive.shape)}")
+    if positive.device != logits.device:
+        raise ValueError(f"positive: expected logits' device {logits.device}, got {positive.device}")
+
+
+def _named(sums: torch.Tensor, statistics: torch.Tensor) -> SelfGuidedSums:
+    return SelfGuidedSums(*sums.unbind(), *statistics.unbind())
+
+
+def _empty_results(logits: torch.Tensor, bags: int) -> tuple[torch.Tensor, torch.Tensor]:
+    dtype, classes = accumulate_dtype(logits.dtype), logits.shape[1]
+    sums, statistics = (logits.new_empty((rows, bags, classes), dtype=dtype) for rows in (_SUMS, _STATISTICS))
+    return sums, statistics
+
+
+def _fake(
+    logits: torch.Tensor, positive: torch.Tensor, mask: torch.Tensor | None, delta: float, rescale: bool, median: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _empty_results(logits, logits.shape[0])
+
+
+def _fake_ragged(
+    logits: torch.Tensor, offsets: torch.Tensor, positive: torch.Tensor, delta: float, rescale: bool, median: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _empty_results(logits, offsets.shape[0] - 1)
+
+
+def _fake_backward(grad: torch.Tensor, logits: torch.Tensor, *others: Any) -> torch.Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    *tensors, ctx.delta, ctx.rescale, _ = inputs
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _backward(ctx: Any, grad: torch.Tensor, operator: Any) -> tuple[torch.Tensor | None, ...]:
+    grad_logits = operator(grad, *ctx.saved_tensors, ctx.delta, ctx.rescale)
+    return grad_logits, None, None, None, None, None
+
+
+def _backward_dense(ctx: Any, grad: torch.Tensor, grad_statistics: Any) -> tuple[torch.Tensor | None, ...]:
+    return _backward(ctx, grad, torch.ops.cxrfast._self_guided_sums_backward)
+
+
+def _backward_ragged(ctx: Any, grad: torch.Tensor, grad_statistics: Any) -> tuple[torch.Tensor | None, ...]:
+    return _backward(ctx, grad, torch.ops.cxrfast._self_guided_sums_ragged_backward)
+
+
+# No autocast: half-precision logits are read as they are, and every result is float32 already.
+register("self_guided_sums", fake=_fake, backward=_backward_dense, setup_context=_setup_context)
+register("self_guided_sums_ragged", fake=_fake_ragged, backward=_backward_ragged, setup_context=_setup_context)
+register("_self_guided_sums_backward", fake=_fake_backward)
+register("_self_guided_sums_ragged_backward", fake=_fake_backward)
