@@ -15,7 +15,7 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test of the run's splits.json.")] = "test",
     protocol: Annotated[
-        str, typer.Option("--protocol", help="strict, rozenberg2019, li2018, seibold2020, zhang2020 or wang2017.")
+        str, typer.Option("--protocol", help="strict, own, rozenberg2019, li2018, seibold2020, zhang2020 or wang2017.")
     ] = "strict",
     iou_threshold: Annotated[
         list[float] | None,

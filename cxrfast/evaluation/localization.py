@@ -11,7 +11,7 @@ from cxrfast.evaluation.bootstrap import bootstrap_interval, weighted_mean
 from cxrfast.evaluation.ceiling import ceiling
 from cxrfast.evaluation.localization_accuracy import TIE, BestOverlap
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
-from cxrfast.evaluation.protocols import Comparison, Folds, Protocol
+from cxrfast.evaluation.protocols import OWN, Comparison, Folds, Protocol
 from cxrfast.evaluation.sources import MapSource, Source, pair_overlaps
 from cxrfast.evaluation.truth import Truth, Units, deal_folds
 from cxrfast.regions import RegionRule
@@ -155,6 +155,8 @@ def _nested(
 
 def _gate(gate: float | str | None, scores: Tensor, own: OwnRule) -> tuple[Tensor, str | None]:
     """Which pairs of image and class may have a region, bool [N, K]; and the gate in words."""
+    if gate == OWN:
+        gate = own.rule.gate
     if gate is None:
         return torch.ones_like(scores, dtype=torch.bool), None
     if isinstance(gate, float):

@@ -11,6 +11,7 @@ from cxrfast.evaluation.detection import Measure
 from cxrfast.regions import RegionRule
 
 OPERATING_POINT = "operating point"
+OWN = "the method's"
 OwnThreshold = Literal["the method's"]
 
 
@@ -83,6 +84,16 @@ PROTOCOLS: dict[str, Protocol] = {
             patients_apart=True,
             training="any, without the patients of the evaluated images",
             training_folds=Folds(5, "patient"),
+        ),
+        Protocol(
+            name="own",
+            paper="ours: what the method marks, at its own threshold and behind its own gate",
+            unit="annotation",
+            region=None,
+            threshold="the method's",
+            comparisons=both(True, 0.1, 0.3, 0.5, 0.7),
+            gates=(OWN,),
+            training="any",
         ),
         Protocol(
             name="rozenberg2019",

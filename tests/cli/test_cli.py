@@ -173,7 +173,7 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     assert "protocol strict:" in err
     code, _, err = cli("evaluate", trained, "--protocol=wong")
     assert code == 2
-    assert "protocol is 'wong'; expected one of strict, rozenberg2019" in err
+    assert "protocol is 'wong'; expected one of strict, own, rozenberg2019" in err
 
 
 def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):

@@ -267,6 +267,9 @@ def test_regions_are_the_methods_own_or_the_papers(records):
     assert paper.localization.rule == RegionRule()
     assert paper.localization.tables[0].accuracy[0, :2].tolist() == [0.5, 1]
     assert str(own.localization.rule) == "box around the component of the maximum, map ≥ the threshold"
+    kept = evaluate(other, dataset, **{**OPTIONS, "protocol": "own"}).localization
+    assert kept.tables[0].gate == "score > 1"
+    assert kept.tables[0].hits.sum() == 0
     # The gate is the protocol's: no image exceeds the method's own.
     assert own.localization.tables[0].hits.sum() > 0
     other.region_rule = RegionRule("boxes", levels=(0.25, 0.75))

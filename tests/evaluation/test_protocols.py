@@ -128,6 +128,7 @@ SHAPES = {
     "zhang2020": "one box",
     "wang2017": "every box",
     "strict": "union",
+    "own": "union",
 }
 
 
@@ -135,7 +136,7 @@ SHAPES = {
 @pytest.mark.parametrize("seed", range(4))
 def test_against_counting_cells(name, seed):
     truth, source, scores = scene(seed)
-    own = OwnRule(RegionRule(), torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0.5, 0.7, 0.1]))
+    own = OwnRule(RegionRule(gate=0.5), torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0.5, 0.7, 0.1]))
     protocol = find_protocol(name).with_thresholds(*T)
     result = score_localization(protocol, source, truth, scores, own, resamples=10)
     units = plain_units(truth, protocol.unit)
@@ -148,7 +149,7 @@ def test_against_counting_cells(name, seed):
         k = key[1]
         if name in ("rozenberg2019", "li2018"):
             return [0.5]
-        if name == "seibold2020":
+        if name in ("seibold2020", "own"):
             return [own.thresholds[k].item()]
         if name == "wang2017":
             return [VALUES[2].item(), VALUES[4].item()]
@@ -227,6 +228,7 @@ def test_the_entries_are_those_of_the_papers():
     assert PROTOCOLS["wang2017"].region.levels == (60 / 255, 180 / 255)
     four = (0.1, 0.3, 0.5, 0.7)
     strict = [("iou", True, four), ("ior", True, four)]
+    assert row(PROTOCOLS["own"]) == ("annotation", None, "the method's", strict, ("the method's",))
     folds = {name: p.training_folds for name, p in PROTOCOLS.items() if p.training_folds}
     by_image = Folds(5, "image")
     assert folds == {"strict": Folds(5, "patient"), "rozenberg2019": by_image, "li2018": by_image}
@@ -295,7 +297,7 @@ def test_a_class_that_no_other_fold_has_is_scored_at_the_methods_own_threshold()
 
 
 def test_names_and_t_are_checked():
-    with pytest.raises(UsageError, match="protocol is 'strickt'; expected one of strict, rozenberg2019"):
+    with pytest.raises(UsageError, match="protocol is 'strickt'; expected one of strict, own, rozenberg2019"):
         find_protocol("strickt")
     for t in (0.0, -1.0, 1.5, float("nan")):
         with pytest.raises(UsageError, match="T is"):
