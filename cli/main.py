@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from cxrfast.cli.bags import bags
 from cxrfast.cli.bench import bench
 from cxrfast.cli.demo import demo
 from cxrfast.cli.evaluate import evaluate
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, synth, train, evaluate, localize, import_weights, bench, info):
+for command in (demo, synth, train, evaluate, localize, import_weights, bags, bench, info):
     app.command(cls=HelpWithNames)(command)
 
 

@@ -62,6 +62,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         # so a gate there would close on every small one. docs/results/sgl_phantoms.md has λ = 20 beside λ = 1.
         "options": {"backbone": "resnet_nano", "output_stride": 16, "lam": 1.0, "gate": None},
     },
+    "zhang": {
+        "epochs": 8,  # every image is an anchor once, so an epoch is three of the others
+        "batch_size": 24,
+        "lr": 2e-3,
+        "lr_decay": 0.3,
+        "lr_step": 3,
+        "options": {"backbone": "densenet_micro", "output_stride": 8, "upsample": 2, "hard_after": 4},
+    },
 }
 """For each method, a network that two CPU cores train in minutes. On phantoms only: docs/papers.md has the papers'
 settings."""

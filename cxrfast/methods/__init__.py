@@ -7,6 +7,7 @@ from cxrfast.methods.registry import METHODS, get_method
 from cxrfast.methods.rozenberg import Rozenberg
 from cxrfast.methods.sgl import SGL
 from cxrfast.methods.wang import Wang
+from cxrfast.methods.zhang import Zhang
 
 __all__ = [
     "METHODS",
@@ -19,5 +20,6 @@ __all__ = [
     "Rozenberg",
     "Stage",
     "Wang",
+    "Zhang",
     "get_method",
 ]

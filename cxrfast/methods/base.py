@@ -1,20 +1,37 @@
 """What every method is to the training loop, the evaluator and `localize`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from cxrfast.data import Augmentation
+from cxrfast.data import Augmentation, Record
+from cxrfast.evaluation import AnnotatedMaps
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
 
 Batch = Mapping[str, torch.Tensor]
 """What the data loader yields: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""
+
+
+Say = Callable[[str], None]
+"""Where remarks for a person go, one line each."""
+
+
+class EpochBatches(Protocol):
+    """Which images of a data set make up the batches of an epoch; a batch sampler of torch's data loader."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; 0 is the first."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[int]]: ...
 
 
 class MethodOptions(BaseModel):
@@ -89,6 +106,34 @@ class Method(nn.Module, ABC):
     def region_rule(self) -> RegionRule:
         """How positive patches become the regions that are drawn and scored; by default their union."""
         return RegionRule()
+
+    def batch_sampler(
+        self,
+        records: Sequence[Record],
+        folder: Path,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        say: Say,
+    ) -> EpochBatches | None:
+        """Which training images make up each batch; None, the default: all of them, in random order.
+
+        Called once before training. What the sampler gives may depend on its arguments and the epoch alone, so that a
+        run that stopped goes on as if it had not.
+
+        Args:
+            records: the training images, in the data set's order.
+            folder: of the data set; what takes long to compute may be kept there.
+            batch_size: the images that a batch may have.
+            rank, world_size: of how many processes this is which; each trains on its share.
+        """
+        return None
+
+    def fit_map_thresholds(self, validation: AnnotatedMaps) -> None:
+        """Called after every epoch with the maps of annotated validation images, before they are scored with
+        :attr:`map_thresholds`."""
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
         """Called before every epoch (counted from 1 within the stage), for what depends on where training is."""

@@ -7,8 +7,9 @@ from cxrfast.methods.li import Li
 from cxrfast.methods.rozenberg import Rozenberg
 from cxrfast.methods.sgl import SGL
 from cxrfast.methods.wang import Wang
+from cxrfast.methods.zhang import Zhang
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang, SGL)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang, SGL, Zhang)}
 
 
 def get_method(name: str) -> type[Method]:

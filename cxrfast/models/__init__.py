@@ -14,6 +14,7 @@ from cxrfast.models.cam import (
 )
 from cxrfast.models.fully_convolutional import FullyConvolutionalNetwork
 from cxrfast.models.patch_network import CRFNetwork, GuideBranch, PatchHead, PatchNetwork, resize_to_grid
+from cxrfast.models.region_verification import attended_region, enclosing_rectangle, region_logits
 
 __all__ = [
     "CLASSIFICATION_BACKBONES",
@@ -28,10 +29,13 @@ __all__ = [
     "PatchHead",
     "PatchNetwork",
     "TransitionLayer",
+    "attended_region",
     "class_activation_maps",
     "classification_backbone",
+    "enclosing_rectangle",
     "feature_channels",
     "normalize_maps",
     "preactivation_resnet",
+    "region_logits",
     "resize_to_grid",
 ]

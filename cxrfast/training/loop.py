@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cxrfast.data import XrayDataset
 from cxrfast.errors import CxrfastError
 from cxrfast.methods import Method, Stage
-from cxrfast.methods.base import Batch
+from cxrfast.methods.base import Batch, EpochBatches
 from cxrfast.training.checkpoint import load_checkpoint, load_state, read_weights, save_checkpoint, save_weights
 from cxrfast.training.config import RunConfig
 from cxrfast.training.preparation import PreparedData, make_dataset, without_augmentation
@@ -26,12 +26,19 @@ class Trainer:
     """Trains `method` into the folder `run`. Every epoch ends with `last.ckpt`, from which :meth:`fit` resumes."""
 
     def __init__(
-        self, config: RunConfig, run: RunDirectory, data: PreparedData, method: Method, fabric: Fabric
+        self,
+        config: RunConfig,
+        run: RunDirectory,
+        data: PreparedData,
+        method: Method,
+        fabric: Fabric,
+        batch_sampler: EpochBatches | None = None,  # of the training images; None: shuffle them
     ) -> None:
         self.config = config
         self.run = run
         self.data = data
         self.fabric = fabric
+        self.batch_sampler = batch_sampler
         self.method = method.to(fabric.device)
         self.train_set = make_dataset(config, data, "train", augment=config.augment)
         self.plain_train_set = without_augmentation(self.train_set)
@@ -71,7 +78,7 @@ class Trainer:
         set_training(self.method, stage)
         self.method.before_epoch(stage, epoch)
         total, count = 0.0, 0
-        for batch in self._progress(self._loader(self.train_set, shuffle=True), f"{stage.name} {epoch}/{stage.epochs}"):
+        for batch in self._progress(self._training_loader(epoch), f"{stage.name} {epoch}/{stage.epochs}"):
             loss = self.method.loss(self.module(batch["image"], stage.name), batch)  # outputs arrive in float32
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
@@ -116,6 +123,18 @@ class Trainer:
         optimizer = cls(trainable, lr=self.config.lr, weight_decay=self.config.weight_decay)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.config.lr_step, gamma=self.config.lr_decay)
         return self.fabric.setup_optimizers(optimizer), scheduler
+
+    def _training_loader(self, epoch: int) -> Iterable[Batch]:
+        if self.batch_sampler is None:
+            return self._loader(self.train_set, shuffle=True)
+        self.batch_sampler.set_epoch(epoch - 1)
+        loader = DataLoader(
+            self.train_set,
+            batch_sampler=self.batch_sampler,
+            num_workers=self.config.workers,
+            generator=torch.Generator().manual_seed(int(torch.randint(2**62, (1,)))),
+        )
+        return cast(DataLoader, self.fabric.setup_dataloaders(loader, use_distributed_sampler=False))
 
     def _loader(self, dataset: XrayDataset, *, shuffle: bool) -> Iterable[Batch]:
         seed = int(torch.randint(2**62, (1,)))

@@ -1,7 +1,6 @@
 """`train` and `resume`: what the command line calls."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -11,14 +10,13 @@ from lightning_fabric import Fabric
 from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError
 from cxrfast.methods import Method, MethodOptions, get_method
+from cxrfast.methods.base import EpochBatches, Say
 from cxrfast.training.checkpoint import load_checkpoint
 from cxrfast.training.config import RunConfig, build_config, load_config, save_config
 from cxrfast.training.devices import make_fabric
 from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import PreparedData, prepare_data
 from cxrfast.training.run import RunDirectory, new_run, open_run, write_environment
-
-Say = Callable[[str], None]
 
 
 def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> RunDirectory:
@@ -28,6 +26,7 @@ def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> Ru
     data = prepare_data(config)
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
     method = _new_method(config, data)
+    sampler = _batch_sampler(config, data, method, fabric, say)
     run = _shared_folder(fabric, out, config.method)
     if fabric.is_global_zero:
         for note in data.notes:
@@ -38,7 +37,7 @@ def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> Ru
         save_config(config, run.config)
         data.splits.save(run.splits)
         write_environment(run)
-    _fit(Trainer(config, run, data, method, fabric), say)
+    _fit(Trainer(config, run, data, method, fabric, sampler), say)
     return run
 
 
@@ -61,17 +60,38 @@ def resume(path: Path, *, device: str | None = None, workers: int | None = None,
     data = prepare_data(config, Splits.load(run.splits), config.classes)
     if state is None:
         say(f"{run.path}: no epoch was finished; starting again")
-        _fit(Trainer(config, run, data, _new_method(config, data), fabric), say)
+        method = _new_method(config, data)
+        sampler = _batch_sampler(config, data, method, fabric, say)
+        _fit(Trainer(config, run, data, method, fabric, sampler), say)
         return run
     method = get_method(config.method)(data.class_names, config.image_size, _without_pretrained(config))
-    trainer = Trainer(config, run, data, method, fabric)
-    last = len(trainer.stages) - 1
-    if (state["stage"], state["epoch"]) >= (last, trainer.stages[last].epochs):
-        say(f"{run.path}: nothing to do, all {trainer.stages[last].epochs} epochs of the last stage are done")
+    stages = method.stages(config.epochs)
+    if (state["stage"], state["epoch"]) >= (len(stages) - 1, stages[-1].epochs):
+        say(f"{run.path}: nothing to do, all {stages[-1].epochs} epochs of the last stage are done")
         return run
-    say(f"{run.path}: going on after epoch {state['epoch']} of stage {trainer.stages[state['stage']].name}")
-    _fit(trainer, say, resume=True)
+    say(f"{run.path}: going on after epoch {state['epoch']} of stage {stages[state['stage']].name}")
+    sampler = _batch_sampler(config, data, method, fabric, say)
+    _fit(Trainer(config, run, data, method, fabric, sampler), say, resume=True)
     return run
+
+
+def _batch_sampler(
+    config: RunConfig, data: PreparedData, method: Method, fabric: Fabric, say: Say
+) -> EpochBatches | None:
+    with fabric.rank_zero_first(local=True):  # what it keeps beside the data is there for the other processes
+        return method.batch_sampler(
+            data.records["train"],
+            config.data,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+            say=say if fabric.is_global_zero else _silently,
+        )
+
+
+def _silently(line: str) -> None:
+    pass
 
 
 def _shared_folder(fabric: Fabric, out: Path | None, method: str) -> RunDirectory:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import auroc, best_overlap, localization_accuracy, operating_points
+from cxrfast.evaluation import AnnotatedMaps, annotated_maps, auroc, localization_accuracy, operating_points
 from cxrfast.methods import Method
 from cxrfast.methods.base import Batch
 
@@ -43,26 +43,23 @@ class Validation:
 @torch.inference_mode()
 def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: int) -> Validation:
     """AUROC, and the share of boxes that the region of their class overlaps with IoU >= 0.1."""
-    rule = method.region_rule
-    scores, labels, iou, classes = [], [], [], []
+    scores, labels, pairs = [], [], []
     for batch in loader:
         prediction = method.predict(batch["image"], stage)
         scores.append(prediction.scores.cpu())
         labels.append(batch["labels"].cpu())
-        boxes, has_box = batch["boxes"].cpu() / image_size, batch["has_box"].cpu()
-        image, k = has_box.any(dim=-1).nonzero(as_tuple=True)
-        regions = rule.find(
-            prediction.maps, method.map_thresholds, scores=prediction.scores, image_size=image_size
-        ).candidates(image, k)
-        iou.append(best_overlap(regions, boxes[image, k], has_box[image, k]).iou)
-        classes.append(k)
+        pairs.append(annotated_maps(prediction, batch["boxes"] / image_size, batch["has_box"]))
     if not scores:
         return Validation(math.nan, math.nan, (math.nan,) * len(method.class_names))
     if not torch.cat(scores).isfinite().all():
         raise CxrfastError(
             f"training diverged in stage {stage}: scores are not numbers; train again with a smaller learning rate"
         )
-    hits = localization_accuracy(torch.cat(iou), torch.cat(classes), labels[0].shape[1], IOU_THRESHOLD)
+    annotated = AnnotatedMaps(*(torch.cat(column) for column in zip(*pairs, strict=True)))
+    method.fit_map_thresholds(annotated)
+    thresholds = method.map_thresholds.cpu()[annotated.class_index]
+    iou = annotated.overlap(method.region_rule, thresholds, image_size).iou
+    hits = localization_accuracy(iou, annotated.class_index, labels[0].shape[1], IOU_THRESHOLD)
     scored = torch.cat(scores), torch.cat(labels)
     return Validation(_mean(auroc(*scored)), _mean(hits.accuracy), tuple(operating_points(*scored).tolist()))
 

@@ -13,6 +13,7 @@ SMALL = {  # maps of 6×6 for images of 64 pixels
     "chexnet": {"backbone": "densenet_nano", "upsample": 3},
     "wang": {"backbone": "resnet_nano", "upsample": 3, "transition_channels": 16},
     "sgl": {"backbone": "resnet_nano", "output_stride": 8},  # 8×8
+    "zhang": {"backbone": "densenet_nano", "upsample": 3},
 }
 
 
@@ -22,12 +23,12 @@ def build(name, **options):
     return cls(("Mass", "Nodule"), 64, cls.Options(**SMALL[name], **options))
 
 
-def batch(n=4):
+def batch(n=6):
     boxes = torch.zeros(n, 2, 1, 4)
     boxes[0, 0, 0] = torch.tensor([10.0, 10.0, 40.0, 40.0])
     has_box = torch.zeros(n, 2, 1, dtype=torch.bool)
     has_box[0, 0] = True
-    labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
     return {"image": torch.randn(n, 1, 64, 64), "labels": labels, "boxes": boxes, "has_box": has_box}
 
 

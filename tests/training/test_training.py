@@ -244,3 +244,45 @@ def test_classifiers_train_too(small_settings, tmp_path, method, options):
     rows = numbers(whole)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(row["val_auroc"] is not None and row["val_iou_accuracy"] is not None for row in rows)
+
+
+def test_distance_learning_goes_on_as_if_nothing_had_happened_and_workers_change_nothing(
+    phantoms, tmp_path, monkeypatch
+):
+    options = {"backbone": "densenet_nano", "output_stride": 8, "upsample": 2, "hard_after": 2}
+    settings = {
+        "method": "zhang", "data": shutil.copytree(phantoms, tmp_path / "phantoms"), "image_size": 64, "epochs": 3,
+        "batch_size": 9, "augment": False, "device": "cpu", "options": options,
+    }  # fmt: skip
+    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    epoch, done = Trainer._epoch, []
+
+    def interrupted(*args):
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        return epoch(*args)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(build_config(settings), tmp_path / "run", say=quiet)
+    monkeypatch.undo()
+    run = resume(tmp_path / "run", workers=2, say=quiet)
+    assert numbers(run) == numbers(whole)
+    assert same_weights(run.last, whole.last)
+    model = load_predictor(whole.path)
+    assert torch.equal(model.thresholds, load_file(whole.best)["thresholds"])
+    result = evaluate_run(whole.path).result
+    assert str(result.localization.rule) == "one box around every component, map ≥ the threshold"
+    published = evaluate_run(whole.path, split="train", protocol="zhang2020").result
+    assert published.localization.fold is not None
+    assert published.shared_patients > 0
+    own = evaluate_run(whole.path, protocol="own").result
+    assert own.localization.thresholds.tolist() == [model.thresholds.double().tolist()]
+
+
+def test_wrong_settings_of_batches_leave_no_folder(phantoms, tmp_path):
+    settings = {"method": "zhang", "data": phantoms, "batch_size": 2, "options": {"backbone": "densenet_nano"}}
+    with pytest.raises(UsageError, match="batch-size: 2 images are no triplet"):
+        train(build_config(settings), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()

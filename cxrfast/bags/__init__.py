@@ -1,0 +1,29 @@
+"""Bag experiments: which images of a bag are positive, learnt from one label per bag."""
+
+from cxrfast.bags.drawing import Bags, draw_bags, parse_positives
+from cxrfast.bags.experiment import Outcome, Settings, train_bags
+from cxrfast.bags.grid import make_grid, run_grid
+from cxrfast.bags.images import LabelledImages, Source, read_source
+from cxrfast.bags.methods import METHODS
+from cxrfast.bags.metrics import bag_iou
+from cxrfast.bags.networks import default_network
+from cxrfast.bags.results import markdown, summarize
+
+__all__ = [
+    "METHODS",
+    "Bags",
+    "LabelledImages",
+    "Outcome",
+    "Settings",
+    "Source",
+    "bag_iou",
+    "default_network",
+    "draw_bags",
+    "make_grid",
+    "markdown",
+    "parse_positives",
+    "read_source",
+    "run_grid",
+    "summarize",
+    "train_bags",
+]

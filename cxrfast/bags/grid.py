@@ -1,0 +1,174 @@
+"""All combinations of methods, bag sizes, numbers of training bags and runs: finished ones are not run again."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrfast._files import atomic_path, write_text
+from cxrfast.bags.experiment import Epoch, Outcome, Settings, train_bags
+from cxrfast.bags.images import Source
+from cxrfast.bags.methods import METHODS
+from cxrfast.bags.plots import Example, plot_curves, plot_examples
+from cxrfast.bags.results import RunTable, Summary, markdown, run_key, summarize, write_summary
+from cxrfast.errors import CxrfastError, UsageError
+
+_EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a picture
+
+
+def make_grid(
+    base: Settings,
+    methods: Sequence[str],
+    sizes: Sequence[int],
+    train_bags: Sequence[int],
+    runs: int,
+    *,
+    epochs: Sequence[int] = (),
+    steps: Sequence[int] = (),
+) -> list[Settings]:
+    """Every combination. Options that a method does not take are None, so that they do not tell its runs apart.
+
+    `epochs` has one number for all bag sizes, or one for each; so has `steps`, which instead gives all sizes of the
+    training set the same number of optimisation steps, rounded to whole epochs.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise UsageError(f"method: expected some of {', '.join(METHODS)}, got {method!r}")
+    if epochs and steps:
+        raise UsageError("steps: expected either --epochs or --steps, got both")
+    name, lengths = ("steps", steps) if steps else ("epochs", epochs or (base.epochs,))
+    if len(lengths) not in (1, len(sizes)):
+        raise UsageError(f"{name}: expected one number, or one for each of {len(sizes)} bag sizes, got {len(lengths)}")
+    of_size = dict(zip(sizes, lengths if len(lengths) > 1 else [lengths[0]] * len(sizes), strict=True))
+    grid = []
+    # First runs of everything before second runs, numbers in the order given: something can be compared early
+    for run, bags, size, method in itertools.product(range(runs), train_bags, sizes, methods):
+        unused: dict[str, Any] = dict.fromkeys({"pool", "delta", "lam"} - set(METHODS[method].options))
+        length = max(1, round(of_size[size] / math.ceil(bags / base.batch_size))) if steps else of_size[size]
+        changes: dict[str, Any] = {"method": method, "bag_size": size, "train_bags": bags, "run": run, "epochs": length}
+        grid.append(dataclasses.replace(base, **changes, **unused))
+    return grid
+
+
+def run_grid(
+    source: Source,
+    grid: Sequence[Settings],
+    out: Path,
+    *,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> list[Summary]:
+    """Run what is not in `out` yet, and summarise all of `grid`.
+
+    Writes into `out`: ``runs.csv`` after every run; at the end ``summary.csv`` and ``summary.md`` (mean, minimum and
+    maximum over the runs), ``by_train_bags.png`` and ``by_bag_size.png`` (the paper's Figures 4 and 6) and
+    ``examples.png`` (Figure 5(b)); ``examples/*.npz`` hold some test bags of the first runs with their scores.
+    """
+    from tqdm import tqdm
+
+    table = RunTable(out / "runs.csv")
+    keys = [run_key(source, settings) for settings in grid]
+    waiting = [(key, settings) for key, settings in zip(keys, grid, strict=True) if key not in table]
+    if len(waiting) < len(grid):
+        say(f"{len(grid) - len(waiting)} of {len(grid)} runs stand in {table.path} already")
+    failed = []
+    # In instances seen, not runs: a run on large bags takes many times as long
+    work = sum(settings.epochs * settings.train_bags * settings.bag_size for _, settings in waiting)
+    with tqdm(total=work, desc="bags", unit="image", unit_scale=True, disable=None) as bar:
+        for key, settings in waiting:
+            bar.set_description(_title(settings))
+            step = settings.train_bags * settings.bag_size
+
+            def after_epoch(epoch: Epoch, step: int = step) -> None:
+                bar.set_postfix(epoch=epoch.epoch, val_auc=f"{epoch.val_auc:.3f}", refresh=False)
+                bar.update(step)
+
+            try:
+                outcome = train_bags(source, settings, device=device, after_epoch=after_epoch)
+            except UsageError:
+                raise
+            except CxrfastError as error:
+                failed.append(_title(settings))
+                tqdm.write(f"{_title(settings)}: {error}")
+                continue
+            table.add(key, outcome)
+            if settings.run == 0:
+                _write_example(_example_path(out, key, settings), outcome)
+            tqdm.write(
+                f"{_title(settings)}: IoU {outcome.iou:.3f}, AUC {outcome.auc:.3f} "
+                f"(epoch {outcome.epoch}, {outcome.seconds:.0f} s)"
+            )
+    summaries = summarize(table[key] for key in keys if key in table)
+    if summaries:
+        _write_overview(source, grid, keys, summaries, out)
+    if failed:
+        raise CxrfastError(f"{len(failed)} of {len(grid)} runs failed: {'; '.join(failed)}")
+    return summaries
+
+
+def _title(settings: Settings) -> str:
+    name = METHODS[settings.method].label
+    return f"{name}, {settings.train_bags} bags of {settings.bag_size}, run {settings.run + 1}"
+
+
+def _write_overview(
+    source: Source, grid: Sequence[Settings], keys: Sequence[Any], summaries: list[Summary], out: Path
+) -> None:
+    write_summary(out / "summary.csv", summaries)
+    texts = [f"{title}\n\n{markdown(summaries, measure)}\n" for measure, title in _TITLES.items()]
+    write_text(out / "summary.md", "\n".join(texts))
+    plot_curves(summaries, "train_bags", out / "by_train_bags.png")
+    plot_curves(summaries, "bag_size", out / "by_bag_size.png")
+    # Of the examples those of the smallest bags, which fit a line, and the best trained networks
+    first = [(key, settings) for key, settings in zip(keys, grid, strict=True) if settings.run == 0]
+    size = min(settings.bag_size for _, settings in first)
+    bags = max(settings.train_bags for _, settings in first)
+    examples = []
+    for key, settings in first:
+        path = _example_path(out, key, settings)
+        if (settings.bag_size, settings.train_bags) == (size, bags) and path.is_file():
+            examples.append(_read_example(path, settings.method))
+    if examples:
+        title = f"{bags} training bags of {size} on average; positive class: {source.positive_class}"
+        plot_examples(examples, source.test.images, title, out / "examples.png")
+
+
+_TITLES = {
+    "iou": "IoU of predicted and true positive instances, over the positive test bags: mean (min–max) over runs",
+    "auc": "AUC of the test bags: mean (min–max) over runs",
+}
+
+
+def _example_path(out: Path, key: Any, settings: Settings) -> Path:
+    import hashlib
+
+    code = hashlib.sha256("\n".join(key).encode()).hexdigest()[:8]  # of the settings that the name does not tell
+    return out / "examples" / f"{settings.method}-{settings.bag_size}-{settings.train_bags}-{code}.npz"
+
+
+def _write_example(path: Path, outcome: Outcome) -> None:
+    chosen = [
+        bag
+        for label, number in _EXAMPLES.items()
+        for bag in (outcome.test.labels == label).nonzero().flatten()[:number].tolist()
+    ]
+    rows = [slice(*outcome.test.offsets[bag : bag + 2].tolist()) for bag in chosen]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([values[row].numpy() for row in rows])
+        for name, values in (
+            ("index", outcome.test.instances),
+            ("positive", outcome.test.positive),
+            ("scores", outcome.scores),
+        )
+    }
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, sizes=np.array([row.stop - row.start for row in rows]), **arrays)
+
+
+def _read_example(path: Path, method: str) -> Example:
+    with np.load(path, allow_pickle=False) as file:
+        return Example(METHODS[method].label, file["sizes"], file["index"], file["positive"], file["scores"])

@@ -1,0 +1,213 @@
+"""Labelled images that bags are drawn from: torchvision's data sets, or an array file."""
+
+import gzip
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cxrfast.errors import CxrfastError, UsageError
+
+SIZE = 32  # pixels along a side, of every image: LeNet-5's input and CIFAR-10's format
+DATASETS = {"mnist": "9", "cifar10": "dog"}  # and the class whose presence makes a bag positive
+_TEST_SHARE = 0.25  # of an array file that has no test images
+
+
+class LabelledImages(NamedTuple):
+    images: Tensor  # [N, C, 32, 32] uint8
+    positive: Tensor  # [N] bool: of the positive class
+
+    def part(self, index: Tensor) -> "LabelledImages":  # [n] int64
+        return LabelledImages(self.images[index], self.positive[index])
+
+
+class Source(NamedTuple):
+    name: str  # "mnist", "cifar10" or the file's name
+    positive_class: str
+    train: LabelledImages
+    test: LabelledImages
+    mean: Tensor  # [C] float32 of the training images, in grey values from 0 to 255
+    std: Tensor  # [C] float32
+
+
+def read_source(
+    dataset: str,
+    root: Path | None = None,
+    *,
+    positive_class: str | None = None,
+    download: bool = False,
+    seed: int = 0,
+) -> Source:
+    """Read images and which of them are of the positive class.
+
+    Args:
+        dataset: "mnist", "cifar10" (both read by torchvision from `root`), or the path of a ``.npz`` file with
+            `train_images, train_labels, test_images, test_labels` or only `images, labels`, of which a quarter, chosen
+            by `seed`, is then for testing; and optionally `class_names`. Images are `[N, H, W]`, `[N, H, W, C]` or
+            `[N, C, H, W]` with 1 or 3 channels, uint8, or floating-point from 0 to 1. Labels are integers or names.
+        root: torchvision's folder of the data set: MNIST's files lie in ``MNIST/raw`` (also as .gz), CIFAR-10's in
+            ``cifar-10-batches-py``.
+        positive_class: a name or number; default 9 for MNIST and dog for CIFAR-10, none for files.
+        download: let torchvision fetch what is missing.
+
+    Images of another size are resized to 32×32 (bilinear, antialiased), as the paper's LeNet-5 takes them.
+
+    Raises:
+        UsageError: unknown data set, missing folder or file, a class that does not occur.
+        CxrfastError: a file that cannot be read or lacks arrays.
+    """
+    if dataset in DATASETS:
+        arrays = _torchvision(dataset, root, download)
+        chosen = positive_class or DATASETS[dataset]
+    elif dataset.endswith(".npz"):
+        arrays = _array_file(Path(dataset), seed)
+        if positive_class is None:
+            raise UsageError(f"positive-class: {dataset} needs one; {_classes(arrays)}")
+        chosen = positive_class
+    else:
+        raise UsageError(f"dataset: expected {', '.join(DATASETS)} or an .npz file, got {dataset!r}")
+    value = _label_value(arrays, chosen)
+    parts = []
+    for part in ("train", "test"):
+        positive = torch.from_numpy(np.asarray(arrays[f"{part}_labels"] == value))
+        for kind, present in (("positive", positive.any()), ("negative", not positive.all())):
+            if not present:
+                raise UsageError(f"positive-class: {chosen!r} leaves no {kind} {part} image; {_classes(arrays)}")
+        parts.append(LabelledImages(_to_uint8(arrays[f"{part}_images"], dataset), positive))
+    train, test = parts
+    if train.images.shape[1] != test.images.shape[1]:
+        channels = train.images.shape[1], test.images.shape[1]
+        raise CxrfastError(f"{dataset}: training images have {channels[0]} channels, test images {channels[1]}")
+    name = dataset if dataset in DATASETS else Path(dataset).stem
+    return Source(name, chosen, train, test, *_statistics(train.images))
+
+
+def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:  # [N, C, H, W] uint8 -> [C], [C]
+    """Mean and standard deviation per channel, from counts of grey values: without a copy in floating point."""
+    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    grey = torch.arange(256, dtype=torch.float64)
+    mean = (share * grey).sum(1)
+    variance = (share * (grey - mean[:, None]) ** 2).sum(1)
+    return mean.float(), variance.sqrt().clamp(min=1).float()
+
+
+def _torchvision(dataset: str, root: Path | None, download: bool) -> dict[str, Any]:
+    from torchvision import datasets
+
+    if root is None or not (download or root.is_dir()):
+        raise UsageError(
+            f"root: expected the folder of {dataset}, got {root}; give --root DIR, and --download to fetch"
+        )
+    kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[dataset]
+    arrays: dict[str, Any] = {}
+    with _plain_files(root) if dataset == "mnist" and not download else _as_it_is(root) as folder:
+        for part in ("train", "test"):
+            try:
+                data = kind(str(folder), train=part == "train", download=download)
+            except Exception as error:  # of the network, the archive or torchvision's checksums
+                reason = str(error).splitlines()[0].rstrip(".")
+                raise CxrfastError(f"{root}: cannot read {dataset} ({reason}); give --download to fetch it") from error
+            arrays[f"{part}_images"] = np.asarray(data.data)
+            arrays[f"{part}_labels"] = np.asarray(data.targets)
+    names = [name.partition(" - ")[0] for name in data.classes]  # MNIST's are "9 - nine"
+    return {**arrays, "class_names": np.array(names)}
+
+
+@contextmanager
+def _as_it_is(root: Path) -> Iterator[Path]:
+    yield root
+
+
+@contextmanager
+def _plain_files(root: Path) -> Iterator[Path]:
+    """A folder in which torchvision finds MNIST's files, also where `root` has them as they were released: gzipped."""
+    raw = root / "MNIST" / "raw"
+    packed = [path for path in raw.glob("*-ubyte.gz") if not path.with_suffix("").exists()]
+    if not packed:
+        yield root
+        return
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "MNIST" / "raw"
+        target.mkdir(parents=True)
+        for path in packed:
+            try:
+                with gzip.open(path) as stream, open(target / path.stem, "wb") as plain:
+                    shutil.copyfileobj(stream, plain)
+            except (OSError, EOFError) as error:
+                raise CxrfastError(f"{path} cannot be unpacked ({error})") from error
+        yield Path(folder)
+
+
+def _array_file(path: Path, seed: int) -> dict[str, Any]:
+    """`train_images, train_labels, test_images, test_labels`, and `class_names` if the file has them."""
+    if not path.is_file():
+        raise UsageError(f"dataset: no file {path}")
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise CxrfastError(f"{path} cannot be read as an .npz file of plain arrays ({error})") from error
+    for part in ("", "train_", "test_"):
+        images, labels = arrays.get(f"{part}images"), arrays.get(f"{part}labels")
+        if images is not None and labels is not None and (labels.ndim != 1 or images.shape[:1] != labels.shape):
+            raise CxrfastError(
+                f"{path}: expected a label for each image of {part}images, got arrays {list(images.shape)} and "
+                f"{list(labels.shape)}"
+            )
+    if "train_images" not in arrays and {"images", "labels"} <= arrays.keys():
+        order = np.random.default_rng(seed).permutation(len(arrays["labels"]))
+        n_test = round(_TEST_SHARE * len(order))
+        for part, index in (("test", order[:n_test]), ("train", order[n_test:])):
+            arrays |= {f"{part}_images": arrays["images"][index], f"{part}_labels": arrays["labels"][index]}
+    missing = {f"{part}_{kind}" for part in ("train", "test") for kind in ("images", "labels")} - arrays.keys()
+    if missing:
+        raise CxrfastError(
+            f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    return arrays
+
+
+def _label_value(arrays: dict[str, Any], chosen: str) -> Any:
+    """What stands in the labels for the class that a user calls `chosen`."""
+    labels = arrays["train_labels"]
+    names = [str(name) for name in arrays.get("class_names", [])]
+    if chosen in names and np.issubdtype(labels.dtype, np.integer):
+        return names.index(chosen)
+    if np.issubdtype(labels.dtype, np.integer) and chosen.lstrip("-").isdigit():
+        return int(chosen)
+    if np.issubdtype(labels.dtype, np.str_) and chosen in labels:
+        return chosen
+    raise UsageError(f"positive-class: there is no {chosen!r}; {_classes(arrays)}")
+
+
+def _classes(arrays: dict[str, Any]) -> str:
+    names = arrays.get("class_names", np.unique(arrays["train_labels"]))
+    return "the classes are " + ", ".join(str(name) for name in names[:20]) + (", …" if len(names) > 20 else "")
+
+
+def _to_uint8(array: Any, name: str) -> Tensor:  # -> [N, C, 32, 32] uint8
+    images = torch.from_numpy(np.ascontiguousarray(array))
+    if images.dim() == 3:
+        images = images[:, None]
+    elif images.dim() == 4 and images.shape[1] not in (1, 3):
+        images = images.movedim(-1, 1)
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise CxrfastError(f"{name}: expected images with 1 or 3 channels, got an array {list(array.shape)}")
+    if images.is_floating_point():
+        if not ((images >= 0) & (images <= 1)).all():
+            raise CxrfastError(f"{name}: expected floating-point images from 0 to 1, got other values")
+        images = (images * 255).round().to(torch.uint8)
+    elif images.dtype != torch.uint8:
+        raise CxrfastError(f"{name}: expected uint8 or floating-point images, got {array.dtype}")
+    if images.shape[-2:] != (SIZE, SIZE):
+        images = F.interpolate(images, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
+    return images.contiguous()

@@ -1,0 +1,32 @@
+"""How well instances are found."""
+
+import torch
+from torch import Tensor
+
+
+def bag_iou(
+    predicted: Tensor,  # [N] bool
+    positive: Tensor,  # [N] bool
+    offsets: Tensor,  # [B + 1] int64
+) -> Tensor:  # [B] float64
+    """Intersection over union of the predicted and the truly positive instances of every bag.
+
+    NaN for a bag that has neither; 0 for a positive bag of which none is predicted.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    if predicted.shape != positive.shape or predicted.dim() != 1 or offsets[-1] != len(positive):
+        raise ValueError(
+            f"expected predicted and positive [N] and offsets up to N, got {list(predicted.shape)}, "
+            f"{list(positive.shape)} and offsets up to {int(offsets[-1])}"
+        )
+    return _sums(predicted & positive, offsets) / _sums(predicted | positive, offsets)
+
+
+def _sums(
+    mask: Tensor,  # [N] bool
+    offsets: Tensor,  # [B + 1]
+) -> Tensor:  # [B] float64
+    running = torch.cat([mask.new_zeros(1, dtype=torch.int64), mask.cumsum(0)])
+    return running[offsets].diff().double()

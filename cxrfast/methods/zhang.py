@@ -1,0 +1,192 @@
+"""Zhang et al. 2020, "Thoracic Disease Identification and Localization using Distance Learning and Region
+Verification".
+
+A DenseNet-121 gives features f(x) and a classifier W_G, trained with binary cross-entropy (Eq. 1, 2). Two things are
+added. Distance learning: a triplet loss (Eq. 3-5) on batches of anchors, positives and negatives, which look wrong by
+their perceptual hashes (`cxrfast/data/triplets.py`). Region verification: what is outside the rectangle that the class
+activation maps of the image's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to recognise
+the diseases from the rest (Eq. 8). The losses are added (Eq. 9). An image's score is that of both classifiers together
+(Eq. 10), and a class is localised at the box around the positive part of the average of their maps (Eq. 11), from a
+threshold on that is fitted for each class on validation images. Without the two, the method is a CheXNet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
+from cxrfast.errors import UsageError
+from cxrfast.evaluation import AnnotatedMaps, fit_map_thresholds
+from cxrfast.losses import TripletLoss
+from cxrfast.methods._cam import UNCHANGED, CAMOptions, build_backbone, heat_maps, same_for_all
+from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
+from cxrfast.models import (
+    CAMNetwork,
+    InputScaling,
+    attended_region,
+    class_activation_maps,
+    feature_channels,
+    region_logits,
+)
+from cxrfast.prediction import Prediction
+from cxrfast.regions import RegionRule
+
+STAGE = "classifiers"
+
+
+class ZhangOptions(CAMOptions):
+    triplet: float = Field(1.0, ge=0, description="weight of the triplet loss in Eq. 9; 0: no distance learning")
+    verification: float = Field(1.0, ge=0, description="weight of V's loss in Eq. 9; 0: no region verification")
+    margin: float = Field(0.5, ge=0, description="m of Eq. 5")
+    sampling: Literal["all", "paper"] = Field("all", description="hard examples from all images, or a random draw")
+    negatives: int = Field(1000, ge=1, description="candidates for an anchor's negative")
+    positives: int = Field(500, ge=1, description="candidates for an anchor's positive")
+    partial: float = Field(0.25, ge=0, le=1, description="share of positives with another set of labels")
+    hard_after: int = Field(10, ge=0, description="epochs until triplets are the hardest")
+    region_level: float = Field(0.8, ge=0, lt=1, description="Eq. 7: the rectangle is around values over it")
+    verified: Literal["predicted", "top", "each"] = Field(
+        "predicted", description="whose maps V sees without labels: of classes with a score from 0.5 on, of the highest"
+    )
+    map_thresholds: Literal["validation", "fixed"] = Field(
+        "validation", description="fitted per class to the boxes of validation images, or region_threshold"
+    )
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of maps where none is fitted")
+
+
+class ZhangOutput(NamedTuple):
+    """Of B images, for K classes and D features."""
+
+    logits: torch.Tensor  # [B, K]: W_G f
+    maps: torch.Tensor  # [B, K, h, w]: class activation maps of W_G (Eq. 6)
+    features: torch.Tensor  # [B, D]: f
+    verifier_maps: torch.Tensor | None  # [B, K, h, w]: class activation maps of V; None without verification
+
+
+class Zhang(Method):
+    name = "zhang"
+    title = "Zhang et al. 2020, Thoracic Disease Identification and Localization (triplets, region verification)"
+    Options = ZhangOptions
+    defaults: ClassVar[Defaults] = Defaults(
+        image_size=224, epochs=30, batch_size=48, lr=1e-3, weight_decay=0.0, lr_decay=0.1, lr_step=10
+    )
+    augmentation: ClassVar[Augmentation] = replace(UNCHANGED, rotation=5, flip=0.5)
+
+    thresholds: torch.Tensor
+
+    def __init__(self, class_names: Sequence[str], image_size: int, options: ZhangOptions) -> None:
+        super().__init__(class_names, image_size, options)
+        backbone, num_classes = build_backbone(options), len(class_names)
+        scaling = InputScaling(options.input_mean, options.input_std)
+        self.network = CAMNetwork(backbone, num_classes, scaling=scaling)
+        self.verifier = nn.Linear(feature_channels(backbone), num_classes) if options.verification else None
+        self.distance = TripletLoss(options.margin)
+        self.register_buffer("thresholds", same_for_all(class_names, options.region_threshold))
+
+    def stages(self, epochs: int) -> tuple[Stage, ...]:
+        return (Stage(STAGE, epochs, trains=("network.", "verifier.")),)
+
+    def batch_sampler(
+        self,
+        records: Sequence[Record],
+        folder: Path,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        say: Say,
+    ) -> TripletBatchSampler | None:
+        """Triplets, whose images make up a batch, as many as it has room for."""
+        options = self.options
+        if not options.triplet:
+            return None
+        if batch_size < 3:
+            raise UsageError(f"batch-size: {batch_size} images are no triplet; expected at least 3, or triplet=0")
+        found = hash_records(records, folder, progress=rank == 0)
+        # All classes that occur: an image whose only label is not trained would pass for one without a finding.
+        classes = sorted({name for record in records for name in record.labels})
+        miner = TripletMiner(
+            found.hashes,
+            label_bits([record.labels for record in records], classes),
+            known=found.known,
+            sampling=options.sampling,
+            negatives=options.negatives,
+            positives=options.positives,
+            partial=options.partial,
+            epochs=options.hard_after,
+        )
+        for note in (*found.notes, *miner.notes):
+            say(note)
+        return TripletBatchSampler(miner, batch_size // 3, seed=seed, rank=rank, world_size=world_size)
+
+    def forward(self, images: torch.Tensor, stage: str) -> ZhangOutput:  # [B, 1, S, S]
+        g = self.network(images)
+        verifier_maps = None if self.verifier is None else class_activation_maps(g.features, self.verifier.weight)
+        return ZhangOutput(g.logits, g.maps, g.pooled, verifier_maps)
+
+    def loss(self, output: ZhangOutput, batch: Batch) -> torch.Tensor:
+        """Eq. 9. With the triplet loss, a batch is as many anchors, then positives, then negatives."""
+        labels = batch["labels"]
+        total = F.binary_cross_entropy_with_logits(output.logits, labels)  # Eq. 2
+        if self.options.triplet:
+            anchor, positive, negative = output.features.unflatten(0, (3, -1))
+            total = total + self.options.triplet * self.distance(anchor, positive, negative)  # Eq. 5
+        if self.verifier is not None and output.verifier_maps is not None:
+            region = self._region(output.maps.detach(), one_at_least(labels > 0.5, output.logits))
+            verified = region_logits(output.verifier_maps, region, self.verifier.bias)
+            total = total + self.options.verification * F.binary_cross_entropy_with_logits(verified, labels)  # Eq. 8
+        return total
+
+    def predict(self, images: torch.Tensor, stage: str) -> Prediction:
+        output = self(images, stage)
+        logits, maps = output.logits.float(), output.maps.float()
+        if self.verifier is not None and output.verifier_maps is not None:
+            verifier_maps = output.verifier_maps.float()
+            region = self._region_without_labels(maps, logits)
+            logits = logits + region_logits(verifier_maps, region, self.verifier.bias)  # Eq. 10
+            maps = (maps + verifier_maps) / 2  # Eq. 11
+        return Prediction(torch.sigmoid(logits), heat_maps(maps, self.options.upsample))
+
+    def _region(
+        self,
+        maps: torch.Tensor,  # [B, K, h, w]
+        classes: torch.Tensor,  # [B, K] bool
+    ) -> torch.Tensor:  # [B, 1, h, w] bool
+        """Eq. 7, for the sum of the maps of some classes."""
+        return attended_region((maps * classes[:, :, None, None]).sum(dim=1, keepdim=True), self.options.region_level)
+
+    def _region_without_labels(self, maps: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Eq. 7 where no labels are known: [B, 1, h, w] bool, or [B, K, h, w]."""
+        if self.options.verified == "each":
+            return attended_region(maps, self.options.region_level)
+        found = logits >= 0 if self.options.verified == "predicted" else torch.zeros_like(logits, dtype=torch.bool)
+        return self._region(maps, one_at_least(found, logits))
+
+    def fit_map_thresholds(self, validation: AnnotatedMaps) -> None:
+        """The threshold of each class whose regions fit the boxes of validation images best."""
+        if self.options.map_thresholds == "validation":
+            default = same_for_all(self.class_names, self.options.region_threshold)
+            self.thresholds.copy_(fit_map_thresholds(self.region_rule, validation, default, self.image_size))
+
+    @property
+    def map_thresholds(self) -> torch.Tensor:  # [K]
+        return self.thresholds
+
+    @property
+    def region_rule(self) -> RegionRule:
+        return RegionRule(shape="rectangle")
+
+
+def one_at_least(
+    classes: torch.Tensor,  # [B, K] bool
+    logits: torch.Tensor,  # [B, K]
+) -> torch.Tensor:  # [B, K] bool
+    """For an image without any class, the one with the highest score: the place where it looks most diseased."""
+    highest = F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
+    return torch.where(classes.any(dim=1, keepdim=True), classes, highest)
