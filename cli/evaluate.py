@@ -14,14 +14,24 @@ def evaluate(
     checkpoint: Checkpoint = None,
     data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test of the run's splits.json.")] = "test",
-    iou_threshold: Annotated[float, typer.Option("--iou-threshold", "-T", help="Overlap that counts as found.")] = 0.1,
-    threshold_folds: Annotated[
-        int | None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="strict, own, rozenberg2019, li2018, seibold2020, zhang2020 or wang2017.")
+    ] = "strict",
+    iou_threshold: Annotated[
+        list[float] | None,
         typer.Option(
-            "--thresholds-from-scored-boxes",
-            metavar="FOLDS",
-            help="Choose map thresholds by cross-validation over the boxes that are scored (Zhang et al. 2020).",
+            "--iou-threshold", "-T", help="Overlap that counts as found; again for several. Default: the protocol's."
         ),
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--predictions",
+            help="Score a file instead of a model: .csv, COCO .json or .npz maps; again for several. Needs --data.",
+        ),
+    ] = None,
+    splits: Annotated[
+        Path | None, typer.Option("--splits", help="With --predictions: splits.json, to evaluate its --split only.")
     ] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: the run's.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Refuse weights of any other method.")] = None,
@@ -30,13 +40,18 @@ def evaluate(
     workers: Workers = None,
     device: Device = None,
 ) -> None:
-    """Measure AUROC and localisation accuracy.
+    """Measure AUROC and localisation accuracy, by a named protocol.
 
-    Per class, IoU and IoR as Rozenberg et al. measure them, on the held-out part of a run's own data, or on all of
-    another data set with --data.
+    On the held-out part of a run's own data, or on all of another data set with --data; or, without a model, of what
+    anybody has predicted, with --predictions.
     """
     if run is not None and checkpoint is not None:
         raise UsageError(f"checkpoint: {checkpoint} or the run {run}? Give one of them")
+    if predictions:
+        _evaluate_files(predictions, data, splits, split, labels, protocol, iou_threshold or [], out, run or checkpoint)
+        return
+    if splits is not None:
+        raise UsageError("splits: goes with --predictions; a run has its own splits.json")
     from cxrfast.training import evaluate_run
 
     assessment = evaluate_run(
@@ -44,8 +59,8 @@ def evaluate(
         data=data,
         split=split,
         labels=labels,
-        iou_threshold=iou_threshold,
-        threshold_folds=threshold_folds,
+        protocol=protocol,
+        thresholds=iou_threshold or (),
         batch_size=batch_size or 16,
         workers=workers or 0,
         device=device or "auto",
@@ -53,6 +68,32 @@ def evaluate(
         method=method,
     )
     typer.echo(assessment.result.to_text())
-    typer.echo(f"written: {assessment.report}, {assessment.predictions}")
+    typer.echo(f"written: {assessment.report}, {assessment.predictions}, {assessment.maps}")
     if assessment.result.predictions.unreadable:
         raise typer.Exit(1)
+
+
+def _evaluate_files(
+    predictions: list[Path],
+    data: Path | None,
+    splits: Path | None,
+    split: str,
+    labels: str | None,
+    protocol: str,
+    thresholds: list[float],
+    out: Path | None,
+    model: Path | None,
+) -> None:
+    if model is not None:
+        raise UsageError(f"predictions: {predictions[0]} or the model {model}? Give one of them")
+    if data is None:
+        raise UsageError("data: required with --predictions; give the folder of labels and boxes with --data")
+    from cxrfast.evaluation.offline import evaluate_data_set
+
+    result = evaluate_data_set(
+        predictions, data, splits=splits, split=split, labels=labels or "auto", protocol=protocol, thresholds=thresholds
+    )
+    typer.echo(result.to_text())
+    report = (out or predictions[0].parent) / f"evaluation-{predictions[0].stem}.json"
+    result.save(report)
+    typer.echo(f"written: {report}")

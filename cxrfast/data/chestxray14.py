@@ -38,7 +38,9 @@ class ChestXray14:
     notes: list[str]  # remarks for a person, one line each
 
 
-def read_chestxray14(root: str | os.PathLike, *, labels: str = "auto", boxes_imply_labels: bool = True) -> ChestXray14:
+def read_chestxray14(
+    root: str | os.PathLike, *, labels: str = "auto", boxes_imply_labels: bool = True, images_required: bool = True
+) -> ChestXray14:
     """Read the tables under ``root`` and find the images that are there.
 
     ``labels`` chooses ``Data_Entry_2017.csv`` ("2017") or ``Data_Entry_2017_v2020.csv`` ("2020"). "auto" takes the
@@ -47,6 +49,8 @@ def read_chestxray14(root: str | os.PathLike, *, labels: str = "auto", boxes_imp
     188 boxes of the release name a class that the 2017 labels of their image lack. A box drawn by a radiologist is
     stronger evidence than a label mined from a report, so the class becomes positive, unless ``boxes_imply_labels``
     is False, which keeps both as they are.
+
+    Without ``images_required`` the tables are enough: images that are not there have records, too.
 
     Raises :class:`CxrfastError` for files that are missing or contradict themselves, naming file and line.
     """
@@ -63,7 +67,7 @@ def read_chestxray14(root: str | os.PathLike, *, labels: str = "auto", boxes_imp
     else:
         notes.append(f"no {BOX_FILE} in {root}: no image has boxes")
 
-    records, total = _read_records(table_path, places, splits, boxes, notes)
+    records, total = _read_records(table_path, places, splits, boxes, notes, images_required)
     if not records:
         raise CxrfastError(
             f"none of the {total} images of {table_path} was found in {root}, images/ or images_001/images/ "
@@ -132,8 +136,9 @@ def _read_records(
     splits: Mapping[str, str],
     boxes: Mapping[str, Mapping[str, tuple[Box, ...]]],
     notes: list[str],
+    images_required: bool,
 ) -> tuple[list[Record], int]:
-    """The records whose image is present, and the number of rows."""
+    """The records whose image is present, or all, and the number of rows."""
     table = Table(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
     at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
     records, seen = [], set()
@@ -153,7 +158,9 @@ def _read_records(
             patient = _parse_patient(row[at_patient])
             place = places.get(image) or places.get(os.path.splitext(image)[0])
             if place is None:
-                continue
+                if images_required:
+                    continue
+                place = (str(table_path.parent / "images"), image)
             details = _parse_details(row, table.column)
         except ValueError as error:
             raise table.error(line, str(error)) from None

@@ -1,7 +1,7 @@
-"""Run a model over a split, and score it as Rozenberg et al. 2019 do, with the regions of the model's own method."""
+"""Run a model over a split, and score what it says by a protocol."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,13 +10,24 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation.localization_accuracy import best_overlap, localization_accuracy
-from cxrfast.evaluation.map_thresholds import AnnotatedMaps, annotated_maps, cross_validated_overlap
-from cxrfast.evaluation.metrics import auroc
-from cxrfast.evaluation.predictions import Predictions, empty_overlaps
+from cxrfast.evaluation.localization import OwnRule
+from cxrfast.evaluation.protocols import Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
-from cxrfast.prediction import Prediction, Predictor, predict
-from cxrfast.regions import RegionRule
+from cxrfast.evaluation.scoring import Facts, score_predictions
+from cxrfast.evaluation.sources import MapSource
+from cxrfast.evaluation.truth import Truth
+from cxrfast.prediction import Predictor, predict
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said about the images that could be read."""
+
+    truth: Truth
+    scores: Tensor  # [N, K] float32
+    maps: MapSource  # of the images with any annotation
+    own: OwnRule
+    unreadable: dict[str, str]  # image -> why it is not among the N
 
 
 def evaluate(
@@ -25,120 +36,81 @@ def evaluate(
     *,
     split: str,
     label_version: str,
+    protocol: str | Protocol = "strict",
     split_hash: str | None = None,
-    iou_threshold: float = 0.1,
-    threshold_folds: int | None = None,
+    training_patients: Collection[str] | None = None,
+    temperature: Tensor | None = None,  # [K], from fit_temperature on validation images
+    resamples: int = 1000,
     batch_size: int = 16,
     workers: int = 0,
 ) -> EvaluationResult:
-    """Predict every image of ``dataset``, and score labels by AUROC and boxes by localisation accuracy.
+    """Predict every image of ``dataset``; score labels by AUROC and AP, boxes as the protocol says.
 
     Args:
         dataset: the split, without augmentation, with the predictor's classes and image size.
         split, label_version, split_hash: what the split is called, the version of its labels, and ``Splits.hash``: for
             the record.
-        iou_threshold: T in (0, 1], the overlap from which a box counts as found.
-        threshold_folds: choose the maps' thresholds by cross-validation over the boxes that are scored, in so many
-            folds of patients, as Zhang et al. 2020 do; None takes the model's. The result says so.
+        protocol: a name of :data:`cxrfast.evaluation.PROTOCOLS`, or an entry of one's own.
+        training_patients: of all images that training saw, validation among them; None if unknown.
+        resamples: of patients, for the intervals.
         workers: processes that read images.
 
     Images that cannot be read are left out and named in the result. Raises :class:`UsageError` where predictor, data
-    set and options do not fit, :class:`CxrfastError` if no image can be read or the model's output is not a number.
+    set, protocol and options do not fit, :class:`CxrfastError` if no image can be read or the model's output is not a
+    number.
     """
-    if not 0 < iou_threshold <= 1:
-        raise UsageError(f"T is {iou_threshold}; expected a value in (0, 1]")
-    if threshold_folds is not None and threshold_folds < 2:
-        raise UsageError(f"threshold folds are {threshold_folds}; expected at least 2")
-    pairs: list[AnnotatedMaps] | None = None if threshold_folds is None else []
-    predictions = collect_predictions(predictor, dataset, batch_size=batch_size, workers=workers, annotated=pairs)
-    protocol, thresholds = _protocol(predictor), predictor.thresholds
-    if threshold_folds is not None and pairs is not None:
-        thresholds = _cross_validate(predictor, predictions, pairs, threshold_folds)
-        protocol += f", thresholds by cross-validation over these boxes in {threshold_folds} folds of patients"
-    boxed = predictions.n_boxes > 0
-    class_index = boxed.nonzero()[:, 1]
-    num_classes = len(predictions.class_names)
-    iou = localization_accuracy(predictions.iou[boxed], class_index, num_classes, iou_threshold)
-    ior = localization_accuracy(predictions.ior[boxed], class_index, num_classes, iou_threshold)
-    return EvaluationResult(
-        protocol=protocol,
+    if isinstance(protocol, str):
+        protocol = find_protocol(protocol)
+    answers = collect_answers(predictor, dataset, batch_size=batch_size, workers=workers)
+    facts = Facts(
         split=split,
         split_hash=split_hash,
-        images_hash=images_hash(predictions.images),
         label_version=label_version,
         method=predictor.method,
         weights=str(predictor.weights),
-        region_rule=str(predictor.region_rule),
-        region_threshold=tuple(thresholds.tolist()),
-        iou_threshold=iou_threshold,
-        class_names=predictions.class_names,
-        n_images=len(predictions.images),
-        n_positive=tuple((predictions.labels == 1).sum(dim=0).tolist()),
-        n_negative=tuple((predictions.labels == 0).sum(dim=0).tolist()),
-        auroc=tuple(auroc(predictions.scores, predictions.labels).tolist()),
-        n_boxed=tuple(iou.boxes.tolist()),
-        iou_accuracy=tuple(iou.accuracy.tolist()),
-        ior_accuracy=tuple(ior.accuracy.tolist()),
-        predictions=predictions,
+        training_patients=training_patients,
+    )
+    return score_answers(protocol, answers, facts, temperature=temperature, resamples=resamples)
+
+
+def score_answers(
+    protocol: Protocol, answers: Answers, facts: Facts, *, temperature: Tensor | None = None, resamples: int = 1000
+) -> EvaluationResult:
+    """The second half of :func:`evaluate`, for those who keep the answers."""
+    return score_predictions(
+        protocol,
+        answers.truth,
+        answers.scores,
+        answers.maps,
+        answers.own,
+        replace(facts, unreadable=answers.unreadable),
+        temperature=temperature,
+        resamples=resamples,
     )
 
 
-def images_hash(images: Sequence[str]) -> str:
-    """12 hexadecimal digits that are the same for the same set of image names, in any order."""
-    return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:12]
-
-
-def _cross_validate(
-    predictor: Predictor, predictions: Predictions, pairs: list[AnnotatedMaps], folds: int
-) -> Tensor:  # [K]
-    """Replace the overlaps by those at cross-validated thresholds; returns the medians of these over the folds."""
-    annotated = AnnotatedMaps(*(torch.cat(column) for column in zip(*pairs, strict=True)))
-    boxed = predictions.n_boxes > 0
-    patients = [predictions.patients[i] for i in boxed.nonzero()[:, 0].tolist()]
-    found = cross_validated_overlap(
-        predictor.region_rule, annotated, patients, predictor.thresholds.cpu(), predictor.image_size, folds
-    )
-    predictions.iou[boxed], predictions.ior[boxed] = found.overlap.iou, found.overlap.ior
-    return found.thresholds
-
-
-def collect_predictions(
-    predictor: Predictor,
-    dataset: XrayDataset,
-    *,
-    batch_size: int = 16,
-    workers: int = 0,
-    annotated: list[AnnotatedMaps] | None = None,
-) -> Predictions:
-    """Scores, and overlaps of the method's regions with the boxes, of every image that can be read. Appends the maps of
-    the boxed pairs, image by image, to `annotated`."""
+def collect_answers(predictor: Predictor, dataset: XrayDataset, *, batch_size: int = 16, workers: int = 0) -> Answers:
+    """Scores of every image that can be read, and the maps of those with an annotation."""
     _check_fit(predictor, dataset)
     unreadable: dict[str, str] = {}
-    indices, scores, labels, n_boxes, iou, ior = [], [], [], [], [], []
+    indices: list[int] = []
+    scores, maps, boxed_images = [], [], []
     pin_memory = torch.device(predictor.device).type == "cuda"
     for batch in _batches(dataset, batch_size, workers, pin_memory, unreadable):
         prediction = predict(predictor, batch["image"])
-        overlaps = _overlaps(predictor, prediction, batch["boxes"] / dataset.image_size, batch["has_box"])
-        if annotated is not None:
-            annotated.append(annotated_maps(prediction, batch["boxes"] / dataset.image_size, batch["has_box"]))
-        indices += batch["index"].tolist()
+        boxed = batch["has_box"].flatten(1).any(dim=1)
+        boxed_images.append(len(indices) + boxed.nonzero()[:, 0])
+        maps.append(prediction.maps[boxed.to(prediction.maps.device)].float().cpu())
         scores.append(prediction.scores.float().cpu())
-        labels.append(batch["labels"])
-        n_boxes.append(batch["has_box"].sum(dim=2))
-        iou.append(overlaps[0])
-        ior.append(overlaps[1])
+        indices += batch["index"].tolist()
     if not indices:
         reason = next(iter(unreadable.values()), "it is empty")
         raise CxrfastError(f"no image of the split can be evaluated: {reason}")
-    return Predictions(
-        class_names=tuple(dataset.class_names),
-        images=[dataset.records[i].image for i in indices],
-        patients=[dataset.records[i].patient for i in indices],
+    return Answers(
+        truth=Truth.from_records([dataset.records[i] for i in indices], dataset.class_names),
         scores=torch.cat(scores),
-        labels=torch.cat(labels),
-        n_boxes=torch.cat(n_boxes),
-        iou=torch.cat(iou),
-        ior=torch.cat(ior),
+        maps=MapSource(torch.cat(boxed_images), torch.cat(maps), predictor.image_size),
+        own=OwnRule(predictor.region_rule, predictor.thresholds.cpu(), predictor.operating_points.cpu()),
         unreadable=unreadable,
     )
 
@@ -154,30 +126,6 @@ def _check_fit(predictor: Predictor, dataset: XrayDataset) -> None:
             f"the model takes images of {predictor.image_size} pixels, the data have {dataset.image_size}; "
             f"read them with image size {predictor.image_size}"
         )
-
-
-def _protocol(predictor: Predictor) -> str:
-    """The paper's region is the union of patches with z ≥ 0.5 (§4); the accuracy of another is another number."""
-    published = predictor.region_rule == RegionRule() and bool((predictor.thresholds == 0.5).all())
-    return "rozenberg2019" if published else f"rozenberg2019, regions of {predictor.method}"
-
-
-def _overlaps(
-    predictor: Predictor,
-    prediction: Prediction,  # of B images
-    boxes: Tensor,  # [B, K, M, 4] fractions
-    has_box: Tensor,  # [B, K, M] bool
-) -> tuple[Tensor, Tensor]:
-    """IoU and IoR [B, K], NaN for pairs without a box."""
-    boxed = has_box.any(dim=2)
-    regions = predictor.region_rule.find(
-        prediction.maps, predictor.thresholds, scores=prediction.scores, image_size=predictor.image_size
-    )
-    candidates = regions.candidates(*boxed.nonzero(as_tuple=True))
-    overlap = best_overlap(candidates, boxes[boxed], has_box[boxed])
-    iou, ior = empty_overlaps(*boxed.shape), empty_overlaps(*boxed.shape)
-    iou[boxed], ior[boxed] = overlap.iou, overlap.ior
-    return iou, ior
 
 
 def _batches(

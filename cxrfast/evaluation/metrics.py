@@ -27,6 +27,27 @@ def auroc(
     Raises:
         ValueError: shapes differ, a score is NaN, a label is none of 0, 1 and NaN.
     """
+    scores, labels, known = _check(scores, labels)
+    areas = [_class_auroc(scores[known[:, k], k], labels[known[:, k], k] == 1) for k in range(scores.shape[1])]
+    return torch.tensor(areas, dtype=torch.float64)
+
+
+def average_precision(
+    scores: Tensor,  # [N, K]
+    labels: Tensor,  # [N, K]
+) -> Tensor:  # [K] float64
+    """Average precision of every class: ``AP = Σ_t (recall_t − recall_{t−1}) · precision_t`` over the distinct scores t
+    from the highest down, without interpolation. Equal scores are called together, so their order does not count.
+
+    Arguments and errors as for :func:`auroc`. NaN for a class without positives; 1 for one without negatives.
+    """
+    scores, labels, known = _check(scores, labels)
+    values = [_class_precision(scores[known[:, k], k], labels[known[:, k], k] == 1) for k in range(scores.shape[1])]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _check(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both on the CPU, and which labels are known."""
     if scores.dim() != 2 or scores.shape != labels.shape:
         raise ValueError(f"expected scores and labels [N, K], got {list(scores.shape)} and {list(labels.shape)}")
     scores, labels = scores.detach().cpu(), labels.detach().cpu().double()
@@ -35,8 +56,7 @@ def auroc(
     known = ~labels.isnan()
     if not ((labels == 0) | (labels == 1) | ~known).all():
         raise ValueError(f"expected labels 0, 1 or NaN, got {labels[known & (labels != 0) & (labels != 1)][0].item()}")
-    areas = [_class_auroc(scores[known[:, k], k], labels[known[:, k], k] == 1) for k in range(scores.shape[1])]
-    return torch.tensor(areas, dtype=torch.float64)
+    return scores, labels, known
 
 
 def _class_auroc(
@@ -51,6 +71,18 @@ def _class_auroc(
     twice_midrank = 2 * count.cumsum(0) - count + 1
     twice_wins = int(twice_midrank[value][positive].sum()) - n_positive * (n_positive + 1)
     return twice_wins / (2 * n_positive * n_negative)
+
+
+def _class_precision(
+    scores: Tensor,  # [n]
+    positive: Tensor,  # [n] bool
+) -> float:
+    if not positive.any():
+        return float("nan")
+    _, value, count = torch.unique(scores, return_inverse=True, return_counts=True)
+    hits = torch.bincount(value[positive], minlength=len(count)).flip(0)
+    precision = hits.cumsum(0) / count.flip(0).cumsum(0).double()
+    return ((hits * precision).sum() / hits.sum()).item()
 
 
 def operating_points(

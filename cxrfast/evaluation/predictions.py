@@ -1,17 +1,21 @@
 """What a model said about every image of a split, beside what is known: the table that results are computed from."""
 
 import csv
+import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cxrfast._files import atomic_path
+from cxrfast.evaluation.localization import OwnRule
+from cxrfast.evaluation.sources import MapSource
 
-COLUMNS = ("image", "patient", "class", "score", "label", "boxes", "iou", "ior")
+COLUMNS = ("image", "patient", "class", "prob", "prob_calibrated", "label", "boxes", "iou", "ior")
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,12 @@ class Predictions:
     class_names: tuple[str, ...]
     images: Sequence[str]  # [N] names
     patients: Sequence[str]  # [N]
-    scores: Tensor  # [N, K] float32, in (0, 1)
+    prob: Tensor  # [N, K] float32, in (0, 1): the model's own; NaN where nobody said
     labels: Tensor  # [N, K] float32: 1, 0, NaN where unknown
-    n_boxes: Tensor  # [N, K] int64: how many boxes make up the annotation
-    iou: Tensor  # [N, K] float64: of the region of positive patches and the annotation
+    n_boxes: Tensor  # [N, K] int64: how many boxes are annotated
+    iou: Tensor  # [N, K] float64: of the regions that the protocol scores, and all boxes of the pair
     ior: Tensor  # [N, K] float64
+    prob_calibrated: Tensor | None = None  # [N, K] float64, by a temperature from validation images
     unreadable: dict[str, str] = field(default_factory=dict)  # image -> why it is not among the N
 
     def write_csv(self, path: str | os.PathLike) -> None:
@@ -39,12 +44,30 @@ class Predictions:
 
     def _cells(self, n: int, k: int) -> list[str]:
         return [
-            _number(self.scores[n, k], 9),  # nine digits give a float32 back exactly
+            _number(self.prob[n, k], 9),  # nine digits give a float32 back exactly
+            "" if self.prob_calibrated is None else _number(self.prob_calibrated[n, k], 9),
             _number(self.labels[n, k], 1),
             str(int(self.n_boxes[n, k])),
             _number(self.iou[n, k], 6),
             _number(self.ior[n, k], 6),
         ]
+
+
+def write_maps(
+    path: str | os.PathLike, source: MapSource, images: Sequence[str], class_names: Sequence[str], own: OwnRule
+) -> None:
+    """The maps, compressed, with what their method says about regions: a file that `evaluate --predictions` reads."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            images=np.array([images[n] for n in source.images.tolist()], dtype=np.str_),
+            classes=np.array(class_names, dtype=np.str_),
+            maps=source.maps.numpy(),
+            thresholds=own.thresholds.double().cpu().numpy(),
+            operating_points=own.operating_points.double().cpu().numpy(),
+            region_rule=np.array(json.dumps(asdict(own.rule))),
+            image_size=np.array(source.image_size or 0),
+        )
 
 
 def _number(value: Tensor, digits: int) -> str:

@@ -1,72 +1,140 @@
 """The numbers of one evaluation, with all that is needed to compare them: as JSON, and as a table for a terminal."""
 
 import json
-import math
 import os
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from cxrfast._files import write_text
+from cxrfast.evaluation.bootstrap import Interval
+from cxrfast.evaluation.calibration import ReliabilityCurve
+from cxrfast.evaluation.detection import FROC, FROC_RATES
+from cxrfast.evaluation.localization import Localization, table_to_dict
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
 from cxrfast.evaluation.predictions import Predictions
+from cxrfast.evaluation.protocols import Protocol
 
-WIDTH = 100  # columns of the table
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error of every class."""
+
+    ece: Tensor  # [K] float64, of prob
+    ece_calibrated: Tensor | None  # [K] float64, of prob_calibrated
+    temperature: Tensor | None  # [K], from validation images
+    curve: ReliabilityCurve  # of prob
+
+    def reliability(self, k: int) -> list[dict[str, float]]:
+        """The bins of class k that have images."""
+        names = ("probability", "frequency", "images")
+        bins = zip(*(column[k].tolist() for column in self.curve), strict=True)
+        return [dict(zip(names, values, strict=True)) for values in bins if values[2]]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """The boxes of the method's regions as detections, and the pointing game."""
+
+    n_images: int  # those with any annotation
+    thresholds: tuple[float, ...]  # T of the IoU, [T]
+    average_precision: Tensor  # [T, K]
+    froc_threshold: float  # T of the IoU
+    froc: FROC
+    pointing: Tensor  # [K]; NaN where there are no maps
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Per class (tuples of K) and on average. NaN: the class has nothing to compute the number from."""
+    """Per class (K) and on average. NaN: the class has nothing to compute the number from."""
 
-    protocol: str  # for example "rozenberg2019"
+    protocol: Protocol
     split: str  # name of the split
     split_hash: str | None  # of the file of splits that it is from, if it is from one
     images_hash: str  # of the names of the images that were evaluated
     label_version: str  # of the labels compared with
     method: str
     weights: str
-    region_rule: str  # how positive patches become regions
-    region_threshold: tuple[float, ...]  # per class: the value of the map from which a patch is positive
-    iou_threshold: float  # T
+    shared_patients: int | None  # between training and these images; None: unknown
     class_names: tuple[str, ...]
     n_images: int
+    n_patients: int
     n_positive: tuple[int, ...]
     n_negative: tuple[int, ...]
-    auroc: tuple[float, ...]
-    n_boxed: tuple[int, ...]  # images on which the class has a box: the denominators of the next two
-    iou_accuracy: tuple[float, ...]
-    ior_accuracy: tuple[float, ...]
+    auroc: Interval
+    average_precision: Interval
+    calibration: Calibration | None
+    localization: Localization | None  # None: no regions, or no annotated boxes
+    detection: Detection | None
+    notes: tuple[str, ...]
     predictions: Predictions
 
     @property
     def mean_auroc(self) -> Mean:
-        return mean_without_nan(self.auroc, self.class_names)
+        return mean_without_nan(self.auroc.value, self.class_names)
 
     @property
-    def mean_iou_accuracy(self) -> Mean:
-        return mean_without_nan(self.iou_accuracy, self.class_names)
-
-    @property
-    def mean_ior_accuracy(self) -> Mean:
-        return mean_without_nan(self.ior_accuracy, self.class_names)
+    def mean_average_precision(self) -> Mean:
+        return mean_without_nan(self.average_precision.value, self.class_names)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the table of predictions; None for NaN, which JSON does not know."""
-        per_class = ("region_threshold", "n_positive", "n_negative", "auroc", "n_boxed", "iou_accuracy", "ior_accuracy")
-        means = {
-            "auroc": self.mean_auroc,
-            "iou_accuracy": self.mean_iou_accuracy,
-            "ior_accuracy": self.mean_ior_accuracy,
-        }
-        facts = ("protocol", "split", "split_hash", "images_hash", "label_version", "method", "weights")
+        facts = ("split", "split_hash", "images_hash", "label_version", "method", "weights", "shared_patients")
+        means = {"auroc": self.mean_auroc, "average_precision": self.mean_average_precision}
         return {
-            **{name: getattr(self, name) for name in (*facts, "region_rule", "iou_threshold", "n_images")},
+            "protocol": self.protocol.name,
+            **{name: getattr(self, name) for name in (*facts, "n_images", "n_patients", "notes")},
             "unreadable": dict(self.predictions.unreadable),
-            "classes": {
-                class_name: {name: _none(getattr(self, name)[k]) for name in per_class}
-                for k, class_name in enumerate(self.class_names)
+            "classes": {name: self._class(k) for k, name in enumerate(self.class_names)},
+            "mean": {name: _mean(mean) for name, mean in means.items()},
+            "localization": None if self.localization is None else self._localization(self.localization),
+            "detection": None if self.detection is None else self._detection(self.detection),
+        }
+
+    def _class(self, k: int) -> dict[str, Any]:
+        row: dict[str, Any] = {"n_positive": self.n_positive[k], "n_negative": self.n_negative[k]}
+        row["n_annotated"] = 0 if self.localization is None else int(self.localization.n_units[k])
+        for name in ("auroc", "average_precision"):
+            value, low, high = (_none(column[k].item()) for column in getattr(self, name))
+            row |= {name: value, f"{name}_interval": [low, high]}
+        if self.calibration is not None:
+            for name in ("ece", "ece_calibrated", "temperature"):
+                column = getattr(self.calibration, name)
+                row[name] = None if column is None else _none(column[k].item())
+            row["reliability"] = self.calibration.reliability(k)
+        return row
+
+    def _localization(self, found: Localization) -> dict[str, Any]:
+        return {
+            "paper": found.protocol.paper,
+            "unit": found.protocol.unit,
+            "region_rule": str(found.rule),
+            "stretched": found.protocol.stretched,
+            "threshold": str(found.protocol.threshold),
+            "thresholds": [dict(zip(self.class_names, row, strict=True)) for row in found.thresholds.tolist()],
+            "fallbacks": found.fallbacks,
+            "published_on": found.protocol.training,
+            "grid": found.grid,
+            "tables": [table_to_dict(table, self.class_names) for table in found.tables],
+        }
+
+    def _detection(self, found: Detection) -> dict[str, Any]:
+        def columns(rows: Tensor) -> dict[str, Any]:  # [K, ...] of one class
+            return {name: _nested(rows[k].tolist()) for k, name in enumerate(self.class_names)}
+
+        return {
+            "n_images": found.n_images,
+            "iou_thresholds": found.thresholds,
+            "average_precision": columns(found.average_precision.T),
+            "map": [_mean(mean_without_nan(row, self.class_names)) for row in found.average_precision],
+            "froc": {
+                "iou_threshold": found.froc_threshold,
+                "false_positives_per_image": FROC_RATES,
+                "sensitivity": columns(found.froc.sensitivity),
+                "mean": _mean(mean_without_nan(found.froc.mean, self.class_names)),
             },
-            "mean": {name: {"value": _none(m.value), "left_out": list(m.left_out)} for name, m in means.items()},
+            "pointing_game": columns(found.pointing),
         }
 
     def to_json(self) -> str:
@@ -77,80 +145,19 @@ class EvaluationResult:
         write_text(path, self.to_json())
 
     def to_text(self) -> str:
-        """The table, 100 columns wide at most."""
-        t = f"{self.iou_threshold:g}"
-        header = ("", "positive", "AUROC", "with box", f"IoU ≥ {t}", f"IoR ≥ {t}")
-        rows = [
-            (name, str(n_positive), _decimal(auroc), str(n_boxed), _decimal(iou), _decimal(ior))
-            for name, n_positive, auroc, n_boxed, iou, ior in zip(
-                self.class_names,
-                self.n_positive,
-                self.auroc,
-                self.n_boxed,
-                self.iou_accuracy,
-                self.ior_accuracy,
-                strict=True,
-            )
-        ]
-        means = [_decimal(m.value) for m in (self.mean_auroc, self.mean_iou_accuracy, self.mean_ior_accuracy)]
-        table = _table([header, *rows, ("mean", "", means[0], "", *means[1:])])
-        rule = "-" * len(table[0])
-        lines = [*self._facts(), "", table[0], rule, *table[1:-1], rule, table[-1]]
-        return "\n".join([*lines, *self._remarks()]) + "\n"
+        """The tables, 100 columns wide at most."""
+        from cxrfast.evaluation.text import to_text
 
-    def _facts(self) -> list[str]:
-        split = f", splits {self.split_hash[:12]}" if self.split_hash else ""
-        facts = (
-            f"{self.method} on {self.split}: {self.n_images} images, labels {self.label_version}{split}",
-            f"weights {self.weights}",
-            f"protocol {self.protocol}: region = {self.region_rule}{self._thresholds()}",
-        )
-        return [line for fact in facts for line in _wrap(fact)]
-
-    def _thresholds(self) -> str:
-        if "the threshold" not in self.region_rule:  # it has levels of its own
-            return ""
-        low, high = min(self.region_threshold), max(self.region_threshold)
-        return f" {low:.3g}" if low == high else f" of the class, {low:.3g} to {high:.3g}"
-
-    def _remarks(self) -> list[str]:
-        """Which classes are not in the means, and which images are in nothing."""
-        lines = []
-        for what, mean, why in (
-            ("AUROC", self.mean_auroc, "without positives or without negatives"),
-            ("IoU and IoR", self.mean_iou_accuracy, "without boxes"),
-        ):
-            if mean.left_out:
-                lines += ["", *_wrap(f"not in the mean of {what} ({why}): {', '.join(mean.left_out)}")]
-        unreadable = self.predictions.unreadable
-        if unreadable:
-            lines += ["", f"{len(unreadable)} of the split's images could not be read and are not in these numbers:"]
-            lines += [line for why in unreadable.values() for line in _wrap(why, indent="  ")]
-        return lines
+        return to_text(self)
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """First column to the left, numbers to the right; a very long class name is cut."""
-    others = [max(len(row[c]) for row in rows) + 2 for c in range(1, len(rows[0]))]
-    first = min(max(len(row[0]) for row in rows), WIDTH - sum(others))
-    return [
-        _cut(row[0], first).ljust(first)
-        + "".join(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))
-        for row in rows
-    ]
+def _mean(mean: Mean) -> dict[str, Any]:
+    return {"value": _none(mean.value), "left_out": list(mean.left_out)}
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _wrap(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
-
-
-def _decimal(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def _nested(value: Any) -> Any:
+    return [_nested(item) for item in value] if isinstance(value, list) else _none(value)
 
 
 def _none(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return None if value != value else value

@@ -102,7 +102,8 @@ def test_from_phantoms_to_boxes(cli, small_settings, tmp_path):
     assert "mean" in out
     (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "predictions.csv").is_file()
-    assert json.loads((folder / "evaluation-test.json").read_text())["protocol"] == "rozenberg2019"
+    assert json.loads((folder / "evaluation-test.json").read_text())["protocol"] == "strict"
+    assert (folder / "maps.npz").is_file()
     image = next((tmp_path / "phantoms" / "images").iterdir())
     code, out, err = cli("localize", image, "--top=2")
     assert code == 0, err
@@ -136,14 +137,43 @@ def test_config_file_and_options_compose(cli, trained, tmp_path):
 
 
 def test_evaluate_other_data_and_parts(cli, trained, phantoms):
-    code, out, err = cli("evaluate", trained, "--split=val", "--out=here", "-T", "0.3")
+    code, val, err = cli("evaluate", trained, "--split=val", "--out=here", "-T", "0.3", "--protocol=li2018")
     assert code == 0, err
-    assert "IoU ≥ 0.3" in out
-    code, out, err = cli("evaluate", "--checkpoint", trained, "--data", phantoms, "--out=here")
+    assert "IoU ≥ 0.3" in val
+    assert "patients shared with training: 0" in val.replace("\n  ", " ")
+    code, _, err = cli("evaluate", "--checkpoint", trained, "--data", phantoms, "--out=here")
     assert code == 0, err
     code, _, err = cli("evaluate", trained, "--split=tset", "--out=here")
     assert code == 2
     assert "expected one of train, val, test" in err
+    code, again, err = cli(
+        "evaluate",
+        "--predictions=here/predictions-val.csv",
+        "--predictions=here/maps-val.npz",
+        "--data",
+        phantoms,
+        "--splits",
+        trained / "splits.json",
+        "--split=val",
+        "-T",
+        "0.3",
+        "--protocol=li2018",
+    )
+    assert code == 0, err
+
+    def table(text):
+        return [line for line in text.splitlines() if line.startswith(("Mass", "Nodule", "mean"))]
+
+    assert table(again) == table(val)
+    code, _, err = cli("evaluate", "--predictions=here/predictions-val.csv")
+    assert code == 2
+    assert "data: required with --predictions" in err
+    code, _, err = cli("evaluate", trained, "--split=train", "--out=here")
+    assert code == 2
+    assert "protocol strict:" in err
+    code, _, err = cli("evaluate", trained, "--protocol=wong")
+    assert code == 2
+    assert "protocol is 'wong'; expected one of strict, own, rozenberg2019" in err
 
 
 def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):

@@ -16,14 +16,15 @@ from cxrfast.data.labels import BOXED_CLASSES
 from cxrfast.data.patches import boxes_to_patches
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import evaluate
+from cxrfast.evaluation import PROTOCOLS, evaluate, find_protocol
 from cxrfast.evaluation.predictions import COLUMNS
 from cxrfast.regions import RegionRule
 from tests.predictors import FakePredictor, constant_answer
 
 CLASSES = ("Mass", "Nodule", "Hernia")
 SIZE, GRID = 32, 4
-OPTIONS = {"split": "test", "label_version": "v2020", "batch_size": 3}
+OPTIONS = {"split": "test", "label_version": "v2020", "batch_size": 3, "resamples": 20}
+PAPER = {**OPTIONS, "protocol": "rozenberg2019"}
 # Image number, which is also its grey value: labels, boxes
 KNOWN = {
     0: ({"Mass"}, {"Mass": ((0.0, 0.0, 0.5, 0.5),)}),  # region = box
@@ -55,20 +56,20 @@ def answer(image):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_numbers_are_those_worked_out_by_hand(records, workers):
     result = evaluate(
-        FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), workers=workers, **OPTIONS
+        FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), workers=workers, **PAPER
     )
     assert result.n_images == 5
     assert result.n_positive == (3, 1, 0)
     assert result.n_negative == (2, 4, 5)
     # Mass: positives 0, 120, 180 against 60 and 240: 0 beats both, 120 and 180 beat one. Nodule: 120 beats 0 and 60.
-    assert result.auroc[:2] == (4 / 6, 2 / 4)
-    assert math.isnan(result.auroc[2])
-    assert result.n_boxed == (2, 1, 0)
-    assert result.iou_accuracy[:2] == (0.5, 1.0)
-    assert result.ior_accuracy[:2] == (0.5, 1.0)
-    assert math.isnan(result.iou_accuracy[2])
+    assert result.auroc.value[:2].tolist() == [4 / 6, 2 / 4]
+    assert result.auroc.value[2].isnan()
+    assert result.localization.n_units.tolist() == [2, 1, 0]
+    for table in result.localization.tables:
+        assert table.accuracy[0, :2].tolist() == [0.5, 1.0]
+        assert table.accuracy[0, 2].isnan()
     assert result.mean_auroc == ((4 / 6 + 2 / 4) / 2, ("Hernia",))
-    assert result.mean_iou_accuracy == (0.75, ("Hernia",))
+    assert result.localization.tables[0].means(CLASSES) == [(0.75, ("Hernia",))]
     # Two boxes of one class are one annotation, their union: both quarters of the region
     assert result.predictions.iou[2, 1] == 0.5
     assert result.predictions.ior[2, 1] == 0.5
@@ -77,51 +78,102 @@ def test_the_numbers_are_those_worked_out_by_hand(records, workers):
 
 def test_t_is_the_overlap_asked_for(records):
     dataset = XrayDataset(records, CLASSES, SIZE)
-    predictor = FakePredictor(CLASSES, SIZE, answer)
-    assert evaluate(predictor, dataset, iou_threshold=0.5, **OPTIONS).iou_accuracy[1] == 1
-    assert evaluate(predictor, dataset, iou_threshold=0.51, **OPTIONS).iou_accuracy[1] == 0
+    protocol = find_protocol("rozenberg2019").with_thresholds(0.5, 0.51)
+    result = evaluate(FakePredictor(CLASSES, SIZE, answer), dataset, **{**OPTIONS, "protocol": protocol})
+    assert result.localization.tables[0].accuracy[:, 1].tolist() == [1, 0]
 
 
 def test_json_and_text(records, tmp_path):
-    result = evaluate(FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), **OPTIONS)
+    result = evaluate(FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), **PAPER)
     assert "splits" not in result.to_text()
     result = dataclasses.replace(result, split_hash="0123456789abcdef")
     result.save(tmp_path / "new" / "result.json")
     data = json.loads((tmp_path / "new" / "result.json").read_text())
     assert data["protocol"] == "rozenberg2019"
-    assert data["iou_threshold"] == 0.1
     assert data["split_hash"] == "0123456789abcdef"
-    assert data["classes"]["Hernia"] == {
-        "region_threshold": 0.5,
-        "n_positive": 0,
-        "n_negative": 5,
-        "auroc": None,
-        "n_boxed": 0,
-        "iou_accuracy": None,
-        "ior_accuracy": None,
+    assert data["label_version"] == "v2020"
+    assert data["shared_patients"] is None
+    hernia = data["classes"]["Hernia"]
+    assert (hernia["n_positive"], hernia["n_negative"], hernia["n_annotated"], hernia["auroc"]) == (0, 5, 0, None)
+    bins = hernia["reliability"]
+    assert sum(row["images"] for row in bins) == 5
+    assert {row["frequency"] for row in bins} == {0.0}
+    found = data["localization"]
+    assert found["grid"] == [GRID, GRID]
+    assert [(table["measure"], table["relation"], table["gate"]) for table in found["tables"]] == [
+        ("iou", "≥", None),
+        ("ior", "≥", None),
+    ]
+    row = found["tables"][0]["rows"][0]
+    assert row["T"] == 0.1
+    assert row["mean"] == {"value": 0.75, "left_out": ["Hernia"]}
+    assert row["classes"]["Mass"] | {"low": 0, "high": 0} == {
+        "accuracy": 0.5,
+        "low": 0,
+        "high": 0,
+        "ceiling": 1.0,
+        "hits": 1,
     }
-    assert data["mean"]["iou_accuracy"] == {"value": 0.75, "left_out": ["Hernia"]}
+    assert row["classes"]["Hernia"]["accuracy"] is None
     lines = result.to_text().splitlines()
-    assert "splits 0123456789ab" in lines[0]
+    assert "splits 0123456789ab" in " ".join(lines)
+    assert "patients shared with training: unknown" in " ".join(line.strip() for line in lines)
     assert max(map(len, lines)) <= 100
-    table = {line.split()[0]: line.split()[1:] for line in lines if line}
-    assert table["Mass"] == ["3", "0.667", "2", "0.500", "0.500"]
-    assert table["Hernia"] == ["0", "-", "0", "-", "-"]
-    assert table["mean"] == ["0.583", "0.750", "0.750"]
-    assert len({len(line) for line in lines if line.startswith(("Mass", "Hernia", "mean", "Nodule"))}) == 1
+    table = [line.split() for line in lines if line.startswith("Mass")]
+    assert table[0][:3] == ["Mass", "3", "0.667"]
+    assert table[1][:3] == ["Mass", "2", "0.500"]
+    means = [line.split() for line in lines if line.startswith("mean")]
+    assert means[0][1] == "0.583"
+    assert means[1][1] == "0.750"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_runs_and_says_its_name(records, protocol):
+    records = [dataclasses.replace(record, boxes=record.boxes or {}) for record in records]
+    result = evaluate(
+        FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), **{**OPTIONS, "protocol": protocol}
+    )
+    text = result.to_text()
+    assert f"protocol {protocol} (" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert json.loads(result.to_json())["protocol"] == protocol
+
+
+def test_patients_of_training_are_counted_and_refused_by_strict(records):
+    dataset, predictor = XrayDataset(records, CLASSES, SIZE), FakePredictor(CLASSES, SIZE, answer)
+    seen = {"p0", "p60", "stranger"}
+    assert evaluate(predictor, dataset, training_patients=seen, **PAPER).shared_patients == 2
+    assert evaluate(predictor, dataset, training_patients={"stranger"}, **OPTIONS).shared_patients == 0
+    with pytest.raises(UsageError, match="protocol strict: 2 patients of the evaluated images are in the training"):
+        evaluate(predictor, dataset, training_patients=seen, **OPTIONS)
+
+
+def test_calibrated_probabilities_are_a_second_output(records, tmp_path):
+    predictor = FakePredictor(CLASSES, SIZE, answer)
+    dataset = XrayDataset(records, CLASSES, SIZE)
+    result = evaluate(predictor, dataset, temperature=torch.tensor([2.0, 1.0, math.nan]), **OPTIONS)
+    prob, calibrated = result.predictions.prob, result.predictions.prob_calibrated
+    # The first image's score is 1, whose logit is not finite.
+    torch.testing.assert_close(calibrated[1:, 0], (prob[1:, 0].double().logit() / 2).sigmoid())
+    torch.testing.assert_close(calibrated[1:, 1], prob[1:, 1].double())
+    assert calibrated[:, 2].isnan().all()
+    assert evaluate(predictor, dataset, **OPTIONS).predictions.prob_calibrated is None
+    result.predictions.write_csv(tmp_path / "predictions.csv")
+    assert "calibrated" in result.to_text()
 
 
 def test_predictions_are_one_row_per_image_and_class(records, tmp_path):
-    result = evaluate(FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), **OPTIONS)
+    result = evaluate(FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), **PAPER)
     result.predictions.write_csv(tmp_path / "predictions.csv")
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
     assert len(rows) == 5 * 3
-    assert rows[0] | {"score": ""} == dict(zip(COLUMNS, ["0.png", "p0", "Mass", "", "1", "1", "1", "1"], strict=True))
+    expected = ["0.png", "p0", "Mass", "", "", "1", "1", "1", "1"]
+    assert rows[0] | {"prob": ""} == dict(zip(COLUMNS, expected, strict=True))
     assert rows[1]["iou"] == ""
-    scores = torch.tensor([float(row["score"]) for row in rows]).reshape(5, 3)
-    assert torch.equal(scores, result.predictions.scores)
+    scores = torch.tensor([float(row["prob"]) for row in rows]).reshape(5, 3)
+    assert torch.equal(scores, result.predictions.prob)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -133,7 +185,7 @@ def test_an_unreadable_image_is_named_and_left_out(records, workers):
     )
     assert result.n_images == 3
     assert list(result.predictions.unreadable) == ["60.png", "240.png"]
-    assert result.n_boxed == (1, 1, 0)
+    assert result.localization.n_units.tolist() == [1, 1, 0]
     assert "2 of the split's images could not be read" in result.to_text()
     assert str(records[4].path) in result.to_text().replace("\n  ", "")
 
@@ -163,9 +215,8 @@ def test_what_does_not_fit_is_refused(records):
         evaluate(predictor, XrayDataset(records, CLASSES[::-1], SIZE), **OPTIONS)
     with pytest.raises(UsageError, match="takes images of 32 pixels, the data have 64"):
         evaluate(predictor, XrayDataset(records, CLASSES, 64), **OPTIONS)
-    for threshold in (0, -1, 1.5, math.nan):
-        with pytest.raises(UsageError, match="T is"):
-            evaluate(predictor, dataset, iou_threshold=threshold, **OPTIONS)
+    with pytest.raises(UsageError, match="protocol is 'x'"):
+        evaluate(predictor, dataset, **{**OPTIONS, "protocol": "x"})
     with pytest.raises(UsageError, match="batch size is 0"):
         evaluate(predictor, dataset, **{**OPTIONS, "batch_size": 0})
 
@@ -192,32 +243,35 @@ def test_an_oracle_on_real_radiographs(real_data):
         patches = boxes_to_patches(item["boxes"], item["has_box"], SIZE, 20)
         return item["labels"] * 0.8 + 0.1, patches * 0.8 + 0.1
 
-    result = evaluate(FakePredictor(BOXED_CLASSES, SIZE, oracle), dataset, **OPTIONS)
+    result = evaluate(FakePredictor(BOXED_CLASSES, SIZE, oracle), dataset, **PAPER)
     assert result.n_images == len(records) == 14
-    assert sum(result.n_boxed) == sum(len(boxes) for record in records for boxes in record.boxes.values())
+    n_boxed = result.localization.n_units.tolist()
+    assert sum(n_boxed) == sum(len(boxes) for record in records for boxes in record.boxes.values())
     scored = result.predictions.n_boxes > 0
     assert (result.predictions.iou[scored] > 0.25).all()
     assert (result.predictions.ior[scored] > 0.5).all()
-    for n_boxed, n_positive, accuracy, area in zip(
-        result.n_boxed, result.n_positive, result.iou_accuracy, result.auroc, strict=True
+    table = result.localization.tables[0]
+    for n, n_positive, accuracy, best, area in zip(
+        n_boxed, result.n_positive, table.accuracy[0], table.ceiling[0], result.auroc.value, strict=True
     ):
-        assert n_positive >= n_boxed  # boxes imply labels
-        assert accuracy == 1 if n_boxed else math.isnan(accuracy)
+        assert n_positive >= n  # boxes imply labels
+        assert accuracy == best == 1 if n else math.isnan(accuracy)
         assert area == 1 if 0 < n_positive < 14 else math.isnan(area)
 
 
-def test_regions_are_the_methods_own(records):
+def test_regions_are_the_methods_own_or_the_papers(records):
     dataset = XrayDataset(records, CLASSES, SIZE)
-    paper = evaluate(FakePredictor(CLASSES, SIZE, answer), dataset, **OPTIONS)
-    other = FakePredictor(CLASSES, SIZE, answer)
+    other = FakePredictor(CLASSES, SIZE, answer, threshold=0.45)
     other.region_rule = RegionRule("boxes", "peak", gate=1.0)
-    gated = evaluate(other, dataset, **OPTIONS)
+    paper, own = (evaluate(other, dataset, **{**OPTIONS, "protocol": name}) for name in ("rozenberg2019", "strict"))
+    assert paper.localization.rule == RegionRule()
+    assert paper.localization.tables[0].accuracy[0, :2].tolist() == [0.5, 1]
+    assert str(own.localization.rule) == "box around the component of the maximum, map ≥ the threshold"
+    kept = evaluate(other, dataset, **{**OPTIONS, "protocol": "own"}).localization
+    assert kept.tables[0].gate == "score > 1"
+    assert kept.tables[0].hits.sum() == 0
+    # The gate is the protocol's: no image exceeds the method's own.
+    assert own.localization.tables[0].hits.sum() > 0
     other.region_rule = RegionRule("boxes", levels=(0.25, 0.75))
-    facts = " ".join(evaluate(other, dataset, **OPTIONS).to_text().split())
-    assert "region = box around every component, map ≥ 0.25 or 0.75 " in facts
-    assert "0.75 0.5" not in facts
-    assert paper.protocol == "rozenberg2019"
-    assert gated.protocol == "rozenberg2019, regions of fake"
-    assert "where the score is over 1" in gated.to_text()
-    assert gated.iou_accuracy[:2] == (0, 0)
-    assert paper.iou_accuracy[:2] == (0.5, 1)
+    text = " ".join(evaluate(other, dataset, **OPTIONS).to_text().split())
+    assert "region: box around every component, map ≥ 0.25 or 0.75 positive" in text

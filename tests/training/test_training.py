@@ -273,13 +273,12 @@ def test_distance_learning_goes_on_as_if_nothing_had_happened_and_workers_change
     model = load_predictor(whole.path)
     assert torch.equal(model.thresholds, load_file(whole.best)["thresholds"])
     result = evaluate_run(whole.path).result
-    assert result.region_rule == "one box around every component, map ≥ the threshold"
-    assert result.region_threshold == tuple(model.thresholds.tolist())
-    published = evaluate_run(whole.path, split="train", threshold_folds=3).result
-    assert published.protocol.endswith(", thresholds by cross-validation over these boxes in 3 folds of patients")
-    assert published.n_boxed == evaluate_run(whole.path, split="train").result.n_boxed
-    with pytest.raises(UsageError, match="threshold folds are 1; expected at least 2"):
-        evaluate_run(whole.path, threshold_folds=1)
+    assert str(result.localization.rule) == "one box around every component, map ≥ the threshold"
+    published = evaluate_run(whole.path, split="train", protocol="zhang2020").result
+    assert published.localization.fold is not None
+    assert published.shared_patients > 0
+    own = evaluate_run(whole.path, protocol="own").result
+    assert own.localization.thresholds.tolist() == [model.thresholds.double().tolist()]
 
 
 def test_wrong_settings_of_batches_leave_no_folder(phantoms, tmp_path):

@@ -1,0 +1,255 @@
+"""Intervals and tests that know that images of one patient are alike: whole patients are drawn, never single images.
+
+A resample is a weight for every image: how many times its patient was drawn. A statistic is a function of such weights,
+so one call computes it for many resamples at once.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number in [0, 1] for each of K classes, of N weighted images."""
+
+    compute: Callable[[Tensor], Tensor]
+    """Weights float64 [R, N] -> float64 [R, K]; NaN where a resample has none."""
+
+    needs: tuple[Tensor, ...]
+    """bool [N, K] each: the groups of images that it compares or counts."""
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        return self.compute(weights)
+
+
+_CHUNK = 300_000  # entries of the weights at a time
+_DEFINED = 0.95  # share of the resamples that must have the statistic
+
+
+class Interval(NamedTuple):
+    """A statistic of K classes with its interval; low and high are NaN where the data cannot carry one."""
+
+    value: Tensor  # [K] float64
+    low: Tensor  # [K] float64
+    high: Tensor  # [K] float64
+
+
+class PairedDifference(NamedTuple):
+    """Statistic of one run minus that of another on the same images."""
+
+    difference: Tensor  # [K] float64
+    low: Tensor  # [K] float64
+    high: Tensor  # [K] float64
+    p_value: Tensor  # [K] float64, two-sided, of "no difference"
+
+
+def bootstrap_interval(
+    statistic: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a statistic, from its standard error over resamples of patients.
+
+    Each resample draws as many patients as there are, with replacement, and takes all images of each (the cluster
+    bootstrap). The interval is ``logit θ ± t · √(n/(n−1)) · se(logit θ*)``, which stays within [0, 1], with Student's t
+    for n − 1 degrees of freedom. n is the number of patients behind the statistic: of those with positives and those
+    with negatives, the fewer. Where a resample has a θ* of 0 or 1, se(θ*) / (θ (1 − θ)) stands for se(logit θ*).
+    Percentiles of the resamples are simpler, and too narrow (docs/evaluation.md). For θ of 0 or 1, where resamples see
+    no spread, the other end of the interval is the share that n patients would miss with probability (1 − level)/2.
+
+    NaN for a statistic of fewer than two patients, or that more than 5 % of the resamples do not have, as the AUROC of
+    a class that two patients have. The same patients, resamples and seed give the same resamples for every statistic.
+    """
+    behind = _patients_behind(statistic, patients)
+    value = statistic(torch.ones(1, len(patients), dtype=torch.float64))[0]
+    drawn = _resample(statistic, patients, resamples, seed)
+    error, t = _error_and_quantile(drawn, behind, level)
+    in_logits, _ = _error_and_quantile(drawn.logit(), behind, level)
+    inside = ((drawn > 0) & (drawn < 1) | drawn.isnan()).all(dim=0)
+    spread = t * torch.where(inside, in_logits, error / (value * (1 - value)))
+    low, high = (value.logit() - spread).sigmoid(), (value.logit() + spread).sigmoid()
+    share = ((1 - level) / 2) ** (1 / behind)
+    low, high = torch.where(value == 1, share, low), torch.where(value == 1, 1.0, high)
+    low, high = torch.where(value == 0, 0.0, low), torch.where(value == 0, 1 - share, high)
+    return Interval(value, torch.where(error.isnan(), torch.nan, low), torch.where(error.isnan(), torch.nan, high))
+
+
+def paired_bootstrap(
+    first: Statistic,
+    second: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> PairedDifference:
+    """Is the statistic of one run larger than that of another on the same N images? Both see the same resamples.
+
+    The interval is ``d ± t · √(n/(n−1)) · se(d*)``, and the p-value that of the same t: below 0.05 exactly where the
+    95 % interval leaves out 0. n as for :func:`bootstrap_interval`. Nothing corrects for looking at many classes.
+    """
+    both = Statistic(lambda weights: first(weights) - second(weights), (*first.needs, *second.needs))
+    behind = _patients_behind(both, patients)
+    value = both(torch.ones(1, len(patients), dtype=torch.float64))[0]
+    error, t = _error_and_quantile(_resample(both, patients, resamples, seed), behind, level)
+    ratio = torch.where(error > 0, value / error, torch.where(value == 0, 0.0, value.sign() * torch.inf))
+    degrees = behind - 1
+    # Wallace 1959: the normal deviate of a t, to some 1e-3
+    normal = (degrees * (ratio.square() / degrees).log1p()).sqrt() * (8 * degrees + 1) / (8 * degrees + 3)
+    p_value = 2 * torch.special.ndtr(-normal)
+    return PairedDifference(value, value - t * error, value + t * error, torch.where(error.isnan(), torch.nan, p_value))
+
+
+def weighted_auroc(
+    scores: Tensor,  # [N, K]
+    labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
+) -> Statistic:
+    """AUROC of every class where image n counts ``weights[:, n]`` times; NaN without positives or negatives."""
+    columns = _columns(scores, labels)
+
+    def statistic(weights: Tensor) -> Tensor:  # [R, N]
+        areas, table = [], _table(weights)
+        for column in columns:
+            positive, negative = column.weigh(table)
+            below = negative.cumsum(dim=1)
+            # Up to the gap below a positive's score, and half of those that share the score
+            wins = (positive * (below[:, :-1:2] + below[:, 1::2]).double()).sum(dim=1) / 2
+            areas.append(wins / (positive.sum(dim=1).double() * below[:, -1]))
+        return _stack(areas, weights)
+
+    return Statistic(statistic, (labels == 1, labels == 0))
+
+
+def weighted_average_precision(
+    scores: Tensor,  # [N, K]
+    labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
+) -> Statistic:
+    """Average precision of every class where image n counts ``weights[:, n]`` times; NaN without positives."""
+    columns = _columns(scores, labels)
+
+    def statistic(weights: Tensor) -> Tensor:  # [R, N]
+        values, table = [], _table(weights)
+        for column in columns:
+            positive, negative = (count.flip(1).cumsum(dim=1).double() for count in column.weigh(table))
+            false = negative[:, 1::2]  # at or over each positive's score, from the highest down
+            gain = positive.diff(dim=1, prepend=torch.zeros(len(positive), 1))
+            # Where nothing is called yet, nothing is gained either.
+            precision = positive / (positive + false).clamp(min=1)
+            values.append((gain * precision).sum(dim=1) / positive[:, -1:].sum(dim=1))
+        return _stack(values, weights)
+
+    return Statistic(statistic, (labels == 1,))
+
+
+def weighted_mean(
+    values: Tensor,  # [N, K], NaN where image n has no value for class k
+) -> Statistic:
+    """Mean over the values that are there, weighted; with hits (1) and misses (0), localisation accuracy."""
+    present = (~values.isnan()).double()
+    filled = values.double().nan_to_num(0.0)
+
+    def statistic(weights: Tensor) -> Tensor:  # [R, N]
+        return (weights @ filled) / (weights @ present)
+
+    return Statistic(statistic, (~values.isnan(),))
+
+
+class _Column(NamedTuple):
+    """One class's known images in bags by their score. Only the m distinct scores of positives matter: a bag for each,
+    and for the negatives 2m + 1 bags, those in the gaps between them and those that share one, in ascending order."""
+
+    positive: Tensor  # [n+] int64: images, bag by bag
+    positive_start: Tensor  # [m] int64
+    negative: Tensor  # [n-] int64
+    negative_start: Tensor  # [2m + 1] int64
+
+    def weigh(self, table: Tensor) -> tuple[Tensor, Tensor]:  # [N, R] -> [R, m], [R, 2m + 1]
+        """Weight of each bag: exact in float32, for they are numbers of images."""
+        positive, negative = (
+            F.embedding_bag(images, table, start, mode="sum").T.contiguous()
+            for images, start in ((self.positive, self.positive_start), (self.negative, self.negative_start))
+        )
+        return positive, negative
+
+
+def _columns(scores: Tensor, labels: Tensor) -> list[_Column]:
+    if scores.dim() != 2 or scores.shape != labels.shape:
+        raise ValueError(f"expected scores and labels [N, K], got {list(scores.shape)} and {list(labels.shape)}")
+    scores, labels = scores.detach().cpu(), labels.detach().cpu()
+    return [_column(scores[:, k], labels[:, k]) for k in range(scores.shape[1])]
+
+
+def _column(scores: Tensor, labels: Tensor) -> _Column:  # [N], [N]
+    order = scores.argsort(stable=True)
+    positive, negative = order[labels[order] == 1], order[labels[order] == 0]
+    values, size = scores[positive].unique_consecutive(return_counts=True)
+    # Gap or equal: 2j below values[j], 2j + 1 equal to it.
+    bag = torch.searchsorted(values, scores[negative]) + torch.searchsorted(values, scores[negative], right=True)
+    start = torch.searchsorted(bag, torch.arange(2 * len(values) + 1))
+    return _Column(positive, size.cumsum(0) - size, negative, start)
+
+
+def _table(weights: Tensor) -> Tensor:  # [R, N] -> [N, R]
+    return weights.float().T.contiguous()
+
+
+def _stack(columns: list[Tensor], weights: Tensor) -> Tensor:
+    """K columns [R] -> [R, K], also for K = 0."""
+    return torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
+
+
+def _resample(statistic: Statistic, patients: Sequence[str], resamples: int, seed: int) -> Tensor:  # [R, K]
+    patient, number = _numbers(patients)
+    generator = torch.Generator().manual_seed(seed)
+    results = []
+    step = max(1, _CHUNK // len(patients))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = torch.randint(number, (count, number), generator=generator)
+        times = torch.zeros(count, number, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+        results.append(statistic(times[:, patient]))
+    return torch.cat(results)
+
+
+def _numbers(patients: Sequence[str]) -> tuple[Tensor, int]:
+    """Every image's patient as a number, and how many patients there are."""
+    if not len(patients):
+        raise ValueError("patients: expected the patient of every image, got none")
+    number = {name: index for index, name in enumerate(dict.fromkeys(patients))}
+    return torch.tensor([number[name] for name in patients]), len(number)
+
+
+def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  # [K] float64
+    """Per class, patients with an image in each of the statistic's groups; of the groups, the fewest."""
+    patient, number = _numbers(patients)
+    counts = [
+        torch.zeros(number, group.shape[1], dtype=torch.float64).index_add(0, patient, group.cpu().double())
+        for group in statistic.needs
+    ]
+    return torch.stack([(count > 0).sum(dim=0) for count in counts]).amin(dim=0).double()
+
+
+def _error_and_quantile(drawn: Tensor, behind: Tensor, level: float) -> tuple[Tensor, Tensor]:  # [R, K], [K] -> [K]
+    """Standard error over the resamples that have the statistic, and Student's t; NaN where that is not enough."""
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level in (0, 1), got {level}")
+    defined = ~drawn.isnan()
+    count = defined.sum(dim=0)
+    deviation = torch.where(defined, drawn - drawn.nanmean(dim=0), 0.0)
+    error = (deviation.square().sum(dim=0) / (count - 1).clamp(min=1) * behind / (behind - 1)).sqrt()
+    enough = (defined.double().mean(dim=0) >= _DEFINED) & (behind > 1)
+    degrees = (behind - 1).clamp(min=1)
+    normal = math.sqrt(2) * torch.special.erfinv(torch.tensor(level, dtype=torch.float64))
+    # Wallace 1959, the other way round
+    t = (degrees * ((normal * (8 * degrees + 3) / (8 * degrees + 1)).square() / degrees).expm1()).sqrt()
+    return torch.where(enough, error, torch.nan), t

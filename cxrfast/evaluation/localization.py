@@ -1,0 +1,249 @@
+"""One protocol applied to regions and annotations: tables of localisation accuracy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cxrfast.evaluation.bootstrap import bootstrap_interval, weighted_mean
+from cxrfast.evaluation.ceiling import ceiling
+from cxrfast.evaluation.localization_accuracy import TIE, BestOverlap
+from cxrfast.evaluation.metrics import Mean, mean_without_nan
+from cxrfast.evaluation.protocols import OWN, Comparison, Folds, Protocol
+from cxrfast.evaluation.sources import MapSource, Source, pair_overlaps
+from cxrfast.evaluation.truth import Truth, Units, deal_folds
+from cxrfast.regions import RegionRule
+
+LEVELS = torch.linspace(-7, 7, 29, dtype=torch.float64).sigmoid()
+"""The thresholds that nested choices are made among: σ(−7), σ(−6.5) … σ(7). They depend on no data."""
+
+
+@dataclass(frozen=True)
+class OwnRule:
+    """What a method says about its own regions, and where it calls a class present."""
+
+    rule: RegionRule
+    thresholds: Tensor  # [K]
+    operating_points: Tensor  # [K]
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """Accuracy by one measure, behind one gate: rows are the T, columns the K classes."""
+
+    comparison: Comparison
+    gate: str | None  # in words
+    hits: Tensor  # [T, K] int64
+    accuracy: Tensor  # [T, K] float64, NaN for a class without annotations
+    low: Tensor  # [T, K] float64: 95 % interval, by patient
+    high: Tensor  # [T, K] float64
+    ceiling: Tensor | None  # [T, K] float64: of a perfect region on the grid under the same rule
+    false_positives: Tensor | None  # [T, K] int64: boxes that hit nothing
+    afp: Tensor | None  # [T, K] float64: the same / all annotated boxes
+
+    def means(self, class_names: Sequence[str]) -> list[Mean]:
+        """Per T, over the classes that have annotations."""
+        return [mean_without_nan(row, class_names) for row in self.accuracy]
+
+
+@dataclass(frozen=True)
+class Localization:
+    """All tables of a protocol, and what was chosen on the way."""
+
+    protocol: Protocol
+    rule: RegionRule
+    n_units: Tensor  # [K] int64: the denominators
+    tables: tuple[AccuracyTable, ...]
+    thresholds: Tensor  # [folds or 1, K] float64: of the map, per class
+    fold: Tensor | None  # [U] int64
+    units: Units
+    overlap: BestOverlap  # [U] of every unit, without gates
+    fallbacks: int  # annotations scored at the method's own threshold, for no other fold has their class
+    grid: tuple[int, int] | None
+
+
+def score_localization(
+    protocol: Protocol,
+    source: Source,
+    truth: Truth,
+    scores: Tensor,  # [N, K], for gates
+    own: OwnRule,
+    *,
+    resamples: int = 1000,
+) -> Localization:
+    """Apply a protocol. NaN: a class without annotations."""
+    units = truth.units(protocol.unit)
+    num_classes = len(truth.class_names)
+    if protocol.stretched and isinstance(source, MapSource):
+        source = source.stretched()
+    rule = replace(protocol.region or own.rule, gate=None)  # gates are the protocol's
+    patients = [truth.patients[n] for n in units.image.tolist()]
+    found, thresholds, fold, fallbacks = _apply(protocol, source, units, rule, own, truth, patients)
+    tables = []
+    for gate in protocol.gates:
+        passes, words = _gate(gate, scores, own)
+        for comparison in protocol.comparisons:
+            overlap = getattr(found, comparison.measure) * passes[units.image, units.class_index]
+            best = None if source.grid is None else ceiling(units, source.grid, rule, comparison.measure)
+            false = None
+            if protocol.false_positives:
+                false = _false_positives(source, units, rule, thresholds[0], comparison, passes, num_classes)
+            tables.append(
+                _table(
+                    comparison,
+                    words,
+                    overlap,
+                    best,
+                    false,
+                    units,
+                    num_classes,
+                    len(truth.boxes.xyxy),
+                    patients,
+                    resamples,
+                )
+            )
+    n_units = torch.bincount(units.class_index, minlength=num_classes)
+    return Localization(protocol, rule, n_units, tuple(tables), thresholds, fold, units, found, fallbacks, source.grid)
+
+
+def hits_at(overlap: Tensor, comparison: Comparison) -> Tensor:  # [U] -> [T, U] bool
+    """Which overlaps hit. What is within 1e-6 of T equals it: a hit under "≥", a miss under ">"."""
+    t = torch.tensor(comparison.thresholds, dtype=torch.float64)[:, None]
+    return overlap >= t - TIE if comparison.inclusive else overlap > t + TIE
+
+
+def _apply(
+    protocol: Protocol, source: Source, units: Units, rule: RegionRule, own: OwnRule, truth: Truth, patients: list[str]
+) -> tuple[BestOverlap, Tensor, Tensor | None, int]:
+    """Best overlap of every unit, the thresholds used, the units' folds, and how many units had no other fold."""
+    if isinstance(protocol.threshold, Folds):
+        return _nested(protocol.threshold, source, units, rule, own, truth, patients)
+    thresholds = own.thresholds.double()
+    if isinstance(protocol.threshold, float):
+        thresholds = torch.full_like(thresholds, protocol.threshold)
+    return source.overlaps(units, rule, thresholds), thresholds[None], None, 0
+
+
+def _nested(
+    folds: Folds, source: Source, units: Units, rule: RegionRule, own: OwnRule, truth: Truth, patients: list[str]
+) -> tuple[BestOverlap, Tensor, Tensor, int]:
+    """Per fold and class the level with the largest mean IoU on the other folds; the lowest of equals."""
+    k = len(truth.class_names)
+    groups = {
+        "patient": patients,
+        "image": [truth.images[n] for n in units.image.tolist()],
+        "box": [str(u) for u in range(len(units.image))],
+    }[folds.by]
+    fold = deal_folds(groups, units.class_index, folds.count)
+    # The method's own threshold stands behind the levels, for classes that no other fold has.
+    levels = torch.cat([LEVELS[:, None].expand(-1, k), own.thresholds.double().cpu()[None]])
+    found = [source.overlaps(units, rule, level) for level in levels]
+    iou, ior = torch.stack([f.iou for f in found]), torch.stack([f.ior for f in found])  # [levels, U]
+    chosen = torch.full((folds.count, k), len(LEVELS))
+    for f in range(folds.count):
+        total = torch.zeros(len(LEVELS), k, dtype=torch.float64)
+        total.index_add_(1, units.class_index[fold != f], iou[:-1, fold != f])
+        seen = torch.bincount(units.class_index[fold != f], minlength=k) > 0
+        chosen[f, seen] = total.argmax(dim=0)[seen]
+    level = chosen[fold, units.class_index]
+    at = (level, torch.arange(len(level)))
+    fallbacks = int((level == len(LEVELS)).sum())
+    return BestOverlap(iou[at], ior[at]), levels.gather(0, chosen), fold, fallbacks
+
+
+def _gate(gate: float | str | None, scores: Tensor, own: OwnRule) -> tuple[Tensor, str | None]:
+    """Which pairs of image and class may have a region, bool [N, K]; and the gate in words."""
+    if gate == OWN:
+        gate = own.rule.gate
+    if gate is None:
+        return torch.ones_like(scores, dtype=torch.bool), None
+    if isinstance(gate, float):
+        return scores > gate, f"score > {gate:g}"
+    return scores.double() >= own.operating_points.double().cpu(), "score ≥ the operating point"
+
+
+def _false_positives(
+    source: Source,
+    units: Units,
+    rule: RegionRule,
+    thresholds: Tensor,
+    comparison: Comparison,
+    passes: Tensor,
+    num_classes: int,
+) -> Tensor:  # [T, K] int64
+    """Boxes on images with any annotation that hit no unit of their class there."""
+    boxes = source.boxes(rule, thresholds)
+    counted = torch.isin(boxes.image, units.image) & passes[boxes.image, boxes.class_index]
+    d, _, overlap = pair_overlaps(boxes, units)
+    best = torch.zeros(len(boxes.image), dtype=torch.float64)
+    best = best.scatter_reduce(0, d, getattr(overlap, comparison.measure), "amax")
+    missed = ~hits_at(best, comparison) & counted
+    return torch.stack([torch.bincount(boxes.class_index[row], minlength=num_classes) for row in missed])
+
+
+def _table(
+    comparison: Comparison,
+    gate: str | None,
+    overlap: Tensor,  # [U]
+    best: Tensor | None,  # [U]
+    false: Tensor | None,  # [T, K]
+    units: Units,
+    num_classes: int,
+    n_boxes: int,
+    patients: list[str],
+    resamples: int,
+) -> AccuracyTable:
+    hit = hits_at(overlap, comparison)
+    member = torch.nn.functional.one_hot(units.class_index, num_classes)  # [U, K]
+    n = member.sum(dim=0)
+
+    def share(hit: Tensor) -> Tensor:  # [T, U] -> [T, K]; 0 / 0 is NaN
+        return (hit.long() @ member).double() / n
+
+    low = high = torch.full_like(share(hit), torch.nan)
+    if len(patients):
+        # [U, T, K]: 1 or 0 for the class of the unit, NaN for the others
+        values = torch.where(member[:, None] == 1, hit.T[:, :, None].double(), torch.nan)
+        interval = bootstrap_interval(weighted_mean(values.flatten(1)), patients, resamples=resamples)
+        low, high = interval.low.view(low.shape), interval.high.view(low.shape)
+    return AccuracyTable(
+        comparison=comparison,
+        gate=gate,
+        hits=hit.long() @ member,
+        accuracy=share(hit),
+        low=low,
+        high=high,
+        ceiling=None if best is None else share(hits_at(best, comparison)),
+        false_positives=false,
+        afp=None if false is None else false.double() / n_boxes,
+    )
+
+
+def table_to_dict(table: AccuracyTable, class_names: Sequence[str]) -> dict[str, Any]:
+    """For JSON; None for NaN."""
+    columns: dict[str, Tensor | None] = {
+        name: getattr(table, name) for name in ("accuracy", "low", "high", "ceiling", "hits", "false_positives", "afp")
+    }
+    rows = [
+        {
+            "T": t,
+            "mean": {"value": _none(mean.value), "left_out": list(mean.left_out)},
+            "classes": {
+                name: {key: _none(column[row, k].item()) for key, column in columns.items() if column is not None}
+                for k, name in enumerate(class_names)
+            },
+        }
+        for row, (t, mean) in enumerate(zip(table.comparison.thresholds, table.means(class_names), strict=True))
+    ]
+    return {
+        "measure": table.comparison.measure,
+        "relation": "≥" if table.comparison.inclusive else ">",
+        "gate": table.gate,
+        "rows": rows,
+    }
+
+
+def _none(value: float) -> float | None:
+    return None if value != value else value

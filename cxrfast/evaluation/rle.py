@@ -1,0 +1,45 @@
+"""Masks as COCO writes them: run lengths down the columns, as a list or packed into text."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cxrfast.errors import CxrfastError
+
+
+def decode_rle(segmentation: Any, height: int, width: int, where: str) -> Tensor:  # bool [height, width]
+    """Runs of 0 and 1 in turn, starting with 0, column by column. ``where`` names the place in error messages."""
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        raise CxrfastError(f"{where}: segmentation is no run-length mask with 'counts'; polygons must be drawn first")
+    size = [int(value) for value in segmentation.get("size", (height, width))]
+    if size != [height, width]:
+        raise CxrfastError(f"{where}: the mask's size {size} is not that of its image, [{height}, {width}]")
+    counts = segmentation["counts"]
+    runs = _unpack(counts, where) if isinstance(counts, str) else [int(run) for run in counts]
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise CxrfastError(f"{where}: the mask's runs add up to {sum(runs)}, expected {height * width}")
+    values = torch.arange(len(runs)) % 2 == 1
+    return values.repeat_interleave(torch.tensor(runs, dtype=torch.long)).view(width, height).T.contiguous()
+
+
+def _unpack(text: str, where: str) -> list[int]:
+    """Each character carries five bits above code 48, a sixth says that more follow; from the third run on, numbers are
+    differences from the run before the last."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise CxrfastError(f"{where}: the mask's text has the character {character!r}, which COCO does not write")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise CxrfastError(f"{where}: the mask's text ends within a number")
+    return runs

@@ -1,0 +1,169 @@
+"""From predictions, whosever they are, and what is known to one result."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from cxrfast.errors import UsageError
+from cxrfast.evaluation.bootstrap import (
+    Interval,
+    Statistic,
+    bootstrap_interval,
+    weighted_auroc,
+    weighted_average_precision,
+)
+from cxrfast.evaluation.calibration import calibrate, expected_calibration_error, reliability_curve
+from cxrfast.evaluation.detection import Boxes, box_average_precision, froc, pointing_game
+from cxrfast.evaluation.localization import OwnRule, score_localization
+from cxrfast.evaluation.predictions import Predictions, empty_overlaps
+from cxrfast.evaluation.protocols import Protocol
+from cxrfast.evaluation.result import Calibration, Detection, EvaluationResult
+from cxrfast.evaluation.sources import MapSource, Source
+from cxrfast.evaluation.truth import Truth, count_pairs
+
+DETECTION_THRESHOLDS = (0.1, 0.3, 0.5)  # of the IoU, for mAP
+FROC_THRESHOLD = 0.1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where predictions come from, for the record."""
+
+    split: str
+    label_version: str
+    method: str
+    weights: str  # path of the weights, or of the predictions
+    split_hash: str | None = None
+    training_patients: Collection[str] | None = None  # None: unknown
+    unreadable: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def score_predictions(
+    protocol: Protocol,
+    truth: Truth,
+    scores: Tensor,  # [N, K]; NaN where nobody said
+    source: Source | None,  # None: no regions, nothing to localise
+    own: OwnRule,
+    facts: Facts,
+    *,
+    temperature: Tensor | None = None,  # [K]
+    resamples: int = 1000,
+) -> EvaluationResult:
+    """AUROC and AP of the scores, and the protocol's tables of the regions."""
+    shared = None
+    if facts.training_patients is not None:
+        shared = len(set(facts.training_patients) & set(truth.patients))
+        if shared and protocol.patients_apart:
+            raise UsageError(
+                f"protocol {protocol.name}: {shared} patients of the evaluated images are in the training data; "
+                "evaluate images of other patients, or choose another protocol"
+            )
+    labels = torch.where(scores.isnan(), torch.nan, truth.labels)
+    known = scores.nan_to_num(0.5)
+    localization = None
+    if source is not None and len(truth.boxes.image):
+        localization = score_localization(protocol, source, truth, known, own, resamples=resamples)
+    iou, ior = empty_overlaps(*scores.shape), empty_overlaps(*scores.shape)
+    if localization is not None:
+        units, best = localization.units, localization.overlap
+        # Of several boxes of a pair that are counted one by one, the mean
+        count = count_pairs(units.image, units.class_index, *scores.shape)
+        for table, values in ((iou, best.iou), (ior, best.ior)):
+            table[count > 0] = 0.0
+            table.index_put_((units.image, units.class_index), values, accumulate=True)
+            table /= count.clamp(min=1)
+    calibrated = None if temperature is None else calibrate(known, temperature)
+    return EvaluationResult(
+        protocol=protocol,
+        split=facts.split,
+        split_hash=facts.split_hash,
+        images_hash=images_hash(truth.images),
+        label_version=facts.label_version,
+        method=facts.method,
+        weights=facts.weights,
+        shared_patients=shared,
+        class_names=truth.class_names,
+        n_images=len(truth.images),
+        n_patients=len(set(truth.patients)),
+        n_positive=tuple((labels == 1).sum(dim=0).tolist()),
+        n_negative=tuple((labels == 0).sum(dim=0).tolist()),
+        auroc=_interval(weighted_auroc(known, labels), truth, resamples),
+        average_precision=_interval(weighted_average_precision(known, labels), truth, resamples),
+        calibration=_calibration(known, calibrated, labels, temperature),
+        localization=localization,
+        detection=None if localization is None or source is None else _detection(source, truth, known, own),
+        notes=facts.notes,
+        predictions=Predictions(
+            class_names=truth.class_names,
+            images=truth.images,
+            patients=truth.patients,
+            prob=scores,
+            labels=truth.labels,
+            n_boxes=truth.n_boxes,
+            iou=iou,
+            ior=ior,
+            prob_calibrated=calibrated,
+            unreadable=dict(facts.unreadable),
+        ),
+    )
+
+
+def images_hash(images: Sequence[str]) -> str:
+    """12 hexadecimal digits that are the same for the same set of image names, in any order."""
+    return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:12]
+
+
+def _interval(statistic: Statistic, truth: Truth, resamples: int) -> Interval:
+    return bootstrap_interval(statistic, truth.patients, resamples=resamples)
+
+
+def _calibration(
+    scores: Tensor, calibrated: Tensor | None, labels: Tensor, temperature: Tensor | None
+) -> Calibration | None:
+    """None where scores are no probabilities."""
+    if not ((scores >= 0) & (scores <= 1)).all():
+        return None
+    after = None
+    if calibrated is not None:
+        unknown = calibrated.isnan()
+        after = expected_calibration_error(calibrated.nan_to_num(0.5), torch.where(unknown, torch.nan, labels))
+    return Calibration(
+        expected_calibration_error(scores, labels), after, temperature, reliability_curve(scores, labels)
+    )
+
+
+def _detection(source: Source, truth: Truth, scores: Tensor, own: OwnRule) -> Detection:
+    """Boxes of the method's regions, on the images with any annotation.
+
+    Boxes of a class that the image has by its label, but not by a box, are left out: nobody drew where it is, so
+    neither a hit nor a false positive can be told.
+    """
+    boxes = source.boxes(replace(own.rule, gate=None), own.thresholds.double())
+    annotated = truth.n_boxes > 0
+    decided = annotated.any(dim=1)[:, None] & (annotated | (truth.labels != 1))
+    if own.rule.gate is not None:
+        decided &= scores > own.rule.gate
+    counted = decided[boxes.image, boxes.class_index]
+    boxes = Boxes(*(column[counted] for column in boxes if column is not None))
+    k, n = len(truth.class_names), int(annotated.any(dim=1).sum())
+    pointing = torch.full((k,), torch.nan, dtype=torch.float64)
+    if isinstance(source, MapSource):
+        units = truth.units("annotation")
+        inside = torch.isin(units.image, source.images)
+        place = torch.searchsorted(source.images, units.image[inside])
+        found = pointing_game(source.maps[place, units.class_index[inside]], units.boxes[inside], units.has_box[inside])
+        size = torch.bincount(units.class_index, minlength=k)
+        pointing = torch.zeros(k, dtype=torch.float64).index_add(0, units.class_index[inside], found) / size
+    curve = froc(boxes, truth.boxes, k, n, FROC_THRESHOLD)
+    return Detection(
+        n_images=n,
+        thresholds=DETECTION_THRESHOLDS,
+        average_precision=box_average_precision(boxes, truth.boxes, k, DETECTION_THRESHOLDS),
+        froc_threshold=FROC_THRESHOLD,
+        froc=curve,
+        pointing=pointing,
+    )

@@ -1,0 +1,212 @@
+"""Where regions come from: maps of a model, or boxes or masks that somebody has computed before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol as Interface
+
+import torch
+from torch import Tensor
+
+from cxrfast.errors import UsageError
+from cxrfast.evaluation.detection import Boxes, same_image_and_class, union_overlap
+from cxrfast.evaluation.localization_accuracy import BestOverlap, Overlap, patch_overlap
+from cxrfast.evaluation.truth import Units
+from cxrfast.regions import RegionRule
+
+_CHUNK = 20_000_000  # cells at a time
+
+
+class Source(Interface):
+    """Regions of images and classes, at any threshold."""
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """P, Q of the maps; None: regions are on no grid."""
+
+    def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
+        """Per unit, the best overlap of the regions of its image and class; 0 where there is none."""
+
+    def boxes(self, rule: RegionRule, thresholds: Tensor) -> Boxes:
+        """Boxes of all regions, as fractions of the image, each with its score."""
+
+
+@dataclass(frozen=True)
+class MapSource:
+    """Maps of those images that have any annotation."""
+
+    images: Tensor  # [n] int64: which images the maps are of, ascending
+    maps: Tensor  # [n, K, P, Q]
+    image_size: int | None = None  # of the network's images in pixels, for rules with an opening
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return (self.maps.shape[2], self.maps.shape[3])
+
+    def stretched(self) -> "MapSource":
+        """Every map to 0…1; one that is the same everywhere to 0."""
+        low, high = self.maps.amin(dim=(2, 3), keepdim=True), self.maps.amax(dim=(2, 3), keepdim=True)
+        return replace(self, maps=torch.where(high > low, (self.maps - low) / (high - low), 0.0))
+
+    def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
+        if rule.shape != "patches":
+            return overlaps_with_boxes(self.boxes(rule, thresholds), units)
+        iou, ior = torch.zeros(2, len(units.image), dtype=torch.float64)
+        for chunk, maps in self._chunks():
+            inside = torch.isin(units.image, chunk)
+            masks = rule.find(maps, thresholds, image_size=self.image_size).masks
+            place = torch.searchsorted(chunk, units.image[inside])
+            overlap = patch_overlap(masks[place, units.class_index[inside]], units.boxes[inside], units.has_box[inside])
+            iou[inside], ior[inside] = overlap.iou, overlap.ior
+        return BestOverlap(iou, ior)
+
+    def boxes(self, rule: RegionRule, thresholds: Tensor) -> Boxes:
+        rule = replace(rule, shape="boxes") if rule.shape == "patches" else rule
+        parts = []
+        for chunk, maps in self._chunks():
+            regions = rule.find(maps, thresholds, image_size=self.image_size)
+            rows, columns = regions.size
+            found = regions.boxes
+            frame = torch.tensor([columns, rows, columns, rows], dtype=torch.float64)
+            parts.append(Boxes(chunk[found.image], found.channel.long(), found.boxes.double() / frame, found.peak))
+        return Boxes(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else no_boxes()
+
+    def _chunks(self) -> list[tuple[Tensor, Tensor]]:
+        """Images and their maps, some at a time."""
+        cells = max(self.maps[0].numel(), 1) if len(self.maps) else 1
+        if self.image_size is not None:
+            cells = max(cells, self.maps.shape[1] * self.image_size**2)
+        step = max(1, _CHUNK // cells)
+        return list(zip(self.images.split(step), self.maps.split(step), strict=True))
+
+
+@dataclass(frozen=True)
+class BoxSource:
+    """Boxes that come as they are. Of a rule only its shape and selection apply, a threshold is one of their scores."""
+
+    found: Boxes  # as fractions of the image
+
+    @property
+    def grid(self) -> None:
+        return None
+
+    def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
+        chosen = self._over(thresholds)
+        if rule.shape == "patches" and rule.select == "all":
+            return _overlaps_with_union(chosen, units)
+        return overlaps_with_boxes(_reshape(chosen, rule), units)
+
+    def boxes(self, rule: RegionRule, thresholds: Tensor) -> Boxes:
+        return _reshape(self._over(thresholds), rule)
+
+    def _over(self, thresholds: Tensor) -> Boxes:
+        assert self.found.score is not None
+        return _pick(self.found, self.found.score >= thresholds[self.found.class_index])
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """Masks that come as they are, each of the size of its image. Their boxes are those around them."""
+
+    masks: Sequence[Tensor]  # [D] of bool [H, W]
+    found: Boxes  # [D] around them, as fractions of the image
+
+    @property
+    def grid(self) -> None:
+        return None
+
+    def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
+        if rule.shape != "patches":
+            return BoxSource(self.found).overlaps(units, rule, thresholds)
+        assert self.found.score is not None
+        chosen = self.found.score >= thresholds[self.found.class_index]
+        if rule.select != "all":
+            chosen &= _is_best(self.found, chosen, self.found.score)
+        u, d = same_image_and_class(Boxes(units.image, units.class_index, units.boxes), self.found)
+        u, d = u[chosen[d]], d[chosen[d]]
+        iou, ior = torch.zeros(2, len(units.image), dtype=torch.float64)
+        for unit in u.unique().tolist():
+            masks = [self.masks[index] for index in d[u == unit].tolist()]
+            if any(mask.shape != masks[0].shape for mask in masks):
+                raise UsageError("masks of one image have different sizes; write all of an image in its own size")
+            region = torch.stack(masks).any(dim=0)[None]
+            overlap = patch_overlap(region, units.boxes[unit : unit + 1], units.has_box[unit : unit + 1])
+            iou[unit], ior[unit] = overlap.iou[0], overlap.ior[0]
+        return BestOverlap(iou, ior)
+
+    def boxes(self, rule: RegionRule, thresholds: Tensor) -> Boxes:
+        return BoxSource(self.found).boxes(rule, thresholds)
+
+
+def no_boxes() -> Boxes:
+    none = torch.zeros(0, dtype=torch.long)
+    return Boxes(none, none, torch.zeros(0, 4, dtype=torch.float64), torch.zeros(0))
+
+
+def pair_overlaps(found: Boxes, units: Units) -> tuple[Tensor, Tensor, Overlap]:
+    """[pairs] box, [pairs] unit, and their overlaps, for all boxes and units of one image and class."""
+    d, u = same_image_and_class(found, Boxes(units.image, units.class_index, units.boxes))
+    alone = torch.ones(len(d), 1, dtype=torch.bool)
+    return d, u, union_overlap(found.xyxy[d][:, None], alone, units.boxes[u], units.has_box[u])
+
+
+def overlaps_with_boxes(found: Boxes, units: Units) -> BestOverlap:
+    """Any box may hit: the best IoU and the best IoR of each unit may be different boxes'."""
+    _, u, overlap = pair_overlaps(found, units)
+    iou, ior = torch.zeros(2, len(units.image), dtype=torch.float64)
+    return BestOverlap(iou.scatter_reduce(0, u, overlap.iou, "amax"), ior.scatter_reduce(0, u, overlap.ior, "amax"))
+
+
+def _overlaps_with_union(found: Boxes, units: Units) -> BestOverlap:
+    u, d = same_image_and_class(Boxes(units.image, units.class_index, units.boxes), found)
+    count = torch.bincount(u, minlength=len(units.image))
+    has = torch.arange(max(int(count.max()) if len(count) else 0, 1)) < count[:, None]
+    boxes = torch.zeros(*has.shape, 4, dtype=torch.float64)
+    boxes[has] = found.xyxy[d].double()
+    parts = [
+        union_overlap(*part)
+        for part in zip(boxes.split(64), has.split(64), units.boxes.split(64), units.has_box.split(64), strict=True)
+    ]
+    if not len(boxes):
+        return BestOverlap(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64))
+    return BestOverlap(torch.cat([part.iou for part in parts]), torch.cat([part.ior for part in parts]))
+
+
+def _pick(found: Boxes, chosen: Tensor) -> Boxes:
+    return Boxes(*(None if column is None else column[chosen] for column in found))  # type: ignore[arg-type]
+
+
+def _reshape(found: Boxes, rule: RegionRule) -> Boxes:
+    """The best box of every image and class, one box around them all, or all."""
+    everything = torch.ones(len(found.xyxy), dtype=torch.bool)
+    if rule.select == "peak":
+        assert found.score is not None
+        found = _pick(found, _is_best(found, everything, found.score))
+    elif rule.select == "largest":
+        area = (found.xyxy[:, 2:] - found.xyxy[:, :2]).prod(dim=1)
+        found = _pick(found, _is_best(found, everything, area))
+    if rule.shape != "rectangle" or not len(found.xyxy):
+        return found
+    classes = int(found.class_index.max()) + 1
+    key, place = (found.image * classes + found.class_index).unique(return_inverse=True)
+    wide = place[:, None].expand(-1, 2)
+    low = torch.full((len(key), 2), torch.inf, dtype=torch.float64)
+    low = low.scatter_reduce(0, wide, found.xyxy[:, :2].double(), "amin")
+    high = (-torch.full_like(low, torch.inf)).scatter_reduce(0, wide, found.xyxy[:, 2:].double(), "amax")
+    assert found.score is not None
+    score = torch.zeros(len(key), dtype=found.score.dtype).scatter_reduce(
+        0, place, found.score, "amax", include_self=False
+    )
+    return Boxes(key // classes, key % classes, torch.cat([low, high], dim=1), score)
+
+
+def _is_best(found: Boxes, among: Tensor, rank: Tensor) -> Tensor:
+    """[D] bool: of the highest rank of its image and class; of equals, the first."""
+    best = torch.zeros(len(among), dtype=torch.bool)
+    seen: set[tuple[int, int]] = set()
+    candidates = among.nonzero()[:, 0]
+    order = candidates[rank[candidates].argsort(descending=True, stable=True)]
+    for index in order.tolist():
+        pair = (int(found.image[index]), int(found.class_index[index]))
+        best[index] = pair not in seen
+        seen.add(pair)
+    return best

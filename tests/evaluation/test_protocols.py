@@ -1,0 +1,399 @@
+"""Every protocol against a plain implementation that counts cells, and the entries against the papers' table."""
+
+import dataclasses
+import itertools
+from fractions import Fraction
+
+import pytest
+import torch
+
+from cxrfast.errors import UsageError
+from cxrfast.evaluation import (
+    PROTOCOLS,
+    Boxes,
+    BoxSource,
+    Folds,
+    MapSource,
+    OwnRule,
+    Truth,
+    find_protocol,
+    score_localization,
+)
+from cxrfast.evaluation.localization import LEVELS
+from cxrfast.evaluation.truth import deal_folds
+from cxrfast.regions import RegionRule
+
+GRID, FINE, IMAGES, CLASSES = 4, 12, 10, ("Mass", "Nodule", "Hernia")
+VALUES = torch.tensor([0.0, 30.0, 60.0, 127.5, 180.0, 220.0, 255.0]) / 255
+T = (0.25, 1 / 3, 0.5, 1.0)
+EXACT = (Fraction(1, 4), Fraction(1, 3), Fraction(1, 2), Fraction(1))
+
+
+def scene(seed):
+    """Maps, scores and up to three boxes an image and class, on lines where overlaps often equal T."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(high, size=(1,), low=0):
+        return torch.randint(low, high, size, generator=generator)
+
+    maps = VALUES[draw(len(VALUES), (IMAGES, 3, GRID, GRID))]
+    maps[0] = 0  # regions are empty
+    maps[1] = 0.5  # all equal
+    rows = []
+    for image in range(IMAGES):
+        for k in range(2):  # Hernia has no boxes
+            for _ in range(int(draw(4)) if image != 9 else 0):
+                x, y = draw(FINE // 2, (2,)).tolist()
+                rows.append((image, k, x, y, x + int(draw(7, low=1)), y + int(draw(7, low=1))))
+    table = torch.tensor(rows)
+    boxes = Boxes(table[:, 0], table[:, 1], table[:, 2:].double() / FINE)
+    scores = torch.tensor([0.3, 0.5, 0.7])[draw(3, (IMAGES, 3))]
+    patients = [f"p{n // 2}" for n in range(IMAGES)]
+    truth = Truth(CLASSES, [f"{n}.png" for n in range(IMAGES)], patients, torch.zeros(IMAGES, 3), boxes)
+    return truth, MapSource(torch.arange(IMAGES), maps), scores
+
+
+def box_cells(box):
+    x1, y1, x2, y2 = box
+    return {(x, y) for x in range(x1, x2) for y in range(y1, y2)}
+
+
+def patch_cells(patches):
+    size = FINE // GRID
+    return {cell for y, x in patches for cell in box_cells((x * size, y * size, (x + 1) * size, (y + 1) * size))}
+
+
+def components(patches):
+    rest, found = set(patches), []
+    while rest:
+        stack, part = [rest.pop()], set()
+        while stack:
+            y, x = stack.pop()
+            part.add((y, x))
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & rest
+            rest -= near
+            stack += near
+        found.append(part)
+    return sorted(found, key=min)
+
+
+def around(patches):
+    ys, xs = [y for y, _ in patches], [x for _, x in patches]
+    return {(y, x) for y in range(min(ys), max(ys) + 1) for x in range(min(xs), max(xs) + 1)}
+
+
+def plain_regions(name, values, level):
+    """Cells of every region of a map [P][P] at one level."""
+    positive = {(y, x) for y in range(GRID) for x in range(GRID) if values[y][x] >= level}
+    if not positive:
+        return []
+    if name == "union":
+        return [patch_cells(positive)]
+    if name == "one box":
+        return [patch_cells(around(positive))]
+    parts = components(positive)
+    if name == "peak box":
+        top = max(values[y][x] for y, x in positive)
+        parts = [next(part for part in parts if any(values[y][x] == top for y, x in part))]
+    return [patch_cells(around(part)) for part in parts]
+
+
+def stretch(values):
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.zeros_like(values)
+
+
+def overlaps(region, target):
+    return Fraction(len(region & target), len(region | target)), Fraction(len(region & target), len(region))
+
+
+def plain_units(truth, unit):
+    units = {}
+    for index, (image, k, box) in enumerate(zip(*(column.tolist() for column in truth.boxes[:3]), strict=True)):
+        key = (image, k, index) if unit == "box" else (image, k)
+        cells = box_cells([round(value * FINE) for value in box])
+        units[key] = units.get(key, set()) | cells
+    return dict(sorted(units.items(), key=lambda item: item[0] if unit != "box" else item[0][2]))
+
+
+def best(regions, target):
+    pairs = [overlaps(region, target) for region in regions]
+    return max((p[0] for p in pairs), default=Fraction(0)), max((p[1] for p in pairs), default=Fraction(0))
+
+
+SHAPES = {
+    "rozenberg2019": "union",
+    "li2018": "union",
+    "seibold2020": "peak box",
+    "zhang2020": "one box",
+    "wang2017": "every box",
+    "strict": "union",
+    "own": "union",
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("seed", range(4))
+def test_against_counting_cells(name, seed):
+    truth, source, scores = scene(seed)
+    own = OwnRule(RegionRule(gate=0.5), torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0.5, 0.7, 0.1]))
+    protocol = find_protocol(name).with_thresholds(*T)
+    result = score_localization(protocol, source, truth, scores, own, resamples=10)
+    units = plain_units(truth, protocol.unit)
+    maps = [[stretch(m) if protocol.stretched else m for m in of_image] for of_image in source.maps]
+
+    def regions(image, k, level):
+        return plain_regions(SHAPES[name], maps[image][k].tolist(), level)
+
+    def levels_of(key, position):
+        k = key[1]
+        if name in ("rozenberg2019", "li2018"):
+            return [0.5]
+        if name in ("seibold2020", "own"):
+            return [own.thresholds[k].item()]
+        if name == "wang2017":
+            return [VALUES[2].item(), VALUES[4].item()]
+        others = [
+            (other, target)
+            for p, (other, target) in enumerate(units.items())
+            if other[1] == k and result.fold[p] != result.fold[position]
+        ]
+        means = [
+            sum(float(best(regions(other[0], k, level), target)[0]) for other, target in others)
+            for level in LEVELS.tolist()
+        ]
+        return [LEVELS[max(range(len(means)), key=lambda i: round(means[i], 9))].item()]
+
+    found = []
+    for position, (key, target) in enumerate(units.items()):
+        candidates = [region for level in levels_of(key, position) for region in regions(*key[:2], level)]
+        found.append((key[1], key[0], *best(candidates, target)))
+    assert result.n_units.tolist() == [sum(k == c for k, *_ in found) for c in range(3)]
+    assert len(result.tables) == len(protocol.comparisons) * len(protocol.gates)
+    for table in result.tables:
+        column = 2 if table.comparison.measure == "iou" else 3
+        for row, t in enumerate(EXACT):
+            for c in range(3):
+                expected = 0
+                for k, image, *values in found:
+                    score = scores[image, k].item()
+                    open_gate = {None: True, "score > 0.5": score > 0.5}.get(
+                        table.gate, score >= own.operating_points[k].item()
+                    )
+                    value = values[column - 2]
+                    expected += k == c and open_gate and (value >= t if table.comparison.inclusive else value > t)
+                assert table.hits[row, c] == expected, (table.comparison, t, c)
+        n = result.n_units
+        torch.testing.assert_close(table.accuracy, table.hits.double() / n, equal_nan=True)
+        assert (table.ceiling[:, :2] >= table.accuracy[:, :2]).all()
+        if name == "wang2017":
+            assert_false_positives(table, truth, regions, column)
+
+
+def assert_false_positives(table, truth, regions, column):
+    annotated = set(truth.boxes.image.tolist())
+    targets = plain_units(truth, "box")
+    for row, t in enumerate(EXACT):
+        for c in range(3):
+            count = 0
+            for image in annotated:
+                for level in (VALUES[2].item(), VALUES[4].item()):
+                    for region in regions(image, c, level):
+                        own = [overlaps(region, target) for key, target in targets.items() if key[:2] == (image, c)]
+                        count += not any(pair[column - 2] > t for pair in own)
+            assert table.false_positives[row, c] == count
+            assert table.afp[row, c] == count / len(targets)
+
+
+def test_the_entries_are_those_of_the_papers():
+    def row(p):
+        return (
+            p.unit,
+            p.region and (p.region.shape, p.region.select),
+            p.threshold,
+            [(c.measure, c.inclusive, c.thresholds) for c in p.comparisons],
+            p.gates,
+        )
+
+    tenths = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    fixed = ("annotation", ("patches", "all"), 0.5)
+    assert row(PROTOCOLS["rozenberg2019"]) == (*fixed, [("iou", True, (0.1,)), ("ior", True, (0.1,))], (None,))
+    assert row(PROTOCOLS["li2018"]) == (*fixed, [("iou", True, tenths), ("ior", True, tenths)], (None,))
+    seibold = ("box", ("boxes", "peak"), "the method's", [("iou", False, (0.1, 0.3, 0.5, 0.7))], (0.5,))
+    assert row(PROTOCOLS["seibold2020"]) == seibold
+    zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, tenths)], (None,))
+    assert row(PROTOCOLS["zhang2020"]) == zhang
+    wang = [("iou", False, tenths), ("ior", False, (0.1, 0.25, 0.5, 0.75, 0.9))]
+    assert row(PROTOCOLS["wang2017"]) == ("box", ("boxes", "all"), None, wang, (None,))
+    assert PROTOCOLS["wang2017"].region.levels == (60 / 255, 180 / 255)
+    four = (0.1, 0.3, 0.5, 0.7)
+    strict = [("iou", True, four), ("ior", True, four)]
+    assert row(PROTOCOLS["own"]) == ("annotation", None, "the method's", strict, ("the method's",))
+    folds = {name: p.training_folds for name, p in PROTOCOLS.items() if p.training_folds}
+    by_image = Folds(5, "image")
+    assert folds == {"strict": Folds(5, "patient"), "rozenberg2019": by_image, "li2018": by_image}
+    assert row(PROTOCOLS["strict"]) == ("annotation", None, Folds(5, "patient"), strict, (None, "operating point"))
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_a_tie_at_t(inclusive):
+    """The region is half of the box at T = 0.5."""
+    maps = torch.zeros(1, 1, 4, 4)
+    maps[0, 0, 0, :2] = 1
+    truth = Truth(
+        ("Mass",), ["a"], ["p"], torch.ones(1, 1), Boxes(*torch.zeros(2, 1).long(), torch.tensor([[0, 0, 0.5, 0.5]]))
+    )
+    protocol = find_protocol("li2018").with_thresholds(0.5)
+    protocol = dataclasses.replace(
+        protocol, comparisons=tuple(dataclasses.replace(c, inclusive=inclusive) for c in protocol.comparisons)
+    )
+    own = OwnRule(RegionRule(), torch.tensor([0.5]), torch.tensor([0.5]))
+    iou, ior = score_localization(protocol, MapSource(torch.tensor([0]), maps), truth, torch.ones(1, 1), own).tables
+    assert iou.hits.item() == inclusive
+    assert ior.hits.item() == 1
+
+
+def test_nested_thresholds_do_not_see_the_scored_fold():
+    """Turning the maps of one fold's images upside down changes thresholds of all folds but its own."""
+    truth, source, scores = scene(7)
+    own = OwnRule(RegionRule(), torch.full((3,), 0.5), torch.full((3,), 0.5))
+    protocol = find_protocol("strict")
+    before = score_localization(protocol, source, truth, scores, own, resamples=10)
+    changed = source.maps.clone()
+    images = before.units.image[before.fold == 0].unique()
+    changed[images] = 1 - changed[images]
+    after = score_localization(protocol, MapSource(source.images, changed), truth, scores, own, resamples=10)
+    assert torch.equal(after.fold, before.fold)
+    assert torch.equal(after.thresholds[0], before.thresholds[0])
+    assert not torch.equal(after.thresholds[1:], before.thresholds[1:])
+
+
+def test_folds_keep_groups_together_and_spread_the_classes():
+    generator = torch.Generator().manual_seed(0)
+    groups = [f"p{int(n)}" for n in torch.randint(200, (400,), generator=generator)]
+    class_index = (torch.rand(400, generator=generator) * 3).pow(2).long()  # from frequent to rare
+    fold = deal_folds(groups, class_index, 5)
+    assert all(len({int(f) for f, g in zip(fold, groups, strict=True) if g == name}) == 1 for name in groups)
+    rarest = min(range(9), key=lambda k: len({g for g, c in zip(groups, class_index.tolist(), strict=True) if c == k}))
+    for k in range(9):
+        of_class = {g for g, c in zip(groups, class_index.tolist(), strict=True) if c == k}
+        count = [len({g for g in of_class if fold[groups.index(g)] == f}) for f in range(5)]
+        # The rarest class is dealt first, evenly; of the others, patients with a rarer class are dealt with that.
+        assert max(count) - min(count) <= (1 if k == rarest else len(of_class) / 5)
+    assert torch.equal(fold, deal_folds(groups, class_index, 5))
+
+
+def test_a_class_that_no_other_fold_has_is_scored_at_the_methods_own_threshold():
+    boxes = Boxes(torch.tensor([0]), torch.tensor([0]), torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
+    truth = Truth(("Mass",), ["a"], ["p"], torch.ones(1, 1), boxes)
+    maps = torch.full((1, 1, 4, 4), 0.1)
+    maps[0, 0, :2, :2] = 0.3
+    own = OwnRule(RegionRule(), torch.tensor([0.2]), torch.tensor([0.5]))
+    result = score_localization(
+        find_protocol("strict"), MapSource(torch.tensor([0]), maps), truth, torch.ones(1, 1), own
+    )
+    assert result.fallbacks == 1
+    assert result.tables[0].accuracy.tolist() == [[1.0]] * 4
+
+
+def test_names_and_t_are_checked():
+    with pytest.raises(UsageError, match="protocol is 'strickt'; expected one of strict, own, rozenberg2019"):
+        find_protocol("strickt")
+    for t in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(UsageError, match="T is"):
+            find_protocol("strict").with_thresholds(0.5, t)
+
+
+# Wang et al. 2017: boxes per class, and for some T the printed accuracy and average number of false positives (AFP).
+WANG_CLASSES = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+)
+WANG_BOXES = (180, 146, 153, 123, 85, 79, 120, 98)
+WANG = {
+    ("iou", 0.1): (
+        (0.6888, 0.9383, 0.6601, 0.7073, 0.4000, 0.1392, 0.6333, 0.3775),
+        (0.8943, 0.5996, 0.8343, 0.6250, 0.6666, 0.6077, 1.0203, 0.4949),
+    ),
+    ("ior", 0.1): (
+        (0.7277, 0.9931, 0.7124, 0.7886, 0.4352, 0.1645, 0.7500, 0.4591),
+        (0.8323, 0.3506, 0.7998, 0.5589, 0.6423, 0.6047, 0.9055, 0.4776),
+    ),
+    ("ior", 0.5): (
+        (0.2833, 0.8767, 0.3333, 0.4227, 0.1411, 0.0126, 0.3833, 0.1836),
+        (1.0203, 0.5630, 0.9268, 0.6585, 0.6941, 0.6189, 1.0132, 0.5285),
+    ),
+    ("ior", 0.9): (
+        (0.1333, 0.6849, 0.2091, 0.2520, 0.0588, 0.0126, 0.2416, 0.0816),
+        (1.0752, 0.7226, 0.9797, 0.7124, 0.7144, 0.6199, 1.0732, 0.5833),
+    ),
+}
+
+
+def counts(values, denominators):
+    """The integers behind printed shares, of which some are rounded and some cut off after four digits."""
+    result = []
+    for value, n in zip(values, denominators, strict=True):
+        count = round(value * n)
+        assert abs(count / n - value) < 1e-4, (value, n)
+        result.append(count)
+    return result
+
+
+def wang_files(measure):
+    """984 boxes and, per class, predictions that hit as many of them and miss as often at every T of the measure."""
+    thresholds = sorted(t for m, t in WANG if m == measure)
+    annotated, predicted = [], []
+    for k, n in enumerate(WANG_BOXES):
+        hits = [counts(WANG[measure, t][0], WANG_BOXES)[k] for t in thresholds]
+        false = [counts(WANG[measure, t][1], [984] * 8)[k] for t in thresholds]
+        first = len(annotated)
+        annotated += [(first + i, k, (0.0, 0.0, 0.5, 0.5)) for i in range(n)]
+        total = max(f + h for f, h in zip(false, hits, strict=True))
+        # Every found box is hit once, as well as the largest T asks; further hits, on the first box, are extra.
+        extra = [total - f - h for f, h in zip(false, hits, strict=True)]
+        assert all(a >= b for a, b in itertools.pairwise(extra)), (k, extra)
+        for level, (found, more) in enumerate(zip(hits, extra, strict=True)):
+            above = (hits[level + 1], extra[level + 1]) if level + 1 < len(hits) else (0, 0)
+            overlap = thresholds[level] + 0.05
+            box = (
+                (0.0, 0.0, 0.5, 0.5 * overlap)
+                if measure == "iou"
+                else (0.5 - 0.2 * overlap, 0.0, 0.5 + 0.2 * (1 - overlap), 0.1)
+            )
+            predicted += [(first + i, k, box) for i in range(above[0], found)]
+            predicted += [(first, k, box)] * (more - above[1])
+        predicted += [(first, k, (0.9, 0.9, 1.0, 1.0))] * (total - hits[0] - extra[0])
+    return annotated, predicted
+
+
+def as_boxes(rows):
+    image, k, box = zip(*rows, strict=True)
+    return Boxes(torch.tensor(image), torch.tensor(k), torch.tensor(box, dtype=torch.float64), torch.ones(len(rows)))
+
+
+@pytest.mark.parametrize("measure", ["iou", "ior"])
+def test_predictions_built_for_wangs_tables_give_them(measure):
+    annotated, predicted = (as_boxes(rows) for rows in wang_files(measure))
+    n = len(annotated.image)
+    assert n == 984
+    names = [str(i) for i in range(n)]
+    truth = Truth(WANG_CLASSES, names, names, torch.ones(n, 8), annotated._replace(score=None))
+    own = OwnRule(RegionRule(), torch.zeros(8), torch.zeros(8))
+    result = score_localization(
+        find_protocol("wang2017"), BoxSource(predicted), truth, torch.ones(n, 8), own, resamples=10
+    )
+    table = next(table for table in result.tables if table.comparison.measure == measure)
+    for (m, t), (accuracy, afp) in WANG.items():
+        if m == measure:
+            row = table.comparison.thresholds.index(t)
+            assert table.hits[row].tolist() == counts(accuracy, WANG_BOXES)
+            assert table.false_positives[row].tolist() == counts(afp, [984] * 8)
+            torch.testing.assert_close(table.accuracy[row], torch.tensor(accuracy).double(), rtol=0, atol=1e-4)
+            torch.testing.assert_close(table.afp[row], torch.tensor(afp).double(), rtol=0, atol=1e-4)
