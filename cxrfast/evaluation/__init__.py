@@ -38,7 +38,7 @@ from cxrfast.evaluation.localization_accuracy import (
     localization_accuracy,
     patch_overlap,
 )
-from cxrfast.evaluation.map_thresholds import AnnotatedMaps, annotated_maps, cross_validated_overlap, fit_map_thresholds
+from cxrfast.evaluation.map_thresholds import AnnotatedMaps, annotated_maps, fit_map_thresholds
 from cxrfast.evaluation.metrics import auroc, average_precision, mean_without_nan, operating_points
 from cxrfast.evaluation.predictions import Predictions, write_maps
 from cxrfast.evaluation.protocols import PROTOCOLS, Comparison, Folds, Protocol, find_protocol
@@ -81,7 +81,6 @@ __all__ = [
     "box_overlap",
     "calibrate",
     "collect_answers",
-    "cross_validated_overlap",
     "evaluate",
     "expected_calibration_error",
     "find_protocol",

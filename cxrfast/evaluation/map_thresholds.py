@@ -1,13 +1,10 @@
 """From which value on a map is positive: the threshold of each class whose regions fit given boxes best."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.localization_accuracy import BestOverlap, best_overlap
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
@@ -75,41 +72,6 @@ def fit_map_thresholds(
         if own.sum() >= MINIMUM:
             result[k] = _best(iou[:, own])
     return result
-
-
-class CrossValidated(NamedTuple):
-    """What :func:`cross_validated_overlap` finds."""
-
-    overlap: BestOverlap  # [N]
-    thresholds: Tensor  # [K]: the median over the folds
-
-
-def cross_validated_overlap(
-    rule: RegionRule,
-    annotated: AnnotatedMaps,
-    patients: Sequence[str],  # [N]
-    default: Tensor,  # [K]
-    image_size: int,
-    folds: int,
-) -> CrossValidated:
-    """The overlap of every pair at a threshold fitted to the pairs of other folds, which share no patient with its own.
-
-    Patients are dealt to the folds in a fixed random order. Raises :class:`CxrfastError` for fewer patients than folds.
-    """
-    names = sorted(set(patients))
-    if len(names) < folds:
-        raise CxrfastError(f"{len(names)} patients with boxes cannot be dealt to {folds} folds; ask for fewer")
-    order = np.random.default_rng(0).permutation(len(names))
-    fold_of = {names[i]: position % folds for position, i in enumerate(order)}
-    fold = torch.tensor([fold_of[patient] for patient in patients])
-    fitted = torch.stack(
-        [
-            fit_map_thresholds(rule, AnnotatedMaps(*(column[fold != f] for column in annotated)), default, image_size)
-            for f in range(folds)
-        ]
-    )  # [folds, K]
-    overlap = annotated.overlap(rule, fitted[fold, annotated.class_index], image_size)
-    return CrossValidated(overlap, fitted.median(dim=0).values)
 
 
 def _best(iou: Tensor) -> Tensor:  # [levels, N] -> []

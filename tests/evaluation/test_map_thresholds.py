@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import AnnotatedMaps, annotated_maps, cross_validated_overlap, fit_map_thresholds
+from cxrfast.evaluation import AnnotatedMaps, annotated_maps, fit_map_thresholds
 from cxrfast.evaluation.map_thresholds import LEVELS, MINIMUM
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
@@ -73,19 +72,6 @@ def test_classes_with_few_boxes_share_a_threshold_and_without_any_keep_the_defau
     nothing = AnnotatedMaps(*(column[:0] for column in pairs))
     assert torch.equal(fit_map_thresholds(RECTANGLE, nothing, default, 64), default)
     assert nothing.overlap(RECTANGLE, torch.empty(0), 64).ior.shape == (0,)
-
-
-def test_cross_validation_never_sees_the_patient_that_it_scores():
-    pairs, patients = annotated(24, seed=2), [f"p{i // 2}" for i in range(24)]
-    default = torch.full((3,), 0.5)
-    found = cross_validated_overlap(RECTANGLE, pairs, patients, default, 64, folds=12)  # a patient a fold
-    for i in range(24):
-        others = AnnotatedMaps(*(column[[j for j in range(24) if j // 2 != i // 2]] for column in pairs))
-        level = fit_map_thresholds(RECTANGLE, others, default, 64)[pairs.class_index[i]]
-        expected = iou_by_hand(pairs.maps[i].numpy(), pairs.boxes[i, 0].numpy(), level.item())
-        assert found.overlap.iou[i].item() == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(CxrfastError, match="12 patients with boxes cannot be dealt to 13 folds; ask for fewer"):
-        cross_validated_overlap(RECTANGLE, pairs, patients, default, 64, folds=13)
 
 
 def test_annotated_maps_are_the_pairs_with_a_box():
