@@ -133,14 +133,14 @@ class Zhang(Method):
     def loss(self, output: ZhangOutput, batch: Batch) -> torch.Tensor:
         """Eq. 9. With the triplet loss, a batch is as many anchors, then positives, then negatives."""
         labels = batch["labels"]
-        total = F.binary_cross_entropy_with_logits(output.logits, labels)  # Eq. 2
+        total = cross_entropy(output.logits, labels)  # Eq. 2
         if self.options.triplet:
             anchor, positive, negative = output.features.unflatten(0, (3, -1))
             total = total + self.options.triplet * self.distance(anchor, positive, negative)  # Eq. 5
         if self.verifier is not None and output.verifier_maps is not None:
             region = self._region(output.maps.detach(), one_at_least(labels > 0.5, output.logits))
             verified = region_logits(output.verifier_maps, region, self.verifier.bias)
-            total = total + self.options.verification * F.binary_cross_entropy_with_logits(verified, labels)  # Eq. 8
+            total = total + self.options.verification * cross_entropy(verified, labels)  # Eq. 8
         return total
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
@@ -181,6 +181,14 @@ class Zhang(Method):
     @property
     def region_rule(self) -> RegionRule:
         return RegionRule(shape="rectangle")
+
+
+def cross_entropy(
+    logits: torch.Tensor,  # [B, K]
+    labels: torch.Tensor,  # [B, K]
+) -> torch.Tensor:  # []
+    """Binary, the sum over classes, averaged over images: a mean over classes would leave Eq. 9 to the triplet loss."""
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(labels)
 
 
 def one_at_least(
