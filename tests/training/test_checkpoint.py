@@ -33,7 +33,7 @@ def test_weights_alone_are_enough(trained, tmp_path):
     ("change", "message"),
     [
         ({"format": "other"}, "was not written by cxrfast train"),
-        ({"method": "sgl"}, "is of method 'sgl'; this version knows li, rozenberg"),
+        ({"method": "zhou"}, "is of method 'zhou'; this version knows li, rozenberg, "),
         ({"options": '{"from_the_future": 1}'}, "metadata of .* do not describe a model of cxrfast"),
         ({"class_names": "Mass"}, "metadata of .* do not describe a model of cxrfast"),
         ({"class_names": '["Mass"]'}, r"does not fit method 'rozenberg': tensors \d+ of another shape \(first:"),

@@ -24,12 +24,12 @@ def test_a_saved_configuration_is_the_same_when_read(tmp_path):
     [
         ({"data": "x"}, "method: required"),
         ({"method": "li"}, "data: required"),
-        ({"method": ["li"], "data": "x"}, "method: expected one of li, rozenberg, got"),
+        ({"method": ["li"], "data": "x"}, "method: expected one of li, rozenberg, .*got"),
         (
             {"method": "rozenberg", "data": "x", "options": {"crf_kernel_size": 4}},
             "options.crf_kernel_size: expected an odd number, got 4",
         ),
-        ({"method": "le", "data": "x"}, "method: expected one of li, rozenberg, got 'le'"),
+        ({"method": "le", "data": "x"}, "method: expected one of li, rozenberg, .*got 'le'"),
         ({"method": "li", "data": "x", "epoch": 3}, "epoch: unknown option; did you mean epochs?"),
         ({"method": "li", "data": "x", "epochs": 0}, "epochs: input should be greater than or equal to 1, got 0"),
         ({"method": "li", "data": "x", "lr": "fast"}, "lr: input should be a valid number.*got 'fast'"),

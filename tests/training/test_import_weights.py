@@ -289,7 +289,9 @@ def test_files_that_are_no_checkpoint(refusal, tmp_path):
     assert "holds no weights of a convolutional network (list)" in refusal([1, 2])
     scripted = tmp_path / "scripted.pt"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # people have such files all the same
+        # Deprecated in one way or another, by version; people have such files all the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
         torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), scripted)
     assert "holds a TorchScript program" in refusal(scripted.read_bytes())
     with pytest.raises(CxrfastError, match="import: no file .*none.pt"):
