@@ -1,6 +1,7 @@
 """Networks that score single images: from images to features."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,8 +68,8 @@ class Normalized(nn.Module):
         std: Tensor,  # [C]
     ) -> None:
         super().__init__()
-        # Convolutions of few channels are faster in this layout, on CPUs as well
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        # Convolutions of few channels are faster in this layout, on CPUs as well. Any: some versions' types lack it.
+        self.network = cast(Any, network).to(memory_format=torch.channels_last)
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
 
