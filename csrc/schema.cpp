@@ -71,4 +71,10 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def(
         "_self_guided_sums_ragged_backward(Tensor grad, Tensor logits, Tensor offsets, Tensor positive, "
         "Tensor statistics, float delta, bool rescale) -> Tensor");
+    m.def(
+        "self_guided_pool(Tensor logits, Tensor positive, Tensor? mask, Tensor? sharpness, int mode, float delta, "
+        "bool rescale, int median) -> (Tensor pooled, Tensor sums, Tensor statistics)");
+    m.def(
+        "_self_guided_pool_backward(Tensor grad_pooled, Tensor grad_sums, Tensor logits, Tensor positive, "
+        "Tensor? mask, Tensor? sharpness, Tensor statistics, int mode, float delta, bool rescale) -> Tensor");
 }

@@ -12,6 +12,7 @@
 
 #include "../common/check.h"
 #include "../common/dispatch.h"
+#include "../common/mil_pool.h"
 #include "../common/mil_pool_checks.h"
 #include "../common/tensor.h"
 #include "bags.h"
@@ -133,22 +134,6 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad,
     return {grad_logits, grad_sharpness};
 }
 
-Tensor mil_pool(const Tensor& logits,                    // [B, K, N]
-                const std::optional<Tensor>& mask,       // [B or 1, K or 1, N] bool
-                const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
-                int64_t mode) {
-    return forward(logits, sharpness, mode, logits.size(0), dense_bags(logits, mask));
-}
-
-std::tuple<Tensor, Tensor> mil_pool_backward(const Tensor& grad,    // [B, K]
-                                             const Tensor& logits,  // [B, K, N]
-                                             const std::optional<Tensor>& mask,
-                                             const std::optional<Tensor>& sharpness,
-                                             int64_t mode,
-                                             bool sharpness_gradient) {
-    return backward(grad, logits, sharpness, mode, sharpness_gradient, logits.size(0), dense_bags(logits, mask));
-}
-
 Tensor mil_pool_ragged(const Tensor& logits,                    // [N, K]
                        const Tensor& offsets,                   // [B + 1]
                        const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
@@ -169,6 +154,23 @@ std::tuple<Tensor, Tensor> mil_pool_ragged_backward(const Tensor& grad,     // [
 }
 
 }  // namespace
+
+Tensor mil_pool(const Tensor& logits,                    // [B, K, N]
+                const std::optional<Tensor>& mask,       // [B or 1, K or 1, N] bool
+                const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
+                int64_t mode) {
+    return forward(logits, sharpness, mode, logits.size(0), dense_bags(logits, mask));
+}
+
+std::tuple<Tensor, Tensor> mil_pool_backward(const Tensor& grad,    // [B, K]
+                                             const Tensor& logits,  // [B, K, N]
+                                             const std::optional<Tensor>& mask,
+                                             const std::optional<Tensor>& sharpness,
+                                             int64_t mode,
+                                             bool sharpness_gradient) {
+    return backward(grad, logits, sharpness, mode, sharpness_gradient, logits.size(0), dense_bags(logits, mask));
+}
+
 }  // namespace cxrfast
 
 STABLE_TORCH_LIBRARY_IMPL(cxrfast, CPU, m) {

@@ -1,5 +1,5 @@
-// self_guided_sums and self_guided_sums_ragged on the CPU: bags.h makes every bag a dense row, self_guiding_rows.h sums
-// it up while it is in the cache. Bags are independent, so the result is deterministic.
+// self_guided_sums, self_guided_sums_ragged and self_guided_pool on the CPU: bags.h makes every bag a dense row,
+// self_guiding_rows.h sums it up while it is in the cache. Bags are independent, so the result is deterministic.
 #include "self_guiding_rows.h"
 
 #include <torch/csrc/stable/library.h>
@@ -10,6 +10,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "../common/mil_pool.h"
 #include "../common/self_guiding_checks.h"
 #include "bags.h"
 #include "pages.h"
@@ -75,7 +76,8 @@ void sum_bags(const scalar_t* logits,
     });
 }
 
-template <typename scalar_t, typename Bags>
+// With ADD, on top of what grad_logits holds.
+template <bool ADD, typename scalar_t, typename Bags>
 void differentiate_bags(const accumulate_t<scalar_t>* grad,  // [kGuidedSums, bags]
                         const scalar_t* logits,
                         const uint8_t* positive,                   // [bags]
@@ -85,21 +87,22 @@ void differentiate_bags(const accumulate_t<scalar_t>* grad,  // [kGuidedSums, ba
                         const GuideOptions& options) {
     using acc_t = accumulate_t<scalar_t>;
     const int64_t bags = instances_of.images * instances_of.classes;
-    for_each_bag(logits, instances_of, 2,
-                 [&](int64_t bag, const Instances& instances, const acc_t* x, int64_t n, acc_t* local) {
-                     acc_t* to = local;
-                     const bool direct = is_direct<scalar_t>(instances);
-                     if constexpr (std::is_same_v<scalar_t, acc_t>) to = direct ? grad_logits + instances.first : local;
-                     const auto at = [&](int row) { return grad[row * bags + bag]; };
-                     if (positive[bag] != 0) {
-                         const acc_t least = statistics[kLeast * bags + bag], most = statistics[kMost * bags + bag];
-                         positive_bag_backward(x, n, Guide<acc_t>::of_bag(least, most, options.delta, options.rescale),
-                                               {at(kNegative), at(kSoft), at(kPositive), at(kSquares)}, to);
-                     } else {
-                         negative_gradient(x, n, at(kNegative), to);
-                     }
-                     if (!direct) scatter(to, instances, grad_logits);
-                 });
+    for_each_bag(
+        logits, instances_of, 2, [&](int64_t bag, const Instances& instances, const acc_t* x, int64_t n, acc_t* local) {
+            acc_t* to = local;
+            const bool direct = is_direct<scalar_t>(instances);
+            if constexpr (std::is_same_v<scalar_t, acc_t>) to = direct ? grad_logits + instances.first : local;
+            if (ADD && !direct) gather(grad_logits, instances, local);
+            const auto at = [&](int row) { return grad[row * bags + bag]; };
+            if (positive[bag] != 0) {
+                const acc_t least = statistics[kLeast * bags + bag], most = statistics[kMost * bags + bag];
+                positive_bag_backward<ADD>(x, n, Guide<acc_t>::of_bag(least, most, options.delta, options.rescale),
+                                           {at(kNegative), at(kSoft), at(kPositive), at(kSquares)}, to);
+            } else {
+                negative_gradient<ADD>(x, n, at(kNegative), to);
+            }
+            if (!direct) scatter(to, instances, grad_logits);
+        });
 }
 
 template <typename Bags>
@@ -118,6 +121,25 @@ std::tuple<Tensor, Tensor> forward(const Tensor& logits,
     return {sums, statistics};
 }
 
+template <bool ADD, typename Bags>
+void backward_into(Tensor& grad_logits,
+                   const Tensor& grad,
+                   const Tensor& logits,
+                   const Tensor& positive,
+                   const Tensor& statistics,
+                   const Bags& bags,
+                   const GuideOptions& options) {
+    const Tensor x = dense(logits), labels = checked_positive(positive, bags.images, bags.classes);
+    const Tensor dense_grad = checked_rows(grad, logits, kGuidedSums, bags.images);
+    const Tensor dense_statistics = checked_rows(statistics, logits, kGuidedStatistics, bags.images);
+    CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "self_guided_sums_backward", [&] {
+        using acc_t = accumulate_t<scalar_t>;
+        differentiate_bags<ADD>(dense_grad.const_data_ptr<acc_t>(), x.const_data_ptr<scalar_t>(), boolean_bytes(labels),
+                                dense_statistics.const_data_ptr<acc_t>(), grad_logits.mutable_data_ptr<scalar_t>(),
+                                bags, options);
+    });
+}
+
 template <typename Bags>
 Tensor backward(const Tensor& grad,
                 const Tensor& logits,
@@ -125,16 +147,8 @@ Tensor backward(const Tensor& grad,
                 const Tensor& statistics,
                 const Bags& bags,
                 const GuideOptions& options) {
-    const Tensor x = dense(logits), labels = checked_positive(positive, bags.images, bags.classes);
-    const Tensor dense_grad = checked_rows(grad, logits, kGuidedSums, bags.images);
-    const Tensor dense_statistics = checked_rows(statistics, logits, kGuidedStatistics, bags.images);
-    Tensor grad_logits = on_large_pages(torch::stable::new_empty(x, x.sizes()));
-    CXRFAST_DISPATCH_FLOATING(x.scalar_type(), "self_guided_sums_backward", [&] {
-        using acc_t = accumulate_t<scalar_t>;
-        differentiate_bags(dense_grad.const_data_ptr<acc_t>(), x.const_data_ptr<scalar_t>(), boolean_bytes(labels),
-                           dense_statistics.const_data_ptr<acc_t>(), grad_logits.mutable_data_ptr<scalar_t>(), bags,
-                           options);
-    });
+    Tensor grad_logits = on_large_pages(torch::stable::new_empty(logits, logits.sizes()));
+    backward_into<false>(grad_logits, grad, logits, positive, statistics, bags, options);
     return grad_logits;
 }
 
@@ -179,6 +193,35 @@ Tensor self_guided_sums_ragged_backward(const Tensor& grad,        // [kGuidedSu
                     checked_options(delta, rescale, 0));
 }
 
+// Both gradients in one map: autograd would make two, and add them.
+std::tuple<Tensor, Tensor, Tensor> self_guided_pool(const Tensor& logits,    // [B, K, N]
+                                                    const Tensor& positive,  // [B, K] bool
+                                                    const std::optional<Tensor>& mask,
+                                                    const std::optional<Tensor>& sharpness,  // [K]
+                                                    int64_t mode,
+                                                    double delta,
+                                                    bool rescale,
+                                                    int64_t median) {
+    const auto [sums, statistics] = self_guided_sums(logits, positive, mask, delta, rescale, median);
+    return {mil_pool(logits, mask, sharpness, mode), sums, statistics};
+}
+
+Tensor self_guided_pool_backward(const Tensor& grad_pooled,  // [B, K]
+                                 const Tensor& grad_sums,    // [kGuidedSums, B, K], accumulation dtype
+                                 const Tensor& logits,       // [B, K, N]
+                                 const Tensor& positive,     // [B, K] bool
+                                 const std::optional<Tensor>& mask,
+                                 const std::optional<Tensor>& sharpness,  // [K]
+                                 const Tensor& statistics,  // [kGuidedStatistics, B, K], accumulation dtype
+                                 int64_t mode,
+                                 double delta,
+                                 bool rescale) {
+    Tensor grad_logits = std::get<0>(mil_pool_backward(grad_pooled, logits, mask, sharpness, mode, false));
+    backward_into<true>(grad_logits, grad_sums, logits, positive, statistics, dense_bags(logits, mask),
+                        checked_options(delta, rescale, 0));
+    return grad_logits;
+}
+
 }  // namespace
 }  // namespace cxrfast
 
@@ -187,4 +230,6 @@ STABLE_TORCH_LIBRARY_IMPL(cxrfast, CPU, m) {
     m.impl("_self_guided_sums_backward", TORCH_BOX(&cxrfast::self_guided_sums_backward));
     m.impl("self_guided_sums_ragged", TORCH_BOX(&cxrfast::self_guided_sums_ragged));
     m.impl("_self_guided_sums_ragged_backward", TORCH_BOX(&cxrfast::self_guided_sums_ragged_backward));
+    m.impl("self_guided_pool", TORCH_BOX(&cxrfast::self_guided_pool));
+    m.impl("_self_guided_pool_backward", TORCH_BOX(&cxrfast::self_guided_pool_backward));
 }

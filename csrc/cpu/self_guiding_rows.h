@@ -132,24 +132,26 @@ struct GuidedTotals {
     double negative, soft, positive, squares, negative_count, soft_count, positive_count;
 };
 
-template <Theta THETA, typename T>
+// By masks: of conditional expressions in this number g++ makes branches, and no vectors.
+template <Theta THETA, bool PARTIAL, typename T>
 CXRFAST_ALWAYS_INLINE void add_guided(const T* __restrict__ x,
                                       const Guide<T>& guide,
-                                      const T* __restrict__ present,  // [kLanes] 0 or 1; nullptr: all are
+                                      const T* __restrict__ present,  // [kLanes] 0 or 1, with PARTIAL
                                       GuidedLanes<T>& __restrict__ to) {
     for (int j = 0; j < kLanes; ++j) {
         const Odds<T> o = odds(x[j]);
-        const T theta = theta_of<THETA>(guide, x[j], o.p), exists = present == nullptr ? T(1) : present[j];
-        const T log_larger = simd::log1p_unit(o.e);  // −log max(p, 1 − p)
+        const T theta = theta_of<THETA>(guide, x[j], o.p), exists = PARTIAL ? present[j] : T(1);
         const T above = x[j] > T(0) ? x[j] : T(0), below = above - x[j];
-        const bool zero = theta<guide.delta_low, one = theta> guide.delta_high;
-        const T soft = zero || one ? T(0) : theta * below + (T(1) - theta) * above;
-        to.negative[j] += zero ? exists * (log_larger + above) : T(0);
-        to.positive[j] += one ? exists * (log_larger + below) : T(0);
-        to.soft[j] += zero || one ? T(0) : exists * (log_larger + soft);
-        to.squares[j] += zero ? T(0) : exists * (o.p * o.p);
-        to.soft_count[j] += zero || one ? T(0) : exists;
-        to.positive_count[j] += one ? exists : T(0);
+        const auto zero = simd::where<T>(theta < guide.delta_low), one = simd::where<T>(theta > guide.delta_high);
+        const auto soft = ~(zero | one);
+        // −log max(p, 1 − p), and by how much −log of the target's side is above it
+        const T log_larger = simd::log1p_unit(o.e), mixed = theta * below + (T(1) - theta) * above;
+        to.negative[j] += simd::only(zero, exists * (log_larger + above));
+        to.positive[j] += simd::only(one, exists * (log_larger + below));
+        to.soft[j] += simd::only(soft, exists * (log_larger + mixed));
+        to.squares[j] += simd::only(~zero, exists * (o.p * o.p));
+        to.soft_count[j] += simd::only(soft, exists);
+        to.positive_count[j] += simd::only(one, exists);
     }
 }
 
@@ -161,12 +163,12 @@ CXRFAST_CPU_CLONES GuidedTotals guided_totals(const T* x, int64_t n, const Guide
         GuidedLanes<T> lanes = {};
         const int64_t end = std::min<int64_t>(n, first + kRows * kLanes);
         int64_t i = first;
-        for (; i + kLanes <= end; i += kLanes) add_guided<THETA, T>(x + i, guide, nullptr, lanes);
+        for (; i + kLanes <= end; i += kLanes) add_guided<THETA, false, T>(x + i, guide, nullptr, lanes);
         if (i < end) {
             T rest[kLanes], present[kLanes];
             for (int j = 0; j < kLanes; ++j) present[j] = i + j < end ? T(1) : T(0);
             for (int j = 0; j < kLanes; ++j) rest[j] = i + j < end ? x[i + j] : T(0);
-            add_guided<THETA, T>(rest, guide, present, lanes);
+            add_guided<THETA, true, T>(rest, guide, present, lanes);
         }
         const T* const parts[] = {lanes.negative, lanes.soft,       lanes.positive,
                                   lanes.squares,  lanes.soft_count, lanes.positive_count};
@@ -194,8 +196,8 @@ struct GuidedSlopes {
     T negative, soft, positive, squares;
 };
 
-// d BCE(p, M) / dx = p − M and d p² / dx = 2 p²·(1 − p)
-template <Theta THETA, typename T>
+// d BCE(p, M) / dx = p − M and d p² / dx = 2 p²·(1 − p); with ADD, on top of what `grad` holds.
+template <Theta THETA, bool ADD, typename T>
 CXRFAST_CPU_CLONES void guided_gradient(const T* __restrict__ x,
                                         int64_t n,
                                         const Guide<T>& bag_guide,
@@ -209,24 +211,25 @@ CXRFAST_CPU_CLONES void guided_gradient(const T* __restrict__ x,
         const bool zero = theta<guide.delta_low, one = theta> guide.delta_high;
         const T slope = zero ? slopes.negative : (one ? slopes.positive : slopes.soft);
         const T residual = zero ? o.p : (one ? -o.q : o.p - theta);
-        grad[i] = slope * residual + (zero ? T(0) : T(2) * slopes.squares) * o.p * o.p * o.q;
+        const T value = slope * residual + (zero ? T(0) : T(2) * slopes.squares) * o.p * o.p * o.q;
+        grad[i] = ADD ? grad[i] + value : value;
     }
 }
 
-template <typename T>
+template <bool ADD, typename T>
 CXRFAST_CPU_CLONES void negative_gradient(const T* __restrict__ x, int64_t n, T slope, T* __restrict__ grad) {
-    for (int64_t i = 0; i < n; ++i) grad[i] = slope * simd::sigmoid(x[i]);
+    for (int64_t i = 0; i < n; ++i) grad[i] = (ADD ? grad[i] : T(0)) + slope * odds(x[i]).p;
 }
 
-template <typename T>
+template <bool ADD, typename T>
 void positive_bag_backward(const T* x, int64_t n, const Guide<T>& guide, const GuidedSlopes<T>& slopes, T* grad) {
     if (guide.is_silent()) {
-        std::fill_n(grad, n, T(0));
+        if (!ADD) std::fill_n(grad, n, T(0));
         return;
     }
-    if (!guide.rescale) return guided_gradient<Theta::kPrediction>(x, n, guide, slopes, grad);
-    if (guide.low) return guided_gradient<Theta::kRescaledLow>(x, n, guide, slopes, grad);
-    guided_gradient<Theta::kRescaled>(x, n, guide, slopes, grad);
+    if (!guide.rescale) return guided_gradient<Theta::kPrediction, ADD>(x, n, guide, slopes, grad);
+    if (guide.low) return guided_gradient<Theta::kRescaledLow, ADD>(x, n, guide, slopes, grad);
+    guided_gradient<Theta::kRescaled, ADD>(x, n, guide, slopes, grad);
 }
 
 }  // namespace cxrfast

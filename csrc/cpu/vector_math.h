@@ -95,6 +95,18 @@ CXRFAST_ALWAYS_INLINE T from_bits(typename Constants<T>::Bits bits) {
     return x;
 }
 
+// All bits set where the condition holds.
+template <typename T>
+CXRFAST_ALWAYS_INLINE typename Constants<T>::Bits where(bool condition) {
+    return typename Constants<T>::Bits(0) - typename Constants<T>::Bits(condition);
+}
+
+// x where the mask is set, elsewhere 0, even of an infinity or a NaN.
+template <typename T>
+CXRFAST_ALWAYS_INLINE T only(typename Constants<T>::Bits mask, T x) {
+    return from_bits<T>(to_bits(x) & mask);
+}
+
 // c[0] + c[1]·x + …
 template <typename T, int N>
 CXRFAST_ALWAYS_INLINE T polynomial(const T (&c)[N], T x) {

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "../common/mask.h"
+#include "../common/mil_pool.h"
 #include "../common/mil_pool_checks.h"
 #include "mil_pool_exponential.cuh"
 
@@ -170,22 +171,6 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Call& call, bool s
                                       : torch::stable::sum(by_part, kLastDimension)};
 }
 
-Tensor mil_pool(const Tensor& logits,                    // [B, K, N]
-                const std::optional<Tensor>& mask,       // [B or 1, K or 1, N] bool
-                const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
-                int64_t mode) {
-    return forward(dense_call(logits, mask, sharpness, mode));
-}
-
-std::tuple<Tensor, Tensor> mil_pool_backward(const Tensor& grad,    // [B, K]
-                                             const Tensor& logits,  // [B, K, N]
-                                             const std::optional<Tensor>& mask,
-                                             const std::optional<Tensor>& sharpness,
-                                             int64_t mode,
-                                             bool sharpness_gradient) {
-    return backward(grad, dense_call(logits, mask, sharpness, mode), sharpness_gradient);
-}
-
 Tensor mil_pool_ragged(const Tensor& logits,                    // [N, K]
                        const Tensor& offsets,                   // [B + 1]
                        const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
@@ -203,6 +188,23 @@ std::tuple<Tensor, Tensor> mil_pool_ragged_backward(const Tensor& grad,     // [
 }
 
 }  // namespace
+
+Tensor mil_pool(const Tensor& logits,                    // [B, K, N]
+                const std::optional<Tensor>& mask,       // [B or 1, K or 1, N] bool
+                const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
+                int64_t mode) {
+    return forward(dense_call(logits, mask, sharpness, mode));
+}
+
+std::tuple<Tensor, Tensor> mil_pool_backward(const Tensor& grad,    // [B, K]
+                                             const Tensor& logits,  // [B, K, N]
+                                             const std::optional<Tensor>& mask,
+                                             const std::optional<Tensor>& sharpness,
+                                             int64_t mode,
+                                             bool sharpness_gradient) {
+    return backward(grad, dense_call(logits, mask, sharpness, mode), sharpness_gradient);
+}
+
 }  // namespace cxrfast
 
 CXRFAST_CUDA_IMPL(m) {

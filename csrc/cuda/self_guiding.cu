@@ -1,4 +1,5 @@
-// self_guided_sums and self_guided_sums_ragged on the device: check, allocate, launch. Kernels: self_guiding.cuh.
+// self_guided_sums, self_guided_sums_ragged and self_guided_pool on the device: check, allocate, launch. Kernels:
+// self_guiding.cuh.
 #include "self_guiding.cuh"
 
 #include <torch/csrc/stable/library.h>
@@ -7,6 +8,7 @@
 #include <tuple>
 
 #include "../common/mask.h"
+#include "../common/mil_pool.h"
 #include "../common/self_guiding_checks.h"
 
 namespace cxrfast {
@@ -91,18 +93,23 @@ std::tuple<Tensor, Tensor> forward(const Call& call) {
     return {sums, statistics};
 }
 
-Tensor backward(const Call& call, const Tensor& grad, const Tensor& statistics) {
+// With `add`, on top of what grad_x holds.
+void backward_into(Tensor& grad_x, const Call& call, const Tensor& grad, const Tensor& statistics, bool add) {
     const DeviceGuard guard(call.x);
     const Tensor dense_grad = checked_rows(grad, call.x, kGuidedSums, call.images());
     const Tensor dense_statistics = checked_rows(statistics, call.x, kGuidedStatistics, call.images());
-    Tensor grad_x = torch::stable::new_empty(call.x, call.x.sizes());
-    if (call.images() * call.classes() == 0) return grad_x;
+    if (call.images() * call.classes() == 0) return;
     CXRFAST_DISPATCH_FLOATING(call.x.scalar_type(), "self_guided_sums_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
         launch(&differentiate_guided_bags<scalar_t>, call.grid(), call.x, bags_of<scalar_t>(call),
                dense_grad.const_data_ptr<acc_t>(), dense_statistics.const_data_ptr<acc_t>(),
-               grad_x.mutable_data_ptr<scalar_t>(), call.team_size());
+               grad_x.mutable_data_ptr<scalar_t>(), add, call.team_size());
     });
+}
+
+Tensor backward(const Call& call, const Tensor& grad, const Tensor& statistics) {
+    Tensor grad_x = torch::stable::new_empty(call.x, call.x.sizes());
+    backward_into(grad_x, call, grad, statistics, false);
     return grad_x;
 }
 
@@ -144,6 +151,35 @@ Tensor self_guided_sums_ragged_backward(const Tensor& grad,        // [kGuidedSu
     return backward(ragged_call(logits, offsets, positive, checked_options(delta, rescale, 0)), grad, statistics);
 }
 
+// Both gradients in one map: autograd would make two, and add them.
+std::tuple<Tensor, Tensor, Tensor> self_guided_pool(const Tensor& logits,    // [B, K, N]
+                                                    const Tensor& positive,  // [B, K] bool
+                                                    const std::optional<Tensor>& mask,
+                                                    const std::optional<Tensor>& sharpness,  // [K]
+                                                    int64_t mode,
+                                                    double delta,
+                                                    bool rescale,
+                                                    int64_t median) {
+    const auto [sums, statistics] = self_guided_sums(logits, positive, mask, delta, rescale, median);
+    return {mil_pool(logits, mask, sharpness, mode), sums, statistics};
+}
+
+Tensor self_guided_pool_backward(const Tensor& grad_pooled,  // [B, K]
+                                 const Tensor& grad_sums,    // [kGuidedSums, B, K], accumulation dtype
+                                 const Tensor& logits,       // [B, K, N]
+                                 const Tensor& positive,     // [B, K] bool
+                                 const std::optional<Tensor>& mask,
+                                 const std::optional<Tensor>& sharpness,  // [K]
+                                 const Tensor& statistics,  // [kGuidedStatistics, B, K], accumulation dtype
+                                 int64_t mode,
+                                 double delta,
+                                 bool rescale) {
+    Tensor grad_logits = std::get<0>(mil_pool_backward(grad_pooled, logits, mask, sharpness, mode, false));
+    backward_into(grad_logits, dense_call(logits, positive, mask, checked_options(delta, rescale, 0)), grad_sums,
+                  statistics, true);
+    return grad_logits;
+}
+
 }  // namespace
 }  // namespace cxrfast
 
@@ -152,4 +188,6 @@ CXRFAST_CUDA_IMPL(m) {
     m.impl("_self_guided_sums_backward", TORCH_BOX(&cxrfast::self_guided_sums_backward));
     m.impl("self_guided_sums_ragged", TORCH_BOX(&cxrfast::self_guided_sums_ragged));
     m.impl("_self_guided_sums_ragged_backward", TORCH_BOX(&cxrfast::self_guided_sums_ragged_backward));
+    m.impl("self_guided_pool", TORCH_BOX(&cxrfast::self_guided_pool));
+    m.impl("_self_guided_pool_backward", TORCH_BOX(&cxrfast::self_guided_pool_backward));
 }

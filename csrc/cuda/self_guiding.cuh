@@ -299,6 +299,7 @@ __global__ void __launch_bounds__(kRowThreads)
                               const accumulate_t<scalar_t>* grad,        // [kGuidedSums, bags]
                               const accumulate_t<scalar_t>* statistics,  // [kGuidedStatistics, bags]
                               scalar_t* grad_x,                          // as x
+                              bool add,                                  // on top of what grad_x holds
                               int team_size) {
     using acc_t = accumulate_t<scalar_t>;
     const Team team = this_team(team_size);
@@ -323,7 +324,8 @@ __global__ void __launch_bounds__(kRowThreads)
                     result = residual + squares * p * p * q;
                 }
             }
-            grad_x[bag.start + i * bag.stride] = static_cast<scalar_t>(result);
+            scalar_t& to = grad_x[bag.start + i * bag.stride];
+            to = static_cast<scalar_t>(add ? static_cast<acc_t>(to) + result : result);
         }
     });
 }

@@ -36,7 +36,7 @@ class ModePool(torch.nn.Module):
 
 
 class BagLossBase(torch.nn.Module):
-    """A loss over bags: what its calls take, and how it pools."""
+    """A loss over bags: what its calls take, and how it pools. A loss says what its parts are and how they add up."""
 
     def __init__(self, pool: str | torch.nn.Module, sharpness: float | None = None) -> None:
         super().__init__()
@@ -48,6 +48,40 @@ class BagLossBase(torch.nn.Module):
             self.pool = ModePool(pool, sharpness)
         else:
             raise TypeError(f"pool: expected the name of a mode or a torch.nn.Module, got {pool!r}")
+
+    def forward(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K] 0 or 1
+        *,
+        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
+        offsets: torch.Tensor | None = None,  # [B + 1] int64
+    ) -> torch.Tensor:  # []
+        return self.total(self.terms(logits, labels, mask=mask, offsets=offsets))
+
+    def terms(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        mask: torch.Tensor | None = None,
+        offsets: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The parts by name, as the class describes them, without their weights; a call takes what the loss takes."""
+        x, y = self.checked(logits, labels, mask, offsets)
+        return self.parts(x, y, mask, offsets)
+
+    def parts(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K] of logits' dtype
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
+        raise NotImplementedError
 
     def checked(
         self,
@@ -77,6 +111,16 @@ class BagLossBase(torch.nn.Module):
         if offsets is not None:
             return self.pool(logits, offsets=offsets)
         return self.pool(logits) if mask is None else self.pool(logits, mask=mask)
+
+    def bag_loss(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
+    ) -> torch.Tensor:  # []
+        """Seibold et al. 2020, Eq. 4."""
+        return mean_bce(self.pooled(logits, mask, offsets), labels, present_bags(logits, mask, offsets))
 
 
 def present_bags(

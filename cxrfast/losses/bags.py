@@ -18,6 +18,7 @@ class BagLoss(BagLossBase):
     Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally `mask=`, boolean, true where an
     instance counts; or logits `[N, K]` of all bags and `offsets=[B + 1]` as :func:`cxrfast.ops.mil_pool_ragged` takes
     them. The result is a number in float32 (float64 for float64 logits). A bag without instances does not count.
+    `terms` gives the parts by name: "bag".
 
     Raises:
         TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
@@ -26,27 +27,17 @@ class BagLoss(BagLossBase):
     def __init__(self, pool: str | torch.nn.Module, *, sharpness: float | None = None) -> None:
         super().__init__(pool, sharpness)
 
-    def forward(
+    def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] 0 or 1
-        *,
-        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
-        offsets: torch.Tensor | None = None,  # [B + 1] int64
-    ) -> torch.Tensor:  # []
-        return self.terms(logits, labels, mask=mask, offsets=offsets)["bag"]
-
-    def terms(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        mask: torch.Tensor | None = None,
-        offsets: torch.Tensor | None = None,
+        labels: torch.Tensor,  # [B, K] of logits' dtype
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """The loss's only part: "bag"."""
-        x, y = self.checked(logits, labels, mask, offsets)
-        return {"bag": mean_bce(self.pooled(x, mask, offsets), y, present_bags(x, mask, offsets))}
+        return {"bag": self.bag_loss(logits, labels, mask, offsets)}
+
+    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
+        return terms["bag"]
 
 
 class BILLoss(BagLossBase):
@@ -57,7 +48,8 @@ class BILLoss(BagLossBase):
 
         L = BCE(pooled, y) + λ · mean BCE(p, [p > 0.5] · y)
 
-    The first mean is over bags and classes, the second over all instances and classes of the batch.
+    The first mean is over bags and classes, the second over all instances and classes of the batch; `terms` gives them
+    as "bag" and "instance".
 
     Args:
         pool, sharpness: as in :class:`BagLoss`.
@@ -73,34 +65,23 @@ class BILLoss(BagLossBase):
         check_weight("lam", lam)
         self.lam = lam
 
-    def forward(
+    def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] 0 or 1
-        *,
-        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
-        offsets: torch.Tensor | None = None,  # [B + 1] int64
-    ) -> torch.Tensor:  # []
-        terms = self.terms(logits, labels, mask=mask, offsets=offsets)
-        return terms["bag"] + self.lam * terms["instance"]
-
-    def terms(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        mask: torch.Tensor | None = None,
-        offsets: torch.Tensor | None = None,
+        labels: torch.Tensor,  # [B, K] of logits' dtype
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """The two means, without λ: "bag" and "instance"."""
-        x, y = self.checked(logits, labels, mask, offsets)
-        bag = mean_bce(self.pooled(x, mask, offsets), y, present_bags(x, mask, offsets))
+        bag = self.bag_loss(logits, labels, mask, offsets)
         if offsets is not None:
-            of_bag = y.repeat_interleave(offsets.diff(), 0, output_size=x.shape[0])
-            return {"bag": bag, "instance": mean_bce(x, of_bag * (x > 0), None)}
-        rows = x.flatten(2)
-        inside = None if mask is None else mask_rows(mask, x)
-        return {"bag": bag, "instance": mean_bce(rows, y[..., None] * (rows > 0), inside)}
+            of_bag = labels.repeat_interleave(offsets.diff(), 0, output_size=logits.shape[0])
+            return {"bag": bag, "instance": mean_bce(logits, of_bag * (logits > 0), None)}
+        rows = logits.flatten(2)
+        inside = None if mask is None else mask_rows(mask, logits)
+        return {"bag": bag, "instance": mean_bce(rows, labels[..., None] * (rows > 0), inside)}
+
+    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
+        return terms["bag"] + self.lam * terms["instance"]
 
     def extra_repr(self) -> str:
         return f"lam={self.lam}"
@@ -114,6 +95,8 @@ class MMMLoss(BagLossBase):
 
         L = 1/3 · [BCE(pooled p, y) + BCE(mean p, y / 2) + BCE(min p, 0)]
 
+    `terms` gives the three as "bag", "mean" and "min".
+
     Args:
         pool, sharpness: as in :class:`BagLoss`; "max" is Morfi's.
 
@@ -124,31 +107,20 @@ class MMMLoss(BagLossBase):
         super().__init__(pool, sharpness)
         self._mean, self._max = ModePool("mean"), ModePool("max")
 
-    def forward(
+    def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] 0 or 1
-        *,
-        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
-        offsets: torch.Tensor | None = None,  # [B + 1] int64
-    ) -> torch.Tensor:  # []
-        terms = self.terms(logits, labels, mask=mask, offsets=offsets)
-        return (terms["bag"] + terms["mean"] + terms["min"]) / 3
-
-    def terms(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        mask: torch.Tensor | None = None,
-        offsets: torch.Tensor | None = None,
+        labels: torch.Tensor,  # [B, K] of logits' dtype
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """The three cross-entropies, without the third: "bag", "mean", "min"."""
-        x, y = self.checked(logits, labels, mask, offsets)
-        present = present_bags(x, mask, offsets)
-        mean, negated_min = self._mean(x, mask, offsets), self._max(-x, mask, offsets)
+        present = present_bags(logits, mask, offsets)
+        mean, negated_min = self._mean(logits, mask, offsets), self._max(-logits, mask, offsets)
         return {
-            "bag": mean_bce(self.pooled(x, mask, offsets), y, present),
-            "mean": mean_bce(mean, y / 2, present),
-            "min": mean_bce(-negated_min, torch.zeros_like(y), present),
+            "bag": self.bag_loss(logits, labels, mask, offsets),
+            "mean": mean_bce(mean, labels / 2, present),
+            "min": mean_bce(-negated_min, torch.zeros_like(labels), present),
         }
+
+    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
+        return (terms["bag"] + terms["mean"] + terms["min"]) / 3

@@ -3,11 +3,12 @@ and Localization in Chest Radiographs"."""
 
 import torch
 
-from cxrfast.losses._bags import BagLossBase, mean_bce, present_bags
+from cxrfast.losses._bags import BagLossBase, ModePool, mean_bce, present_bags
 from cxrfast.losses._inputs import check_weight
 from cxrfast.ops._validation import choose
-from cxrfast.ops.self_guiding import MEDIANS, check_delta, stacked_sums
+from cxrfast.ops.self_guiding import MEDIANS, check_delta, pooled_and_stacked_sums, stacked_sums
 
+KINDS = ("negative", "soft", "positive")  # of supervision: M = 0, θ and 1
 NORMALIZATIONS = {"batch": True, "bag": False}
 
 
@@ -27,6 +28,10 @@ class SelfGuidingLoss(BagLossBase):
     θ, M and α are targets and weights: no gradient goes through them. A positive bag whose predictions are all equal,
     as in a bag of one instance, leaves Eq. 5 at 0/0: it says nothing about its instances, and only its bag loss counts.
     Kinds of supervision that a batch does not have are 0, bags without instances do not count.
+
+    `terms` gives the parts without λ and the penalty's weight: "bag" (Eq. 4), "negative", "soft" and "positive" (the
+    kinds of Eq. 7: M = 0, θ and 1) and, unless its weight is 0, "l2".
+
     `docs/papers.md` says what else the paper leaves open, and what its published script does.
 
     Args:
@@ -78,42 +83,14 @@ class SelfGuidingLoss(BagLossBase):
         self.rescale, self.weighted = rescale, weighted
         self.normalize, self.average_weight, self.median = normalize, average_weight, median
 
-    def forward(
+    def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] 0 or 1
-        *,
-        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
-        offsets: torch.Tensor | None = None,  # [B + 1] int64
-    ) -> torch.Tensor:  # []
-        bag, kinds, penalty = self._parts(logits, labels, mask, offsets)
-        loss = bag + self.lam * kinds.sum()  # Eq. 9
-        return loss + self.l2 * penalty if self.l2 else loss
-
-    def terms(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        mask: torch.Tensor | None = None,
-        offsets: torch.Tensor | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """The loss's parts, without λ and the weight of the penalty: "bag" (Eq. 4), "negative", "soft" and "positive"
-        (the kinds of Eq. 7: M = 0, θ and 1), and, unless its weight is 0, "l2"."""
-        bag, kinds, penalty = self._parts(logits, labels, mask, offsets)
-        terms = {"bag": bag, **dict(zip(("negative", "soft", "positive"), kinds.unbind(), strict=True))}
-        return {**terms, "l2": penalty} if self.l2 else terms
-
-    def _parts(
-        self,
-        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K]
+        labels: torch.Tensor,  # [B, K] of logits' dtype
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [], [3], []
-        """The bag loss, Eq. 7 by kinds of supervision, and the penalty."""
-        x, y = self.checked(logits, labels, mask, offsets)
-        sums, statistics = stacked_sums(x, y > 0.5, offsets, mask, self.delta, self.rescale, self.median)
+    ) -> dict[str, torch.Tensor]:
+        pooled, sums, statistics = self._pooled_and_sums(logits, labels, mask, offsets)
         totals, counts, certainty = sums[:3], statistics[:3], statistics[5]
         if not self.weighted:
             kinds = self._mean(totals, counts)
@@ -121,9 +98,26 @@ class SelfGuidingLoss(BagLossBase):
             kinds = self._mean(totals, counts) * self._mean(torch.exp2(certainty - 1) * counts, counts)
         else:
             kinds = self._mean(torch.exp2(certainty - 1) * totals, counts)
-        penalty = self._mean(sums[3], counts[1] + counts[2]) if self.l2 else sums.new_zeros(())
-        bag = mean_bce(self.pooled(x, mask, offsets), y, present_bags(x, mask, offsets))
-        return bag, kinds, penalty
+        terms = {"bag": mean_bce(pooled, labels, present_bags(logits, mask, offsets))}
+        terms |= zip(KINDS, kinds.unbind(), strict=True)
+        return {**terms, "l2": self._mean(sums[3], counts[1] + counts[2])} if self.l2 else terms
+
+    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
+        loss = terms["bag"] + self.lam * (terms["negative"] + terms["soft"] + terms["positive"])  # Eq. 9
+        return loss + self.l2 * terms["l2"] if self.l2 else loss
+
+    def _pooled_and_sums(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K]
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, K], [4, B, K], [6, B, K]
+        positive, options = labels > 0.5, (self.delta, self.rescale, self.median)
+        if isinstance(self.pool, ModePool) and offsets is None:
+            mode, sharpness = self.pool.mode, self.pool.sharpness
+            return pooled_and_stacked_sums(logits, positive, mask, mode, sharpness, *options)
+        return self.pooled(logits, mask, offsets), *stacked_sums(logits, positive, offsets, mask, *options)
 
     def _mean(
         self,

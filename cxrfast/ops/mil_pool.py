@@ -79,7 +79,7 @@ def mil_pool(
     check_floating("logits", logits)
     if logits.dim() < 3:
         raise ValueError(f"logits: expected [B, K, *] with instance dimensions, got shape {tuple(logits.shape)}")
-    code, per_class = _options(logits, mode, sharpness)
+    code, per_class = kernel_options(logits, mode, sharpness)
     rows = None if mask is None else mask_rows(mask, logits)
     return call(torch.ops.cxrfast.mil_pool, logits if logits.dim() == 3 else logits.flatten(2), rows, per_class, code)
 
@@ -108,11 +108,11 @@ def mil_pool_ragged(
     check_floating("logits", logits)
     check_shape("logits", logits, "[N, K]", 2)
     check_offsets(offsets, "logits", logits)
-    code, per_class = _options(logits, mode, sharpness)
+    code, per_class = kernel_options(logits, mode, sharpness)
     return call(torch.ops.cxrfast.mil_pool_ragged, logits, offsets, per_class, code)
 
 
-def _options(
+def kernel_options(
     logits: torch.Tensor, mode: str, sharpness: float | torch.Tensor | None
 ) -> tuple[int, torch.Tensor | None]:
     """The kernel's mode and the sharpness of every class."""

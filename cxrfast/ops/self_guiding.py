@@ -8,6 +8,7 @@ import torch
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
+from cxrfast.ops.mil_pool import kernel_options
 
 MEDIANS = {"lower": 0, "mean": 1}  # of an even number of values: the lower of the two in the middle, or their mean
 
@@ -135,6 +136,29 @@ def stacked_sums(
     return sums, statistics.detach()
 
 
+def pooled_and_stacked_sums(
+    logits: torch.Tensor,  # [B, K, *]
+    positive: torch.Tensor,  # [B, K] bool
+    mask: torch.Tensor | None,  # bool, broadcastable to logits
+    mode: str,
+    sharpness: float | None,
+    delta: float,
+    rescale: bool,
+    median: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, K], [4, B, K], [6, B, K]
+    """:func:`cxrfast.ops.mil_pool` and :func:`stacked_sums` of the same bags, which then share one map of gradients."""
+    check_floating("logits", logits)
+    check_delta(delta)
+    _check_positive(positive, logits, logits.shape[0])
+    middle = choose("median", median, MEDIANS)
+    code, per_class = kernel_options(logits, mode, sharpness)
+    rows = None if mask is None else mask_rows(mask, logits)
+    x = logits if logits.dim() == 3 else logits.flatten(2)
+    operator = torch.ops.cxrfast.self_guided_pool
+    pooled, sums, statistics = call(operator, x, positive, rows, per_class, code, float(delta), bool(rescale), middle)
+    return pooled, sums, statistics.detach()
+
+
 def check_delta(delta: float) -> None:
     """Raise unless delta is a number in [0, 0.5]."""
     if isinstance(delta, bool) or not isinstance(delta, int | float):
@@ -198,8 +222,35 @@ def _backward_ragged(ctx: Any, grad: torch.Tensor, grad_statistics: Any) -> tupl
     return _backward(ctx, grad, torch.ops.cxrfast._self_guided_sums_ragged_backward)
 
 
+def _fake_pool(
+    logits: torch.Tensor, positive: torch.Tensor, *others: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return (logits.new_empty(positive.shape), *_empty_results(logits, logits.shape[0]))
+
+
+def _fake_pool_backward(
+    grad_pooled: torch.Tensor, grad_sums: torch.Tensor, logits: torch.Tensor, *others: Any
+) -> torch.Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _setup_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    *tensors, ctx.mode, ctx.delta, ctx.rescale, _ = inputs
+    ctx.save_for_backward(*tensors, output[2])
+
+
+def _backward_pool(
+    ctx: Any, grad_pooled: torch.Tensor, grad_sums: torch.Tensor, grad_statistics: Any
+) -> tuple[torch.Tensor | None, ...]:
+    operator = torch.ops.cxrfast._self_guided_pool_backward
+    grad_logits = operator(grad_pooled, grad_sums, *ctx.saved_tensors, ctx.mode, ctx.delta, ctx.rescale)
+    return grad_logits, *[None] * 7
+
+
 # No autocast: half-precision logits are read as they are, and every result is float32 already.
 register("self_guided_sums", fake=_fake, backward=_backward_dense, setup_context=_setup_context)
 register("self_guided_sums_ragged", fake=_fake_ragged, backward=_backward_ragged, setup_context=_setup_context)
 register("_self_guided_sums_backward", fake=_fake_backward)
 register("_self_guided_sums_ragged_backward", fake=_fake_backward)
+register("self_guided_pool", fake=_fake_pool, backward=_backward_pool, setup_context=_setup_pool_context)
+register("_self_guided_pool_backward", fake=_fake_pool_backward)

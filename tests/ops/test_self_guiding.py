@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrfast import reference
-from cxrfast.ops import self_guided_sums, self_guided_sums_ragged
+from cxrfast.ops import mil_pool, self_guided_sums, self_guided_sums_ragged
+from cxrfast.ops.self_guiding import pooled_and_stacked_sums
 from tests.ops.checks import check_against_reference, check_compiles, check_no_double_backward
 from tests.ops.inputs import FLOATS, LAYOUTS, laid_out, random, tensor
 from tests.tolerances import assert_close
@@ -120,6 +121,32 @@ def test_ragged_equals_masked():
     ragged = self_guided_sums_ragged(packed, torch.tensor([0, *sizes]).cumsum(0), y)
     for actual, expected in zip(ragged, self_guided_sums(x, y, mask=mask[:, None]), strict=True):
         assert torch.equal(actual.nan_to_num(), expected.nan_to_num())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.lists(st.integers(0, 5), min_size=3, max_size=4),
+    dtype=st.sampled_from((torch.float32, torch.float64, torch.float16)),
+    layout=st.sampled_from(LAYOUTS),
+    masked=st.booleans(),
+    mode=st.sampled_from(("softmax", "max", "noisy_or", "lse")),
+    rescale=st.booleans(),
+    scale=st.sampled_from((0.0, 3.0)),
+)
+def test_pooling_on_the_way_is_pooling_and_sums(shape, dtype, layout, masked, mode, rescale, scale):
+    x, y = tensor(shape, dtype=dtype, layout=layout, scale=scale), labels(*shape[:2])
+    mask = random(torch.rand, (shape[0], 1, *shape[2:]), seed=2) < 0.6 if masked else None
+    weight = random(torch.randn, (5, *shape[:2]), seed=4)
+
+    def together(x):
+        pooled, sums, _ = pooled_and_stacked_sums(x, y, mask, mode, None, 0.3, rescale, "lower")
+        return torch.cat([pooled.nan_to_num(neginf=0)[None], sums]) * weight
+
+    def apart(x):
+        sums = stacked(self_guided_sums(x, y, rescale=rescale, mask=mask))
+        return torch.cat([mil_pool(x, mode, mask=mask).nan_to_num(neginf=0)[None], sums]) * weight
+
+    check_against_reference(together, apart, x)
 
 
 # The equations for one positive bag, with so many digits that 1 − p is nothing to be afraid of.
@@ -332,6 +359,11 @@ def test_opcheck():
         torch.library.opcheck(
             ops._self_guided_sums_backward.default, (grad, x.detach(), y, mask, statistics, 0.3, True)
         )
+    sharpness = torch.ones(3)
+    torch.library.opcheck(ops.self_guided_pool.default, (x, y, None, sharpness, 4, 0.3, True, 0))
+    pooled, _, statistics = ops.self_guided_pool(x.detach(), y, None, sharpness, 4, 0.3, True, 0)
+    args = (torch.ones_like(pooled), grad, x.detach(), y, None, sharpness, statistics, 4, 0.3, True)
+    torch.library.opcheck(ops._self_guided_pool_backward.default, args)
     flat, offsets = tensor((7, 3), layout="transposed").requires_grad_(), torch.tensor([0, 2, 7])
     torch.library.opcheck(ops.self_guided_sums_ragged.default, (flat, offsets, y, 0.3, True, 1))
     _, statistics = ops.self_guided_sums_ragged(flat.detach(), offsets, y, 0.3, True, 1)
@@ -342,6 +374,8 @@ def test_opcheck():
 def test_compiles():
     mask, y = tensor((2, 1, 4, 4), seed=3) > -1, labels(2, 3)
     check_compiles(lambda x: stacked(self_guided_sums(x, y, mask=mask)), tensor((2, 3, 4, 4)))
+    pooled = (None, "softmax", None, 0.3, True, "lower")
+    check_compiles(lambda x: torch.cat(pooled_and_stacked_sums(x, y, *pooled)[1:]), tensor((2, 3, 4, 4)))
     offsets = torch.tensor([0, 4, 5])
     check_compiles(lambda x: stacked(self_guided_sums_ragged(x, offsets, y)), tensor((5, 3)))
 
@@ -349,6 +383,8 @@ def test_compiles():
 def test_double_backward_is_refused():
     y = torch.ones(1, 2, dtype=torch.bool)
     check_no_double_backward(lambda x: self_guided_sums(x, y).positive, tensor((1, 2, 4)))
+    pooled = (None, "mean", None, 0.3, True, "lower")
+    check_no_double_backward(lambda x: pooled_and_stacked_sums(x, y, *pooled)[1], tensor((1, 2, 4)))
     check_no_double_backward(lambda x: self_guided_sums_ragged(x, torch.tensor([0, 4]), y).positive, tensor((4, 2)))
 
 
