@@ -143,8 +143,7 @@ def mean_bce(
 ) -> torch.Tensor:  # []
     """The binary cross-entropy, averaged over bags and classes; a bag without instances does not count."""
     if present is None:
-        loss = F.binary_cross_entropy_with_logits(bag_logits, targets, reduction="sum")
-        return loss / max(targets.numel(), 1)
+        return F.binary_cross_entropy_with_logits(bag_logits, targets, reduction="mean" if targets.numel() else "sum")
     present = present.expand_as(targets)
     loss = F.binary_cross_entropy_with_logits(torch.where(present, bag_logits, 0), targets, reduction="none")
     return torch.where(present, loss, 0).sum() / present.sum().clamp(min=1)

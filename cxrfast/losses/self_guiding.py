@@ -83,6 +83,20 @@ class SelfGuidingLoss(BagLossBase):
         self.rescale, self.weighted = rescale, weighted
         self.normalize, self.average_weight, self.median = normalize, average_weight, median
 
+    def forward(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K] 0 or 1
+        *,
+        mask: torch.Tensor | None = None,  # bool, broadcastable to logits
+        offsets: torch.Tensor | None = None,  # [B + 1] int64
+    ) -> torch.Tensor:  # []
+        x, y = self.checked(logits, labels, mask, offsets)
+        pooled, sums, statistics = self._pooled_and_sums(x, y, mask, offsets)
+        # As the sum of `terms`, in fewer steps: on small maps the steps are the time.
+        factors = self._factors(statistics) * statistics.new_tensor([[[self.lam]]] * 3 + [[[self.l2]]])
+        return mean_bce(pooled, y, present_bags(x, mask, offsets)) + (factors * sums).sum()  # Eq. 9
+
     def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
@@ -91,19 +105,13 @@ class SelfGuidingLoss(BagLossBase):
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         pooled, sums, statistics = self._pooled_and_sums(logits, labels, mask, offsets)
-        totals, counts, certainty = sums[:3], statistics[:3], statistics[5]
-        if not self.weighted:
-            kinds = self._mean(totals, counts)
-        elif self.average_weight:
-            kinds = self._mean(totals, counts) * self._mean(torch.exp2(certainty - 1) * counts, counts)
-        else:
-            kinds = self._mean(torch.exp2(certainty - 1) * totals, counts)
+        means = (self._factors(statistics) * sums).sum((1, 2))
         terms = {"bag": mean_bce(pooled, labels, present_bags(logits, mask, offsets))}
-        terms |= zip(KINDS, kinds.unbind(), strict=True)
-        return {**terms, "l2": self._mean(sums[3], counts[1] + counts[2])} if self.l2 else terms
+        terms |= zip((*KINDS, "l2"), means.unbind(), strict=True)
+        return terms if self.l2 else {name: term for name, term in terms.items() if name != "l2"}
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
-        loss = terms["bag"] + self.lam * (terms["negative"] + terms["soft"] + terms["positive"])  # Eq. 9
+        loss = terms["bag"] + self.lam * sum(terms[kind] for kind in KINDS)
         return loss + self.l2 * terms["l2"] if self.l2 else loss
 
     def _pooled_and_sums(
@@ -119,14 +127,25 @@ class SelfGuidingLoss(BagLossBase):
             return pooled_and_stacked_sums(logits, positive, mask, mode, sharpness, *options)
         return self.pooled(logits, mask, offsets), *stacked_sums(logits, positive, offsets, mask, *options)
 
-    def _mean(
+    def _factors(
         self,
-        total: torch.Tensor,  # [*, B, K]
-        count: torch.Tensor,  # [*, B, K]
-    ) -> torch.Tensor:  # [*]
-        if NORMALIZATIONS[self.normalize]:
-            return total.sum((-2, -1)) / count.sum((-2, -1)).clamp(min=1)
-        return (total / count.clamp(min=1)).sum((-2, -1)) / max(total.shape[-2] * total.shape[-1], 1)
+        statistics: torch.Tensor,  # [6, B, K]
+    ) -> torch.Tensor:  # [4, B, K]
+        """What the sums are multiplied by before they are added up: Eq. 8's weights over Eq. 7's numbers of instances,
+        and for the penalty one over the number of those with M ≠ 0."""
+        counts, certainty = statistics[:3], statistics[5]
+        bags = max(certainty.numel(), 1)
+        per_batch = NORMALIZATIONS[self.normalize]
+        numbers = counts.sum((1, 2), keepdim=True).clamp_(min=1) if per_batch else counts.clamp(min=1) * bags
+        factors = torch.zeros_like(statistics[:4])
+        kinds = factors[:3]
+        kinds.copy_((torch.exp2(certainty - 1) if self.weighted else 1) / numbers)
+        if self.average_weight:
+            kinds.copy_((kinds * counts).sum((1, 2), keepdim=True) / numbers)
+        if self.l2:
+            found = counts[1] + counts[2]
+            factors[3] = 1 / (found.sum().clamp(min=1) if per_batch else found.clamp(min=1) * bags)
+        return factors
 
     def extra_repr(self) -> str:
         return (
