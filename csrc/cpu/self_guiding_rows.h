@@ -70,26 +70,42 @@ T from_ordered_bits(typename simd::Constants<T>::Bits bits) {
     return simd::from_bits<T>((bits & kSign) != 0 ? bits ^ kSign : ~bits);
 }
 
-// The element that `rank` others precede, by halving the integers between the least and the greatest: at most as many
-// passes as an element has bits, each of them several elements an instruction, whatever their distribution.
+template <typename T>
+CXRFAST_CPU_CLONES T greatest_at_most(const T* x, int64_t n, T limit) {
+    T greatest = -std::numeric_limits<T>::infinity();
+#pragma omp simd reduction(max : greatest)
+    for (int64_t i = 0; i < n; ++i) {
+        const T value = x[i] <= limit ? x[i] : -std::numeric_limits<T>::infinity();
+        greatest = value > greatest ? value : greatest;
+    }
+    return greatest;
+}
+
+// The element that `rank` others precede: passes that count, several elements an instruction, until a limit is found
+// that separates it from a neighbour. The limits are where a straight line through the counts crosses the rank and, in
+// turn with them, half-way points, of the numbers first, then of their bits, which ends whatever the distribution is.
 template <typename T>
 T element_of_rank(const T* x, int64_t n, int64_t rank, const Extremes<T>& range) {
     using Bits = typename simd::Constants<T>::Bits;
+    constexpr int kByValue = 16;
     Bits low = ordered_bits(range.least) - 1, high = ordered_bits(range.most);  // low < answer <= high
     int64_t below = 0, within = n;                                              // elements at most low; at most high
-    while (high - low > 1 && within - below > 1) {
-        const Bits middle = low + (high - low) / 2;
-        const int64_t count = count_at_most(x, n, from_ordered_bits<T>(middle));
-        if (count > rank) {
-            high = middle;
-            within = count;
-        } else {
-            low = middle;
-            below = count;
+    for (int pass = 0; high - low > 1; ++pass) {
+        Bits middle = low + (high - low) / 2;
+        if (pass < kByValue) {
+            const T from = from_ordered_bits<T>(low + 1), to = from_ordered_bits<T>(high);
+            const T share = pass % 2 != 0 ? T(0.5) : (T(rank - below) + T(0.5)) / T(within - below);
+            const Bits guess = ordered_bits(from + (to - from) * share);  // of NaN or infinity: out of bounds
+            if (low < guess && guess < high) middle = guess;
         }
+        const T limit = from_ordered_bits<T>(middle);
+        const int64_t count = count_at_most(x, n, limit);
+        if (count == rank) return least_above(x, n, limit);
+        if (count == rank + 1) return greatest_at_most(x, n, limit);
+        (count > rank ? high : low) = middle;
+        (count > rank ? within : below) = count;
     }
-    if (high - low == 1) return from_ordered_bits<T>(high);
-    return below == 0 ? range.least : least_above(x, n, from_ordered_bits<T>(low));
+    return from_ordered_bits<T>(high);
 }
 
 // Of the predictions σ(x). x holds no NaN.
