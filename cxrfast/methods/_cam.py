@@ -19,7 +19,10 @@ UNCHANGED = Augmentation(rotation=0, translate=0, scale=(1, 1), brightness=0, co
 class CAMOptions(MethodOptions):
     """Options of a CAM network."""
 
-    backbone: str = Field("densenet121", description="a densenet*, resnet* or vgg*; small: densenet_micro, resnet_nano")
+    backbone: str = Field(
+        "densenet121",
+        description="a densenet*, resnet*, vgg*, googlenet, alexnet; small: densenet_micro",
+    )
     pretrained: bool | str = Field(False, description="ImageNet weights from timm, or a .safetensors file")
     output_stride: Literal[8, 16, 32] = Field(32, description="image pixels per pixel of the last feature map")
     input_mean: tuple[float, ...] = Field((0.5,), description="per channel of the network's input, of grey in [0, 1]")

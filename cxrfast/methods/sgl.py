@@ -30,7 +30,7 @@ Pool = Literal["softmax", "max", "mean", "noisy_or", "lse", "linear_softmax", "g
 
 
 class SGLOptions(MethodOptions):
-    backbone: str = Field("resnet50", description="a resnet*, densenet* or vgg*; small: resnet_micro, resnet_nano")
+    backbone: str = Field("resnet50", description="a resnet*, densenet*, vgg*, googlenet, alexnet; small: resnet_nano")
     pretrained: bool | str = Field(False, description="ImageNet weights from timm, or a .safetensors file")
     antialias: bool = Field(False, description="blur-pools in the backbone (Zhang 2019)")
     output_stride: Literal[8, 16, 32] = Field(32, description="image pixels per instance")

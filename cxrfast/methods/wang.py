@@ -32,7 +32,7 @@ def _levels(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class WangOptions(CAMOptions):
-    backbone: str = Field("resnet50", description="a resnet*, vgg* or densenet*; small: resnet_micro, resnet_nano")
+    backbone: str = Field("resnet50", description="a resnet*, vgg*, googlenet, alexnet, densenet*; small: resnet_nano")
     transition_channels: int = Field(2048, ge=1, description="D: maps of the transition layer")
     transition_stride: int = Field(1, ge=1, description="subsampling by the transition layer")
     sharpness: float = Field(10.0, gt=0, description="r of the log-sum-exp pooling: mean at 0, maximum at ∞")

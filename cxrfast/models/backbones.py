@@ -10,6 +10,7 @@ import timm
 from torch import nn
 
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.models.torchvision_backbones import TORCHVISION_BACKBONES, torchvision_backbone
 from cxrfast.nn import antialias_
 
 # Smaller members of a family, for tests and for training without a GPU: timm's name and what differs from it.
@@ -23,11 +24,18 @@ _SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet_micro": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (32, 64, 128, 256)}),
     "resnet_nano": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128)}),
 }
-_FIRST_CONVOLUTION = {"densenet": "features.conv0", "resnet": "conv1", "vgg": "features.0"}
+_FIRST_CONVOLUTION = {
+    "densenet": "features.conv0",
+    "resnet": "conv1",
+    "vgg": "features.0",
+    "alexnet": "features.0",
+    "googlenet": "conv1",
+}
 CLASSIFICATION_BACKBONES: tuple[str, ...] = (
     *("densenet121", "densenet161", "densenet169", "densenet201"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
+    *TORCHVISION_BACKBONES,
     *_SMALL,
 )
 """The networks of :func:`classification_backbone`."""
@@ -94,13 +102,17 @@ def classification_backbone(
     base, overrides = _SMALL.get(name, (name, {}))
     if pretrained is True and name in _SMALL:
         raise UsageError(f"pretrained: there are no weights for {name}; leave --pretrained out, or use {base}")
-    if output_stride not in (8, 16, 32) or (output_stride != 32 and name.startswith("vgg")):
-        expected = "32" if name.startswith("vgg") else "8, 16 or 32"
+    strides = (8, 16, 32) if base.startswith(("densenet", "resnet")) else (32,)
+    if output_stride not in strides:
+        expected = "8, 16 or 32" if len(strides) > 1 else "32"
         raise UsageError(f"output_stride: expected {expected} for {name}, got {output_stride}")
     settings: dict[str, Any] = {"in_chans": in_chans, **overrides}
     if base.startswith("resnet"):
         settings["output_stride"] = output_stride
-    model = _create(name, base, pretrained, settings)
+    if base in TORCHVISION_BACKBONES:
+        model: nn.Module = torchvision_backbone(base, pretrained=pretrained, in_chans=in_chans)
+    else:
+        model = _create(name, base, pretrained, settings)
     if base.startswith("densenet"):
         _dilate_densenet(model, output_stride)
     if base.startswith("vgg"):  # the fully connected layers, which features do not pass

@@ -4,11 +4,13 @@ import time
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.models import CLASSIFICATION_BACKBONES, classification_backbone, feature_channels, preactivation_resnet
 from cxrfast.nn import antialiased_modules
+from tests.tolerances import assert_close
 
 
 def features(model, size=64):
@@ -86,7 +88,7 @@ def test_output_size_of_classification_backbones(name, output_stride):
     plain.load_state_dict(model.state_dict())  # the weights are the same
 
 
-@pytest.mark.parametrize("name", ["densenet_nano", "resnet_nano", "vgg11"])
+@pytest.mark.parametrize("name", ["densenet_nano", "resnet_nano", "vgg11", "googlenet"])
 def test_antialiased_classification_backbones(name):
     with torch.device("meta"):
         model, plain = classification_backbone(name, antialias=True), classification_backbone(name)
@@ -109,7 +111,13 @@ def test_a_dilated_densenet_sees_as_far():
 
 @pytest.mark.parametrize(
     ("name", "channels", "millions"),
-    [("densenet121", 1024, (6.9, 7.0)), ("resnet50", 2048, (23.4, 23.6)), ("vgg16", 512, (14.6, 14.8))],
+    [
+        ("densenet121", 1024, (6.9, 7.0)),
+        ("resnet50", 2048, (23.4, 23.6)),
+        ("vgg16", 512, (14.6, 14.8)),
+        ("googlenet", 1024, (5.5, 5.7)),
+        ("alexnet", 256, (2.4, 2.5)),
+    ],
 )
 def test_the_papers_classifiers(name, channels, millions):
     with torch.device("meta"):
@@ -127,6 +135,42 @@ def test_weights_of_a_three_channel_densenet_load_from_a_file(tmp_path):
     torch.testing.assert_close(loaded.state_dict()[first], source.state_dict()[first].sum(dim=1, keepdim=True))
     last = "features.norm5.weight"
     torch.testing.assert_close(loaded.state_dict()[last], source.state_dict()[last])
+
+
+@pytest.mark.parametrize(("name", "size"), [("alexnet", 6), ("googlenet", 7)])
+def test_torchvision_s_networks_are_cut_in_front_of_their_pooling(name, size, tmp_path):
+    torch.manual_seed(0)
+    options = {"init_weights": False, "aux_logits": False, "transform_input": False} if name == "googlenet" else {}
+    whole = torchvision.models.get_model(name, num_classes=3, **options).eval()
+    path = tmp_path / "whole.safetensors"
+    save_file(whole.state_dict(), str(path))  # with its classifier
+    grey = torch.randn(1, 1, 224, 224)
+    seen = {}
+    whole.avgpool.register_forward_pre_hook(lambda module, inputs: seen.update(features=inputs[0]))
+    with torch.inference_mode():
+        whole(grey.expand(1, 3, 224, 224))
+        model = classification_backbone(name, pretrained=str(path)).eval()
+        assert_close(model.forward_features(grey), seen["features"])
+        three = classification_backbone(name, pretrained=str(path), in_chans=3).eval()
+        assert_close(three.forward_features(grey.expand(1, 3, 224, 224)), seen["features"])
+    assert seen["features"].shape == (1, feature_channels(model), size, size)
+
+
+def test_wrong_weights_for_torchvision_s_networks(tmp_path, monkeypatch):
+    path = tmp_path / "other.safetensors"
+    save_file({"features.0.weight": torch.zeros(2, 2)}, str(path))
+    with pytest.raises(CxrfastError, match="not weights of alexnet: 10 of 10 tensors are missing .* features.0.weight"):
+        classification_backbone("alexnet", pretrained=str(path))
+    with pytest.raises(CxrfastError, match="pretrained: expected a .safetensors file of googlenet, got nowhere.pth"):
+        classification_backbone("googlenet", pretrained="nowhere.pth")
+
+    def unreachable(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(CxrfastError, match=r"cannot load weights for alexnet \(no network\); connect"):
+        classification_backbone("alexnet", pretrained=True)
 
 
 def test_wrong_classification_backbones():
