@@ -54,10 +54,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "options": {"backbone": "resnet_micro", "output_stride": 8, "upsample": 2, "transition_channels": 256},
     },
     "sgl": {
-        "epochs": 12,
+        "epochs": 24,
         "lr": 2e-3,
         "lr_decay": 0.1,
-        "lr_step": 10,
+        "lr_step": 16,
         # Softmax pooling is close to the mean: the score of a lesion that covers a tenth of the image never reaches ½,
         # so a gate there would close on every small one. docs/results/sgl_phantoms.md has λ = 20 beside λ = 1.
         "options": {"backbone": "resnet_nano", "output_stride": 16, "lam": 1.0, "gate": None},
