@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import AfterValidator, Field
 
-from cxrfast.losses import RozenbergLoss
+from cxrfast.losses import LiLoss, RozenbergLoss
 from cxrfast.methods._regions import annotated_regions
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.methods.li import PatchOptions, build_patch_network
@@ -38,6 +38,8 @@ OddInt = Annotated[int, AfterValidator(_odd)]
 
 class RozenbergOptions(PatchOptions):
     antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019)")
+    loss: Literal["area", "li"] = Field("area", description="Eq. 12, or the loss of Li et al. in its place")
+    lambda_box: float = Field(5.0, ge=0, description="λ_bbox of Li's Eq. 3, with loss=li")
     lambda_ann: float = Field(70.0, ge=0, description="λ_ann of Eq. 12")
     lambda_ann_end: float | None = Field(None, gt=0, description="λ_ann falls to it in the second half of the unaries")
     gamma: float = Field(1.0, ge=0, description="γ of Eq. 9: weight of the patches outside the box")
@@ -79,8 +81,12 @@ class Rozenberg(Method):
                 activation=options.crf_activation,
             ),
         )
-        self.criterion = RozenbergLoss(
-            num_classes,
+        self.criterion = self._area_loss() if options.loss == "area" else LiLoss(options.lambda_box)
+
+    def _area_loss(self) -> RozenbergLoss:
+        options = self.options
+        return RozenbergLoss(
+            len(self.class_names),
             lambda_ann=options.lambda_ann,
             gamma=options.gamma,
             tau=options.tau,
@@ -102,13 +108,13 @@ class Rozenberg(Method):
         return self.network(images, with_crf=stage == CRF)
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return self.criterion(logits, batch["labels"], *self._regions(batch))  # Eq. 12
+        return self.criterion(logits, batch["labels"], *self._regions(batch))  # Eq. 12, or Li's Eq. 3
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
         """λ_ann of this epoch: constant, or from the middle of the unary stage falling geometrically to
         `lambda_ann_end` at its end."""
         start, end = self.options.lambda_ann, self.options.lambda_ann_end
-        if end is None or start == 0:
+        if end is None or start == 0 or not isinstance(self.criterion, RozenbergLoss):
             return
         done = (epoch - 1) / max(stage.epochs - 1, 1) if stage.name == UNARY else 1.0
         self.criterion.lambda_ann = start * (end / start) ** max(0.0, 2 * done - 1)
@@ -121,12 +127,15 @@ class Rozenberg(Method):
     ) -> dict[str, Any]:
         """Every `fit_every` epochs, the thresholds' turn in the alternation (§3.3). Not after a stage's last epoch:
         thresholds serve the loss only, and no weight would train on them."""
-        if not self.options.fit_thresholds or epoch % self.options.fit_every or epoch == stage.epochs:
+        options, criterion = self.options, self.criterion
+        if not isinstance(criterion, RozenbergLoss) or not options.fit_thresholds:
             return {}
-        fit = ThresholdFit(len(self.class_names), self.options.fit_quantile, self.patch_area)
+        if epoch % options.fit_every or epoch == stage.epochs:
+            return {}
+        fit = ThresholdFit(len(self.class_names), options.fit_quantile, self.patch_area)
         for logits, batch in training_outputs():
             fit.add(logits, batch["labels"], *self._regions(batch))
-        return fit.update(self.criterion)
+        return fit.update(criterion)
 
     def _regions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return annotated_regions(batch, self.image_size, self.options.grid, self.options.patch_rule)

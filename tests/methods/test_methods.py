@@ -5,6 +5,7 @@ import torch
 
 from cxrfast.errors import UsageError
 from cxrfast.methods import METHODS, get_method
+from tests.tolerances import assert_close
 
 PATCHES = {"backbone": "resnetv2_nano", "grid": 6, "hidden": 16}
 SMALL = {  # maps of 6×6 for images of 64 pixels
@@ -104,6 +105,16 @@ def test_lambda_ann_is_constant_or_falls_in_the_second_half_of_the_unary_stage()
         method.before_epoch(stage, epoch)
         values.append(method.criterion.lambda_ann)
     assert values == pytest.approx([16.0, 16.0, 4.0, 1.0, 1.0])
+
+
+def test_li_s_loss_in_place_of_the_area_loss():
+    method, li = build("rozenberg", loss="li", lambda_box=3.0, lambda_ann_end=1.0), build("li", lambda_box=3.0)
+    data = batch()
+    logits = torch.randn(6, 2, 6, 6)
+    assert_close(method.loss(logits, data), li.loss(logits, data))
+    assert [stage.name for stage in method.stages(9)] == [stage.name for stage in build("rozenberg").stages(9)]
+    method.before_epoch(method.stages(9)[0], 9)  # neither weights nor thresholds to move
+    assert method.after_epoch(method.stages(9)[0], 5, list) == {}
 
 
 def test_unknown_method():
