@@ -31,6 +31,7 @@ class Comparison:
     T: float | None
     cells: Mapping[str, Cell]
     mean: Cell
+    common: Cell | None  # means over the classes that both have, where those of the means differ
     remarks: tuple[str, ...]
 
     @property
@@ -82,7 +83,7 @@ class ComparedTable:
 
 def compare_row(plan: TablePlan, row: TableRow, numbers: Sequence[Numbers]) -> tuple[Comparison, ...]:
     """Every number that the table shows; those of a row without numbers of ours are printed alone."""
-    shown = [of for of in numbers if of.metric in plan.metrics]
+    shown = [of for of in numbers if of.metric in plan.metrics and of.measure in (None, *plan.measures)]
     if row.run is None or not shown:
         return tuple(_printed_alone(plan, row))
     return tuple(_compare(of, printed_lines(row, of.metric, of.measure, of.T)) for of in shown)  # type: ignore[arg-type]
@@ -94,16 +95,24 @@ def _compare(ours: Numbers, lines: Sequence[PrintedRow]) -> Comparison:
     printed = line.values if line is not None and line.values is not None else {}
     cells = {name: _cell(value, printed.get(name)) for name, value in ours.classes.items()}
     cells |= {name: Cell(None, value, None) for name, value in printed.items() if name not in cells}
-    mean = Cell(ours.mean, None, None)
+    mean, common = Cell(ours.mean, None, None), None
     if line is not None:
         mean = _cell(ours.mean, _printed_mean(line))
         mine = {name for name, value in ours.classes.items() if value.value is not None}
         if mine != set(printed):
-            remarks.append("the means are over different classes")
-            mean = Cell(mean.ours, mean.printed, None)
+            mean, common = Cell(mean.ours, mean.printed, None), _common(cells)
     if ours.left_out:
         remarks.append(f"not in our mean: {', '.join(ours.left_out)}")
-    return Comparison(ours.title, ours.metric, ours.measure, ours.T, cells, mean, tuple(remarks))
+    return Comparison(ours.title, ours.metric, ours.measure, ours.T, cells, mean, common, tuple(remarks))
+
+
+def _common(cells: Mapping[str, Cell]) -> Cell | None:
+    both = [(cell.ours.value, cell.printed) for cell in cells.values() if cell.ours is not None]
+    pairs = [(value, printed) for value, printed in both if value is not None and printed is not None]
+    if not pairs:
+        return None
+    value, printed = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+    return _cell(Value(value), printed)
 
 
 def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
@@ -121,6 +130,7 @@ def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
                     line.T,
                     {name: Cell(None, value, None) for name, value in values.items()},
                     Cell(None, _printed_mean(line), None),
+                    None,
                     tuple(remarks_of(line)),
                 )
             )

@@ -18,6 +18,7 @@ class Value:
     high: float | None = None
     sd: float | None = None
     runs: int | None = None  # of folds and seeds that have the number
+    pooled: float | None = None  # over the images of all folds together
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _value(number: Any, low: float | None = None, high: float | None = None) -> 
         return Value(number, low, high)
     if "value" in number:
         return Value(number["value"])
-    return Value(number["mean"], sd=number["sd"], runs=number["n"])
+    return Value(number["mean"], sd=number["sd"], runs=number["n"], pooled=number["pooled"])
 
 
 def _mean(values: Mapping[str, Value]) -> Value:

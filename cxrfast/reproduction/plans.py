@@ -45,6 +45,7 @@ class TablePlan:
     protocol: str
     metrics: tuple[Metric, ...]  # what it shows, of all that an evaluation has
     rows: tuple[TableRow, ...]
+    measures: tuple[str, ...] = ("iou", "ior")  # those of the protocol that it shows
     note: str | None = None
     folds: int = 5  # of rows that are cross-validated
     folds_by: Literal["patient", "image"] = "image"
@@ -178,6 +179,7 @@ TABLES: dict[str, TablePlan] = {
             "wang2017",
             ("accuracy", "afp"),
             (_ours(_WANG, "Wang et al., ResNet-50", {"paper": "wang2017", "table": "19"}),),
+            measures=("ior",),
         ),
     )
 }

@@ -16,6 +16,7 @@ ESTIMATE = (
     f"weights, checkpoints and predictions, beside about {DATA_GB:g} GB of images as released. Tables share runs of "
     "one name."
 )
+_COMMON = "mean of common"  # classes that both have
 _CLASS_COLUMN = 20
 
 
@@ -72,7 +73,11 @@ def to_text(table: ComparedTable) -> str:
         for chunk in _chunks(section.columns):
             header = ["", *(_heading(of, h) for of in chunk for h in of.headers)]
             body = [[name, *(cell for of in chunk for cell in of.cells[name])] for name in section.lines]
-            lines += ["", section.title, *ruled([header, *body])]
+            lines += [
+                "",
+                section.title,
+                *ruled([header, *body], below=len(section.lines) - section.lines.index("mean")),
+            ]
         lines += [line for remark in section.remarks for line in wrap(remark, "  ")]
     lines += ["", *(line for remark in everywhere for line in wrap(remark))] if everywhere else []
     return "\n".join(lines) + "\n"
@@ -122,11 +127,13 @@ def _all_sections(table: ComparedTable) -> Iterator[_Section]:
             for remark in of.remarks:
                 remarks.setdefault(remark, []).append(row.name)
         texts = tuple(f"{', '.join(rows)}: {remark}" for remark, rows in remarks.items())
-        yield _Section(found[0][1].title, (*names, "mean"), tuple(_columns(row, of, names) for row, of in found), texts)
+        lines = (*names, "mean", _COMMON) if any(of.common for _, of in found) else (*names, "mean")
+        yield _Section(found[0][1].title, lines, tuple(_columns(row, of, names) for row, of in found), texts)
 
 
 def _columns(row: ComparedRow, of: Comparison, names: Iterable[str]) -> _Columns:
-    cells = {name: of.cells.get(name, Cell(None, None, None)) for name in names} | {"mean": of.mean}
+    nothing = Cell(None, None, None)
+    cells = {name: of.cells.get(name, nothing) for name in names} | {"mean": of.mean, _COMMON: of.common or nothing}
     ours = any(cell.ours is not None for cell in cells.values())
     printed = any(cell.printed is not None for cell in cells.values())
     headers = ("ours",) * ours + ("printed",) * printed + ("difference",) * (ours and printed)
@@ -137,7 +144,7 @@ def _texts(cell: Cell, ours: bool, printed: bool) -> Iterator[str]:
     if ours:
         yield _ours(cell.ours)
     if printed:
-        yield "-" if cell.printed is None else f"{cell.printed:.4f}".rstrip("0").ljust(5, "0")
+        yield "-" if cell.printed is None else f"{cell.printed:.4f}"
     if ours and printed:
         yield "-" if cell.difference is None else f"{cell.difference:+.3f}".replace("-", "−")
 
