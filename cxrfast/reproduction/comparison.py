@@ -20,6 +20,11 @@ class Cell:
     printed: float | None
     difference: float | None  # ours − printed
 
+    @property
+    def known(self) -> bool:
+        """Whether there is any number."""
+        return self.printed is not None or (self.ours is not None and self.ours.value is not None)
+
 
 @dataclass(frozen=True)
 class Comparison:

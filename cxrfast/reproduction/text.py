@@ -121,7 +121,8 @@ def _all_sections(table: ComparedTable) -> Iterator[_Section]:
     places = dict.fromkeys(of.place for row in table.rows for of in row.comparisons)
     for place in places:
         found = [(row, of) for row in table.rows for of in row.comparisons if of.place == place]
-        names = tuple(dict.fromkeys(name for _, of in found for name in of.cells))
+        known = {name for _, of in found for name, cell in of.cells.items() if cell.known}
+        names = tuple(dict.fromkeys(name for _, of in found for name in of.cells if name in known))
         remarks: dict[str, list[str]] = {}
         for row, of in found:
             for remark in of.remarks:
