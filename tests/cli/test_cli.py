@@ -162,6 +162,34 @@ def test_config_file_and_options_compose(cli, trained, tmp_path):
     assert [(row["stage"], row["epoch"]) for row in rows] == [("unary", 1)]
 
 
+def test_cross_validation_from_the_command_line(cli, small_settings, small_options, tmp_path):
+    settings = {**small_settings, "method": "li", "epochs": 1, "options": small_options}
+    code, out, err = cli("train", *small(settings, "--folds=2", "--unannotated=0.5", "--protocol=rozenberg2019"))
+    assert code == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "2 folds by image" in out
+    assert "IoU ≥ 0.1  pooled" in out
+    assert f"next     cxrfast evaluate runs/{folder.name}" in out
+    code, out, err = cli("evaluate", folder, "--protocol=own")
+    assert code == 0, err
+    assert "protocol own" in out
+    code, out, err = cli("train", "--config", folder / "config.yaml", "--folds=2", "--fold=1")
+    assert code == 0, err
+    assert "fold-1/seed-0 (1 of 1)" in out
+    assert "missing: fold-0/seed-0" in out
+    code, _, err = cli("localize", "a.png", "--checkpoint", folder)
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = cli("evaluate", folder, "--split=val")
+    assert code == 2
+    assert f"split: {folder} holds folds, evaluated on what each held out; leave out --split" in err
+    code, _, err = cli("train", "--resume", folder, "--folds=3", "--folds-by=image")
+    assert code == 2
+    assert err.endswith("leave out --folds, --folds-by\n")
+    code, _, err = cli("train", "--resume", folder / "fold-0" / "seed-0", "--fold=1")
+    assert code == 2
+    assert "is not the folder of a cross-validation; leave out --fold" in err
+
+
 def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     code, val, err = cli("evaluate", trained, "--split=val", "--out=here", "-T", "0.3", "--protocol=li2018")
     assert code == 0, err
@@ -251,6 +279,19 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
             "options.grit: unknown option; did you mean grid?",
         ),
         (["train", "--method=li", "--data=.", "--device=gpu"], 2, "device: input should be 'auto', 'cpu' or 'cuda'"),
+        (
+            ["train", "--method=li", "--data=.", "--folds=1"],
+            2,
+            "folds: input should be greater than or equal to 2, got 1",
+        ),
+        (
+            ["train", "--method=li", "--data=.", "--folds=3", "--fold=3"],
+            2,
+            "fold: expected 0 to 2, as there are 3 folds",
+        ),
+        (["train", "--method=li", "--data=.", "--seeds=3"], 2, "seeds: goes with a cross-validation; add --folds 5"),
+        (["train", "--method=li", "--data=.", "--fold=0"], 2, "fold: goes with a cross-validation; add --folds 5"),
+        (["train", "--method=li", "--data=.", "--split=folds"], 2, "split: folds belong to a cross-validation"),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),
         (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),
