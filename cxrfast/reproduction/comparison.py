@@ -139,7 +139,7 @@ def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
                     {name: Cell(None, value, None) for name, value in values.items()},
                     Cell(None, _printed_mean(line), None),
                     None,
-                    tuple(remarks_of(line)),
+                    tuple([*_other_protocol(plan, line), *remarks_of(line)]),
                 )
             )
     return found
@@ -152,6 +152,11 @@ def _comparison_of(plan: TablePlan, measure: str | None) -> protocols.Comparison
 
 def _relation(compared: protocols.Comparison | None) -> str | None:
     return None if compared is None else "≥" if compared.inclusive else ">"
+
+
+def _other_protocol(plan: TablePlan, line: PrintedRow) -> list[str]:
+    same = line.protocol in (None, plan.protocol)
+    return [] if same else [f"scored by protocol {line.protocol}, not by {plan.protocol}"]
 
 
 def remarks_of(line: PrintedRow) -> list[str]:

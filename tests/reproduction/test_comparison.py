@@ -145,6 +145,7 @@ def test_a_row_of_somebody_else_is_printed_at_the_tables_own_t():
     assert found[0].title == "accuracy at IoU > 0.1"
     assert found[0].cells["Cardiomegaly"].printed == 0.9383
     assert found[0].cells["Cardiomegaly"].ours is None
+    assert "scored by protocol wang2017, not by seibold2020" in found[0].remarks
     assert any(remark.startswith("not comparable: trained on ChestX-ray8") for remark in found[0].remarks)
 
 
