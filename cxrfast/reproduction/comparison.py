@@ -139,7 +139,7 @@ def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
                     {name: Cell(None, value, None) for name, value in values.items()},
                     Cell(None, _printed_mean(line), None),
                     None,
-                    tuple([*_other_protocol(plan, line), *remarks_of(line)]),
+                    (*_other_protocol(plan, line), *remarks_of(line)),
                 )
             )
     return found
