@@ -1,0 +1,19 @@
+"""One evaluation, or two, as a page that people look at."""
+
+from cxrfast.report.comparison import Comparison, compare
+from cxrfast.report.facts import Evaluated, from_folder, from_predictions, from_result
+from cxrfast.report.page import render_comparison, render_report, report_path, write_comparison, write_report
+
+__all__ = [
+    "Comparison",
+    "Evaluated",
+    "compare",
+    "from_folder",
+    "from_predictions",
+    "from_result",
+    "render_comparison",
+    "render_report",
+    "report_path",
+    "write_comparison",
+    "write_report",
+]

@@ -1,0 +1,315 @@
+"""An evaluation's numbers as tables of words: what the template prints, without any layout."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from cxrfast.report.charts import interval_bar
+from cxrfast.report.facts import Evaluated, RunFacts
+from cxrfast.report.printed import printed_rows, why_not_comparable
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number, its interval or remark in small, and how it is set."""
+
+    text: str
+    small: str = ""
+    kind: str = ""  # class names of the style sheet
+    bar: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    name: str
+    cells: Sequence[Cell]
+    kind: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """With what has to be known to read it."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Row]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return NONE if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return ""
+    return f"{low:.{digits}f}–{high:.{digits}f}"
+
+
+def plain(*values: str) -> list[Cell]:
+    return [Cell(value) for value in values]
+
+
+# Which diseases: image scores
+
+
+def score_table(evaluated: Evaluated) -> Table:
+    """AUROC and AP with intervals, calibration and operating point of every class."""
+    numbers = evaluated.numbers
+    classes: Mapping[str, Any] = numbers["classes"]
+    calibrated = any(row.get("ece_calibrated") is not None for row in classes.values())
+    header = ["class", "positive", "negative", "AUROC", "0 … 1", "AP", "ECE"]
+    header += ["ECE, calibrated", "temperature"] if calibrated else []
+    rows = []
+    for name, row in classes.items():
+        cells = plain(f"{row['n_positive']:,}", f"{row['n_negative']:,}")
+        cells += [_with_interval(row, "auroc"), _bar(row), _with_interval(row, "average_precision")]
+        cells.append(Cell(number(row.get("ece"))))
+        if calibrated:
+            cells += plain(number(row.get("ece_calibrated")), number(row.get("temperature"), 2))
+        rows.append(Row(name, cells))
+    means = [Cell(number(numbers["mean"][name]["value"])) for name in ("auroc", "average_precision")]
+    errors = [row["ece"] for row in classes.values() if row.get("ece") is not None]
+    last = [*plain("", ""), means[0], Cell(""), means[1], Cell(number(_mean(errors))), *plain("", "")]
+    rows.append(Row("mean", last[: len(header) - 1], "mean"))
+    rows += [_printed_auroc(entry, header) for entry in printed_rows(numbers["protocol"], "auroc", 0.0)]
+    return Table("Is the disease on the image?", header, rows, _missing_scores(numbers))
+
+
+def _printed_auroc(entry: Any, header: Sequence[str]) -> Row:
+    cells = [Cell("")] * (len(header) - 1)
+    cells[2] = Cell(number(entry.mean))
+    return Row(entry.label, cells, "printed", entry.remark)
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> Cell:
+    low, high = row.get(f"{name}_interval") or (None, None)
+    return Cell(number(row[name]), interval(low, high))
+
+
+def _bar(row: Mapping[str, Any]) -> Cell:
+    if row["auroc"] is None:
+        return Cell("")
+    low, high = row["auroc_interval"]
+    bar = interval_bar(row["auroc"], math.nan if low is None else low, math.nan if high is None else high, 0.5)
+    return Cell("", bar=bar)
+
+
+def _missing_scores(numbers: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for what, key in (("positive", "n_positive"), ("negative", "n_negative")):
+        without = [name for name, row in numbers["classes"].items() if not row[key]]
+        if without:
+            notes.append(f"{NONE} No {what} image, so no AUROC, and not in the mean: {', '.join(without)}.")
+    wide = [
+        name
+        for name, row in numbers["classes"].items()
+        if row["auroc"] is not None and (row.get("auroc_interval") or [None])[0] is None
+    ]
+    if wide:
+        notes.append(f"Too few patients for an interval: {', '.join(wide)}.")
+    return notes
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+# Where: localisation
+
+
+def localization_tables(evaluated: Evaluated) -> list[Table]:
+    """For each measure and gate of the protocol one table, laid out like the papers': lines by T, columns by class."""
+    found = evaluated.numbers["localization"]
+    if found is None:
+        return []
+    return [_accuracy_table(evaluated.numbers, found, table) for table in found["tables"]]
+
+
+def _accuracy_table(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Mapping[str, Any]) -> Table:
+    classes: Mapping[str, Any] = numbers["classes"]
+    boxed = [name for name, row in classes.items() if row["n_annotated"]]
+    measure = "IoU" if table["measure"] == "iou" else "IoR"
+    unit = "boxes" if found["unit"] == "box" else "annotations"
+    rows = [
+        Row(f"{unit} scored", [*plain(*(f"{classes[name]['n_annotated']:,}" for name in boxed)), Cell("")], "count")
+    ]
+    remarks = []
+    for entry in table["rows"]:
+        sign = f"{measure} {table['relation']} {entry['T']:g}"
+        values = [entry["classes"][name] for name in boxed]
+        cells = [Cell(number(v["accuracy"]), interval(v["low"], v["high"])) for v in values]
+        rows.append(Row(f"{sign}: this model", [*cells, Cell(number(entry["mean"]["value"]))], "own"))
+        if table["gate"] is None and all(v.get("ceiling") is not None for v in values):
+            best = [v["ceiling"] for v in values]
+            rows.append(
+                Row("perfect region on this grid", [*plain(*map(number, best)), Cell(number(_mean(best)))], "ceiling")
+            )
+        for printed in printed_rows(numbers["protocol"], table["measure"], entry["T"]):
+            values_printed = [number(printed.values.get(name), 2) for name in boxed]
+            rows.append(Row(printed.label, [*plain(*values_printed), Cell(number(printed.mean, 2))], "printed"))
+            remarks += [f"{printed.label}: {printed.remark}"] if printed.remark else []
+        if all(v.get("afp") is not None for v in values):
+            false = [v["afp"] for v in values]
+            rows.append(Row("AFP of this model", [*plain(*map(number, false)), Cell(number(_mean(false)))], "ceiling"))
+            for printed in printed_rows(numbers["protocol"], f"{table['measure']}-afp", entry["T"]):
+                values_printed = [number(printed.values.get(name), 2) for name in boxed]
+                rows.append(Row(printed.label, [*plain(*values_printed), Cell(number(printed.mean, 2))], "printed"))
+    why = why_not_comparable(numbers)
+    notes = list(dict.fromkeys(remarks))
+    if why and any(row.kind == "printed" for row in rows):
+        notes.insert(0, f"The papers' numbers are not comparable with this run: {why}.")
+    without = [name for name, row in classes.items() if not row["n_annotated"]]
+    if without:
+        notes.append(f"{NONE} No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
+    gate = f", only where the image's {table['gate']}" if table["gate"] else ""
+    return Table(f"Share of {unit} found, {measure}{gate}", ["", *boxed, "mean"], rows, notes)
+
+
+def detection_table(evaluated: Evaluated) -> Table | None:
+    """Boxes as detections: AP at each T, FROC, pointing game."""
+    found = evaluated.numbers["detection"]
+    if found is None:
+        return None
+    header = ["class", *(f"AP at IoU {t:g}" for t in found["iou_thresholds"]), "FROC, mean", "pointing game"]
+    names = [name for name, row in evaluated.numbers["classes"].items() if row["n_annotated"]]
+    columns = [
+        [
+            *found["average_precision"][name],
+            _mean([v for v in found["froc"]["sensitivity"][name] if v is not None]),
+            found["pointing_game"][name],
+        ]
+        for name in names
+    ]
+    rows = [Row(name, plain(*map(number, values))) for name, values in zip(names, columns, strict=True)]
+    means = [_mean([value for value in column if value is not None]) for column in zip(*columns, strict=True)]
+    rows.append(Row("mean", plain(*map(number, means)), "mean"))
+    note = (
+        f"Boxes of the method's own regions, with their highest map value as score, on {found['n_images']:,} images "
+        f"with any annotation. FROC: sensitivity at IoU {found['froc']['iou_threshold']:g}, mean over ⅛ to 8 false "
+        "positives per image."
+    )
+    return Table("Boxes as detections", header, rows, [note])
+
+
+# What has been evaluated
+
+
+def headline(evaluated: Evaluated) -> list[tuple[str, str, str]]:
+    """(number, what it is, remark) of the few that stand on top."""
+    numbers = evaluated.numbers
+    tiles = [
+        (number(numbers["mean"]["auroc"]["value"]), "mean AUROC", _over(numbers, "auroc")),
+        (number(numbers["mean"]["average_precision"]["value"]), "mean AP", _over(numbers, "average_precision")),
+    ]
+    if numbers["localization"] is not None:
+        for table in numbers["localization"]["tables"][:2]:
+            entry = next((row for row in table["rows"] if row["T"] == 0.5), table["rows"][0])
+            measure = "IoU" if table["measure"] == "iou" else "IoR"
+            words = f"found at {measure} {table['relation']} {entry['T']:g}"
+            scored = sum(row["n_annotated"] for row in numbers["classes"].values())
+            tiles.append((number(entry["mean"]["value"]), words, f"mean of classes, {scored:,} {_unit(numbers)}"))
+    return tiles
+
+
+def _unit(numbers: Mapping[str, Any]) -> str:
+    return "boxes" if numbers["localization"]["unit"] == "box" else "annotations"
+
+
+def _over(numbers: Mapping[str, Any], name: str) -> str:
+    left_out = len(numbers["mean"][name]["left_out"])
+    total = len(numbers["classes"])
+    return f"{total - left_out} of {total} classes" if left_out else f"{total} class{'es' if total > 1 else ''}"
+
+
+def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
+    """What a result says about itself."""
+    numbers = evaluated.numbers
+    shared = numbers["shared_patients"]
+    facts = [
+        ("evaluated", f"{numbers['n_images']:,} images of {numbers['n_patients']:,} patients ({numbers['split']})"),
+        ("patients shared with training", "unknown" if shared is None else f"{shared:,}"),
+        ("labels", f"version {numbers['label_version']}"),
+        ("images (hash)", numbers["images_hash"]),
+        ("splits (hash)", (numbers["split_hash"] or "none")[:12]),
+        ("method", numbers["method"]),
+        ("weights", numbers["weights"]),
+    ]
+    found = numbers["localization"]
+    facts.insert(0, ("protocol", numbers["protocol"] + (f" ({found['paper']})" if found else "")))
+    if found is not None:
+        stretched = ", of the map stretched to 0…1" if found["stretched"] else ""
+        facts += [
+            ("region", found["region_rule"]),
+            ("map threshold", f"{_threshold_words(found['threshold'])}{stretched}"),
+            ("grid", "none" if found["grid"] is None else f"{found['grid'][0]} × {found['grid'][1]} patches"),
+            ("training, by the protocol", found["published_on"]),
+        ]
+        if found["fallbacks"]:
+            facts.append(
+                ("at the method's threshold", f"{found['fallbacks']} annotations: no other fold has their class")
+            )
+    return facts
+
+
+def _threshold_words(threshold: str) -> str:
+    if "folds" in threshold:
+        return f"per class, chosen by {threshold} without the scored fold"
+    return {"None": "fixed levels", "the method's": "the method's own"}.get(threshold, threshold)
+
+
+def split_table(evaluated: Evaluated) -> Table | None:
+    """Images, patients and annotations of the parts of the run's split."""
+    parts, records = evaluated.run.parts, evaluated.records
+    if not parts:
+        return None
+    header = ["part", "images", "patients", "with a finding", "with a box"]
+    rows = []
+    for part, images in parts.items():
+        known = [records[image] for image in images if image in records]
+        counts = [len(images)]
+        cells = [f"{len(images):,}"]
+        if len(known) == counts[0]:
+            patients = len({record.patient for record in known})
+            cells += [f"{n:,}" for n in (patients, sum(map(bool, (r.labels for r in known))), _boxed(known))]
+        else:
+            cells += [NONE] * 3
+        rows.append(Row({"train": "training", "val": "validation"}.get(part, part), plain(*cells)))
+    facts = evaluated.run.split
+    note = f"Split by {facts.get('strategy', '?')}, seed {facts.get('seed', '?')}."
+    return Table("Data", header, rows, [note, *map(str, facts.get("notes") or [])])
+
+
+def _boxed(records: Sequence[Any]) -> int:
+    return sum(any(record.boxes.values()) for record in records)
+
+
+def configuration(run: RunFacts) -> list[tuple[str, str]]:
+    """Every setting of the run, its method's options among them, then the machine."""
+    flat: list[tuple[str, str]] = []
+    for name, value in run.config.items():
+        if isinstance(value, dict):
+            flat += [(f"{name}.{key}", _words(entry)) for key, entry in value.items()]
+        else:
+            flat.append((name, _words(value)))
+    return flat
+
+
+def environment(run: RunFacts) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), _words(value)) for name, value in run.environment.items()]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "default" if value is None else str(value)
