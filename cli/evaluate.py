@@ -1,7 +1,7 @@
 """`cxrfast evaluate`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,13 +10,21 @@ from cxrfast.errors import UsageError
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run; default: the latest.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="Folder of a run, or of a cross-validation; default: the latest run."),
+    ] = None,
     checkpoint: Checkpoint = None,
     data: Data = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test of the run's splits.json.")] = "test",
     protocol: Annotated[
-        str, typer.Option("--protocol", help="strict, own, rozenberg2019, li2018, seibold2020, zhang2020 or wang2017.")
-    ] = "strict",
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="strict, own, rozenberg2019, li2018, seibold2020, zhang2020 or wang2017; default: strict, or that of "
+            "the cross-validation.",
+        ),
+    ] = None,
     iou_threshold: Annotated[
         list[float] | None,
         typer.Option(
@@ -44,36 +52,43 @@ def evaluate(
     """Measure AUROC and localisation accuracy, by a named protocol.
 
     On the held-out part of a run's own data, or on all of another data set with --data; or, without a model, of what
-    anybody has predicted, with --predictions.
+    anybody has predicted, with --predictions. Of a cross-validation, every run, and all of them pooled.
     """
     if run is not None and checkpoint is not None:
         raise UsageError(f"checkpoint: {checkpoint} or the run {run}? Give one of them")
     if predictions:
-        model = run or checkpoint
-        _evaluate_files(predictions, data, splits, split, labels, protocol, iou_threshold or [], out, model, report)
+        rules, model = protocol or "strict", run or checkpoint
+        _evaluate_files(predictions, data, splits, split, labels, rules, iou_threshold or [], out, model, report)
         return
     if splits is not None:
         raise UsageError("splits: goes with --predictions; a run has its own splits.json")
-    from cxrfast.training import evaluate_run
+    from cxrfast.training import evaluate_folds, evaluate_run, is_cross_validation
 
-    assessment = evaluate_run(
-        checkpoint or run,
-        data=data,
-        split=split,
-        labels=labels,
-        protocol=protocol,
-        thresholds=iou_threshold or (),
-        batch_size=batch_size or 16,
-        workers=workers or 0,
-        device=device or "auto",
-        out=out,
-        method=method,
-        page=report,
-    )
-    typer.echo(assessment.result.to_text())
-    written = [assessment.report, assessment.predictions, assessment.maps, assessment.page]
-    typer.echo(f"written: {', '.join(str(path) for path in written if path is not None)}")
-    if assessment.result.predictions.unreadable:
+    common: dict[str, Any] = {
+        "thresholds": iou_threshold or (),
+        "batch_size": batch_size or 16,
+        "workers": workers or 0,
+        "device": device or "auto",
+        "out": out,
+        "method": method,
+    }
+    folder = checkpoint or run
+    if folder is not None and is_cross_validation(folder):
+        for name, value, default in (("data", data, None), ("split", split, "test"), ("labels", labels, None)):
+            if value != default:
+                raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
+        pooled = evaluate_folds(folder, protocol=protocol, **common)
+        typer.echo(f"{pooled.result.to_text()}\nwritten: {pooled.report}, and the results of its runs beside it")
+        unreadable = pooled.result.unreadable
+    else:
+        assessment = evaluate_run(
+            folder, data=data, split=split, labels=labels, protocol=protocol or "strict", page=report, **common
+        )
+        typer.echo(assessment.result.to_text())
+        written = [assessment.report, assessment.predictions, assessment.maps, assessment.page]
+        typer.echo(f"written: {', '.join(str(path) for path in written if path is not None)}")
+        unreadable = assessment.result.predictions.unreadable
+    if unreadable:
         raise typer.Exit(1)
 
 

@@ -36,13 +36,34 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the method, NAME=VALUE; see: cxrfast info METHOD.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run's folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this folder of a run, or of a cross-validation.")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", help="Cross-validation, with so many parts of the images with boxes."),
+    ] = None,
+    fold: Annotated[int | None, typer.Option("--fold", help="Only this fold, 0 …; for several machines.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of every fold, from --seed on.")] = None,
+    unannotated: Annotated[
+        float | None,
+        typer.Option("--unannotated", help="With --folds: fraction of the images without boxes to train on."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="With --folds: how they are evaluated; default: strict."),
+    ] = None,
+    folds_by: Annotated[
+        str | None, typer.Option("--folds-by", help="patient or image; default: as the protocol's paper has them.")
+    ] = None,
 ) -> None:
     """Train a method on labelled X-rays, a few with boxes.
 
     Examples: cxrfast train --method rozenberg --data ChestX-ray14
 
     cxrfast train --method li --data DIR --epochs 10 --image-size 256 --set grid=16 --set backbone=resnetv2_18
+
+    cxrfast train --method rozenberg --data DIR --folds 5 --seeds 3 --unannotated 0.2
     """
     settings = {
         "method": method,
@@ -58,22 +79,66 @@ def train(
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    options = method_options(set_ or [], pretrained)
+    given["options"] = method_options(set_ or [], pretrained)
+    plan = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": folds_by}
+    plan = {name: value for name, value in plan.items() if value is not None}
+    machine = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     if resume is not None:
-        refuse_with_resume([*given, *options, *(["out"] if out else []), *(["config"] if config else [])])
+        names = [*given, *given.pop("options"), *("folds-by" if name == "by" else name for name in plan)]
+        names += [name for name, value in (("out", out), ("config", config)) if value is not None]
+        refuse_with_resume([name for name in names if name != "options"])
+        _resume(resume, fold, machine)
+    else:
+        _start(config, given, machine, plan, fold, out)
+
+
+def _start(
+    file: Path | None,
+    given: dict[str, Any],
+    machine: dict[str, Any],
+    plan: dict[str, Any],
+    fold: int | None,
+    out: Path | None,
+) -> None:
+    """A run, or with --folds, or a file that has them, a cross-validation."""
     from cxrfast import training
 
-    if resume is not None:
-        run = training.resume(resume, device=device, workers=workers, say=typer.echo)
+    base = training.load_config(file) if file is not None else {}
+    plan = {**(base.pop(training.SECTION, None) or {}), **plan}
+    options = {**base.get("options", {}), **given["options"]}
+    config = training.build_config({**base, **given, **machine, "options": options})
+    if "folds" in plan:
+        complete = training.build_cross_validation(plan).model_dump()
+        _say_next_of_folds(training.cross_validate(config, **complete, fold=fold, out=out, say=typer.echo))
+        return
+    lonely = [*plan, *(["fold"] if fold is not None else [])]
+    if lonely:
+        name = "folds-by" if lonely[0] == "by" else lonely[0]
+        raise UsageError(f"{name}: goes with a cross-validation; add --folds 5, or leave it out")
+    _say_next(training.train(config, out, say=typer.echo))
+
+
+def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
+    from cxrfast import training
+
+    if training.is_cross_validation(path):
+        _say_next_of_folds(training.resume_cross_validation(path, **machine, fold=fold, say=typer.echo))
+    elif fold is not None:
+        raise UsageError(f"fold: {path} is not the folder of a cross-validation; leave out --fold")
     else:
-        base = training.load_config(config) if config is not None else {}
-        given |= {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
-        merged = {**base, **given, "options": {**base.get("options", {}), **options}}
-        run = training.train(training.build_config(merged), out, say=typer.echo)
+        _say_next(training.resume(path, **machine, say=typer.echo))
+
+
+def _say_next(run: Any) -> None:
     typer.echo(f"\nweights  {run.best}")
     path = shlex.quote(str(run.path))
     typer.echo(f"next     cxrfast evaluate {path}")
     typer.echo(f"         cxrfast localize IMAGE --checkpoint {path}")
+
+
+def _say_next_of_folds(folder: Path) -> None:
+    typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
+    typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(folder / 'fold-0' / 'seed-0'))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
@@ -97,4 +162,4 @@ def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
 def refuse_with_resume(names: list[str]) -> None:
     if names:
         listed = ", ".join("--" + name.replace("_", "-") for name in names)
-        raise UsageError(f"resume: takes its settings from the run's config.yaml; leave out {listed}")
+        raise UsageError(f"resume: takes its settings from the folder's config.yaml; leave out {listed}")

@@ -3,6 +3,7 @@
 from cxrfast.data.chestxray14 import ChestXray14, read_chestxray14
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.dicom import read_dicom
+from cxrfast.data.folds import Fold, FoldSplits, make_folds
 from cxrfast.data.hashes import ImageHashes, hash_records
 from cxrfast.data.images import read_image
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES, NO_FINDING
@@ -19,6 +20,8 @@ __all__ = [
     "NO_FINDING",
     "Augmentation",
     "ChestXray14",
+    "Fold",
+    "FoldSplits",
     "ImageHashes",
     "Record",
     "Splits",
@@ -29,6 +32,7 @@ __all__ = [
     "boxes_to_patches",
     "hash_records",
     "label_bits",
+    "make_folds",
     "make_splits",
     "normalize",
     "read_chestxray14",

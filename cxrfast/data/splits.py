@@ -44,7 +44,9 @@ class Splits:
         return [by_name[image] for image in getattr(self, name)]
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raise :class:`CxrfastError` if the parts share an image or a patient, or name an image that is not there."""
+        """Raise :class:`CxrfastError` if the parts share an image or a patient, or name an image that is not there.
+
+        Folds by image (strategy ``"image"``, of :mod:`cxrfast.data.folds`) may share patients."""
         by_name = {record.image: record for record in records}
         self._require_known(by_name)
         part_of_image: dict[str, str] = {}
@@ -56,6 +58,8 @@ class Splits:
                     raise CxrfastError(f"the splits name image {image} twice ({where}); remove one of the two")
                 part_of_image[image] = part
                 patient = by_name[image].patient
+                if self.strategy == "image":  # as some papers do: the evaluation counts the patients on both sides
+                    continue
                 if part_of_patient.setdefault(patient, part) != part:
                     raise CxrfastError(
                         f"the splits have patient {patient} in {part_of_patient[patient]} and in {part} (image "
@@ -136,11 +140,11 @@ def make_splits(
     if strategy == "official":
         train_val, test = _official_lists(records)
         share = fractions[0] + fractions[1]
-        dealt = _deal(train_val, (fractions[0] / share, fractions[1] / share, 0.0), seed)
+        dealt = deal(train_val, (fractions[0] / share, fractions[1] / share, 0.0), seed)
         dealt[2] = [record.image for record in test]
         notes = _describe_official(train_val, test)
     else:
-        dealt = _deal(records, fractions, seed)
+        dealt = deal(records, fractions, seed)
     train, val, test_names = (tuple(sorted(names)) for names in dealt)
     splits = Splits(train, val, test_names, seed, strategy, label_version, notes)
     splits.check(records)
@@ -177,8 +181,8 @@ def _describe_official(train_val: Sequence[Record], test: Sequence[Record]) -> t
     return (f"all {testing} images with boxes are in the official test list: training sees image labels only",)
 
 
-def _deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> list[list[str]]:
-    """Image names of the parts.
+def deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> list[list[str]]:
+    """Image names of the three parts, in ``fractions`` of all.
 
     Patients stand in a row, stratum by stratum, and each goes to the part that lags furthest behind its share of the
     row so far. So every stratum, and every run of small strata, comes out in proportion: 14 boxed images of eight

@@ -40,6 +40,7 @@ from cxrfast.evaluation.localization_accuracy import (
 )
 from cxrfast.evaluation.map_thresholds import AnnotatedMaps, annotated_maps, fit_map_thresholds
 from cxrfast.evaluation.metrics import auroc, average_precision, mean_without_nan, operating_points
+from cxrfast.evaluation.pooling import PooledResult, RunNumbers, pool
 from cxrfast.evaluation.predictions import Predictions, write_maps
 from cxrfast.evaluation.protocols import PROTOCOLS, Comparison, Folds, Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
@@ -67,9 +68,11 @@ __all__ = [
     "Overlap",
     "OwnRule",
     "PairedDifference",
+    "PooledResult",
     "Predictions",
     "Protocol",
     "ReliabilityCurve",
+    "RunNumbers",
     "Statistic",
     "Truth",
     "annotated_maps",
@@ -96,6 +99,7 @@ __all__ = [
     "paired_bootstrap",
     "patch_overlap",
     "pointing_game",
+    "pool",
     "reliability_curve",
     "score_answers",
     "score_localization",

@@ -1,13 +1,9 @@
 """A result as tables for a terminal."""
 
-import math
-import textwrap
-
+from cxrfast.evaluation.layout import between, decimal, ruled, wrap
 from cxrfast.evaluation.localization import AccuracyTable, Localization
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
 from cxrfast.evaluation.result import Detection, EvaluationResult
-
-WIDTH = 100  # columns
 
 
 def to_text(result: EvaluationResult) -> str:
@@ -32,7 +28,7 @@ def _facts(result: EvaluationResult) -> list[str]:
     ]
     if result.localization is not None:
         facts.append(f"region: {result.localization.rule}{_threshold(result.localization)}")
-    return [line for fact in facts for line in _wrap(fact)]
+    return [line for fact in facts for line in wrap(fact)]
 
 
 def _threshold(found: Localization) -> str:
@@ -54,11 +50,11 @@ def _labels(result: EvaluationResult) -> list[str]:
     for k, name in enumerate(result.class_names):
         row = [name, str(result.n_positive[k])]
         for value, low, high in (result.auroc, result.average_precision):
-            row += [_decimal(value[k].item()), _between(low[k].item(), high[k].item())]
-        rows.append([*row, *(_decimal(column[k].item()) for column in columns)])
-    means = [_decimal(result.mean_auroc.value), "", _decimal(result.mean_average_precision.value), ""]
-    means += [_decimal(mean_without_nan(column, result.class_names).value) for column in columns]
-    return _ruled([header, *rows, ["mean", "", *means]])
+            row += [decimal(value[k].item()), between(low[k].item(), high[k].item())]
+        rows.append([*row, *(decimal(column[k].item()) for column in columns)])
+    means = [decimal(result.mean_auroc.value), "", decimal(result.mean_average_precision.value), ""]
+    means += [decimal(mean_without_nan(column, result.class_names).value) for column in columns]
+    return ruled([header, *rows, ["mean", "", *means]])
 
 
 def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTable) -> list[str]:
@@ -69,35 +65,35 @@ def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTabl
     what = "boxes" if found.protocol.unit == "box" else "with box"
     header = ["", what, *(f"{sign} {value:g}" if i == 0 else f"{value:g}" for i, value in enumerate(t))]
     rows = [
-        [name, str(int(found.n_units[k])), *(_decimal(row[k].item()) for row in table.accuracy)]
+        [name, str(int(found.n_units[k])), *(decimal(row[k].item()) for row in table.accuracy)]
         for k, name in enumerate(result.class_names)
     ]
-    last = [["mean", "", *(_decimal(mean.value) for mean in means)]]
+    last = [["mean", "", *(decimal(mean.value) for mean in means)]]
     if len(t) == 1:
         header.append("95 %")
         for k, row in enumerate(rows):
-            row.append(_between(table.low[0, k].item(), table.high[0, k].item()))
+            row.append(between(table.low[0, k].item(), table.high[0, k].item()))
         last[0].append("")
     if table.ceiling is not None:
-        best = [_decimal(mean_without_nan(row, result.class_names).value) for row in table.ceiling]
+        best = [decimal(mean_without_nan(row, result.class_names).value) for row in table.ceiling]
         last.append(["perfect region", "", *best, *([""] if len(t) == 1 else [])])
     title = [f"regions only where the image's {table.gate}"] if table.gate else []
-    lines = [*title, *_ruled([header, *rows, *last], below=len(last))]
+    lines = [*title, *ruled([header, *rows, *last], below=len(last))]
     if table.afp is not None:
         header[2] = f"AFP {t[0]:g}"
         false = [
-            [name, "", *(_decimal(row[k].item()) for row in table.afp)] for k, name in enumerate(result.class_names)
+            [name, "", *(decimal(row[k].item()) for row in table.afp)] for k, name in enumerate(result.class_names)
         ]
-        lines += ["", *_ruled([["", "", *header[2:]], *false], below=0)]
+        lines += ["", *ruled([["", "", *header[2:]], *false], below=0)]
     return lines
 
 
 def _detection(result: EvaluationResult, found: Detection) -> list[str]:
     header = ["boxes as detections", *(f"AP {t:g}" for t in found.thresholds), "FROC", "pointing"]
     columns = [*found.average_precision, found.froc.mean, found.pointing]
-    rows = [[name, *(_decimal(column[k].item()) for column in columns)] for k, name in enumerate(result.class_names)]
-    means = [_decimal(mean_without_nan(column, result.class_names).value) for column in columns]
-    return _ruled([header, *rows, ["mean", *means]])
+    rows = [[name, *(decimal(column[k].item()) for column in columns)] for k, name in enumerate(result.class_names)]
+    means = [decimal(mean_without_nan(column, result.class_names).value) for column in columns]
+    return ruled([header, *rows, ["mean", *means]])
 
 
 def _remarks(result: EvaluationResult) -> list[str]:
@@ -109,53 +105,18 @@ def _remarks(result: EvaluationResult) -> list[str]:
         if result.localization.fallbacks:
             lines += [
                 "",
-                *_wrap(
+                *wrap(
                     f"{result.localization.fallbacks} annotations are scored at the method's own "
                     "threshold: no other fold has their class"
                 ),
             ]
     for what, mean, why in left_out:
         if mean.left_out:
-            lines += ["", *_wrap(f"not in the mean of {what} ({why}): {', '.join(mean.left_out)}")]
+            lines += ["", *wrap(f"not in the mean of {what} ({why}): {', '.join(mean.left_out)}")]
     for note in result.notes:
-        lines += ["", *_wrap(note)]
+        lines += ["", *wrap(note)]
     unreadable = result.predictions.unreadable
     if unreadable:
         lines += ["", f"{len(unreadable)} of the split's images could not be read and are not in these numbers:"]
-        lines += [line for why in unreadable.values() for line in _wrap(why, indent="  ")]
+        lines += [line for why in unreadable.values() for line in wrap(why, indent="  ")]
     return lines
-
-
-def _ruled(rows: list[list[str]], below: int = 1) -> list[str]:
-    """A rule under the header, and over the last rows."""
-    table = _table(rows)
-    rule = "-" * len(table[0])
-    end = len(table) - below
-    return [table[0], rule, *table[1:end], *([rule] if below else []), *table[end:]]
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    """First column to the left, numbers to the right; a very long class name is cut."""
-    others = [max(len(row[c]) for row in rows) + 2 for c in range(1, len(rows[0]))]
-    first = min(max(len(row[0]) for row in rows), WIDTH - sum(others))
-    return [
-        _cut(row[0], first).ljust(first)
-        + "".join(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))
-        for row in rows
-    ]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _wrap(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
-
-
-def _decimal(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _between(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{low:.2f}–{high:.2f}"

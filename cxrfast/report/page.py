@@ -48,6 +48,8 @@ def render_report(evaluated: Evaluated) -> str:
         configuration=tables.configuration(evaluated.run),
         environment=tables.environment(evaluated.run),
         score_table=tables.score_table(evaluated),
+        printed_auroc_table=tables.printed_auroc_table(evaluated),
+        printed_remark=tables.printed_remark(evaluated),
         localization_tables=tables.localization_tables(evaluated),
         detection_table=tables.detection_table(evaluated),
         curves=all_curves([evaluated]),

@@ -1,8 +1,9 @@
-"""The papers' printed numbers beside a run's: which rows belong to a table, and whether they can be compared."""
+"""The papers' printed numbers beside a run's: which lines belong to a table, and what keeps them from comparison."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from cxrfast.evaluation.printed import PrintedRow, rows
 
 BOXES = {
     "Atelectasis": 180,
@@ -15,30 +16,57 @@ BOXES = {
     "Nodule": 79,
 }
 """Annotated boxes of ChestX-ray14, per class: what the papers' localisation tables count."""
+TEST_IMAGES = 25_596
+"""Images of the official test list, on which AUROC is published."""
 
 
-@dataclass(frozen=True)
-class PrintedRow:
-    """One line of a published table."""
-
-    label: str  # method and source, as "Li et al. 2018, Table 2"
-    values: Mapping[str, float] = field(default_factory=dict)  # class -> accuracy
-    mean: float | None = None
-    remark: str = ""  # what keeps it from being comparable, or how it came about
+def printed_accuracies(numbers: Mapping[str, Any], metric: str, measure: str, t: float) -> list[PrintedRow]:
+    """Lines of accuracies or AFP by the protocol of these numbers, by one measure and T."""
+    found = rows(metric=metric, measure=measure, protocol=numbers["protocol"], available=True)  # type: ignore[arg-type]
+    return [row for row in found if row.T is not None and abs(row.T - t) < 1e-9]
 
 
-def printed_rows(protocol: str, measure: str, threshold: float) -> Sequence[PrintedRow]:
-    """What papers print for a protocol, a measure ("iou", "ior", "afp", "auroc") and a T."""
-    return ()
+def has_lines(numbers: Mapping[str, Any]) -> bool:
+    """Whether anybody prints numbers by this protocol that could be read."""
+    return bool(rows(protocol=numbers["protocol"], available=True))
 
 
-def why_not_comparable(numbers: Mapping[str, Any]) -> str:
-    """Why printed numbers are not of the same images as these, "" if they are."""
+def printed_auroc(numbers: Mapping[str, Any]) -> list[PrintedRow]:
+    """Lines of AUROC that have any class of these numbers; those of the same method first."""
+    found = rows(metric="auroc", available=True)
+    known = [row for row in found if set(row.values or ()) & set(numbers["classes"])]
+    return sorted(known, key=lambda row: row.method != numbers["method"])
+
+
+def remarks(lines: Sequence[PrintedRow]) -> Iterator[str]:
+    """What has to be known of each line, once."""
+    for name, why in dict.fromkeys((line.name, line.why or line.remark) for line in lines):
+        if why:
+            yield f"{name}: {why}"
+
+
+def unavailable(numbers: Mapping[str, Any]) -> list[str]:
+    """Which tables of this protocol, or of this method's paper, could not be read, and why."""
+    lines = [
+        *rows(protocol=numbers["protocol"], available=False),
+        *rows(metric="auroc", method=numbers["method"], available=False),
+    ]
+    tables = dict.fromkeys((f"{row.citation.split(',')[0]}, Table {row.table}", row.unavailable) for row in lines)
+    return [f"{name} is not available here: {why}" for name, why in tables]
+
+
+def other_places(numbers: Mapping[str, Any]) -> str:
+    """Why localisation cannot be compared with the papers', "" if it is of the same boxes."""
     annotated = {name: row["n_annotated"] for name, row in numbers["classes"].items() if row["n_annotated"]}
     if annotated == BOXES:
         return ""
-    total, all_boxes = sum(annotated.values()), sum(BOXES.values())
-    strangers = sorted(set(annotated) - set(BOXES))
-    if strangers or any(count > BOXES[name] for name, count in annotated.items()) or total == 0:
-        return f"these are other images than the papers' ({total} annotations; the papers score {all_boxes} boxes)"
-    return f"{total} annotations are scored here, the papers score all {all_boxes} boxes of ChestX-ray14"
+    return (
+        f"they are of all {sum(BOXES.values())} boxes of ChestX-ray14, these of {sum(annotated.values())} annotations"
+    )
+
+
+def other_images(numbers: Mapping[str, Any]) -> str:
+    """Why AUROC cannot be compared with the papers', "" if it is of as many images."""
+    if numbers["n_images"] == TEST_IMAGES:
+        return ""
+    return f"they are of the {TEST_IMAGES:,} images of the official test list, these of {numbers['n_images']:,} images"

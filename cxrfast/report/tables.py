@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from cxrfast.evaluation.printed import PrintedRow
+from cxrfast.report import printed
 from cxrfast.report.charts import interval_bar
 from cxrfast.report.facts import Evaluated, RunFacts
-from cxrfast.report.printed import printed_rows, why_not_comparable
 
 NONE = "–"
 
@@ -31,7 +32,6 @@ class Row:
     name: str
     cells: Sequence[Cell]
     kind: str = ""
-    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,38 @@ def score_table(evaluated: Evaluated) -> Table:
     errors = [row["ece"] for row in classes.values() if row.get("ece") is not None]
     last = [*plain("", ""), means[0], Cell(""), means[1], Cell(number(_mean(errors))), *plain("", "")]
     rows.append(Row("mean", last[: len(header) - 1], "mean"))
-    rows += [_printed_auroc(entry, header) for entry in printed_rows(numbers["protocol"], "auroc", 0.0)]
     return Table("Is the disease on the image?", header, rows, _missing_scores(numbers))
 
 
-def _printed_auroc(entry: Any, header: Sequence[str]) -> Row:
-    cells = [Cell("")] * (len(header) - 1)
-    cells[2] = Cell(number(entry.mean))
-    return Row(entry.label, cells, "printed", entry.remark)
+def printed_auroc_table(evaluated: Evaluated) -> Table | None:
+    """AUROC in the papers' layout, with their lines below this model's."""
+    numbers = evaluated.numbers
+    lines = printed.printed_auroc(numbers)
+    if not lines:
+        return None
+    names = list(numbers["classes"])
+    own = [_with_interval(numbers["classes"][name], "auroc") for name in names]
+    rows = [Row("this model", [*own, Cell(number(numbers["mean"]["auroc"]["value"]))], "own")]
+    rows += [_printed_row(line, names) for line in lines]
+    why = printed.other_images(numbers)
+    first = [f"The papers' lines cannot be compared with this one: {why}."] if why else []
+    return Table("AUROC beside the papers", ["", *names, "mean"], rows, [*first, *_printed_notes(lines)])
+
+
+def _printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
+    """A mean that is not printed is that of the printed classes, if they are all of these."""
+    values = line.values or {}
+    known = [values[name] for name in names if name in values]
+    mean = line.mean if line.mean is not None else _mean(known) if len(known) == len(values) else None
+    cells = [Cell(number(values.get(name))) for name in names]
+    return Row(line.name + ("" if line.comparable else " *"), [*cells, Cell(number(mean))], "printed")
+
+
+def _printed_notes(lines: Sequence[PrintedRow]) -> list[str]:
+    starred = (
+        "* Not comparable with any run: the reason is given below." if any(not x.comparable for x in lines) else ""
+    )
+    return [note for note in (starred, *printed.remarks(lines)) if note]
 
 
 def _with_interval(row: Mapping[str, Any], name: str) -> Cell:
@@ -139,39 +163,45 @@ def _accuracy_table(numbers: Mapping[str, Any], found: Mapping[str, Any], table:
     boxed = [name for name, row in classes.items() if row["n_annotated"]]
     measure = "IoU" if table["measure"] == "iou" else "IoR"
     unit = "boxes" if found["unit"] == "box" else "annotations"
-    rows = [
-        Row(f"{unit} scored", [*plain(*(f"{classes[name]['n_annotated']:,}" for name in boxed)), Cell("")], "count")
-    ]
-    remarks = []
+    rows = [Row(f"{unit} scored", plain(*(f"{classes[name]['n_annotated']:,}" for name in boxed), ""), "count")]
+    lines: list[PrintedRow] = []
     for entry in table["rows"]:
         sign = f"{measure} {table['relation']} {entry['T']:g}"
         values = [entry["classes"][name] for name in boxed]
         cells = [Cell(number(v["accuracy"]), interval(v["low"], v["high"])) for v in values]
         rows.append(Row(f"{sign}: this model", [*cells, Cell(number(entry["mean"]["value"]))], "own"))
         if table["gate"] is None and all(v.get("ceiling") is not None for v in values):
-            best = [v["ceiling"] for v in values]
-            rows.append(
-                Row("perfect region on this grid", [*plain(*map(number, best)), Cell(number(_mean(best)))], "ceiling")
-            )
-        for printed in printed_rows(numbers["protocol"], table["measure"], entry["T"]):
-            values_printed = [number(printed.values.get(name), 2) for name in boxed]
-            rows.append(Row(printed.label, [*plain(*values_printed), Cell(number(printed.mean, 2))], "printed"))
-            remarks += [f"{printed.label}: {printed.remark}"] if printed.remark else []
+            rows.append(_values_row("perfect region on this grid", [v["ceiling"] for v in values]))
+        beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
+        rows += [_printed_row(line, boxed) for line in beside]
+        lines += beside
         if all(v.get("afp") is not None for v in values):
-            false = [v["afp"] for v in values]
-            rows.append(Row("AFP of this model", [*plain(*map(number, false)), Cell(number(_mean(false)))], "ceiling"))
-            for printed in printed_rows(numbers["protocol"], f"{table['measure']}-afp", entry["T"]):
-                values_printed = [number(printed.values.get(name), 2) for name in boxed]
-                rows.append(Row(printed.label, [*plain(*values_printed), Cell(number(printed.mean, 2))], "printed"))
-    why = why_not_comparable(numbers)
-    notes = list(dict.fromkeys(remarks))
-    if why and any(row.kind == "printed" for row in rows):
-        notes.insert(0, f"The papers' numbers are not comparable with this run: {why}.")
+            rows.append(_values_row("AFP of this model", [v["afp"] for v in values]))
+            beside = printed.printed_accuracies(numbers, "afp", table["measure"], entry["T"])
+            rows += [replace(row, name=f"AFP, {row.name}") for row in (_printed_row(line, boxed) for line in beside)]
+    why = printed.other_places(numbers)
+    notes = [f"The papers' lines cannot be compared with this model's: {why}."] if lines and why else []
+    notes += _printed_notes(lines)
     without = [name for name, row in classes.items() if not row["n_annotated"]]
     if without:
         notes.append(f"{NONE} No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
     gate = f", only where the image's {table['gate']}" if table["gate"] else ""
     return Table(f"Share of {unit} found, {measure}{gate}", ["", *boxed, "mean"], rows, notes)
+
+
+def _values_row(name: str, values: Sequence[float]) -> Row:
+    return Row(name, plain(*map(number, values), number(_mean(values))), "ceiling")
+
+
+def printed_remark(evaluated: Evaluated) -> str:
+    """What there is of papers' localisation for this protocol, where no table has a line."""
+    numbers = evaluated.numbers
+    if numbers["localization"] is None:
+        return ""
+    missing = printed.unavailable(numbers)
+    if missing:
+        return " ".join(f"{line}." for line in missing)
+    return "" if printed.has_lines(numbers) else f"No paper prints numbers by protocol {numbers['protocol']}."
 
 
 def detection_table(evaluated: Evaluated) -> Table | None:

@@ -25,7 +25,7 @@ class RunConfig(BaseModel):
     data: Path
     labels: Annotated[Literal["auto", "2017", "2020"], _AS_TEXT] = "auto"
     classes: list[str] | None = Field(None, description="default: the classes with a positive training image")
-    split: Literal["patient", "official"] = "patient"
+    split: Literal["patient", "official", "folds"] = "patient"  # "folds": by the cross-validation that it is a run of
     image_size: int = Field(ge=32)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -58,8 +58,8 @@ def build_config(settings: dict[str, Any]) -> RunConfig:
         raise UsageError("data: required; give the folder of the data set with --data, or make one: cxrfast synth DIR")
     method = get_method(settings["method"])
     given = {**vars(method.defaults), **settings}
-    options = _validated(method.Options, given.get("options") or {}, prefix="options.")
-    config = _validated(RunConfig, given)
+    options = validated(method.Options, given.get("options") or {}, prefix="options.")
+    config = validated(RunConfig, given)
     return config.model_copy(update={"options": options.model_dump(mode="json")})
 
 
@@ -88,7 +88,8 @@ def save_config(config: RunConfig, path: Path) -> None:
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def _validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
+def validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
+    """`model(**values)`; UsageError, in one line that names the option, where pydantic says no."""
     try:
         return model(**values)
     except ValidationError as error:

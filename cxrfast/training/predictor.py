@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
+from cxrfast.errors import UsageError
 from cxrfast.methods import Method
 from cxrfast.prediction import Prediction
 from cxrfast.training.checkpoint import load_weights
 from cxrfast.training.devices import resolve_device
+from cxrfast.training.folds_directory import is_cross_validation
 from cxrfast.training.run import RunDirectory, latest_weights
 
 
@@ -38,6 +40,8 @@ def load_predictor(
 ) -> TrainedModel:
     """Load a weights file, the best weights of a run's folder, or (None) of the latest run under `runs/`."""
     path = latest_weights() if checkpoint is None else Path(checkpoint)
+    if is_cross_validation(path):
+        raise UsageError(f"checkpoint: {path} holds folds; choose one of its runs, as {path / 'fold-0' / 'seed-0'}")
     if path.is_dir():
         path = RunDirectory(path).best
     network, metadata = load_weights(path, expected_method=expected_method)

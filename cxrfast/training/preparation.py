@@ -25,6 +25,10 @@ class PreparedData:
 
 def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Sequence[str] | None = None) -> PreparedData:
     """Read the data set and split it; `splits` and `classes` of an existing run are kept and checked."""
+    if splits is None and config.split == "folds":
+        raise UsageError(
+            "split: folds belong to a cross-validation; add --folds, or choose --split patient or official"
+        )
     source = read_chestxray14(config.data, labels=config.labels)
     if splits is None:
         splits = make_splits(
@@ -36,12 +40,13 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
     notes = [*source.notes, *splits.notes]
     if classes is None:
-        classes = _choose_classes(config, records["train"], notes)
+        classes = choose_classes(config, records["train"], notes)
     notes.append(_describe(records, classes))
     return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
 
 
-def _choose_classes(config: RunConfig, train: list[Record], notes: list[str]) -> list[str]:
+def choose_classes(config: RunConfig, train: Sequence[Record], notes: list[str]) -> list[str]:
+    """The classes that are asked for, or all that a training image shows; what is left out goes to `notes`."""
     known = [*CLASSES, *sorted({name for record in train for name in record.labels} - set(CLASSES))]
     present = {name for record in train for name in record.labels}
     if config.classes is not None:

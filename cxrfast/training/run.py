@@ -63,23 +63,37 @@ class RunDirectory:
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def new_run(out: Path | None, method: str) -> RunDirectory:
-    """An empty folder for a run: `out`, or `runs/<method>-<date>-<time>`."""
-    if out is None:
-        stem = f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
-        out = RUNS / stem
-        number = 2
-        while out.exists():
-            out = RUNS / f"{stem}-{number}"
-            number += 1
+def new_run(out: Path | None, method: str, *, restart: bool = False) -> RunDirectory:
+    """An empty folder for a run: `out`, or `runs/<method>-<date>-<time>`. To `restart`, `out` need not be empty."""
+    out = _new_folder_name(method) if out is None else out
+    if not restart:
+        refuse_full_folder(out)
+    make_folder(out / "weights")
+    return RunDirectory(out)
+
+
+def _new_folder_name(method: str) -> Path:
+    """`runs/<method>-<date>-<time>`, with a number behind it if that exists."""
+    stem = f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
+    out = RUNS / stem
+    number = 2
+    while out.exists():
+        out = RUNS / f"{stem}-{number}"
+        number += 1
+    return out
+
+
+def refuse_full_folder(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()):
         again = shlex.quote(str(out))
         raise UsageError(f"out: {out} exists and is not empty; choose another folder, or go on with --resume {again}")
+
+
+def make_folder(path: Path) -> None:
     try:
-        (out / "weights").mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CxrfastError(f"out: {out} cannot be made ({error.strerror}); choose another folder") from error
-    return RunDirectory(out)
+        raise CxrfastError(f"out: {path} cannot be made ({error.strerror}); choose another folder") from error
 
 
 def open_run(path: Path) -> RunDirectory:

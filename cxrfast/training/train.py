@@ -1,15 +1,16 @@
 """`train` and `resume`: what the command line calls."""
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 
 from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError
-from cxrfast.methods import Method, MethodOptions, get_method
+from cxrfast.methods import Method, MethodOptions, Stage, get_method
 from cxrfast.methods.base import EpochBatches, Say
 from cxrfast.training.checkpoint import load_checkpoint
 from cxrfast.training.config import RunConfig, build_config, load_config, save_config
@@ -19,15 +20,27 @@ from cxrfast.training.preparation import PreparedData, prepare_data
 from cxrfast.training.run import RunDirectory, new_run, open_run, write_environment
 
 
-def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> RunDirectory:
-    """Train a new model in a new folder; returns the folder. Data are read before anything is written."""
+def train(
+    config: RunConfig,
+    out: Path | None = None,
+    *,
+    splits: Splits | None = None,
+    restart: bool = False,
+    within: Path | None = None,
+    say: Say = print,
+) -> RunDirectory:
+    """Train a new model in a new folder; returns the folder. Data are read before anything is written.
+
+    `splits` replace those that `config` describes. With `restart`, the folder may hold a run that finished no epoch.
+    Who interrupts is told to resume `within`, the folder of the cross-validation that the run belongs to, or the run.
+    """
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
-    data = prepare_data(config)
+    data = prepare_data(config, splits)
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
     method = _new_method(config, data)
     sampler = _batch_sampler(config, data, method, fabric, say)
-    run = _shared_folder(fabric, out, config.method)
+    run = _shared_folder(fabric, out, config.method, restart)
     if fabric.is_global_zero:
         for note in data.notes:
             say(note)
@@ -37,14 +50,21 @@ def train(config: RunConfig, out: Path | None = None, *, say: Say = print) -> Ru
         save_config(config, run.config)
         data.splits.save(run.splits)
         write_environment(run)
-    _fit(Trainer(config, run, data, method, fabric, sampler), say)
+    _fit(Trainer(config, run, data, method, fabric, sampler), say, within)
     return run
 
 
-def resume(path: Path, *, device: str | None = None, workers: int | None = None, say: Say = print) -> RunDirectory:
+def resume(
+    path: Path,
+    *,
+    device: str | None = None,
+    workers: int | None = None,
+    within: Path | None = None,
+    say: Say = print,
+) -> RunDirectory:
     """Go on with an interrupted run after its last finished epoch, with the settings in its folder.
 
-    A run that finished none starts again, with the same numbers.
+    A run that finished none starts again, with the same numbers. `within` as for :func:`train`.
     """
     run = open_run(path)
     config = build_config(load_config(run.config))
@@ -62,17 +82,30 @@ def resume(path: Path, *, device: str | None = None, workers: int | None = None,
         say(f"{run.path}: no epoch was finished; starting again")
         method = _new_method(config, data)
         sampler = _batch_sampler(config, data, method, fabric, say)
-        _fit(Trainer(config, run, data, method, fabric, sampler), say)
+        _fit(Trainer(config, run, data, method, fabric, sampler), say, within)
         return run
     method = get_method(config.method)(data.class_names, config.image_size, _without_pretrained(config))
     stages = method.stages(config.epochs)
-    if (state["stage"], state["epoch"]) >= (len(stages) - 1, stages[-1].epochs):
+    if _at_end(state, stages):
         say(f"{run.path}: nothing to do, all {stages[-1].epochs} epochs of the last stage are done")
         return run
     say(f"{run.path}: going on after epoch {state['epoch']} of stage {stages[state['stage']].name}")
     sampler = _batch_sampler(config, data, method, fabric, say)
-    _fit(Trainer(config, run, data, method, fabric, sampler), say, resume=True)
+    _fit(Trainer(config, run, data, method, fabric, sampler), say, within, resume=True)
     return run
+
+
+def is_finished(run: RunDirectory) -> bool:
+    """Whether the last epoch of the run's last stage is done."""
+    if not (run.config.is_file() and run.checkpoint.is_file()):
+        return False
+    config = build_config(load_config(run.config))
+    network = get_method(config.method)(config.classes or (), config.image_size, _without_pretrained(config))
+    return _at_end(load_checkpoint(run.checkpoint), network.stages(config.epochs))
+
+
+def _at_end(state: Mapping[str, Any], stages: Sequence[Stage]) -> bool:
+    return (state["stage"], state["epoch"]) >= (len(stages) - 1, stages[-1].epochs)
 
 
 def _batch_sampler(
@@ -94,17 +127,17 @@ def _silently(line: str) -> None:
     pass
 
 
-def _shared_folder(fabric: Fabric, out: Path | None, method: str) -> RunDirectory:
+def _shared_folder(fabric: Fabric, out: Path | None, method: str, restart: bool) -> RunDirectory:
     """The new run's folder, made by the first process and told to the others."""
-    path = new_run(out, method).path if fabric.is_global_zero else None
+    path = new_run(out, method, restart=restart).path if fabric.is_global_zero else None
     return RunDirectory(cast(Path, fabric.broadcast(path)))
 
 
-def _fit(trainer: Trainer, say: Say, *, resume: bool = False) -> None:
+def _fit(trainer: Trainer, say: Say, within: Path | None, *, resume: bool = False) -> None:
     try:
         trainer.fit(resume=resume)
     except KeyboardInterrupt:
-        path = shlex.quote(str(trainer.run.path))
+        path = shlex.quote(str(within or trainer.run.path))
         say(f"\ninterrupted; finished epochs are kept. Go on with: cxrfast train --resume {path}")
         raise
 

@@ -126,7 +126,7 @@ def test_train_resumes_from_the_command_line(cli, trained):
     assert "nothing to do" in out
     code, _, err = cli("train", "--resume", trained, "--lr=1", "--set", "grid=3")
     assert code == 2
-    assert err == "cxrfast: resume: takes its settings from the run's config.yaml; leave out --lr, --grid\n"
+    assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --lr, --grid\n"
 
 
 def test_config_file_and_options_compose(cli, trained, tmp_path):

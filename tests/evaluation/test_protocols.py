@@ -20,8 +20,10 @@ from cxrfast.evaluation import (
     score_localization,
 )
 from cxrfast.evaluation.localization import LEVELS
+from cxrfast.evaluation.printed import rows
 from cxrfast.evaluation.truth import deal_folds
 from cxrfast.regions import RegionRule
+from tests.evaluation.test_printed import BOXES, counts
 
 GRID, FINE, IMAGES, CLASSES = 4, 12, 10, ("Mass", "Nodule", "Hernia")
 VALUES = torch.tensor([0.0, 30.0, 60.0, 127.5, 180.0, 220.0, 255.0]) / 255
@@ -304,61 +306,32 @@ def test_names_and_t_are_checked():
             find_protocol("strict").with_thresholds(0.5, t)
 
 
-# Wang et al. 2017: boxes per class, and for some T the printed accuracy and average number of false positives (AFP).
-WANG_CLASSES = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-)
-WANG_BOXES = (180, 146, 153, 123, 85, 79, 120, 98)
-WANG = {
-    ("iou", 0.1): (
-        (0.6888, 0.9383, 0.6601, 0.7073, 0.4000, 0.1392, 0.6333, 0.3775),
-        (0.8943, 0.5996, 0.8343, 0.6250, 0.6666, 0.6077, 1.0203, 0.4949),
-    ),
-    ("ior", 0.1): (
-        (0.7277, 0.9931, 0.7124, 0.7886, 0.4352, 0.1645, 0.7500, 0.4591),
-        (0.8323, 0.3506, 0.7998, 0.5589, 0.6423, 0.6047, 0.9055, 0.4776),
-    ),
-    ("ior", 0.5): (
-        (0.2833, 0.8767, 0.3333, 0.4227, 0.1411, 0.0126, 0.3833, 0.1836),
-        (1.0203, 0.5630, 0.9268, 0.6585, 0.6941, 0.6189, 1.0132, 0.5285),
-    ),
-    ("ior", 0.9): (
-        (0.1333, 0.6849, 0.2091, 0.2520, 0.0588, 0.0126, 0.2416, 0.0816),
-        (1.0752, 0.7226, 0.9797, 0.7124, 0.7144, 0.6199, 1.0732, 0.5833),
-    ),
-}
+# Wang et al. 2017: boxes per class, and for every T the printed accuracy and average number of false positives (AFP).
+WANG_BOXES = BOXES
+WANG_CLASSES = tuple(BOXES)
 
 
-def counts(values, denominators):
-    """The integers behind printed shares, of which some are rounded and some cut off after four digits."""
-    result = []
-    for value, n in zip(values, denominators, strict=True):
-        count = round(value * n)
-        assert abs(count / n - value) < 1e-4, (value, n)
-        result.append(count)
-    return result
+def wang_table(table):
+    """Hits and false positives by T, per class."""
+    found = {}
+    for line in rows(paper="wang2017", table=table):
+        found.setdefault(line.T, {})[line.metric] = counts(line)
+    return found
 
 
-def wang_files(measure):
-    """984 boxes and, per class, predictions that hit as many of them and miss as often at every T of the measure."""
-    thresholds = sorted(t for m, t in WANG if m == measure)
+def wang_files(measure, table):
+    """984 boxes and, per class, predictions that hit as many of them and miss as often at every T of the table."""
+    thresholds = sorted(table)
     annotated, predicted = [], []
-    for k, n in enumerate(WANG_BOXES):
-        hits = [counts(WANG[measure, t][0], WANG_BOXES)[k] for t in thresholds]
-        false = [counts(WANG[measure, t][1], [984] * 8)[k] for t in thresholds]
+    for k, (name, n) in enumerate(WANG_BOXES.items()):
+        hits = [table[t]["accuracy"][name] for t in thresholds]
+        false = [table[t]["afp"][name] for t in thresholds]
         first = len(annotated)
         annotated += [(first + i, k, (0.0, 0.0, 0.5, 0.5)) for i in range(n)]
         total = max(f + h for f, h in zip(false, hits, strict=True))
         # Every found box is hit once, as well as the largest T asks; further hits, on the first box, are extra.
         extra = [total - f - h for f, h in zip(false, hits, strict=True)]
-        assert all(a >= b for a, b in itertools.pairwise(extra)), (k, extra)
+        assert all(a >= b for a, b in itertools.pairwise(extra)), (name, extra)
         for level, (found, more) in enumerate(zip(hits, extra, strict=True)):
             above = (hits[level + 1], extra[level + 1]) if level + 1 < len(hits) else (0, 0)
             overlap = thresholds[level] + 0.05
@@ -373,14 +346,15 @@ def wang_files(measure):
     return annotated, predicted
 
 
-def as_boxes(rows):
-    image, k, box = zip(*rows, strict=True)
-    return Boxes(torch.tensor(image), torch.tensor(k), torch.tensor(box, dtype=torch.float64), torch.ones(len(rows)))
+def as_boxes(lines):
+    image, k, box = zip(*lines, strict=True)
+    return Boxes(torch.tensor(image), torch.tensor(k), torch.tensor(box, dtype=torch.float64), torch.ones(len(lines)))
 
 
-@pytest.mark.parametrize("measure", ["iou", "ior"])
-def test_predictions_built_for_wangs_tables_give_them(measure):
-    annotated, predicted = (as_boxes(rows) for rows in wang_files(measure))
+@pytest.mark.parametrize(("measure", "number"), [("iou", "7"), ("ior", "4"), ("ior", "19")])
+def test_predictions_built_for_wangs_tables_give_them(measure, number):
+    printed = wang_table(number)
+    annotated, predicted = (as_boxes(lines) for lines in wang_files(measure, printed))
     n = len(annotated.image)
     assert n == 984
     names = [str(i) for i in range(n)]
@@ -390,10 +364,11 @@ def test_predictions_built_for_wangs_tables_give_them(measure):
         find_protocol("wang2017"), BoxSource(predicted), truth, torch.ones(n, 8), own, resamples=10
     )
     table = next(table for table in result.tables if table.comparison.measure == measure)
-    for (m, t), (accuracy, afp) in WANG.items():
-        if m == measure:
-            row = table.comparison.thresholds.index(t)
-            assert table.hits[row].tolist() == counts(accuracy, WANG_BOXES)
-            assert table.false_positives[row].tolist() == counts(afp, [984] * 8)
-            torch.testing.assert_close(table.accuracy[row], torch.tensor(accuracy).double(), rtol=0, atol=1e-4)
-            torch.testing.assert_close(table.afp[row], torch.tensor(afp).double(), rtol=0, atol=1e-4)
+    assert table.comparison.thresholds == tuple(printed)
+    for line in rows(paper="wang2017", table=number):
+        row = table.comparison.thresholds.index(line.T)
+        accuracy = line.metric == "accuracy"
+        whole, share = (table.hits, table.accuracy) if accuracy else (table.false_positives, table.afp)
+        assert whole[row].tolist() == [counts(line)[name] for name in WANG_CLASSES]
+        values = torch.tensor([line.values[name] for name in WANG_CLASSES], dtype=torch.float64)
+        torch.testing.assert_close(share[row], values, rtol=0, atol=2e-4)

@@ -1,0 +1,273 @@
+"""Folds of a cross-validation: which annotated images each holds out, and what the others train with."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+
+from cxrfast._files import write_text
+from cxrfast.data.records import Record
+from cxrfast.data.splits import Splits, deal
+from cxrfast.errors import CxrfastError, UsageError
+
+FoldsBy = Literal["patient", "image"]
+VALIDATION = 1 / 8  # of what is not held out; with five folds 10 % of all annotated images, as in other splits
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Image names."""
+
+    test: tuple[str, ...]  # held out
+    val: tuple[str, ...]  # of the images that are not held out, those that choose epoch and thresholds
+
+
+@dataclass(frozen=True)
+class FoldSplits:
+    """All folds of a cross-validation. What a fold trains on follows: all images that another fold holds out, and the
+    unannotated ones, less its validation images; by patient, less every image of a patient whom it holds out."""
+
+    by: FoldsBy
+    folds: tuple[Fold, ...]
+    unannotated: tuple[str, ...]  # images without boxes that may train
+    seed: int
+    label_version: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of which images are where; their order, the seed and remarks do not count."""
+        folds = [{"test": sorted(fold.test), "val": sorted(fold.val)} for fold in self.folds]
+        content = {"by": self.by, "folds": folds, "unannotated": sorted(self.unannotated)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def splits(self, fold: int, records: Sequence[Record]) -> Splits:
+        """The three parts of one fold, as any run has them."""
+        held_out, val = set(self.folds[fold].test), set(self.folds[fold].val)
+        pool = {image for other in self.folds for image in other.test} | set(self.unannotated)
+        if self.by == "patient":
+            patients = {record.patient for record in records if record.image in held_out}
+            held_out |= {record.image for record in records if record.patient in patients}
+        return Splits(
+            train=tuple(sorted(pool - held_out - val)),
+            val=tuple(sorted(val)),
+            test=tuple(sorted(self.folds[fold].test)),
+            seed=self.seed,
+            strategy=self.by,
+            label_version=self.label_version,
+            notes=(f"fold {fold} of {len(self.folds)}, by {self.by}",),
+        )
+
+    def shared_patients(self, records: Sequence[Record]) -> set[str]:
+        """Patients of whom a fold holds out an image and trains or validates with another."""
+        patient = {record.image: record.patient for record in records}
+        shared: set[str] = set()
+        for number in range(len(self.folds)):
+            splits = self.splits(number, records)
+            shared |= {patient[image] for image in splits.test} & {
+                patient[image] for image in splits.train + splits.val
+            }
+        return shared
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raise :class:`CxrfastError`, in one line, if an image is unknown or in two places where it may be in one; by
+        patient, if images of a patient are."""
+        by_name = {record.image: record for record in records}
+        self._check_names(by_name)
+        tested_in: dict[str, int] = {}
+        for number, fold in enumerate(self.folds):
+            for group in sorted({_group(by_name[image], self.by) for image in fold.test}):
+                if tested_in.setdefault(group, number) != number:
+                    raise CxrfastError(
+                        f"the splits hold out patient {group} in fold {tested_in[group]} and in fold {number}; keep "
+                        "all images of a patient in the 'test' of one fold"
+                    )
+        for number in range(len(self.folds)):
+            try:
+                self.splits(number, records).check(records)
+            except CxrfastError as error:
+                raise CxrfastError(f"fold {number}: {error}") from None
+
+    def _check_names(self, by_name: Mapping[str, Record]) -> None:
+        boxed = next((image for image in self.unannotated if image in by_name and by_name[image].boxes), None)
+        if boxed is not None:
+            raise CxrfastError(
+                f"the splits have image {boxed}, which has a box, under 'unannotated'; put it into 'test' of a fold"
+            )
+        places: dict[str, str] = {}
+        tests = [(f"'test' of fold {number}", fold.test) for number, fold in enumerate(self.folds)]
+        for place, images in (("'unannotated'", self.unannotated), *tests):
+            for image in images:
+                if image not in by_name:
+                    raise CxrfastError(
+                        f"the splits name image {image} ({place}), which the data set lacks; use the data set they "
+                        "were made for, or make new splits"
+                    )
+                if image in places:
+                    raise CxrfastError(
+                        f"the splits name image {image} twice ({places[image]} and {place}); remove one of the two"
+                    )
+                places[image] = place
+        for number, fold in enumerate(self.folds):
+            if not fold.test:
+                raise CxrfastError(f"fold {number} of the splits holds out no image; add some to its 'test'")
+            stranger = next((image for image in fold.val if image not in places), None)
+            if stranger is not None:
+                raise CxrfastError(
+                    f"fold {number} of the splits: 'val' has image {stranger}, which no 'test' and not 'unannotated' "
+                    "has; add it there, or remove it"
+                )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write as JSON, one image a line, so that a person can move images about."""
+        content = {
+            "by": self.by,
+            "seed": self.seed,
+            "label_version": self.label_version,
+            "notes": self.notes,
+            "folds": [{"test": fold.test, "val": fold.val} for fold in self.folds],
+            "unannotated": self.unannotated,
+        }
+        write_text(path, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "FoldSplits":
+        """What :meth:`save` wrote, or a person changed; :class:`CxrfastError`, in one line, if it is malformed."""
+        content = _read(Path(path))
+        for name in ("by", "folds", "unannotated"):
+            if name not in content:
+                raise CxrfastError(f"{path} has no '{name}'; it is not the splits.json of a cross-validation")
+        if content["by"] not in get_args(FoldsBy):
+            raise CxrfastError(f'{path}: \'by\' is {content["by"]!r}; write "patient" or "image"')
+        folds = content["folds"]
+        if not isinstance(folds, list) or len(folds) < 2 or not all(isinstance(fold, dict) for fold in folds):
+            raise CxrfastError(f"{path}: 'folds' is not a list of two or more objects with 'test' and 'val'")
+        seed, version = content.get("seed", 0), content.get("label_version")
+        if not isinstance(seed, int):
+            raise CxrfastError(f"{path}: 'seed' is {seed!r}; write a whole number")
+        return cls(
+            by=cast(FoldsBy, content["by"]),
+            folds=tuple(
+                Fold(*(_names(fold.get(part), path, f"'{part}' of fold {number}") for part in ("test", "val")))
+                for number, fold in enumerate(folds)
+            ),
+            unannotated=_names(content["unannotated"], path, "'unannotated'"),
+            seed=seed,
+            label_version=None if version is None else str(version),
+            notes=_names(content.get("notes", []), path, "'notes'"),
+        )
+
+
+def make_folds(
+    records: Sequence[Record],
+    *,
+    folds: int,
+    by: FoldsBy = "patient",
+    unannotated: float = 1.0,
+    seed: int = 0,
+    label_version: str | None = None,
+) -> FoldSplits:
+    """Deal the images with boxes into folds, each held out once.
+
+    Folds are stratified by the rarest boxed class of an image (scikit-learn's ``StratifiedGroupKFold``), groups are the
+    patients, or, ``by="image"``, every image is its own: patients are then on both sides, as in the papers that do so.
+    ``unannotated`` is the fraction of the images without boxes that join training; with the same seed, smaller
+    fractions are contained in larger ones. Of what a fold does not hold out, an eighth validates, chosen as
+    :func:`cxrfast.data.make_splits` does.
+
+    The answer depends on the records' content and the seed, not on the records' order. Raises :class:`UsageError` for
+    fewer than two folds, more folds than patients (images) with boxes, or a fraction outside [0, 1].
+    """
+    records = sorted(records, key=lambda record: record.image)
+    boxed = [record for record in records if record.boxes]
+    _check_options(boxed, folds, by, unannotated)
+    tests = _hold_out(boxed, folds, by, seed)
+    others = [record for record in records if not record.boxes]
+    order = np.random.default_rng(seed).permutation(len(others))[: round(unannotated * len(others))]
+    pool = [others[index] for index in sorted(order)]
+    made = []
+    for number, test in enumerate(tests):
+        held_out = {_group(record, by) for record in test}
+        rest = [record for record in [*boxed, *pool] if _group(record, by) not in held_out]
+        if by == "image":
+            rest = [replace(record, patient=record.image) for record in rest]
+        _, val, _ = deal(rest, (1 - VALIDATION, VALIDATION, 0.0), seed + number)
+        made.append(Fold(tuple(record.image for record in test), tuple(sorted(val))))
+    notes = (f"{len(pool)} of {len(others)} images without boxes may train",)
+    names = tuple(record.image for record in pool)
+    splits = FoldSplits(by, tuple(made), names, seed, label_version, notes)
+    splits.check(records)
+    return splits
+
+
+def _check_options(boxed: Sequence[Record], folds: int, by: str, unannotated: float) -> None:
+    if by not in get_args(FoldsBy):
+        raise UsageError(f"folds-by is {by!r}; expected {' or '.join(get_args(FoldsBy))}")
+    if folds < 2:
+        raise UsageError(f"folds: expected 2 or more, got {folds}")
+    if not 0 <= unannotated <= 1:
+        raise UsageError(f"unannotated: expected a fraction from 0 to 1, got {unannotated:g}")
+    if not boxed:
+        raise UsageError("folds: no image of the data set has a box, and annotated images are what folds hold out")
+    groups = len({_group(record, by) for record in boxed})
+    if groups < folds:
+        raise UsageError(f"folds: {folds} are more than the {groups} {by}s with boxes; choose {groups} or fewer")
+
+
+def _hold_out(boxed: Sequence[Record], folds: int, by: str, seed: int) -> list[list[Record]]:
+    """The images of every fold's test part."""
+    from sklearn.model_selection import StratifiedGroupKFold  # here, because only cross-validation needs it
+
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    groups = [_group(record, by) for record in boxed]
+    dealt = splitter.split(np.zeros(len(boxed)), _strata(boxed, groups, folds), groups)
+    return [[boxed[index] for index in test] for _, test in dealt]
+
+
+def _strata(boxed: Sequence[Record], groups: Sequence[str], folds: int) -> list[int]:
+    """The stratum of every image: its rarest boxed class. Those too small to reach all folds are put together."""
+    pairs = {(name, group) for record, group in zip(boxed, groups, strict=True) for name in record.boxes}
+    groups_with = Counter(name for name, _ in pairs)
+    rarest = [min(record.boxes, key=lambda name: (groups_with[name], name)) for record in boxed]
+    images_with = Counter(rarest)
+    stratum: dict[str, int] = {}
+    number = size = 0
+    left = len(boxed)
+    for name in sorted(images_with, key=lambda name: (images_with[name], name)):
+        stratum[name] = number
+        size += images_with[name]
+        left -= images_with[name]
+        if size >= folds and left >= folds:
+            number, size = number + 1, 0
+    return [stratum[name] for name in rarest]
+
+
+def _group(record: Record, by: str) -> str:
+    """What stays together."""
+    return record.patient if by == "patient" else record.image
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CxrfastError(f"no splits file {path}; check the path") from None
+    except json.JSONDecodeError as error:
+        raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the line") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CxrfastError(f"{path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise CxrfastError(f"{path} holds a {type(content).__name__}, expected an object with 'folds'")
+    return content
+
+
+def _names(value: Any, path: str | os.PathLike, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise CxrfastError(f'{path}: {what} is not a list of strings; write it as ["00000001_000.png", …]')
+    return tuple(value)

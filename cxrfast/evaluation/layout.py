@@ -1,0 +1,41 @@
+"""Tables and paragraphs for a terminal."""
+
+import math
+import textwrap
+
+WIDTH = 100  # columns
+
+
+def ruled(rows: list[list[str]], below: int = 1) -> list[str]:
+    """A rule under the header, and over the last rows."""
+    table = _table(rows)
+    rule = "-" * len(table[0])
+    end = len(table) - below
+    return [table[0], rule, *table[1:end], *([rule] if below else []), *table[end:]]
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """First column to the left, numbers to the right; a very long class name is cut."""
+    others = [max(len(row[c]) for row in rows) + 2 for c in range(1, len(rows[0]))]
+    first = min(max(len(row[0]) for row in rows), WIDTH - sum(others))
+    return [
+        _cut(row[0], first).ljust(first)
+        + "".join(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))
+        for row in rows
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def wrap(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+
+
+def decimal(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def between(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{low:.2f}–{high:.2f}"

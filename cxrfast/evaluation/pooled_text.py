@@ -1,0 +1,101 @@
+"""A pooled result as tables for a terminal."""
+
+import math
+
+from cxrfast.evaluation.layout import decimal, ruled, wrap
+from cxrfast.evaluation.pooling import Column, Number, PooledResult, PooledTable
+
+_COLUMNS = 4  # T side by side
+
+
+def to_text(result: PooledResult) -> str:
+    """Facts, image scores, one table for each measure and gate of the protocol, and remarks."""
+    lines = [*_facts(result), "", *_labels(result)]
+    for table in result.tables:
+        lines += _accuracy(result, table)
+    return "\n".join([*lines, *_remarks(result)]) + "\n"
+
+
+def _facts(result: PooledResult) -> list[str]:
+    known = result.facts
+    seeds = known["seeds"]
+    folds = f"{known['folds']} folds by {known['by']} × {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
+    facts = [
+        f"{known['method']}, {folds}, {known['unannotated']:g} of the unannotated images: {len(result.runs)} runs, "
+        f"{result.n_images} test images, labels {known['label_version']}, splits {known['splits_hash'][:12]}; patients "
+        f"shared with training: {known['shared_patients']} of {known['n_patients']}",
+        f"protocol {known['protocol']}",
+    ]
+    if known["missing"]:
+        facts.append(f"missing: {', '.join(known['missing'])}")
+    return [line for fact in facts for line in wrap(fact)]
+
+
+def _labels(result: PooledResult) -> list[str]:
+    header = ["mean ± sd of the runs", "positive", "AUROC", "pooled", "AP", "pooled"]
+    columns = (result.auroc, result.average_precision)
+    rows = [
+        [name, str(result.n_positive[k]), *(cell for c in columns for cell in _both(c.classes[k]))]
+        for k, name in enumerate(result.class_names)
+    ]
+    return ruled([header, *rows, ["mean", "", *(cell for c in columns for cell in _both(c.mean))]])
+
+
+def _accuracy(result: PooledResult, table: PooledTable) -> list[str]:
+    title = [f"regions only where the image's {table.gate}"] if table.gate else []
+    what = f"{'IoU' if table.measure == 'iou' else 'IoR'} {table.relation}"
+    lines = ["", *title, *_by_threshold(result, table.thresholds, table.accuracy, what)]
+    if table.afp is not None:
+        lines += ["", *_by_threshold(result, table.thresholds, table.afp, f"AFP at {what}", mean=False)]
+    return lines
+
+
+def _by_threshold(
+    result: PooledResult, thresholds: tuple[float, ...], columns: tuple[Column, ...], what: str, *, mean: bool = True
+) -> list[str]:
+    """Mean ± sd; the pooled numbers beside them where there is one T; their mean below where there are more."""
+    lines: list[str] = []
+    for start in range(0, len(thresholds), _COLUMNS):
+        t, some = thresholds[start : start + _COLUMNS], columns[start : start + _COLUMNS]
+        header = ["", "annotated", *(f"{what} {value:g}" if i == 0 else f"{value:g}" for i, value in enumerate(t))]
+        rows = [
+            [name, str(result.n_annotated[k]), *(_spread(column.classes[k]) for column in some)]
+            for k, name in enumerate(result.class_names)
+        ]
+        last = [["mean", "", *(_spread(column.mean) for column in some)]] if mean else []
+        if len(thresholds) == 1:
+            header.append("pooled")
+            for k, row in enumerate(rows):
+                row.append(decimal(some[0].classes[k].pooled))
+            for row in last:
+                row.append(decimal(some[0].mean.pooled))
+        elif mean:
+            last.append(["pooled", "", *(decimal(column.mean.pooled) for column in some)])
+        lines += [*([""] if start else []), *ruled([header, *rows, *last], below=len(last))]
+    return lines
+
+
+def _remarks(result: PooledResult) -> list[str]:
+    lines: list[str] = []
+    means = [("AUROC", result.auroc)]
+    if result.tables:
+        means.append(("accuracy", result.tables[0].accuracy[0]))
+    for what, column in means:
+        facts = column.mean_to_dict()
+        for key, words in (("left_out", "no run has it"), ("incomplete", "some runs have it, and their means with it")):
+            if facts[key]:
+                lines += ["", *wrap(f"not in every mean of {what} ({words}): {', '.join(facts[key])}")]
+    if result.unreadable:
+        lines += ["", f"{len(result.unreadable)} images could not be read and are not in these numbers:"]
+        lines += [line for why in result.unreadable.values() for line in wrap(why, indent="  ")]
+    return lines
+
+
+def _both(number: Number) -> list[str]:
+    return [_spread(number), decimal(number.pooled)]
+
+
+def _spread(number: Number) -> str:
+    if math.isnan(number.sd):
+        return decimal(number.mean)
+    return f"{number.mean:.3f} ± {number.sd:.3f}"

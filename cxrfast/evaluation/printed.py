@@ -1,0 +1,149 @@
+"""What the papers print, as data: per class and T, with table, protocol, source, and whether one may compare.
+
+One YAML file a paper, in `printed_tables/`. A number is there only if it was read somewhere, and `source` says where. A
+row that could not be read has no values but a reason (`unavailable`).
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from cxrfast.errors import CxrfastError, UsageError
+
+Metric = Literal["auroc", "accuracy", "afp"]
+MEAN_TOLERANCE = 0.6  # of the last printed digit, between a printed mean and that of the printed classes
+
+
+class PrintedRow(BaseModel):
+    """One line of a printed table: one number for each class, by one metric and, if it has any, one measure and T."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paper: str  # key of the paper, as in protocols: "wang2017"
+    citation: str
+    url: str
+    table: str  # its number
+    title: str
+    row: str  # as printed
+    metric: Metric
+    measure: Literal["iou", "ior"] | None = None  # of accuracy and AFP; "ior" is also called IoBB
+    T: float | None = None
+    protocol: str | None = None  # of accuracy and AFP: name of the entry of protocols.py
+    method: str | None = None  # the method of cxrfast that the row is of
+    copied_from: str | None = None  # key of the paper that a row of others' numbers names
+    labels: str  # "ChestX-ray8" or "ChestX-ray14"
+    split: str
+    classes: tuple[str, ...]
+    values: dict[str, float] | None = None  # per class; None: not available
+    mean: float | None = None  # as printed
+    unavailable: str | None = None  # why there are no values
+    source: str | None = None  # where the values were read
+    comparable: bool  # with a run of ours by the same protocol
+    why: str | None = None  # it is not comparable
+    remark: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PrintedRow":
+        if (self.values is None) != (self.unavailable is not None):
+            raise ValueError("expected either values or the reason why they are unavailable")
+        if self.values is not None and self.source is None:
+            raise ValueError("values without a source")
+        if not self.comparable and not self.why:
+            raise ValueError("not comparable, but no reason why")
+        if (self.metric == "auroc") != (self.measure is None) or (self.measure is None) != (self.T is None):
+            raise ValueError("accuracy and afp have a measure and a T, auroc has neither")
+        if self.measure is not None and self.protocol is None:
+            raise ValueError("accuracy and afp are of a protocol")
+        upper = float("inf") if self.metric == "afp" else 1.0
+        wrong = [name for name, value in (self.values or {}).items() if not 0 <= value <= upper]
+        if wrong:
+            raise ValueError(f"the value of {wrong[0]} is not in [0, {upper:g}]")
+        self._check_mean()
+        return self
+
+    def _check_mean(self) -> None:
+        if self.mean is None or self.values is None or (self.remark and "mean" in self.remark):
+            return
+        digits = len(f"{self.mean!r}".partition(".")[2])
+        found = sum(self.values.values()) / len(self.values)
+        if abs(found - self.mean) > MEAN_TOLERANCE * 10**-digits:
+            raise ValueError(
+                f"the printed mean {self.mean} is not that of the classes, {found:.5f}; say so in a remark"
+            )
+
+    @property
+    def name(self) -> str:
+        """Where it stands, in words."""
+        return f"{self.citation.split(',')[0]}, Table {self.table}, {self.row}"
+
+
+@cache
+def printed_rows() -> tuple[PrintedRow, ...]:
+    """Every line of every table there is."""
+    folder = files("cxrfast.evaluation") / "printed_tables"
+    found: list[PrintedRow] = []
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            found += _read(yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
+    return tuple(found)
+
+
+def rows(
+    *,
+    paper: str | None = None,
+    table: str | None = None,
+    row: str | None = None,
+    metric: Metric | None = None,
+    measure: str | None = None,
+    protocol: str | None = None,
+    method: str | None = None,
+    available: bool | None = None,
+) -> tuple[PrintedRow, ...]:
+    """The lines of printed tables that have all of the given properties; for example those to set beside a run:
+    ``rows(protocol="wang2017", method="wang", available=True)``, ``rows(metric="auroc", method="chexnet")``.
+
+    Raises :class:`UsageError` for the name of a paper that there is no file of.
+    """
+    everything = printed_rows()
+    papers = sorted({line.paper for line in everything})
+    if paper is not None and paper not in papers:
+        raise UsageError(f"paper is {paper!r}; expected one of {', '.join(papers)}")
+    wanted = {
+        "paper": paper,
+        "table": table,
+        "row": row,
+        "metric": metric,
+        "measure": measure,
+        "protocol": protocol,
+        "method": method,
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    return tuple(
+        line
+        for line in everything
+        if all(getattr(line, name) == value for name, value in given.items())
+        and (available is None or available == (line.values is not None))
+    )
+
+
+def _read(content: dict[str, Any], file: str) -> Iterator[PrintedRow]:
+    """Lines inherit what their table says, and tables what their paper says."""
+    paper = {name: value for name, value in content.items() if name not in ("orders", "tables")}
+    for table in content["tables"]:
+        shared = {**paper, **{name: value for name, value in table.items() if name != "rows"}}
+        for line in table["rows"]:
+            fields = {"row": line.get("method", shared.get("method", "")), **shared, **line}
+            classes = content["orders"][fields["classes"]]
+            if "values" in line:
+                if len(line["values"]) != len(classes):
+                    raise CxrfastError(f"{file}, Table {table['table']}: {len(line['values'])} values of {classes}")
+                fields["values"] = dict(zip(classes, line["values"], strict=True))
+            try:
+                yield PrintedRow(**{**fields, "classes": tuple(classes)})
+            except ValidationError as error:
+                reason = "; ".join(str(part["msg"]) for part in error.errors())
+                raise CxrfastError(f"{file}, Table {table['table']}, {line}: {reason}") from error
