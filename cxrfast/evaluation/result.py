@@ -138,7 +138,10 @@ class EvaluationResult:
                 "iou_threshold": found.froc_threshold,
                 "false_positives_per_image": FROC_RATES,
                 "sensitivity": columns(found.froc.sensitivity),
-                "curves": {name: _rises(*found.froc.curves[k]) for k, name in enumerate(self.class_names)},
+                "curves": {
+                    name: [] if found.froc.mean[k].isnan() else _rises(*found.froc.curves[k])
+                    for k, name in enumerate(self.class_names)
+                },
                 "mean": _mean(mean_without_nan(found.froc.mean, self.class_names)),
             },
             "pointing_game": columns(found.pointing),
@@ -160,8 +163,6 @@ class EvaluationResult:
 
 def _rises(false: Tensor, found: Tensor) -> list[list[float]]:  # [points], [points]
     """[false positives per image, sensitivity] where the curve rises, and its end: all that a step curve needs."""
-    if found.isnan().any():
-        return []
     last = len(found) - 1
     kept = [i for i in range(last + 1) if i in (0, last) or found[i] > found[i - 1]]
     return [[false[i].item(), found[i].item()] for i in kept]

@@ -39,10 +39,15 @@ def printed_auroc(numbers: Mapping[str, Any]) -> list[PrintedRow]:
 
 
 def remarks(lines: Sequence[PrintedRow]) -> Iterator[str]:
-    """What has to be known of each line, once."""
-    for name, why in dict.fromkeys((line.name, line.why or line.remark) for line in lines):
-        if why:
-            yield f"{name}: {why}"
+    """What has to be known of each line; lines of a table that need the same words share them."""
+    members: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        for words in dict.fromkeys((line.why, line.remark)):
+            if words:
+                names = members.setdefault((f"{line.citation.split(',')[0]}, Table {line.table}", words), [])
+                names += [line.row] if line.row not in names else []
+    for (table, words), names in members.items():
+        yield f"{table} ({', '.join(names)}): {words}."
 
 
 def unavailable(numbers: Mapping[str, Any]) -> list[str]:
