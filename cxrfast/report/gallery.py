@@ -93,7 +93,7 @@ def choose_units(found: Localization, prob: Tensor, k: int, count: int) -> list[
     iou, images = found.overlap.iou.tolist(), found.units.image.tolist()
     scores = prob[:, k].nan_to_num(0.0).tolist()
     order = sorted(units, key=lambda u: (-iou[u], scores[images[u]] if iou[u] == 0 else -scores[images[u]], u))
-    count = min(count, math.ceil(len(order) / 3))
+    count = min(count, max(len(order) // 3, 1))
     best, rest = order[:count], order[count:]
     worst = rest[max(len(rest) - count, 0) :]
     middle = rest[: len(rest) - len(worst)]

@@ -99,10 +99,11 @@ def printed_auroc_table(evaluated: Evaluated) -> Table | None:
 
 
 def _printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
-    """A mean that is not printed is that of the printed classes, if they are all of these."""
+    """The mean, printed or not, only where it is over the same classes."""
     values = line.values or {}
-    known = [values[name] for name in names if name in values]
-    mean = line.mean if line.mean is not None else _mean(known) if len(known) == len(values) else None
+    mean = None
+    if set(values) == set(names):
+        mean = line.mean if line.mean is not None else _mean(list(values.values()))
     cells = [Cell(number(values.get(name))) for name in names]
     return Row(line.name + ("" if line.comparable else " *"), [*cells, Cell(number(mean))], "printed")
 
@@ -315,7 +316,7 @@ def split_table(evaluated: Evaluated) -> Table | None:
         rows.append(Row({"train": "training", "val": "validation"}.get(part, part), plain(*cells)))
     facts = evaluated.run.split
     note = f"Split by {facts.get('strategy', '?')}, seed {facts.get('seed', '?')}."
-    return Table("Data", header, rows, [note, *map(str, facts.get("notes") or [])])
+    return Table("The run's data", header, rows, [note, *map(str, facts.get("notes") or [])])
 
 
 def _boxed(records: Sequence[Any]) -> int:
