@@ -4,11 +4,11 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from lightning_fabric import Fabric
 
-from cxrfast.data import FoldSplits, Record, Splits
+from cxrfast.data import FoldsBy, FoldSplits, Record, Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
 from cxrfast.methods.base import Say
@@ -43,7 +43,7 @@ def cross_validate(
     seeds: int = 1,
     unannotated: float = 1.0,
     protocol: str = "strict",
-    by: Literal["patient", "image"] | None = None,
+    by: FoldsBy | None = None,
     fold: int | None = None,
     out: Path | None = None,
     say: Say = print,

@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrfast._files import write_text
-from cxrfast.data import FoldSplits, Record, make_folds, read_chestxray14
+from cxrfast.data import FoldsBy, FoldSplits, Record, make_folds, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
 from cxrfast.methods.base import Say
@@ -32,7 +32,7 @@ class CrossValidation(BaseModel):
     folds: int = Field(5, ge=2)
     seeds: int = Field(1, ge=1, description="runs of every fold: seed, seed + 1, …, all on the same splits")
     unannotated: float = Field(1.0, ge=0, le=1, description="fraction of the images without boxes that may train")
-    by: Literal["patient", "image"] = "patient"
+    by: FoldsBy = "patient"
     protocol: str = "strict"
 
 
@@ -89,6 +89,8 @@ def build_cross_validation(settings: dict[str, Any]) -> CrossValidation:
     protocol = find_protocol(given.get("protocol", "strict"))
     if "by" not in given and protocol.training_folds is not None:
         given["by"] = protocol.training_folds.by
+    if given.get("by", "patient") not in get_args(FoldsBy):
+        raise UsageError(f"folds-by: expected {' or '.join(get_args(FoldsBy))}, got {given['by']!r}")
     plan = validated(CrossValidation, given)
     if protocol.patients_apart and plan.by != "patient":
         others = ", ".join(name for name, entry in PROTOCOLS.items() if not entry.patients_apart)
@@ -112,6 +114,8 @@ def check_fold(fold: int | None, plan: CrossValidation) -> None:
 
 def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say: Say) -> Path:
     """The folder with config.yaml and splits.json, new or of the same cross-validation. Data are read first."""
+    if config.split == "official":
+        raise UsageError("split: folds take the place of the official lists; leave out --split official")
     config = config.model_copy(update={"data": config.data.absolute(), "split": "folds"})
     folder = FoldsDirectory(_default_folder(config, plan) if out is None else out)
     if is_cross_validation(folder.path):

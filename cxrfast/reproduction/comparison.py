@@ -1,0 +1,168 @@
+"""Our numbers beside the printed ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from cxrfast.evaluation.printed import PrintedRow, rows
+from cxrfast.evaluation.protocols import find_protocol
+from cxrfast.reproduction.numbers import Numbers, Value, title_of
+from cxrfast.reproduction.plans import TablePlan, TableRow, printed_lines
+
+State = Literal["done", "failed", "not run", "printed only"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of one class, or of the mean over classes."""
+
+    ours: Value | None
+    printed: float | None
+    difference: float | None  # ours − printed
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of a table: all classes by one metric, measure and T."""
+
+    title: str
+    metric: str
+    measure: str | None
+    T: float | None
+    cells: Mapping[str, Cell]
+    mean: Cell
+    common: Cell | None  # means over the classes that both have, where those of the means differ
+    remarks: tuple[str, ...]
+
+    @property
+    def place(self) -> tuple[str, str | None, float | None]:
+        """What rows of the table have in common."""
+        return self.metric, self.measure, self.T
+
+
+@dataclass(frozen=True)
+class ComparedRow:
+    """A row of the table, with what was found for it."""
+
+    name: str
+    title: str
+    state: State
+    reason: str | None  # it failed
+    folder: str | None
+    facts: Mapping[str, Any]  # of the evaluation: images, patients, label version, split
+    deviations: tuple[str, ...]  # from the paper's setting
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class ComparedTable:
+    """A whole table, or the rows of it that were asked for."""
+
+    name: str
+    title: str
+    protocol: str
+    note: str | None
+    rows: tuple[ComparedRow, ...]
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """All ways in which a row is not of the paper's setting, each once."""
+        return tuple(dict.fromkeys(text for row in self.rows for text in row.deviations))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "table": self.name,
+            "title": self.title,
+            "protocol": self.protocol,
+            "note": self.note,
+            "papers_setting": not self.deviations and all(row.state in ("done", "printed only") for row in self.rows),
+            "deviations": list(self.deviations),
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def compare_row(plan: TablePlan, row: TableRow, numbers: Sequence[Numbers]) -> tuple[Comparison, ...]:
+    """Every number that the table shows; those of a row without numbers of ours are printed alone."""
+    shown = [of for of in numbers if of.metric in plan.metrics and of.measure in (None, *plan.measures)]
+    if row.run is None or not shown:
+        return tuple(_printed_alone(plan, row))
+    return tuple(_compare(of, printed_lines(row, of.metric, of.measure, of.T)) for of in shown)  # type: ignore[arg-type]
+
+
+def _compare(ours: Numbers, lines: Sequence[PrintedRow]) -> Comparison:
+    remarks = [remark for line in lines for remark in remarks_of(line)] if lines else ["no printed number is known"]
+    line = next((line for line in lines if line.values is not None), None)
+    printed = line.values if line is not None and line.values is not None else {}
+    cells = {name: _cell(value, printed.get(name)) for name, value in ours.classes.items()}
+    cells |= {name: Cell(None, value, None) for name, value in printed.items() if name not in cells}
+    mean, common = Cell(ours.mean, None, None), None
+    if line is not None:
+        mean = _cell(ours.mean, _printed_mean(line))
+        mine = {name for name, value in ours.classes.items() if value.value is not None}
+        if mine != set(printed):
+            mean, common = Cell(mean.ours, mean.printed, None), _common(cells)
+    if ours.left_out:
+        remarks.append(f"not in our mean: {', '.join(ours.left_out)}")
+    return Comparison(ours.title, ours.metric, ours.measure, ours.T, cells, mean, common, tuple(remarks))
+
+
+def _common(cells: Mapping[str, Cell]) -> Cell | None:
+    both = [(cell.ours.value, cell.printed) for cell in cells.values() if cell.ours is not None]
+    pairs = [(value, printed) for value, printed in both if value is not None and printed is not None]
+    if not pairs:
+        return None
+    value, printed = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+    return _cell(Value(value), printed)
+
+
+def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
+    found = []
+    if row.printed is None:
+        return []
+    for metric in plan.metrics:
+        for line in rows(**row.printed, metric=metric):  # type: ignore[arg-type]
+            values = line.values or {}
+            found.append(
+                Comparison(
+                    title_of(metric, line.measure, line.T, relation_of(plan, line.measure), None),
+                    line.metric,
+                    line.measure,
+                    line.T,
+                    {name: Cell(None, value, None) for name, value in values.items()},
+                    Cell(None, _printed_mean(line), None),
+                    None,
+                    tuple(remarks_of(line)),
+                )
+            )
+    return found
+
+
+def relation_of(plan: TablePlan, measure: str | None) -> str | None:
+    """How the table's protocol compares an overlap with T."""
+    found = [c for c in find_protocol(plan.protocol).comparisons if c.measure == measure]
+    return None if not found else "≥" if found[0].inclusive else ">"
+
+
+def remarks_of(line: PrintedRow) -> list[str]:
+    """What a reader of the printed number has to know."""
+    found = []
+    if line.values is None:
+        found.append(f"printed number not available here: {line.unavailable}")
+    if not line.comparable:
+        found.append(f"not comparable: {line.why}")
+    if line.remark:
+        found.append(line.remark)
+    if line.values is not None and line.mean is None:
+        found.append("the printed mean is ours, over the printed classes")
+    return found
+
+
+def _printed_mean(line: PrintedRow) -> float | None:
+    if line.mean is not None or not line.values:
+        return line.mean
+    return sum(line.values.values()) / len(line.values)
+
+
+def _cell(ours: Value, printed: float | None) -> Cell:
+    known = ours.value is not None and printed is not None
+    return Cell(ours, printed, ours.value - printed if known else None)  # type: ignore[operator]

@@ -1,0 +1,197 @@
+"""Results of folds and seeds as one, against plain computation and against one evaluation of everything together."""
+
+import json
+import math
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from cxrfast.errors import CxrfastError
+from cxrfast.evaluation import Facts, MapSource, OwnRule, RunNumbers, Truth, find_protocol, pool, score_predictions
+from cxrfast.evaluation.detection import Boxes
+from cxrfast.regions import RegionRule
+
+NAMES = ("Mass", "Nodule", "Effusion", "Hernia")  # no image of the first fold has Effusion; nothing has Hernia
+FACTS = {
+    "protocol": "own", "method": "li", "label_version": "2017", "folds": 2, "by": "patient", "seeds": [0, 1],
+    "unannotated": 0.2, "splits_hash": "0123456789abcdef", "complete": True, "missing": [], "n_patients": 24,
+    "shared_patients": 0,
+}  # fmt: skip
+
+
+def part(fold, n=24):
+    """Images of one fold, the same for every seed: labels, and a box of each positive."""
+    generator = torch.Generator().manual_seed(fold)
+    labels = (torch.rand(n, len(NAMES), generator=generator) < 0.4).float()
+    labels[:, 3] = 0
+    if fold == 0:
+        labels[:, 2] = 0
+    image, class_index = labels.nonzero(as_tuple=True)
+    corner = torch.rand(len(image), 2, dtype=torch.float64, generator=generator) / 2
+    size = 0.2 + torch.rand(len(image), 2, dtype=torch.float64, generator=generator) * 0.3
+    names = [f"{fold}{i:02d}.png" for i in range(n)]
+    boxes = Boxes(image, class_index, torch.cat([corner, corner + size], dim=1))
+    return Truth(NAMES, names, [name[:2] for name in names], labels, boxes)
+
+
+def answers(truth, seed):
+    generator = torch.Generator().manual_seed(100 * seed + len(truth.images[0]) + int(truth.images[0][0]))
+    n, k = truth.labels.shape
+    scores = (torch.rand(n, k, generator=generator) + truth.labels).clamp(max=1.9) / 2
+    maps = torch.rand(n, k, 6, 6, generator=generator)
+    return scores, maps
+
+
+def evaluate(protocol, truth, scores, maps):
+    boxed = truth.boxes.image.unique()
+    own = OwnRule(RegionRule("patches"), torch.full((len(NAMES),), 0.6), torch.full((len(NAMES),), 0.5))
+    facts = Facts(split="test", label_version="2017", method="li", weights="none", training_patients=())
+    return score_predictions(protocol, truth, scores, MapSource(boxed, maps[boxed]), own, facts, resamples=20)
+
+
+def together(first, second):
+    n = len(first.images)
+    boxes = Boxes(
+        torch.cat([first.boxes.image, second.boxes.image + n]),
+        torch.cat([first.boxes.class_index, second.boxes.class_index]),
+        torch.cat([first.boxes.xyxy, second.boxes.xyxy]),
+    )
+    labels = torch.cat([first.labels, second.labels])
+    return Truth(NAMES, [*first.images, *second.images], [*first.patients, *second.patients], labels, boxes)
+
+
+@pytest.fixture(params=["own", "wang2017"])
+def case(request, tmp_path):
+    """Two folds by two seeds, read back from the files of their evaluations; and what both folds give at once."""
+    protocol = find_protocol(request.param)
+    runs, at_once = [], []
+    for seed in (0, 1):
+        parts = [part(fold) for fold in (0, 1)]
+        said = [answers(truth, seed) for truth in parts]
+        for fold in (0, 1):
+            result = evaluate(protocol, parts[fold], *said[fold])
+            folder = tmp_path / f"fold-{fold}" / f"seed-{seed}"
+            result.save(folder / "evaluation-test.json")
+            result.predictions.write_csv(folder / "predictions.csv")
+            name = f"fold-{fold}/seed-{seed}"
+            runs.append(RunNumbers.load(name, fold, seed, folder / "evaluation-test.json", folder / "predictions.csv"))
+        at_once.append(evaluate(protocol, together(*parts), *(torch.cat(pair) for pair in zip(*said, strict=True))))
+    return runs, at_once
+
+
+def same(a, b):
+    return (math.isnan(a) and math.isnan(b)) or a == pytest.approx(b, abs=1e-12)
+
+
+def test_pooled_numbers_are_those_of_one_evaluation_of_all_images(case):
+    runs, at_once = case
+    pooled = pool(runs, FACTS, folds=2)
+    for k in range(len(NAMES)):
+        for column, name in ((pooled.auroc, "auroc"), (pooled.average_precision, "average_precision")):
+            expected = statistics.fmean(getattr(result, name).value[k].item() for result in at_once)
+            assert same(column.classes[k].pooled, expected)
+        for t, table in enumerate(pooled.tables):
+            for i in range(len(table.thresholds)):
+                of_seeds = [result.localization.tables[t] for result in at_once]
+                assert same(
+                    table.accuracy[i].classes[k].pooled, statistics.fmean(s.accuracy[i, k].item() for s in of_seeds)
+                )
+                if table.afp is not None:
+                    assert same(table.afp[i].classes[k].pooled, statistics.fmean(s.afp[i, k].item() for s in of_seeds))
+    assert (pooled.tables[0].afp is not None) == (at_once[0].protocol.name == "wang2017")
+    assert pooled.n_positive == at_once[0].n_positive
+    assert pooled.n_annotated == tuple(at_once[0].localization.n_units.tolist())
+    assert pooled.n_images == 48
+
+
+def test_mean_and_sd_are_over_the_runs_that_have_the_number(case):
+    runs, _ = case
+    pooled = pool(runs, FACTS, folds=2)
+    for k, name in enumerate(NAMES):
+        expected = [
+            roc_auc_score(run.labels[:, k], run.scores[:, k]) for run in runs if 0 < run.labels[:, k].sum() < 24
+        ]
+        number = pooled.auroc.classes[k]
+        assert len(number.present) == len(expected) == (4, 4, 2, 0)[k]
+        if expected:
+            assert number.mean == pytest.approx(statistics.fmean(expected))
+            assert number.sd == pytest.approx(statistics.stdev(expected))
+        else:
+            assert math.isnan(number.mean)
+            assert math.isnan(number.pooled)
+        own = pooled.tables[0].accuracy[0].classes[k]
+        of_runs = [run.tables[0]["rows"][0]["classes"][name]["accuracy"] for run in runs]
+        assert own.present == [value for value in of_runs if value is not None]
+    labels, scores = torch.cat([run.labels for run in runs[:2]]), torch.cat([run.scores for run in runs[:2]])
+    one_seed = pool(runs[:2], FACTS, folds=2)
+    assert one_seed.auroc.classes[2].pooled == pytest.approx(roc_auc_score(labels[:, 2], scores[:, 2]))
+    assert one_seed.average_precision.classes[2].pooled == pytest.approx(
+        average_precision_score(labels[:, 2], scores[:, 2])
+    )
+
+
+def test_what_the_json_says(case):
+    runs, _ = case
+    content = json.loads(json.dumps(pool(runs, FACTS, folds=2).to_dict(), allow_nan=False))
+    mean = content["mean"]["auroc"]
+    assert mean["left_out"] == ["Hernia"]
+    assert mean["incomplete"] == ["Effusion"]
+    of_run = runs[1].report["mean"]["auroc"]["value"]
+    assert mean["values"][1] == pytest.approx(of_run)
+    assert mean["pooled"] == pytest.approx(
+        statistics.fmean(content["classes"][name]["auroc"]["pooled"] for name in NAMES[:3])
+    )
+    row = content["localization"]["tables"][0]["rows"][0]
+    mass = row["classes"]["Mass"]
+    shares = [hits / n for hits, n in zip(mass["hits"], mass["n_annotated"], strict=True)]
+    assert mass["values"] == pytest.approx(shares)
+    assert row["classes"]["Hernia"]["mean"] is None
+    assert [run["run"] for run in content["runs"]] == [
+        "fold-0/seed-0",
+        "fold-1/seed-0",
+        "fold-0/seed-1",
+        "fold-1/seed-1",
+    ]
+
+
+def test_a_fold_that_is_missing(case):
+    runs, _ = case
+    facts = {**FACTS, "complete": False, "missing": ["fold-1/seed-1"]}
+    some = pool(runs[:3], facts, folds=2)
+    both = pool(runs[:2], facts, folds=2)
+    assert some.auroc.classes[0].pooled == both.auroc.classes[0].pooled  # of the seed that has all folds
+    assert len(some.auroc.classes[0].present) == 3
+    alone = pool(runs[:1], facts, folds=2)
+    assert math.isnan(alone.auroc.classes[0].pooled)
+    assert math.isnan(alone.auroc.classes[0].sd)
+    assert "missing: fold-1/seed-1" in alone.to_text()
+
+
+def test_the_text_fits_a_terminal(case):
+    runs, _ = case
+    text = pool(runs, FACTS, folds=2).to_text()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "not in every mean of AUROC (no run has it): Hernia" in text
+    assert "some runs have it, and their means with it" in text
+    assert "pooled" in text
+    number = pool(runs, FACTS, folds=2).auroc.classes[0]
+    assert f"{number.mean:.3f} ± {number.sd:.3f}" in text
+
+
+def test_runs_that_were_evaluated_otherwise(case, tmp_path):
+    runs, _ = case
+    report = json.loads(json.dumps(runs[1].report))
+    report["localization"]["tables"][0]["rows"][0]["T"] = 0.15
+    with pytest.raises(CxrfastError, match=r"fold-1/seed-0 was evaluated otherwise than fold-0/seed-0"):
+        pool([runs[0], replace(runs[1], report=report)], FACTS, folds=2)
+    folder = tmp_path / "fold-0" / "seed-0"
+    lines = (folder / "predictions.csv").read_text().splitlines()
+    (folder / "predictions.csv").write_text("\n".join(lines[: -len(NAMES)]) + "\n")
+    with pytest.raises(CxrfastError, match="does not belong to .*evaluate the run again"):
+        RunNumbers.load("fold-0/seed-0", 0, 0, folder / "evaluation-test.json", folder / "predictions.csv")
+    (folder / "evaluation-test.json").write_text("{}")
+    with pytest.raises(CxrfastError, match="cannot be read .*evaluate the run again"):
+        RunNumbers.load("fold-0/seed-0", 0, 0, folder / "evaluation-test.json", folder / "predictions.csv")

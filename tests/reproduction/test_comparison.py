@@ -1,0 +1,142 @@
+"""Ours beside the printed numbers, against plain arithmetic on files written by hand."""
+
+import json
+
+import pytest
+
+from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.printed import rows
+from cxrfast.reproduction import TABLES, ComparedRow, ComparedTable, compare_row, to_markdown, to_text
+from cxrfast.reproduction.numbers import numbers_of, read_evaluation
+
+
+def one_run(auroc, accuracy):
+    """An evaluation of one run by wang2017: `auroc` per class, and accuracy and AFP at IoR > 0.1."""
+    classes = {name: {"auroc": value, "auroc_interval": [0.5, 0.9]} for name, value in auroc.items()}
+    cells = {
+        name: {"accuracy": value, "low": 0.1, "high": 0.6, "afp": 2 * value, "hits": 1}
+        for name, value in accuracy.items()
+    }
+    mean = {"value": sum(accuracy.values()) / len(accuracy), "left_out": []}
+    table = {"measure": "ior", "relation": ">", "gate": None, "rows": [{"T": 0.1, "mean": mean, "classes": cells}]}
+    return {
+        "classes": classes,
+        "mean": {"auroc": {"value": sum(auroc.values()) / len(auroc), "left_out": []}},
+        "localization": {"tables": [table]},
+    }
+
+
+def of_folds(value):
+    number = {"mean": value, "sd": 0.05, "n": 5, "pooled": value + 0.01, "values": [value] * 5}
+    mean = {**number, "left_out": ["Hernia"], "incomplete": []}
+    cell = {**number, "hits": [1] * 5, "n_annotated": [2] * 5}
+    tables = [
+        {
+            "measure": measure,
+            "relation": "≥",
+            "gate": None,
+            "rows": [{"T": 0.1, "mean": mean, "classes": {"Mass": cell}}],
+        }
+        for measure in ("iou", "ior")
+    ]
+    return {"classes": {"Mass": {"auroc": number}}, "mean": {"auroc": mean}, "localization": {"tables": tables}}
+
+
+def test_differences_and_means_over_the_same_and_over_other_classes():
+    (printed,) = rows(paper="wang2017", table="17")
+    plan = TABLES["wang17"]
+    same = {name: value + 0.01 for name, value in printed.values.items()}
+    (found,) = compare_row(plan, plan.rows[0], list(numbers_of(one_run(same, {"Mass": 0.5}))))
+    assert found.title == "AUROC"
+    for name, cell in found.cells.items():
+        assert cell.printed == printed.values[name]
+        assert cell.difference == pytest.approx(0.01)
+        assert (cell.ours.low, cell.ours.high) == (0.5, 0.9)
+    assert found.mean.difference == pytest.approx(0.01)
+    assert found.common is None
+    assert "the printed mean is ours, over the printed classes" in found.remarks
+
+    fewer = {"Mass": 0.7, "Nodule": 0.8, "Something": 0.9}
+    (found,) = compare_row(plan, plan.rows[0], list(numbers_of(one_run(fewer, {"Mass": 0.5}))))
+    assert found.mean.ours.value == pytest.approx(0.8)
+    assert found.mean.difference is None  # means of other classes
+    two = (printed.values["Mass"] + printed.values["Nodule"]) / 2
+    assert found.common.printed == pytest.approx(two)
+    assert found.common.difference == pytest.approx(0.75 - two)
+    assert found.cells["Something"].printed is None
+    assert found.cells["Hernia"].ours is None
+    assert found.cells["Hernia"].printed == printed.values["Hernia"]
+
+
+def test_accuracy_and_afp_find_their_own_lines():
+    plan = TABLES["wang19"]
+    found = compare_row(plan, plan.rows[0], list(numbers_of(one_run({"Mass": 0.5}, {"Mass": 0.5, "Nodule": 0.25}))))
+    accuracy, afp = found
+    assert (accuracy.metric, accuracy.measure, accuracy.T) == ("accuracy", "ior", 0.1)
+    assert accuracy.title == "accuracy at IoR > 0.1"
+    assert accuracy.cells["Mass"].printed == 0.5882  # Table 19, not Table 4
+    assert afp.cells["Mass"].printed == 0.3933
+    assert afp.cells["Mass"].ours.value == 1.0
+    assert afp.mean.ours.value == pytest.approx(0.75)
+
+
+def test_a_row_of_folds_without_printed_numbers_says_why():
+    plan = TABLES["rozenberg1"]
+    found = compare_row(plan, plan.rows[1], list(numbers_of(of_folds(0.6))))
+    assert [of.title for of in found] == ["accuracy at IoU ≥ 0.1", "accuracy at IoR ≥ 0.1"]
+    for of in found:
+        cell = of.cells["Mass"]
+        assert (cell.ours.value, cell.ours.sd, cell.ours.runs) == (0.6, 0.05, 5)
+        assert cell.ours.pooled == pytest.approx(0.61)
+        assert (cell.printed, cell.difference) == (None, None)
+        assert any(remark.startswith("printed number not available here: ") for remark in of.remarks)
+        assert any(remark.startswith("not comparable: folds by image") for remark in of.remarks)
+        assert "not in our mean: Hernia" in of.remarks
+
+
+def table_of(deviations=(), **changes):
+    plan = TABLES["wang17"]
+    numbers = list(numbers_of(one_run({"Mass": 0.7, "Nodule": 0.8}, {"Mass": 0.5})))
+    state = {"state": "done", "reason": None, **changes}
+    facts = {"n_images": 20, "shared_patients": 0}
+    row = ComparedRow(
+        "wang",
+        "Wang",
+        folder="runs/wang",
+        facts=facts,
+        deviations=tuple(deviations),
+        comparisons=compare_row(plan, plan.rows[0], numbers),
+        **state,
+    )
+    return ComparedTable(plan.name, plan.title, plan.protocol, plan.note, (row,))
+
+
+def test_every_output_says_that_a_scaled_run_is_not_the_papers_setting():
+    scaled, whole = table_of(["epochs 2 instead of 10"]), table_of()
+    for render in (to_markdown, to_text):
+        assert "Not the paper's setting: epochs 2 instead of 10." in " ".join(render(scaled).split())
+        assert "Not the paper's setting" not in render(whole)
+    content = json.loads(json.dumps(scaled.to_dict()))
+    assert content["papers_setting"] is False
+    assert content["deviations"] == ["epochs 2 instead of 10"]
+    assert whole.to_dict()["papers_setting"] is True
+    cell = content["rows"][0]["comparisons"][0]["cells"]["Mass"]
+    assert cell["printed"] == 0.6933
+    assert cell["difference"] == pytest.approx(0.7 - 0.6933)
+    assert table_of(state="failed", reason="no disk").to_dict()["papers_setting"] is False
+
+
+def test_pages_show_ours_printed_and_difference():
+    page, text = to_markdown(table_of()), to_text(table_of())
+    assert "| Mass | 0.700 (0.50–0.90) | 0.6933 | +0.007 |" in page
+    assert "| mean of common | 0.750 | 0.6810 | +0.069 |" in page
+    (line,) = [line for line in text.splitlines() if line.startswith("Mass")]
+    assert line.split() == ["Mass", "0.700", "(0.50–0.90)", "0.6933", "+0.007"]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "evaluation-test.json"
+    path.write_text("{")
+    with pytest.raises(CxrfastError, match=r"evaluation-test\.json cannot be read .* delete it"):
+        read_evaluation(path)

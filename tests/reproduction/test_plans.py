@@ -1,0 +1,113 @@
+"""The tables that can be reproduced: their rows, what they cost, and how far an override leads from the paper."""
+
+import pytest
+
+from cxrfast.errors import UsageError
+from cxrfast.evaluation import PROTOCOLS
+from cxrfast.methods import METHODS
+from cxrfast.reproduction import TABLES, Overrides, find_table, listing, run_cost
+from cxrfast.reproduction.plans import printed_lines
+from cxrfast.reproduction.settings import deviations, run_config
+
+RUNS = {row.run.name: (plan, row.run) for plan in TABLES.values() for row in plan.rows if row.run is not None}
+
+
+def test_every_table_of_the_papers_is_there():
+    assert {"rozenberg1", "seibold1", "seibold2", "zhang1", "zhang2", "zhang3"} <= set(TABLES)
+    assert [row.name for row in TABLES["rozenberg1"].rows] == ["li-0", "rozenberg-0", "li-20", "rozenberg-20"]
+    for plan in TABLES.values():
+        assert plan.protocol in PROTOCOLS
+        for row in plan.rows:
+            assert row.run is None or row.run.method in METHODS
+            # A row that names a printed line finds it, for every metric and T that the table shows.
+            for metric in plan.metrics if row.printed else ():
+                places = [(None, None)] if metric == "auroc" else []
+                for comparison in PROTOCOLS[plan.protocol].comparisons if not places else ():
+                    if comparison.measure in plan.measures:
+                        places += [(comparison.measure, t) for t in comparison.thresholds]
+                for measure, t in places:
+                    assert printed_lines(row, metric, measure, t), (plan.name, row.name, measure, t)
+
+
+def test_runs_of_one_name_are_the_same_run():
+    for plan in TABLES.values():
+        for row in plan.rows:
+            if row.run is not None:
+                assert RUNS[row.run.name][1] == row.run
+                assert RUNS[row.run.name][0].protocol == plan.protocol  # or one evaluation would overwrite the other
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_without_overrides_it_is_the_papers_setting(name, tmp_path):
+    plan, run = RUNS[name]
+    config = run_config(run, tmp_path, Overrides(options={"pretrained": True}))
+    assert deviations(run, config, plan, 5, None) == ()
+    assert config.labels == "2017"
+    assert config.split == ("patient" if run.cross_validated else "official")
+    small = run_config(run, tmp_path, Overrides(scale="small"))
+    found = deviations(run, small, plan, 2, None)
+    assert f"image size 64 instead of {METHODS[run.method].defaults.image_size}" in found
+    assert any(text.startswith("random weights at the start") for text in found)
+    assert ("folds 2 instead of 5" in found) == run.cross_validated
+    assert {name: small.options[name] for name in run.options} == dict(run.options)  # what makes it this row
+
+
+def test_options_go_to_the_methods_that_have_them(tmp_path):
+    _, rozenberg = RUNS["rozenberg-20"]
+    _, li = RUNS["li-20"]
+    overrides = Overrides({"epochs": 3}, {"crf_steps": 2, "hidden": 8})
+    overrides.check([rozenberg, li])
+    assert run_config(rozenberg, tmp_path, overrides).options["crf_steps"] == 2
+    config = run_config(li, tmp_path, overrides)
+    assert (config.epochs, config.options["hidden"]) == (3, 8)
+    assert "crf_steps" not in config.options
+    with pytest.raises(UsageError, match="crf_steps: no option of li"):
+        overrides.check([li])
+    with pytest.raises(UsageError, match="scale: expected small, got 'tiny'"):
+        Overrides(scale="tiny")
+
+
+def test_cost_is_steps_over_the_assumed_rates():
+    plan, run = RUNS["sgl"]
+    cost = run_cost(run, plan)
+    train, val, test = 86_524 * 7 / 8, 86_524 / 8, 25_596
+    images = 20 * train + 20 * val / 3 + 2 * test / 3
+    assert cost.images == 20 * train
+    assert cost.hours == pytest.approx(images * 125.3e9 / 20e12 / 3600)  # the GPU is the slower one
+    plan, run = RUNS["zhang"]
+    images = 30 * 3 * train + 30 * val / 3 + 2 * test / 3  # three images for every anchor
+    assert run_cost(run, plan).hours == pytest.approx(images / (16 * 50) / 3600)  # reading is
+    plan, run = RUNS["rozenberg-20"]
+    pool = 880 * 4 / 5 + 0.2 * (112_120 - 880)
+    assert run_cost(run, plan).images == pytest.approx(5 * (30 + 10) * pool * 7 / 8)
+
+
+def test_operations_of_a_network_are_those_that_torch_counts():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from cxrfast.reproduction.cost import GFLOP, PARAMETERS
+
+    method = METHODS["chexnet"](tuple("abcdefghijklmn"), 224, METHODS["chexnet"].Options())
+    with FlopCounterMode(display=False) as counter:
+        method(torch.rand(1, 1, 224, 224), method.stages(1)[0].name).sum().backward()
+    assert counter.get_total_flops() / 1e9 == pytest.approx(GFLOP["chexnet"], rel=0.02)
+    assert sum(p.numel() for p in method.parameters()) == pytest.approx(PARAMETERS["chexnet"], rel=0.02)
+
+
+def test_the_list_names_tables_rows_hours_and_that_they_are_estimates():
+    text = listing()
+    for plan in TABLES.values():
+        assert plan.name in text
+        assert all(row.name in text for row in plan.rows)
+    assert "estimates" in text
+    assert "not measurements" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_names_are_checked():
+    with pytest.raises(UsageError, match="table is 'rozenberg2'; expected one of rozenberg1, seibold1"):
+        find_table("rozenberg2")
+    with pytest.raises(UsageError, match="rows: unknown row 'li' of rozenberg1; expected li-0, rozenberg-0"):
+        TABLES["rozenberg1"].choose(["rozenberg-0", "li"])
+    assert [row.name for row in TABLES["rozenberg1"].choose(["rozenberg-0", "li-0"])] == ["li-0", "rozenberg-0"]
