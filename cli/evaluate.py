@@ -77,7 +77,7 @@ def evaluate(
         for name, value, default in (("data", data, None), ("split", split, "test"), ("labels", labels, None)):
             if value != default:
                 raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
-        pooled = evaluate_folds(folder, protocol=protocol, **common)
+        pooled = evaluate_folds(folder, protocol=protocol, page=report, **common)
         typer.echo(f"{pooled.result.to_text()}\nwritten: {pooled.report}, and the results of its runs beside it")
         unreadable = pooled.result.unreadable
     else:

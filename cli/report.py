@@ -11,7 +11,8 @@ from cxrfast.errors import UsageError
 
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN] [OTHER]", help="Folder of a run; default: the latest.")
+        list[Path] | None,
+        typer.Argument(metavar="[RUN] [OTHER]", help="Folder of a run, or of folds; default: the latest run."),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Part that was evaluated: train, val, test or all.")] = "test",
     data: Data = None,
@@ -25,10 +26,21 @@ def report(
     """
     if runs and len(runs) > 2:
         raise UsageError(f"report: {len(runs)} runs; expected one, or two to compare")
-    from cxrfast.report import compare, from_folder, report_path, write_comparison, write_report
+    from cxrfast.report import (
+        compare,
+        from_folder,
+        is_folds,
+        report_path,
+        write_comparison,
+        write_folds,
+        write_report,
+    )
     from cxrfast.training.run import latest_weights
 
     folders = runs or [latest_weights().parent.parent]
+    if len(folders) == 1 and is_folds(folders[0]):
+        typer.echo(f"written: {write_folds(folders[0], out)}")
+        return
     evaluated = [from_folder(folder, split=split, data=data) for folder in folders]
     if len(evaluated) == 1:
         path = out or report_path(folders[0], split)

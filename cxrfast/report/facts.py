@@ -85,7 +85,7 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     if not path.is_file():
         again = f"cxrfast evaluate {folder}" + ("" if split == "test" else f" --split {split}")
         raise CxrfastError(f"{folder} has no evaluation of its {split} part ({path.name}); make it: {again}")
-    numbers = _read_json(path)
+    numbers = read_json(path)
     if "classes" not in numbers or "protocol" not in numbers:
         raise CxrfastError(f"{path} is not an evaluation of this version; evaluate again")
     predictions = read_predictions(folder / f"predictions{suffix}.csv")
@@ -127,8 +127,8 @@ def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> E
 
 def read_run(folder: Path) -> RunFacts:
     """What there is in a run's folder; nothing in it is required."""
-    splits = _read_json(folder / "splits.json") if (folder / "splits.json").is_file() else {}
-    environment = _read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
+    splits = read_json(folder / "splits.json") if (folder / "splits.json").is_file() else {}
+    environment = read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
     metrics = folder / "metrics.jsonl"
     parts: dict[str, Sequence[str]] = {part: splits.pop(part) for part in PARTS if part in splits}
     return RunFacts(
@@ -151,7 +151,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; :class:`CxrfastError` where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

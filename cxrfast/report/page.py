@@ -37,7 +37,7 @@ def render_report(evaluated: Evaluated) -> str:
     gallery = make_gallery(evaluated)
     viewer = viewer_data(evaluated, gallery)
     split_table = tables.split_table(evaluated)
-    return _render(
+    return render(
         "report.html",
         evaluated=evaluated,
         numbers=evaluated.numbers,
@@ -65,7 +65,7 @@ def render_report(evaluated: Evaluated) -> str:
 
 def render_comparison(comparison: Comparison) -> str:
     runs = [comparison.first, comparison.second]
-    return _render(
+    return render(
         "comparison.html",
         comparison=comparison,
         runs=runs,
@@ -76,7 +76,8 @@ def render_comparison(comparison: Comparison) -> str:
     )
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A page from a template of the folder `page`, with the script ``values["script"]`` and no other allowed in it."""
     script = values["script"]
     allowed = "'none'" if script is None else f"'sha256-{_digest(str(script))}'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"

@@ -92,13 +92,13 @@ def printed_auroc_table(evaluated: Evaluated) -> Table | None:
     names = list(numbers["classes"])
     own = [_with_interval(numbers["classes"][name], "auroc") for name in names]
     rows = [Row("this model", [*own, Cell(number(numbers["mean"]["auroc"]["value"]))], "own")]
-    rows += [_printed_row(line, names) for line in lines]
+    rows += [printed_row(line, names) for line in lines]
     why = printed.other_images(numbers)
     first = [f"The papers' lines cannot be compared with this one: {why}."] if why else []
-    return Table("AUROC beside the papers", ["", *names, "mean"], rows, [*first, *_printed_notes(lines)])
+    return Table("AUROC beside the papers", ["", *names, "mean"], rows, [*first, *printed_notes(lines)])
 
 
-def _printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
+def printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
     """The mean, printed or not, only where it is over the same classes."""
     values = line.values or {}
     mean = None
@@ -108,11 +108,10 @@ def _printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
     return Row(line.name + ("" if line.comparable else " *"), [*cells, Cell(number(mean))], "printed")
 
 
-def _printed_notes(lines: Sequence[PrintedRow]) -> list[str]:
-    starred = (
-        "* Not comparable with any run: the reason is given below." if any(not x.comparable for x in lines) else ""
-    )
-    return [note for note in (starred, *printed.remarks(lines)) if note]
+def printed_notes(lines: Sequence[PrintedRow]) -> list[str]:
+    starred = any(not line.comparable for line in lines)
+    first = ["* Not comparable with any run, for the reason that follows."] if starred else []
+    return [*first, *printed.remarks(lines)]
 
 
 def _with_interval(row: Mapping[str, Any], name: str) -> Cell:
@@ -174,15 +173,15 @@ def _accuracy_table(numbers: Mapping[str, Any], found: Mapping[str, Any], table:
         if table["gate"] is None and all(v.get("ceiling") is not None for v in values):
             rows.append(_values_row("perfect region on this grid", [v["ceiling"] for v in values]))
         beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
-        rows += [_printed_row(line, boxed) for line in beside]
+        rows += [printed_row(line, boxed) for line in beside]
         lines += beside
         if all(v.get("afp") is not None for v in values):
             rows.append(_values_row("AFP of this model", [v["afp"] for v in values]))
             beside = printed.printed_accuracies(numbers, "afp", table["measure"], entry["T"])
-            rows += [replace(row, name=f"AFP, {row.name}") for row in (_printed_row(line, boxed) for line in beside)]
+            rows += [replace(row, name=f"AFP, {row.name}") for row in (printed_row(line, boxed) for line in beside)]
     why = printed.other_places(numbers)
     notes = [f"The papers' lines cannot be compared with this model's: {why}."] if lines and why else []
-    notes += _printed_notes(lines)
+    notes += printed_notes(lines)
     without = [name for name, row in classes.items() if not row["n_annotated"]]
     if without:
         notes.append(f"{NONE} No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
