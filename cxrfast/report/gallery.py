@@ -1,11 +1,10 @@
-"""Which cases are shown, their pictures, and what the viewer needs to find their regions again at any threshold."""
+"""Which cases are shown, and their pictures."""
 
 import base64
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,16 +14,13 @@ from cxrfast.data.images import read_image
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.detection import Boxes
 from cxrfast.evaluation.localization import Localization
-from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource, Source
+from cxrfast.evaluation.sources import MapSource, Source
 from cxrfast.evaluation.truth import Truth
-from cxrfast.regions import RegionRule
 from cxrfast.report.facts import Evaluated
 
 SIDE = 416  # pixels of the longer side of an embedded picture
 CASES = 40  # about so many are shown in all
 MOST_PER_RANK = 4
-MAP_BYTES = 2_000_000  # of all maps that the viewer gets; the shown classes first
-CODES = 256  # a value of a map is one byte
 HEAT = "YlOrRd"  # as `cxrfast localize` draws it
 Rectangle = tuple[float, float, float, float]  # xyxy as fractions of the image
 
@@ -130,7 +126,7 @@ def _case(
     boxes = regions[fold]
     own = boxes.xyxy[(boxes.image == n) & (boxes.class_index == k)]
     annotated = found.units.boxes[u][found.units.has_box[u]]
-    values = _map_of(source, n, k)
+    values = map_of(source, n, k)
     return Case(
         picture=place[n],
         class_index=k,
@@ -139,20 +135,20 @@ def _case(
         ior=found.overlap.ior[u].item(),
         score=evaluated.predictions.prob[n, k].item(),
         threshold=None if found.rule.levels else found.thresholds[fold, k].item(),
-        annotated=_rectangles(annotated),
-        found=_rectangles(own),
+        annotated=rectangles(annotated),
+        found=rectangles(own),
         heat=None if values is None else heat_picture(values),
     )
 
 
-def _map_of(source: Source, n: int, k: int) -> Tensor | None:  # [P, Q]
+def map_of(source: Source, n: int, k: int) -> Tensor | None:  # [P, Q]
     if not isinstance(source, MapSource):
         return None
     at = int(torch.searchsorted(source.images, n))
     return source.maps[at, k] if at < len(source.images) and int(source.images[at]) == n else None
 
 
-def _rectangles(boxes: Tensor) -> list[Rectangle]:  # [N, 4]
+def rectangles(boxes: Tensor) -> list[Rectangle]:  # [N, 4]
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.double().tolist()]
 
 
@@ -202,133 +198,3 @@ def heat_picture(values: Tensor) -> str:  # [P, Q] in [0, 1]
 def opacity(heat: np.ndarray) -> np.ndarray:
     """Low values hardly show; the viewer has the same formula."""
     return 0.62 * np.clip(heat, 0, 1) ** 0.7
-
-
-def heat_colours(count: int = 33) -> list[list[int]]:
-    """Red, green and blue at equal steps from 0 to 1, for the viewer to interpolate."""
-    from matplotlib import colormaps
-
-    return [[round(255 * part) for part in colormaps[HEAT](i / (count - 1))[:3]] for i in range(count)]
-
-
-# The viewer's data
-
-
-def viewer_data(evaluated: Evaluated, gallery: Gallery) -> dict[str, Any] | None:
-    """What the page's script needs, for JSON; None where there is nothing to view."""
-    own, truth, source = evaluated.own, evaluated.truth, evaluated.source
-    if own is None or truth is None or source is None or not gallery.pictures:
-        return None
-    thresholds = own.thresholds.double().cpu()
-    shown = {(case.picture, case.class_index) for case in gallery.cases}
-    classes = [
-        {
-            "name": name,
-            "levels": list(own.rule.levels) or [thresholds[k].item()],
-            "knots": _knots(own.rule, thresholds[k].item()),
-        }
-        for k, name in enumerate(truth.class_names)
-    ]
-    pictures = [
-        {
-            "name": picture.name,
-            "width": picture.width,
-            "height": picture.height,
-            "classes": {},
-        }
-        for picture in gallery.pictures
-    ]
-    pairs = [(i, k) for i in range(len(pictures)) for k in range(len(classes))]
-    room = MAP_BYTES
-    for i, k in sorted(pairs, key=lambda pair: pair not in shown):
-        n = gallery.pictures[i].n
-        entry = _viewer_entry(evaluated, source, own.rule, thresholds, n, k)
-        room -= len(entry.get("map", ""))
-        if room >= 0 or (i, k) in shown:
-            pictures[i]["classes"][k] = entry  # type: ignore[index]
-    grid = source.grid
-    return {
-        "classes": classes,
-        "pictures": pictures,
-        "grid": None if grid is None else list(grid),
-        "rule": {
-            "shape": own.rule.shape,
-            "select": own.rule.select,
-            "opening": own.rule.opening if isinstance(source, MapSource) else 0,
-            "gate": own.rule.gate,
-        },
-        "imageSize": source.image_size if isinstance(source, MapSource) else None,
-        "colours": heat_colours(),
-    }
-
-
-def _viewer_entry(
-    evaluated: Evaluated, source: Source, rule: RegionRule, thresholds: Tensor, n: int, k: int
-) -> dict[str, Any]:
-    truth = evaluated.truth
-    assert truth is not None
-    annotated = truth.boxes.xyxy[(truth.boxes.image == n) & (truth.boxes.class_index == k)]
-    score = evaluated.predictions.prob[n, k].item()
-    label = truth.labels[n, k].item()
-    entry: dict[str, Any] = {
-        "score": None if math.isnan(score) else score,
-        "label": None if math.isnan(label) else bool(label),
-        "annotated": _rectangles(annotated),
-    }
-    values = _map_of(source, n, k)
-    if values is not None:
-        codes = encode_map(values, _thresholds_of(rule, thresholds[k]))
-        entry["map"] = base64.b64encode(codes.tobytes()).decode()
-    elif isinstance(source, BoxSource | MaskSource):
-        own = (source.found.image == n) & (source.found.class_index == k)
-        assert source.found.score is not None
-        scored = torch.cat([source.found.xyxy[own].double(), source.found.score[own].double()[:, None]], dim=1)
-        entry["boxes"] = scored.tolist()
-    return entry
-
-
-def _thresholds_of(rule: RegionRule, threshold: Tensor) -> Tensor:  # [] -> [levels]
-    return torch.tensor(rule.levels, dtype=torch.float64) if rule.levels else threshold[None]
-
-
-def _knots(rule: RegionRule, threshold: float) -> list[float]:
-    inner = rule.levels or (threshold,)
-    return [0.0, *sorted({value for value in inner if 0 < value < 1}), 1.0]
-
-
-def encode_map(
-    values: Tensor,  # [P, Q] float32 in [0, 1]
-    thresholds: Tensor,  # [levels] float64: the method's own
-) -> np.ndarray:  # [P, Q] uint8
-    """One byte for each cell, so that regions at the method's own thresholds come out exactly.
-
-    The thresholds are knots: between two knots values are rounded down to equal steps, so no value crosses one. Where
-    that makes others equal to the highest value, it gets the next code, so the component of the maximum stays the same.
-    Each segment keeps one code for that, and 1 has a code of its own.
-    """
-    inner = sorted({value for value in thresholds.tolist() if 0 < value < 1})
-    knots = torch.tensor([0.0, *inner, 1.0], dtype=torch.float64)
-    size = (CODES - 1) // (len(knots) - 1)  # codes of a segment
-    segment = torch.zeros_like(values, dtype=torch.long)
-    for knot in inner:
-        segment += values >= torch.tensor(knot).to(values)  # in the dtype of the map, as RegionRule compares them
-    low, high = knots[segment], knots[segment + 1]
-    inside = ((values.double() - low) / (high - low) * (size - 1)).floor().long().clamp(0, size - 2)
-    codes = segment * size + inside
-    top = values == values.max()
-    if (codes[~top] == codes.max()).any():
-        codes[top] += 1
-    codes[values >= 1] = size * (len(knots) - 1)
-    return codes.to(torch.uint8).numpy()
-
-
-def own_boxes(evaluated: Evaluated) -> Boxes:
-    """The boxes of the method's own regions at its own thresholds, behind its own gate: what the viewer starts with."""
-    own, source = evaluated.own, evaluated.source
-    if own is None or source is None:
-        raise ValueError("evaluated: expected regions, got none")
-    boxes = source.boxes(replace(own.rule, gate=None), own.thresholds.double().cpu())
-    if own.rule.gate is not None:
-        passes = evaluated.predictions.prob.nan_to_num(0.5)[boxes.image, boxes.class_index] > own.rule.gate
-        boxes = Boxes(*(None if column is None else column[passes] for column in boxes))  # type: ignore[arg-type]
-    return boxes

@@ -20,7 +20,8 @@ from cxrfast.report import tables
 from cxrfast.report.comparison import Comparison
 from cxrfast.report.curves import all_curves, learning_charts
 from cxrfast.report.facts import Evaluated
-from cxrfast.report.gallery import make_gallery, viewer_data
+from cxrfast.report.gallery import make_gallery
+from cxrfast.report.viewer import viewer_data
 
 
 def write_report(evaluated: Evaluated, path: str | os.PathLike) -> None:

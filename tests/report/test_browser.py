@@ -6,7 +6,8 @@ import pytest
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES
 from cxrfast.regions import RegionRule
 from cxrfast.report import compare, render_comparison, render_report
-from cxrfast.report.gallery import make_gallery, own_boxes
+from cxrfast.report.gallery import make_gallery
+from cxrfast.report.viewer import own_boxes
 from tests.report.made_up import made_up
 
 FOUND = """() => [...document.querySelectorAll('#v-boxes rect.found')].map(

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from cxrfast.evaluation.localization import hits_at
 from cxrfast.regions import RegionRule
-from cxrfast.report.gallery import CODES, choose_units, encode_map, make_gallery, viewer_data
+from cxrfast.report.gallery import choose_units, make_gallery
+from cxrfast.report.viewer import CODES, encode_map, viewer_data
 from tests.report.made_up import made_up
 
 
@@ -46,6 +47,19 @@ def test_encoded_maps_keep_the_regions_and_the_order(seed, thresholds, special, 
     flat = values.flatten().argsort()
     assert (decoded.flatten()[flat].diff() >= 0).all()
     assert torch.equal(decoded == decoded.max(), values == values.max())
+
+
+@given(seed=st.integers(0, 2**31), opening=st.sampled_from([0, 3, 4]))
+def test_encoded_maps_keep_the_component_of_the_maximum(seed, opening):
+    generator = torch.Generator().manual_seed(seed)
+    # Values so near to each other that many share a code, over and under the threshold
+    maps = (0.5 + 0.02 * torch.randn(1, 1, 8, 8, generator=generator)).clamp(0, 1)
+    rule, threshold = RegionRule("boxes", "peak", opening=opening), torch.tensor([0.5])
+    expected = rule.find(maps, threshold, image_size=16).boxes
+    peak = expected.peak[0].item() if len(expected.peak) else None
+    decoded = decode(encode_map(maps[0, 0], threshold.double(), peak), [0.5])[None, None]
+    found = rule.find(decoded, threshold.double(), image_size=16).boxes
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=0)
 
 
 def test_best_median_and_worst(tmp_path):
@@ -97,7 +111,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_large_maps_are_left_out_but_for_the_shown_cases(tmp_path, monkeypatch):
-    monkeypatch.setattr("cxrfast.report.gallery.MAP_BYTES", 1000)
+    monkeypatch.setattr("cxrfast.report.viewer.MAP_BYTES", 1000)
     evaluated = made_up(tmp_path, 30, ("Mass", "Nodule"))
     gallery = make_gallery(evaluated)
     data = viewer_data(evaluated, gallery)

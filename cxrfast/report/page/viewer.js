@@ -6,7 +6,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const state = { k: 0, picture: 0, levels: null }; // levels null: the method's own
 
-  // Maps: one byte a cell, see encode_map in gallery.py
+  // Maps: one byte a cell, see encode_map in viewer.py
   function decode(text, knots) {
     const codes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     const segments = knots.length - 1;
