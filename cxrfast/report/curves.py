@@ -41,7 +41,7 @@ def all_curves(runs: Sequence[Evaluated]) -> list[Curves]:
         Curves(
             "roc",
             "ROC",
-            "Sensitivity against 1 − specificity; the dot is the operating point that validation chose.",
+            "Sensitivity against 1 − specificity; the dot is the operating point (½ where validation chose none).",
             roc_panels(runs),
         ),
         Curves("froc", "FROC", "Sensitivity to annotated boxes against false positives per image.", froc_panels(runs)),

@@ -41,7 +41,7 @@ def test_it_is_the_paired_bootstrap(tmp_path):
     assert all(line.better == "first" for line in measures["mean IoU"])
     assert "other" in found.to_text()
     assert max(map(len, found.to_text().splitlines())) <= 100
-    assert '<td class="worse">' in render_comparison(found)
+    assert '<td class="better-first">' in render_comparison(found)
 
 
 def test_a_run_is_no_better_than_itself(tmp_path):
