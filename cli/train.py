@@ -104,7 +104,7 @@ def _start(
     from cxrfast import training
 
     base = training.load_config(file) if file is not None else {}
-    plan = {**(base.pop(training.SECTION, None) or {}), **plan}
+    plan = {**training.take_section(base), **plan}
     options = {**base.get("options", {}), **given["options"]}
     config = training.build_config({**base, **given, **machine, "options": options})
     if "folds" in plan:

@@ -18,10 +18,10 @@ def to_text(result: PooledResult) -> str:
 
 def _facts(result: PooledResult) -> list[str]:
     known = result.facts
-    seeds = known["seeds"]
-    folds = f"{known['folds']} folds by {known['by']} × {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
+    folds = f"{known['folds']} folds by {known['by']} × {_count(len(known['seeds']), 'seed')}"
+    runs = _count(len(result.runs), "run")
     facts = [
-        f"{known['method']}, {folds}, {known['unannotated']:g} of the unannotated images: {len(result.runs)} runs, "
+        f"{known['method']}, {folds}, {known['unannotated']:g} of the unannotated images: {runs}, "
         f"{result.n_images} test images, labels {known['label_version']}, splits {known['splits_hash'][:12]}; patients "
         f"shared with training: {known['shared_patients']} of {known['n_patients']}",
         f"protocol {known['protocol']}",
@@ -89,6 +89,10 @@ def _remarks(result: PooledResult) -> list[str]:
         lines += ["", f"{len(result.unreadable)} images could not be read and are not in these numbers:"]
         lines += [line for why in result.unreadable.values() for line in wrap(why, indent="  ")]
     return lines
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _both(number: Number) -> list[str]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cxrfast.evaluation import protocols
 from cxrfast.evaluation.printed import PrintedRow, rows
-from cxrfast.evaluation.protocols import find_protocol
 from cxrfast.reproduction.numbers import Numbers, Value, title_of
 from cxrfast.reproduction.plans import TablePlan, TableRow, printed_lines
 
@@ -19,6 +19,11 @@ class Cell:
     ours: Value | None
     printed: float | None
     difference: float | None  # ours − printed
+
+    @property
+    def known(self) -> bool:
+        """Whether there is any number."""
+        return self.printed is not None or (self.ours is not None and self.ours.value is not None)
 
 
 @dataclass(frozen=True)
@@ -121,26 +126,37 @@ def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
         return []
     for metric in plan.metrics:
         for line in rows(**row.printed, metric=metric):  # type: ignore[arg-type]
+            compared = _comparison_of(plan, line.measure)
+            if compared is not None and line.T not in compared.thresholds:
+                continue
             values = line.values or {}
             found.append(
                 Comparison(
-                    title_of(metric, line.measure, line.T, relation_of(plan, line.measure), None),
+                    title_of(metric, line.measure, line.T, _relation(compared), None),
                     line.metric,
                     line.measure,
                     line.T,
                     {name: Cell(None, value, None) for name, value in values.items()},
                     Cell(None, _printed_mean(line), None),
                     None,
-                    tuple(remarks_of(line)),
+                    (*_other_protocol(plan, line), *remarks_of(line)),
                 )
             )
     return found
 
 
-def relation_of(plan: TablePlan, measure: str | None) -> str | None:
-    """How the table's protocol compares an overlap with T."""
-    found = [c for c in find_protocol(plan.protocol).comparisons if c.measure == measure]
-    return None if not found else "≥" if found[0].inclusive else ">"
+def _comparison_of(plan: TablePlan, measure: str | None) -> protocols.Comparison | None:
+    """How the table's protocol compares an overlap with T, and with which."""
+    return next((c for c in protocols.find_protocol(plan.protocol).comparisons if c.measure == measure), None)
+
+
+def _relation(compared: protocols.Comparison | None) -> str | None:
+    return None if compared is None else "≥" if compared.inclusive else ">"
+
+
+def _other_protocol(plan: TablePlan, line: PrintedRow) -> list[str]:
+    same = line.protocol in (None, plan.protocol)
+    return [] if same else [f"scored by protocol {line.protocol}, not by {plan.protocol}"]
 
 
 def remarks_of(line: PrintedRow) -> list[str]:

@@ -192,6 +192,7 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
             _run(plan, job, lambda line: say(f"  {line}"))
         content = read_evaluation(_evaluation(plan, job))
         facts = {name: content[name] for name in _FACTS if content.get(name) is not None}
+        facts["unreadable"] = sum(len(of.get("unreadable") or {}) for of in (content, *content.get("runs", ())))
         numbers = list(numbers_of(content))
     except CxrfastError as error:
         state, reason = "failed", str(error)

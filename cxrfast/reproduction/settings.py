@@ -77,6 +77,8 @@ def deviations(
         if name == "pretrained":
             if run.pretrained and not config.options[name]:
                 found.append("random weights at the start instead of ImageNet's (--pretrained imagenet)")
+            elif isinstance(config.options[name], str):
+                found.append(f"weights of {config.options[name]} at the start instead of timm's of ImageNet")
         else:
             found += _differs(name, config.options[name], value)
     found += _differs("labels", config.labels, LABELS)

@@ -49,7 +49,7 @@ def to_markdown(table: ComparedTable) -> str:
     ]
     lines += ["| row | what | state | run | test images | patients also in training |", "|---|---|---|---|---|---|"]
     for row in table.rows:
-        state = f"{row.state}: {row.reason}" if row.reason else row.state
+        state = ", ".join([f"{row.state}: {row.reason}" if row.reason else row.state, *_unreadable(row)])
         images, shared = (str(row.facts.get(name, "")) for name in ("n_images", "shared_patients"))
         lines.append(f"| `{row.name}` | {row.title} | {state} | {row.folder or ''} | {images} | {shared} |")
     sections, everywhere = _sections(table)
@@ -68,6 +68,7 @@ def to_text(table: ComparedTable) -> str:
     """The comparison for a terminal, 100 columns wide."""
     lines = ["", *wrap(table.title), *wrap(setting(table))]
     lines += [line for row in table.rows if row.reason for line in wrap(f"{row.name} failed: {row.reason}")]
+    lines += [f"{row.name}: {text}" for row in table.rows for text in _unreadable(row)]
     sections, everywhere = _sections(table)
     for section in sections:
         for chunk in _chunks(section.columns):
@@ -81,6 +82,12 @@ def to_text(table: ComparedTable) -> str:
         lines += [line for remark in section.remarks for line in wrap(remark, "  ")]
     lines += ["", *(line for remark in everywhere for line in wrap(remark))] if everywhere else []
     return "\n".join(lines) + "\n"
+
+
+def _unreadable(row: ComparedRow) -> list[str]:
+    """That images are in none of the numbers."""
+    count = row.facts.get("unreadable")
+    return [f"{count} test images could not be read"] if count else []
 
 
 def setting(table: ComparedTable) -> str:
@@ -121,7 +128,8 @@ def _all_sections(table: ComparedTable) -> Iterator[_Section]:
     places = dict.fromkeys(of.place for row in table.rows for of in row.comparisons)
     for place in places:
         found = [(row, of) for row in table.rows for of in row.comparisons if of.place == place]
-        names = tuple(dict.fromkeys(name for _, of in found for name in of.cells))
+        known = {name for _, of in found for name, cell in of.cells.items() if cell.known}
+        names = tuple(dict.fromkeys(name for _, of in found for name in of.cells if name in known))
         remarks: dict[str, list[str]] = {}
         for row, of in found:
             for remark in of.remarks:

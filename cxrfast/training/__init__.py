@@ -8,7 +8,12 @@ from cxrfast.training.cross_validation import (
     evaluate_folds,
     resume_cross_validation,
 )
-from cxrfast.training.folds_directory import SECTION, CrossValidation, build_cross_validation, is_cross_validation
+from cxrfast.training.folds_directory import (
+    CrossValidation,
+    build_cross_validation,
+    is_cross_validation,
+    take_section,
+)
 from cxrfast.training.import_weights import PREPROCESSING, PRESETS, Imported, import_weights
 from cxrfast.training.predictor import TrainedModel, load_predictor
 from cxrfast.training.run import RunDirectory, environment, new_run, open_run
@@ -17,7 +22,6 @@ from cxrfast.training.train import resume, train
 __all__ = [
     "PREPROCESSING",
     "PRESETS",
-    "SECTION",
     "Assessment",
     "CrossValidation",
     "Imported",
@@ -40,5 +44,6 @@ __all__ = [
     "resume",
     "resume_cross_validation",
     "save_config",
+    "take_section",
     "train",
 ]

@@ -136,7 +136,9 @@ def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str
     config, plan = folder.load()
     config = config.model_copy(update={"device": device, "workers": workers})
     splits, records = read_splits(folder, config)
-    runs = [run for run in all_runs(config, plan) if fold is None or run.fold == fold]
+    planned = all_runs(config, plan)
+    runs = [run for run in planned if fold is None or run.fold == fold]
+    done = set(_evaluated(folder, planned, plan)) if fabric.is_global_zero else set()
     say = _once(say) if fabric.is_global_zero else _silently
     failures: dict[str, CxrfastError] = {}
     for number, run in enumerate(runs, start=1):
@@ -150,8 +152,12 @@ def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str
                 raise
             say(f"{run.name} failed: {error}")
             failures[run.name] = error
+            continue
+        if fabric.is_global_zero:  # now, not only at the end: whoever stops then has what there is
+            done.add(run)
+            _pool(folder, config, plan, [run for run in planned if run in done], splits, records)
     if fabric.is_global_zero:
-        evaluated = [run for run in all_runs(config, plan) if _is_evaluated(run.directory(folder.path), plan)]
+        evaluated = _evaluated(folder, planned, plan)  # other machines may have worked, too
         if evaluated:
             result, report = _pool(folder, config, plan, evaluated, splits, records)
             say(f"\n{result.to_text()}\nwritten: {report}, {write_folds(folder.path)}")
@@ -204,6 +210,10 @@ def _state(run: RunDirectory, plan: CrossValidation, split_hash: str) -> str:
     if not is_finished(run):
         return "started"
     return "evaluated" if _is_evaluated(run, plan) else "trained"
+
+
+def _evaluated(folder: FoldsDirectory, runs: Sequence[FoldRun], plan: CrossValidation) -> list[FoldRun]:
+    return [run for run in runs if _is_evaluated(run.directory(folder.path), plan)]
 
 
 def _is_evaluated(run: RunDirectory, plan: CrossValidation) -> bool:

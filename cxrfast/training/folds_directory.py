@@ -56,7 +56,7 @@ class FoldsDirectory:
 
     def load(self) -> tuple[RunConfig, CrossValidation]:
         settings = load_config(self.config)
-        plan = build_cross_validation(settings.pop(SECTION))
+        plan = build_cross_validation(take_section(settings))
         return build_config(settings), plan
 
     def save(self, config: RunConfig, plan: CrossValidation) -> None:
@@ -78,6 +78,14 @@ class FoldRun(NamedTuple):
 def is_cross_validation(path: Path) -> bool:
     """Whether `path` is the folder of a cross-validation."""
     return (path / "config.yaml").is_file() and SECTION in load_config(path / "config.yaml")
+
+
+def take_section(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a configuration file says about a cross-validation, taken out of its settings; empty if nothing."""
+    section = settings.pop(SECTION, None) or {}
+    if not isinstance(section, dict) or not all(isinstance(name, str) for name in section):
+        raise UsageError(f"{SECTION}: expected 'name: value' lines, got {section!r}")
+    return section
 
 
 def build_cross_validation(settings: dict[str, Any]) -> CrossValidation:

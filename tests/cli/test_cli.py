@@ -58,7 +58,7 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "synth", "train", "evaluate", "localize", "import-weights", "bench", "info"]
+    "command", ["demo", "synth", "train", "evaluate", "localize", "reproduce", "import-weights", "bench", "info"]
 )
 def test_every_command_has_a_help_text(cli, command):
     code, out, _ = cli(command, "--help")
@@ -73,6 +73,32 @@ def test_help_names_the_methods(cli):
     for command, names in (("train", METHODS), ("demo", SETTINGS)):
         _, out, _ = cli(command, "--help")
         assert ", ".join(names) in " ".join(out.split())
+
+
+def test_reproduce_lists_tables_and_refuses_others(cli, phantoms):
+    code, out, _ = cli("reproduce")
+    assert code == 0
+    for word in ("rozenberg1", "seibold2", "zhang3", "rozenberg-20", " h", " GB", "estimates"):
+        assert word in out
+    for arguments, reason in (
+        (("rozenberg7", "--data", phantoms), "table is 'rozenberg7'; expected one of rozenberg1"),
+        (("zhang1",), "data: required; give the folder of ChestX-ray14: cxrfast reproduce zhang1 --data DIR"),
+        (
+            ("zhang1", "--data", phantoms, "--rows", "wang"),
+            "rows: unknown row 'wang' of zhang1; expected zhang, wang2017",
+        ),
+        (("zhang1", "--data", phantoms, "--set", "crf_steps=2"), "crf_steps: no option of zhang"),
+    ):
+        code, _, error = cli("reproduce", *arguments)
+        assert (code, error.count("\n")) == (2, 1)
+        assert reason in error
+
+
+def test_reproduce_shows_what_is_printed(cli, phantoms, tmp_path):
+    code, out, _ = cli("reproduce", "zhang1", "--data", phantoms, "--rows", "wang2017", "--out", "o")
+    assert code == 0
+    assert "0.7003" in out
+    assert (tmp_path / "o" / "zhang1.md").is_file()
 
 
 def test_info(cli):
@@ -139,6 +165,34 @@ def test_config_file_and_options_compose(cli, trained, tmp_path):
     assert code == 0, err
     rows = RunDirectory(tmp_path / "run").read_metrics()
     assert [(row["stage"], row["epoch"]) for row in rows] == [("unary", 1)]
+
+
+def test_cross_validation_from_the_command_line(cli, small_settings, small_options, tmp_path):
+    settings = {**small_settings, "method": "li", "epochs": 1, "options": small_options}
+    code, out, err = cli("train", *small(settings, "--folds=2", "--unannotated=0.5", "--protocol=rozenberg2019"))
+    assert code == 0, err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "2 folds by image" in out
+    assert "IoU ≥ 0.1  pooled" in out
+    assert f"next     cxrfast evaluate runs/{folder.name}" in out
+    code, out, err = cli("evaluate", folder, "--protocol=own")
+    assert code == 0, err
+    assert "protocol own" in out
+    code, out, err = cli("train", "--config", folder / "config.yaml", "--folds=2", "--fold=1")
+    assert code == 0, err
+    assert "fold-1/seed-0 (1 of 1)" in out
+    assert "missing: fold-0/seed-0" in out
+    code, _, err = cli("localize", "a.png", "--checkpoint", folder)
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = cli("evaluate", folder, "--split=val")
+    assert code == 2
+    assert f"split: {folder} holds folds, evaluated on what each held out; leave out --split" in err
+    code, _, err = cli("train", "--resume", folder, "--folds=3", "--folds-by=image")
+    assert code == 2
+    assert err.endswith("leave out --folds, --folds-by\n")
+    code, _, err = cli("train", "--resume", folder / "fold-0" / "seed-0", "--fold=1")
+    assert code == 2
+    assert "is not the folder of a cross-validation; leave out --fold" in err
 
 
 def test_evaluate_other_data_and_parts(cli, trained, phantoms):
@@ -256,6 +310,19 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
             "options.grit: unknown option; did you mean grid?",
         ),
         (["train", "--method=li", "--data=.", "--device=gpu"], 2, "device: input should be 'auto', 'cpu' or 'cuda'"),
+        (
+            ["train", "--method=li", "--data=.", "--folds=1"],
+            2,
+            "folds: input should be greater than or equal to 2, got 1",
+        ),
+        (
+            ["train", "--method=li", "--data=.", "--folds=3", "--fold=3"],
+            2,
+            "fold: expected 0 to 2, as there are 3 folds",
+        ),
+        (["train", "--method=li", "--data=.", "--seeds=3"], 2, "seeds: goes with a cross-validation; add --folds 5"),
+        (["train", "--method=li", "--data=.", "--fold=0"], 2, "fold: goes with a cross-validation; add --folds 5"),
+        (["train", "--method=li", "--data=.", "--split=folds"], 2, "split: folds belong to a cross-validation"),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),
         (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),

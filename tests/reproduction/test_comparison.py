@@ -98,7 +98,7 @@ def table_of(deviations=(), **changes):
     plan = TABLES["wang17"]
     numbers = list(numbers_of(one_run({"Mass": 0.7, "Nodule": 0.8}, {"Mass": 0.5})))
     state = {"state": "done", "reason": None, **changes}
-    facts = {"n_images": 20, "shared_patients": 0}
+    facts = {"n_images": 20, "shared_patients": 0, "unreadable": 2}
     row = ComparedRow(
         "wang",
         "Wang",
@@ -133,6 +133,20 @@ def test_pages_show_ours_printed_and_difference():
     (line,) = [line for line in text.splitlines() if line.startswith("Mass")]
     assert line.split() == ["Mass", "0.700", "(0.50–0.90)", "0.6933", "+0.007"]
     assert max(map(len, text.splitlines())) <= 100
+    assert "2 test images could not be read" in page
+    assert "wang: 2 test images could not be read" in text
+
+
+def test_a_row_of_somebody_else_is_printed_at_the_tables_own_t():
+    plan = TABLES["seibold2"]
+    (row,) = plan.choose(["wang2017"])
+    found = compare_row(plan, row, ())
+    assert [(of.measure, of.T) for of in found] == [("iou", t) for t in (0.1, 0.3, 0.5, 0.7)]
+    assert found[0].title == "accuracy at IoU > 0.1"
+    assert found[0].cells["Cardiomegaly"].printed == 0.9383
+    assert found[0].cells["Cardiomegaly"].ours is None
+    assert "scored by protocol wang2017, not by seibold2020" in found[0].remarks
+    assert any(remark.startswith("not comparable: trained on ChestX-ray8") for remark in found[0].remarks)
 
 
 def test_a_damaged_file_is_named(tmp_path):

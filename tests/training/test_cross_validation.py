@@ -19,6 +19,7 @@ from cxrfast.training import (
     load_config,
     load_predictor,
     resume_cross_validation,
+    take_section,
 )
 from cxrfast.training.loop import Trainer
 
@@ -85,7 +86,7 @@ def test_what_a_cross_validation_leaves(crossed, phantoms):
     assert {table["measure"] for table in pooled["localization"]["tables"]} == {"iou", "ior"}
     # Fed back, the configuration says the same
     settings = load_config(crossed / "config.yaml")
-    plan = build_cross_validation(settings.pop("cross_validation"))
+    plan = build_cross_validation(take_section(settings))
     assert plan.model_dump() == {**PLAN, "seeds": 1, "by": "image"}
     assert build_config(settings).split == "folds"
 
@@ -111,6 +112,7 @@ def test_fold_by_fold_interrupted_and_resumed_it_ends_as_if_nothing_had_happened
     monkeypatch.undo()
     assert said[-1].endswith(f"Go on with: cxrfast train --resume {folder}")
     trained = (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns
+    assert read(folder) == first  # what there is stays
     said.clear()
     assert resume_cross_validation(folder, say=said.append) == folder
     assert any("going on after epoch 1" in line for line in said)
@@ -135,6 +137,7 @@ def test_a_finished_one_has_nothing_to_do_and_takes_more_seeds(config, copy, mon
     monkeypatch.undo()
 
     def fails(trainer, number, stage, at, optimizer):
+        assert read(copy)["seeds"] == [0, 1]  # pooled anew after every run that is there
         raise CxrfastError(f"training diverged with seed {trainer.config.seed}")
 
     monkeypatch.setattr(Trainer, "_epoch", fails)
@@ -164,6 +167,23 @@ def test_evaluation_by_another_protocol(crossed, copy, tmp_path):
     assert without_places(read(copy)) == without_places(read(crossed))
     with pytest.raises(UsageError, match="protocol strict: .* patients of the evaluated images are in the training"):
         evaluate_folds(copy, protocol="strict")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("5", "cross_validation: expected 'name: value' lines, got 5"),
+        ("{fold: 5}", "fold: unknown option; did you mean folds?"),
+        ("{folds: many}", "folds: input should be a valid integer"),
+    ],
+)
+def test_a_configuration_that_was_edited(copy, wrong, message):
+    text = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(text[: text.index("cross_validation:")] + f"cross_validation: {wrong}\n")
+    with pytest.raises(UsageError) as failure:
+        resume_cross_validation(copy, say=quiet)
+    assert str(failure.value).startswith(message)
+    assert "\n" not in str(failure.value)
 
 
 def test_splits_that_were_edited(copy):
