@@ -78,7 +78,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of the folder `page`, with the script ``values["script"]`` and no other allowed in it."""
+    """A page from a template of the folder `templates`, with the script ``values["script"]`` and no other allowed in it."""
     script = values["script"]
     allowed = "'none'" if script is None else f"'sha256-{_digest(str(script))}'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
@@ -120,7 +120,7 @@ def _environment() -> Environment:
 
 @cache
 def _asset(name: str) -> str:
-    return (files("cxrfast.report") / "page" / name).read_text(encoding="utf-8")
+    return (files("cxrfast.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 def report_path(folder: Path, name: str) -> Path:

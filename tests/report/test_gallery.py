@@ -13,7 +13,7 @@ from tests.report.made_up import made_up
 
 
 def decode(codes, thresholds):
-    """As page/viewer.js does."""
+    """As templates/viewer.js does."""
     knots = torch.tensor([0.0, *sorted({t for t in thresholds if 0 < t < 1}), 1.0], dtype=torch.float64)
     size = (CODES - 1) // (len(knots) - 1)
     codes = torch.from_numpy(codes).long()
