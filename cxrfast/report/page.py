@@ -78,7 +78,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of the folder `templates`, with the script ``values["script"]`` and no other allowed in it."""
+    """A page from one of the templates; the script ``values["script"]`` may run in it, and no other."""
     script = values["script"]
     allowed = "'none'" if script is None else f"'sha256-{_digest(str(script))}'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
