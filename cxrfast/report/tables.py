@@ -66,19 +66,19 @@ def score_table(evaluated: Evaluated) -> Table:
     numbers = evaluated.numbers
     classes: Mapping[str, Any] = numbers["classes"]
     calibrated = any(row.get("ece_calibrated") is not None for row in classes.values())
-    header = ["class", "positive", "negative", "AUROC", "0 … 1", "AP", "ECE"]
+    header = ["class", "AUROC", "0 … 1", "AP", "positive", "negative", "ECE"]
     header += ["ECE, calibrated", "temperature"] if calibrated else []
     rows = []
     for name, row in classes.items():
-        cells = plain(f"{row['n_positive']:,}", f"{row['n_negative']:,}")
-        cells += [_with_interval(row, "auroc"), _bar(row), _with_interval(row, "average_precision")]
+        cells = [_with_interval(row, "auroc"), _bar(row), _with_interval(row, "average_precision")]
+        cells += plain(f"{row['n_positive']:,}", f"{row['n_negative']:,}")
         cells.append(Cell(number(row.get("ece"))))
         if calibrated:
             cells += plain(number(row.get("ece_calibrated")), number(row.get("temperature"), 2))
         rows.append(Row(name, cells))
     means = [Cell(number(numbers["mean"][name]["value"])) for name in ("auroc", "average_precision")]
     errors = [row["ece"] for row in classes.values() if row.get("ece") is not None]
-    last = [*plain("", ""), means[0], Cell(""), means[1], Cell(number(_mean(errors))), *plain("", "")]
+    last = [means[0], Cell(""), means[1], *plain("", "", number(_mean(errors)), "", "")]
     rows.append(Row("mean", last[: len(header) - 1], "mean"))
     return Table("Is the disease on the image?", header, rows, _missing_scores(numbers))
 
