@@ -44,6 +44,7 @@ def evaluate(
     labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: the run's.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Refuse weights of any other method.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where to write; default: the run's folder.")] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html as well.")] = True,
     batch_size: BatchSize = None,
     workers: Workers = None,
     device: Device = None,
@@ -56,8 +57,8 @@ def evaluate(
     if run is not None and checkpoint is not None:
         raise UsageError(f"checkpoint: {checkpoint} or the run {run}? Give one of them")
     if predictions:
-        rules = protocol or "strict"
-        _evaluate_files(predictions, data, splits, split, labels, rules, iou_threshold or [], out, run or checkpoint)
+        rules, model = protocol or "strict", run or checkpoint
+        _evaluate_files(predictions, data, splits, split, labels, rules, iou_threshold or [], out, model, report)
         return
     if splits is not None:
         raise UsageError("splits: goes with --predictions; a run has its own splits.json")
@@ -76,15 +77,16 @@ def evaluate(
         for name, value, default in (("data", data, None), ("split", split, "test"), ("labels", labels, None)):
             if value != default:
                 raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
-        pooled = evaluate_folds(folder, protocol=protocol, **common)
+        pooled = evaluate_folds(folder, protocol=protocol, page=report, **common)
         typer.echo(f"{pooled.result.to_text()}\nwritten: {pooled.report}, and the results of its runs beside it")
         unreadable = pooled.result.unreadable
     else:
         assessment = evaluate_run(
-            folder, data=data, split=split, labels=labels, protocol=protocol or "strict", **common
+            folder, data=data, split=split, labels=labels, protocol=protocol or "strict", page=report, **common
         )
         typer.echo(assessment.result.to_text())
-        typer.echo(f"written: {assessment.report}, {assessment.predictions}, {assessment.maps}")
+        written = [assessment.report, assessment.predictions, assessment.maps, assessment.page]
+        typer.echo(f"written: {', '.join(str(path) for path in written if path is not None)}")
         unreadable = assessment.result.predictions.unreadable
     if unreadable:
         raise typer.Exit(1)
@@ -100,6 +102,7 @@ def _evaluate_files(
     thresholds: list[float],
     out: Path | None,
     model: Path | None,
+    page: bool,
 ) -> None:
     if model is not None:
         raise UsageError(f"predictions: {predictions[0]} or the model {model}? Give one of them")
@@ -111,6 +114,13 @@ def _evaluate_files(
         predictions, data, splits=splits, split=split, labels=labels or "auto", protocol=protocol, thresholds=thresholds
     )
     typer.echo(result.to_text())
-    report = (out or predictions[0].parent) / f"evaluation-{predictions[0].stem}.json"
+    folder, stem = out or predictions[0].parent, predictions[0].stem
+    report = folder / f"evaluation-{stem}.json"
     result.save(report)
-    typer.echo(f"written: {report}")
+    if not page:
+        typer.echo(f"written: {report}")
+        return
+    from cxrfast.report import from_predictions, report_path, write_report
+
+    write_report(from_predictions(result, data), report_path(folder, stem))
+    typer.echo(f"written: {report}, {report_path(folder, stem)}")

@@ -105,6 +105,7 @@ def run_demo(out: Path | None = None, *, method: str = "rozenberg", seed: int = 
         ("picture", picture),
         ("boxes", picture.with_suffix(".json")),
         ("weights", run.best),
+        ("report", assessment.page),
         ("numbers", assessment.report),
         ("predictions", assessment.predictions),
         ("training log", run.metrics),

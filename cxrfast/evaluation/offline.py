@@ -54,6 +54,12 @@ def read_files(paths: Sequence[Path]) -> FoundInFiles:
     return found
 
 
+def read_maps(path: Path, truth: Truth) -> tuple[Source | None, OwnRule]:
+    """A file of maps as regions of the images of ``truth``, and what it says about its method."""
+    found = read_files([path])
+    return _source(found, truth, _names(truth.images)), _own(found, truth)
+
+
 def score_files(
     found: FoundInFiles, truth: Truth, protocol: Protocol, facts: Facts, *, resamples: int = 1000
 ) -> EvaluationResult:

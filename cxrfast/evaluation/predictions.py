@@ -6,12 +6,14 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cxrfast._files import atomic_path
+from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.localization import OwnRule
 from cxrfast.evaluation.sources import MapSource
 
@@ -51,6 +53,40 @@ class Predictions:
             _number(self.iou[n, k], 6),
             _number(self.ior[n, k], 6),
         ]
+
+
+def read_predictions(path: str | os.PathLike) -> Predictions:
+    """What :meth:`Predictions.write_csv` has written; :class:`CxrfastError` for any other file."""
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise CxrfastError(f"{path} is not a predictions.csv of cxrfast evaluate; evaluate again")
+            rows = list(reader)
+        images = {row["image"]: row["patient"] for row in rows}
+        classes = tuple(dict.fromkeys(row["class"] for row in rows))
+        if len(rows) != len(images) * len(classes):
+            raise CxrfastError(f"{path} has not one row for each image and class; evaluate again")
+
+        def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:  # [N, K]
+            values = [float(row[name]) if row[name] else math.nan for row in rows]
+            return torch.tensor(values, dtype=torch.float64).view(len(images), len(classes)).to(dtype)
+
+        calibrated = column("prob_calibrated")
+        return Predictions(
+            class_names=classes,
+            images=list(images),
+            patients=list(images.values()),
+            prob=column("prob", torch.float32),
+            labels=column("label", torch.float32),
+            n_boxes=column("boxes", torch.long),
+            iou=column("iou"),
+            ior=column("ior"),
+            prob_calibrated=None if calibrated.isnan().all() else calibrated,
+        )
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        raise CxrfastError(f"{path} cannot be read ({error}); evaluate again") from error
 
 
 def write_maps(

@@ -11,10 +11,12 @@ from cxrfast._files import write_text
 from cxrfast.evaluation.bootstrap import Interval
 from cxrfast.evaluation.calibration import ReliabilityCurve
 from cxrfast.evaluation.detection import FROC, FROC_RATES
-from cxrfast.evaluation.localization import Localization, table_to_dict
+from cxrfast.evaluation.localization import Localization, OwnRule, table_to_dict
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.protocols import Protocol
+from cxrfast.evaluation.sources import Source
+from cxrfast.evaluation.truth import Truth
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class EvaluationResult:
     detection: Detection | None
     notes: tuple[str, ...]
     predictions: Predictions
+    truth: Truth  # what the predictions were compared with
+    source: Source | None  # the regions before any threshold
+    own: OwnRule
 
     @property
     def mean_auroc(self) -> Mean:
@@ -95,6 +100,7 @@ class EvaluationResult:
     def _class(self, k: int) -> dict[str, Any]:
         row: dict[str, Any] = {"n_positive": self.n_positive[k], "n_negative": self.n_negative[k]}
         row["n_annotated"] = 0 if self.localization is None else int(self.localization.n_units[k])
+        row["operating_point"] = _none(self.own.operating_points[k].item())
         for name in ("auroc", "average_precision"):
             value, low, high = (_none(column[k].item()) for column in getattr(self, name))
             row |= {name: value, f"{name}_interval": [low, high]}
@@ -132,6 +138,10 @@ class EvaluationResult:
                 "iou_threshold": found.froc_threshold,
                 "false_positives_per_image": FROC_RATES,
                 "sensitivity": columns(found.froc.sensitivity),
+                "curves": {
+                    name: [] if found.froc.mean[k].isnan() else _rises(*found.froc.curves[k])
+                    for k, name in enumerate(self.class_names)
+                },
                 "mean": _mean(mean_without_nan(found.froc.mean, self.class_names)),
             },
             "pointing_game": columns(found.pointing),
@@ -149,6 +159,13 @@ class EvaluationResult:
         from cxrfast.evaluation.text import to_text
 
         return to_text(self)
+
+
+def _rises(false: Tensor, found: Tensor) -> list[list[float]]:  # [points], [points]
+    """[false positives per image, sensitivity] where the curve rises, and its end: all that a step curve needs."""
+    last = len(found) - 1
+    kept = [i for i in range(last + 1) if i in (0, last) or found[i] > found[i - 1]]
+    return [[false[i].item(), found[i].item()] for i in kept]
 
 
 def _mean(mean: Mean) -> dict[str, Any]:

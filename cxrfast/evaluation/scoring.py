@@ -109,6 +109,9 @@ def score_predictions(
             prob_calibrated=calibrated,
             unreadable=dict(facts.unreadable),
         ),
+        truth=truth,
+        source=source,
+        own=own,
     )
 
 

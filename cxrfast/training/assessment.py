@@ -15,6 +15,7 @@ from cxrfast.evaluation import (
     score_answers,
     write_maps,
 )
+from cxrfast.report import from_result, report_path, write_report
 from cxrfast.training.config import RunConfig, build_config, load_config
 from cxrfast.training.predictor import TrainedModel, load_predictor
 from cxrfast.training.run import RunDirectory
@@ -27,6 +28,7 @@ class Assessment(NamedTuple):
     report: Path
     predictions: Path
     maps: Path
+    page: Path | None  # report.html
 
 
 def evaluate_run(
@@ -42,12 +44,14 @@ def evaluate_run(
     device: str = "auto",
     out: Path | None = None,
     method: str | None = None,
+    page: bool = True,
 ) -> Assessment:
     """Evaluate weights (default: the latest run's best) on `split` of the run that they belong to.
 
     With `data`, another data set is evaluated as a whole: the run's split says nothing about its images. `thresholds`
     replace the protocol's T. On the run's test part, a temperature is fitted on its validation part, for the output
-    `prob_calibrated`. The report, `predictions.csv` and `maps.npz` go to the run's folder, or to `out`.
+    `prob_calibrated`. The report, `predictions.csv`, `maps.npz` and, with `page`, `report.html` go to the run's folder,
+    or to `out`.
 
     Raises UsageError if the weights belong to no run and neither `data` nor `out` is given; CxrfastError for data,
     weights or a splits file that do not fit.
@@ -91,7 +95,10 @@ def evaluate_run(
     result.save(report)
     result.predictions.write_csv(predictions)
     write_maps(maps, answers.maps, answers.truth.images, answers.truth.class_names, answers.own)
-    return Assessment(result, report, predictions, maps)
+    html = report_path(out, part.name) if page else None
+    if html is not None:
+        write_report(from_result(result, source.records, None if run is None else run.path), html)
+    return Assessment(result, report, predictions, maps, html)
 
 
 class Part(NamedTuple):

@@ -12,6 +12,7 @@ from cxrfast.data import FoldsBy, FoldSplits, Record, Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
 from cxrfast.methods.base import Say
+from cxrfast.report import write_folds
 from cxrfast.training.assessment import evaluate_run
 from cxrfast.training.config import RunConfig
 from cxrfast.training.devices import make_fabric
@@ -99,10 +100,12 @@ def evaluate_folds(
     device: str = "auto",
     out: Path | None = None,
     method: str | None = None,
+    page: bool = True,
 ) -> PooledAssessment:
     """Evaluate every finished run of a cross-validation on the images that it held out, and pool the results.
 
-    `protocol` None is the folder's; `thresholds` replace its T. Results go to the folder, or to `out`.
+    `protocol` None is the folder's; `thresholds` replace its T. Results go to the folder, or to `out`; with `page`, a
+    `report.html` beside each.
     """
     folder = FoldsDirectory(path)
     config, plan = folder.load()
@@ -120,8 +123,12 @@ def evaluate_folds(
             device=device,
             out=None if out is None else out / run.name,
             method=method,
+            page=page,
         )
-    return _pool(FoldsDirectory(out or path), config, plan, finished, *read_splits(folder, config))
+    pooled = _pool(FoldsDirectory(out or path), config, plan, finished, *read_splits(folder, config))
+    if page:
+        write_folds(out or path)
+    return pooled
 
 
 def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int, say: Say) -> Path:
@@ -153,7 +160,7 @@ def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str
         evaluated = _evaluated(folder, planned, plan)  # other machines may have worked, too
         if evaluated:
             result, report = _pool(folder, config, plan, evaluated, splits, records)
-            say(f"\n{result.to_text()}\nwritten: {report}")
+            say(f"\n{result.to_text()}\nwritten: {report}, {write_folds(folder.path)}")
     if failures:
         name, reason = next(iter(failures.items()))
         raise CxrfastError(

@@ -130,6 +130,11 @@ def test_from_phantoms_to_boxes(cli, small_settings, tmp_path):
     assert (folder / "predictions.csv").is_file()
     assert json.loads((folder / "evaluation-test.json").read_text())["protocol"] == "strict"
     assert (folder / "maps.npz").is_file()
+    page = (folder / "report.html").read_text()
+    code, out, err = cli("report")
+    assert code == 0, err
+    assert "report.html" in out
+    assert (folder / "report.html").read_text() == page
     image = next((tmp_path / "phantoms" / "images").iterdir())
     code, out, err = cli("localize", image, "--top=2")
     assert code == 0, err
@@ -228,6 +233,32 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     code, _, err = cli("evaluate", trained, "--protocol=wong")
     assert code == 2
     assert "protocol is 'wong'; expected one of strict, own, rozenberg2019" in err
+
+
+def test_reports_are_left_out_or_compare_two_runs(cli, trained, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(trained, name)
+        code, out, err = cli("evaluate", name, "--no-report")
+        assert code == 0, err
+        assert "report.html" not in out
+        assert not (tmp_path / name / "report.html").exists()
+    code, out, err = cli("report", "first", "second")
+    assert code == 0, err
+    assert "first: first   second: second" in out
+    assert "written: first/comparison-second.html" in out
+    assert "Is the difference real?" in (tmp_path / "first" / "comparison-second.html").read_text()
+    code, out, err = cli("report", "second", "--out=here/page.html")
+    assert code == 0, err
+    assert (tmp_path / "here" / "page.html").stat().st_size > 10_000
+    for arguments, message in (
+        (["first", "second", "first"], "report: 3 runs; expected one, or two to compare"),
+        (["nowhere"], "no folder nowhere; name the folder of a run"),
+        (["first", "--split=val"], "make it: cxrfast evaluate first --split val"),
+    ):
+        code, _, err = cli("report", *arguments)
+        assert code in (1, 2)
+        assert message in err
+        assert err.count("\n") == 1
 
 
 def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):

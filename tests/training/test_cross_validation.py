@@ -62,7 +62,7 @@ def read(folder):
 
 def test_what_a_cross_validation_leaves(crossed, phantoms):
     assert sorted(path.name for path in crossed.iterdir()) == [
-        "config.yaml", "cross-validation.json", "fold-0", "fold-1", "splits.json",
+        "config.yaml", "cross-validation.json", "fold-0", "fold-1", "report.html", "splits.json",
     ]  # fmt: skip
     assert is_cross_validation(crossed)
     records = read_chestxray14(phantoms).records

@@ -1,0 +1,23 @@
+"""One evaluation, or two, as a page that people look at."""
+
+from cxrfast.report.comparison import Comparison, compare
+from cxrfast.report.facts import Evaluated, from_folder, from_predictions, from_result
+from cxrfast.report.folds import is_folds, render_folds, write_folds
+from cxrfast.report.page import render_comparison, render_report, report_path, write_comparison, write_report
+
+__all__ = [
+    "Comparison",
+    "Evaluated",
+    "compare",
+    "from_folder",
+    "from_predictions",
+    "from_result",
+    "is_folds",
+    "render_comparison",
+    "render_folds",
+    "render_report",
+    "report_path",
+    "write_comparison",
+    "write_folds",
+    "write_report",
+]

@@ -1,0 +1,238 @@
+"""Two evaluations of the same images: every number side by side, with the paired test by patient."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cxrfast.errors import UsageError
+from cxrfast.evaluation.bootstrap import (
+    Statistic,
+    paired_bootstrap,
+    weighted_auroc,
+    weighted_average_precision,
+    weighted_mean,
+)
+from cxrfast.evaluation.localization import hits_at
+from cxrfast.evaluation.predictions import Predictions
+from cxrfast.evaluation.protocols import PROTOCOLS
+from cxrfast.evaluation.protocols import Comparison as Hit
+from cxrfast.report.facts import Evaluated
+
+RESAMPLES = 2000
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Line:
+    """One class, or the mean."""
+
+    name: str
+    first: float
+    second: float
+    difference: float  # second - first
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        return self.p_value < SIGNIFICANT
+
+    @property
+    def better(self) -> str:
+        """Which run has more, as far as the interval can tell."""
+        if not self.significant:
+            return ""
+        return "second" if self.difference > 0 else "first"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of both runs; larger is better."""
+
+    title: str
+    lines: Sequence[Line]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the images that both evaluated."""
+
+    first: Evaluated
+    second: Evaluated
+    names: tuple[str, str]
+    n_images: int
+    n_patients: int
+    measures: Sequence[Measure]
+    settings: Sequence[tuple[str, str, str]]  # where the configurations differ: name, first, second
+    notes: Sequence[str]
+
+    def to_text(self) -> str:
+        """For a terminal, 100 columns wide at most."""
+        lines = [
+            f"first: {self.names[0]}   second: {self.names[1]}   {self.n_images} images of {self.n_patients} patients"
+        ]
+        for measure in self.measures:
+            lines += ["", f"{measure.title[:22]:<22}{'first':>8}{'second':>8}{'difference':>12}{'95 %':>18}{'p':>8}"]
+            for line in measure.lines:
+                spread = "-" if math.isnan(line.low) else f"{line.low:+.3f} to {line.high:+.3f}"
+                lines.append(
+                    f"{line.name[:22]:<22}{_decimal(line.first):>8}{_decimal(line.second):>8}"
+                    f"{_decimal(line.difference, '+'):>12}{spread:>18}{_p(line.p_value):>8}"
+                )
+        return "\n".join([*lines, "", *self.notes]) + "\n"
+
+
+def compare(first: Evaluated, second: Evaluated) -> Comparison:
+    """Compare on the images that both evaluated, for the classes that both know.
+
+    Raises :class:`UsageError` where there are none, where their labels differ, or where the numbers are of different
+    protocols.
+    """
+    names = _names(first, second)
+    protocols = [str(run.numbers["protocol"]) for run in (first, second)]
+    if protocols[0] != protocols[1]:
+        raise UsageError(
+            f"{names[0]} is evaluated by protocol {protocols[0]}, {names[1]} by {protocols[1]}; evaluate both by one"
+        )
+    a, b = first.predictions, second.predictions
+    classes = [name for name in a.class_names if name in b.class_names]
+    images = [image for image in a.images if image in set(b.images)]
+    if not images or not classes:
+        what = "image" if classes else "class"
+        raise UsageError(f"{names[0]} and {names[1]} have no {what} in common; evaluate both on the same images")
+    a, b = _part(a, images, classes), _part(b, images, classes)
+    if not torch.equal(a.labels.nan_to_num(-1), b.labels.nan_to_num(-1)):
+        raise UsageError(
+            f"{names[0]} and {names[1]} are evaluated with different labels ({first.numbers['label_version']} and "
+            f"{second.numbers['label_version']}); evaluate both with one --labels"
+        )
+    notes = _notes(first, second, names, images, classes)
+    return Comparison(
+        first=first,
+        second=second,
+        names=names,
+        n_images=len(images),
+        n_patients=len(set(a.patients)),
+        measures=[*_score_measures(a, b), *_place_measures(a, b, protocols[0], notes)],
+        settings=_different_settings(first, second),
+        notes=notes,
+    )
+
+
+def _names(first: Evaluated, second: Evaluated) -> tuple[str, str]:
+    """The folders' names; where they are the same, with numbers."""
+    if first.title != second.title:
+        return first.title, second.title
+    return f"{first.title} (1)", f"{second.title} (2)"
+
+
+def _part(predictions: Predictions, images: Sequence[str], classes: Sequence[str]) -> Predictions:
+    place = {image: n for n, image in enumerate(predictions.images)}
+    rows = torch.tensor([place[image] for image in images])
+    columns = torch.tensor([predictions.class_names.index(name) for name in classes])
+
+    def cut(table: Tensor) -> Tensor:  # [N, K]
+        return table[rows][:, columns]
+
+    return Predictions(
+        class_names=tuple(classes),
+        images=list(images),
+        patients=[predictions.patients[n] for n in rows.tolist()],
+        prob=cut(predictions.prob),
+        labels=cut(predictions.labels),
+        n_boxes=cut(predictions.n_boxes),
+        iou=cut(predictions.iou),
+        ior=cut(predictions.ior),
+    )
+
+
+def _score_measures(a: Predictions, b: Predictions) -> list[Measure]:
+    unknown = a.prob.isnan() | b.prob.isnan()
+    labels = torch.where(unknown, torch.nan, a.labels)
+    pairs = [(run.prob.nan_to_num(0.5), labels) for run in (a, b)]
+    return [
+        _measure("AUROC", a, *(weighted_auroc(*pair) for pair in pairs)),
+        _measure("average precision", a, *(weighted_average_precision(*pair) for pair in pairs)),
+    ]
+
+
+def _place_measures(a: Predictions, b: Predictions, protocol: str, notes: list[str]) -> list[Measure]:
+    if a.iou.isnan().all() or b.iou.isnan().all():
+        return []
+    measures = [_measure("mean IoU", a, weighted_mean(a.iou), weighted_mean(b.iou))]
+    entry = PROTOCOLS.get(protocol)
+    if entry is None:
+        return measures
+    if entry.unit == "box" and (a.n_boxes > 1).any():
+        notes.append("Shares of boxes found are not compared: the tables hold one number for all boxes of an image.")
+        return measures
+    for hit in entry.comparisons:
+        for t in hit.thresholds:
+            tables = [_hits(getattr(run, hit.measure), hit, t) for run in (a, b)]
+            measures.append(_measure(f"found at {hit} {t:g}", a, *(weighted_mean(table) for table in tables)))
+    return measures
+
+
+def _hits(overlap: Tensor, hit: Hit, t: float) -> Tensor:  # [N, K] -> [N, K] of 1, 0, NaN
+    found = hits_at(overlap.flatten(), Hit(hit.measure, hit.inclusive, (t,)))[0].view(overlap.shape)
+    return torch.where(overlap.isnan(), torch.nan, found.double())
+
+
+def _measure(title: str, a: Predictions, first: Statistic, second: Statistic) -> Measure:
+    """Per class, and for the mean over the classes that both runs have a number for."""
+    everything = torch.ones(1, len(a.images), dtype=torch.float64)
+    values = [statistic(everything)[0] for statistic in (first, second)]
+    found = paired_bootstrap(second, first, a.patients, resamples=RESAMPLES)
+    lines = [Line(name, *(column[k].item() for column in (*values, *found))) for k, name in enumerate(a.class_names)]
+    both = ~(values[0].isnan() | values[1].isnan())
+    if both.sum() > 1:
+        means = [_over_classes(statistic, both) for statistic in (first, second)]
+        of_mean = paired_bootstrap(means[1], means[0], a.patients, resamples=RESAMPLES)
+        lines.append(Line("mean", *(value[both].mean().item() for value in values), *(c[0].item() for c in of_mean)))
+    return Measure(title, lines)
+
+
+def _over_classes(statistic: Statistic, both: Tensor) -> Statistic:
+    """The mean over classes as one statistic. Behind it stand the patients of any class."""
+
+    def compute(weights: Tensor) -> Tensor:  # [R, N]
+        return statistic(weights)[:, both].nanmean(dim=1, keepdim=True)
+
+    return Statistic(compute, tuple(group[:, both].any(dim=1, keepdim=True) for group in statistic.needs))
+
+
+def _different_settings(first: Evaluated, second: Evaluated) -> list[tuple[str, str, str]]:
+    from cxrfast.report.tables import NONE, configuration
+
+    settings = [dict(configuration(run.run)) for run in (first, second)]
+    names = dict.fromkeys([*settings[0], *settings[1]])
+    rows = [(name, settings[0].get(name, NONE), settings[1].get(name, NONE)) for name in names]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def _notes(
+    first: Evaluated, second: Evaluated, names: tuple[str, str], images: Sequence[str], classes: Sequence[str]
+) -> list[str]:
+    notes = []
+    for run, name in zip((first, second), names, strict=True):
+        more = len(run.predictions.images) - len(images)
+        if more:
+            notes.append(f"{more} images that only {name} evaluated are left out.")
+        others = [c for c in run.predictions.class_names if c not in classes]
+        if others:
+            notes.append(f"Classes that only {name} knows are left out: {', '.join(others)}.")
+        if run.numbers["shared_patients"]:
+            notes.append(f"{name} has seen {run.numbers['shared_patients']} of the evaluated patients in training.")
+    return notes
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else _decimal(value)
+
+
+def _decimal(value: float, sign: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{sign}.3f}"

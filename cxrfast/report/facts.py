@@ -1,0 +1,169 @@
+"""What a report is made of: one evaluation, and what the run's folder says about how its model came about."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.records import Record
+from cxrfast.data.splits import PARTS
+from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.localization import Localization, OwnRule, score_localization
+from cxrfast.evaluation.offline import read_maps
+from cxrfast.evaluation.predictions import Predictions, read_predictions
+from cxrfast.evaluation.protocols import PROTOCOLS
+from cxrfast.evaluation.result import EvaluationResult
+from cxrfast.evaluation.sources import Source
+from cxrfast.evaluation.truth import Truth
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run's folder says; all of it is empty for predictions that come from elsewhere."""
+
+    name: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()  # one row for every epoch
+    parts: dict[str, Sequence[str]] = field(default_factory=dict)  # "train", "val", "test" -> names of images
+    split: dict[str, Any] = field(default_factory=dict)  # seed, strategy, notes
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation as a report shows it. Without the data set there are numbers and curves, but no cases."""
+
+    numbers: Mapping[str, Any]  # what evaluation-*.json holds
+    predictions: Predictions
+    run: RunFacts
+    truth: Truth | None = None
+    source: Source | None = None
+    own: OwnRule | None = None
+    localization: Localization | None = None
+    records: Mapping[str, Record] = field(default_factory=dict)  # of the whole data set, by the name of the image
+    notes: tuple[str, ...] = ()  # what is missing, and why
+
+    @property
+    def title(self) -> str:
+        return self.run.name or Path(str(self.numbers["weights"]).split(" (")[0].split(",")[0]).name
+
+
+def from_result(result: EvaluationResult, records: Sequence[Record], folder: Path | None = None) -> Evaluated:
+    """An evaluation that has just been made, of a model from the run in ``folder`` or of predictions from elsewhere."""
+    return Evaluated(
+        numbers=json.loads(result.to_json()),
+        predictions=result.predictions,
+        run=RunFacts() if folder is None else read_run(folder),
+        truth=result.truth,
+        source=result.source,
+        own=result.own,
+        localization=result.localization,
+        records={record.image: record for record in records},
+    )
+
+
+def from_predictions(result: EvaluationResult, data: Path) -> Evaluated:
+    """An evaluation of files against the data set in ``data``."""
+    source = read_chestxray14(data, labels=result.label_version, images_required=False)
+    return from_result(result, source.records)
+
+
+def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) -> Evaluated:
+    """The evaluation that `cxrfast evaluate` has left in a run's folder.
+
+    ``data`` says where the data set is now, if it is not where it was. Where it cannot be read the report goes without
+    its images, and says so. Raises :class:`CxrfastError` where the folder holds no evaluation of ``split``.
+    """
+    if not folder.is_dir():
+        raise CxrfastError(f"no folder {folder}; name the folder of a run")
+    suffix = "" if split == "test" else f"-{split}"
+    path = folder / f"evaluation-{split}.json"
+    if not path.is_file():
+        again = f"cxrfast evaluate {folder}" + ("" if split == "test" else f" --split {split}")
+        raise CxrfastError(f"{folder} has no evaluation of its {split} part ({path.name}); make it: {again}")
+    numbers = read_json(path)
+    if "classes" not in numbers or "protocol" not in numbers:
+        raise CxrfastError(f"{path} is not an evaluation of this version; evaluate again")
+    predictions = read_predictions(folder / f"predictions{suffix}.csv")
+    if list(numbers["classes"]) != list(predictions.class_names):
+        raise CxrfastError(f"{path} and predictions{suffix}.csv have different classes; evaluate again")
+    evaluated = Evaluated(numbers, predictions, read_run(folder))
+    where = data or evaluated.run.config.get("data")
+    if where is None:
+        return replace(evaluated, notes=("No cases are shown: the data set is not known (--data).",))
+    try:
+        source = read_chestxray14(where, labels=numbers["label_version"], images_required=False)
+    except CxrfastError as error:
+        return replace(evaluated, notes=(f"No cases are shown: {error}",))
+    return _with_data(evaluated, source.records, folder / f"maps{suffix}.npz")
+
+
+def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> Evaluated:
+    by_name = {record.image: record for record in records}
+    missing = [image for image in evaluated.predictions.images if image not in by_name]
+    if missing:
+        note = f"No cases are shown: the data set lacks {len(missing)} of the evaluated images (first: {missing[0]})."
+        return replace(evaluated, records=by_name, notes=(note,))
+    truth = Truth.from_records(
+        [by_name[image] for image in evaluated.predictions.images], evaluated.predictions.class_names
+    )
+    evaluated = replace(evaluated, records=by_name, truth=truth)
+    protocol = PROTOCOLS.get(evaluated.numbers["protocol"])
+    if not maps.is_file() or protocol is None:
+        what = f"{maps.name} is missing" if protocol else f"protocol {evaluated.numbers['protocol']} is not known"
+        return replace(evaluated, notes=(f"No cases are shown: {what}.",))
+    source, own = read_maps(maps, truth)
+    localization = None
+    if source is not None and len(truth.boxes.image):
+        # For the regions: which threshold served which annotation. The intervals are those of the evaluation.
+        scores = evaluated.predictions.prob.nan_to_num(0.5)
+        localization = score_localization(protocol, source, truth, scores, own, resamples=2)
+    return replace(evaluated, source=source, own=own, localization=localization)
+
+
+def read_run(folder: Path) -> RunFacts:
+    """What there is in a run's folder; nothing in it is required."""
+    splits = read_json(folder / "splits.json") if (folder / "splits.json").is_file() else {}
+    environment = read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
+    metrics = folder / "metrics.jsonl"
+    parts: dict[str, Sequence[str]] = {part: splits.pop(part) for part in PARTS if part in splits}
+    return RunFacts(
+        name=folder.resolve().name,
+        config=_read_config(folder / "config.yaml"),
+        environment=environment,
+        metrics=_read_metrics(metrics) if metrics.is_file() else (),
+        parts=parts,
+        split=splits,
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CxrfastError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
+    return config if isinstance(config, dict) else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; :class:`CxrfastError` where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CxrfastError(f"{path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise CxrfastError(f"{path}: expected an object, got {type(content).__name__}")
+    return content
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise CxrfastError(f"{path} is damaged ({error}); delete it: it only loses the learning curves") from error

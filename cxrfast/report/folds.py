@@ -1,0 +1,177 @@
+"""The pooled result of a cross-validation as a page: mean ± sd of its runs beside the papers' numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrfast._files import write_text
+from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.printed import PrintedRow
+from cxrfast.report import printed
+from cxrfast.report.facts import read_json
+from cxrfast.report.page import render, report_path
+from cxrfast.report.tables import Cell, Row, Table, number, plain, printed_notes, printed_row
+
+POOLED = "cross-validation.json"
+
+
+def is_folds(folder: Path) -> bool:
+    """Whether the pooled result of a cross-validation lies there."""
+    return (folder / POOLED).is_file()
+
+
+def write_folds(folder: Path, path: Path | None = None) -> Path:
+    """Write the page of the cross-validation in ``folder``; returns where."""
+    path = report_path(folder, "test") if path is None else path
+    write_text(path, render_folds(read_json(folder / POOLED), folder.resolve().name))
+    return path
+
+
+def render_folds(numbers: Mapping[str, Any], title: str) -> str:
+    try:
+        return render(
+            "folds.html",
+            numbers=numbers,
+            title=title,
+            headline=_headline(numbers),
+            facts_rows=_facts(numbers),
+            run_table=_runs(numbers),
+            score_tables=[_scores(numbers), *_printed_auroc(numbers)],
+            localization_tables=_localization(numbers),
+            script=None,
+        )
+    except KeyError as error:
+        raise CxrfastError(f"{title}: {POOLED} lacks {error}; evaluate the cross-validation again") from error
+
+
+def _spread(entry: Mapping[str, Any], digits: int = 3) -> Cell:
+    """Mean ± sd of the runs, and in small the number of all test images together."""
+    text = number(entry["mean"], digits)
+    if entry["sd"] is not None:
+        text += f" ± {entry['sd']:.{digits}f}"
+    return Cell(text, "" if entry["pooled"] is None else f"pooled {entry['pooled']:.{digits}f}")
+
+
+def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    runs = len(numbers["runs"])
+    tiles = [
+        (number(entry["mean"]), what, f"± {number(entry['sd'])} over {runs} runs")
+        for what, entry in (
+            ("mean AUROC", numbers["mean"]["auroc"]),
+            ("mean AP", numbers["mean"]["average_precision"]),
+        )
+    ]
+    for table in (numbers["localization"] or {"tables": []})["tables"][:2]:
+        row = next((row for row in table["rows"] if row["T"] == 0.5), table["rows"][0])
+        what = f"found at {_measure(table)} {table['relation']} {row['T']:g}"
+        tiles.append((number(row["mean"]["mean"]), what, f"± {number(row['mean']['sd'])} over {runs} runs"))
+    return tiles
+
+
+def _measure(table: Mapping[str, Any]) -> str:
+    return "IoU" if table["measure"] == "iou" else "IoR"
+
+
+def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    seeds = numbers["seeds"]
+    facts = [
+        ("protocol", numbers["protocol"]),
+        ("folds", f"{numbers['folds']} by {numbers['by']}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"),
+        ("images without boxes in training", f"{100 * numbers['unannotated']:g} %"),
+        ("labels", f"version {numbers['label_version']}"),
+        ("splits (hash)", str(numbers["splits_hash"])[:12]),
+        ("patients shared with training", f"{numbers['shared_patients']:,}"),
+    ]
+    found = numbers["localization"]
+    if found is not None:
+        facts += [("region", found["region_rule"]), ("training, by the protocol", found["published_on"])]
+    if numbers["missing"]:
+        facts.append(("not finished yet", ", ".join(numbers["missing"])))
+    return facts
+
+
+def _runs(numbers: Mapping[str, Any]) -> Table:
+    rows = [
+        Row(
+            run["run"],
+            plain(
+                f"{run['n_images']:,}",
+                f"{run['n_patients']:,}",
+                "unknown" if run["shared_patients"] is None else f"{run['shared_patients']:,}",
+                number(area),
+            ),
+        )
+        for run, area in zip(numbers["runs"], numbers["mean"]["auroc"]["values"], strict=True)
+    ]
+    note = "Each has a report.html of its own in the folder of this name."
+    return Table("Runs", ["run", "images", "patients", "shared with training", "mean AUROC"], rows, [note])
+
+
+def _scores(numbers: Mapping[str, Any]) -> Table:
+    names = ("auroc", "average_precision")
+    rows = [
+        Row(
+            name,
+            [
+                *plain(f"{row['n_positive']:,}", f"{row['n_negative']:,}"),
+                *(_spread(row[key]) for key in names),
+            ],
+        )
+        for name, row in numbers["classes"].items()
+    ]
+    rows.append(Row("mean", [*plain("", ""), *(_spread(numbers["mean"][key]) for key in names)], "mean"))
+    notes = [
+        f"In the mean of some runs only, as the others have no positive or no negative image: {', '.join(incomplete)}."
+        for incomplete in [numbers["mean"]["auroc"]["incomplete"]]
+        if incomplete
+    ]
+    notes += [
+        f"– No positive or no negative image, and not in the mean: {', '.join(left_out)}."
+        for left_out in [numbers["mean"]["auroc"]["left_out"]]
+        if left_out
+    ]
+    return Table("Is the disease on the image?", ["class", "positive", "negative", "AUROC", "AP"], rows, notes)
+
+
+def _printed_auroc(numbers: Mapping[str, Any]) -> list[Table]:
+    lines = printed.printed_auroc(numbers)
+    if not lines:
+        return []
+    names = list(numbers["classes"])
+    own = [_spread(numbers["classes"][name]["auroc"]) for name in names]
+    rows = [Row("this cross-validation", [*own, _spread(numbers["mean"]["auroc"])], "own")]
+    rows += [printed_row(line, names) for line in lines]
+    first = ["The papers' lines cannot be compared with these: they are of one training, and other test images."]
+    return [Table("AUROC beside the papers", ["", *names, "mean"], rows, [*first, *printed_notes(lines)])]
+
+
+def _localization(numbers: Mapping[str, Any]) -> list[Table]:
+    found = numbers["localization"]
+    return [] if found is None else [_accuracies(numbers, found, table) for table in found["tables"]]
+
+
+def _accuracies(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Mapping[str, Any]) -> Table:
+    boxed = [name for name, row in numbers["classes"].items() if row["n_annotated"]]
+    unit = "boxes" if found["unit"] == "box" else "annotations"
+    rows = [
+        Row(f"{unit} scored", plain(*(f"{numbers['classes'][name]['n_annotated']:,}" for name in boxed), ""), "count")
+    ]
+    lines: list[PrintedRow] = []
+    for entry in table["rows"]:
+        cells = [_spread(entry["classes"][name]) for name in boxed]
+        title = f"{_measure(table)} {table['relation']} {entry['T']:g}: this cross-validation"
+        rows.append(Row(title, [*cells, _spread(entry["mean"])], "own"))
+        beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
+        rows += [printed_row(line, boxed) for line in beside]
+        lines += beside
+    gate = f", only where the image's {table['gate']}" if table["gate"] else ""
+    return Table(f"Share of {unit} found, {_measure(table)}{gate}", ["", *boxed, "mean"], rows, _notes(numbers, lines))
+
+
+def _notes(numbers: Mapping[str, Any], lines: Sequence[PrintedRow]) -> list[str]:
+    why = printed.other_places(numbers)
+    notes = [f"The papers' lines cannot be compared with these: {why}."] if lines and why else []
+    without = [name for name, row in numbers["classes"].items() if not row["n_annotated"]]
+    if without:
+        notes.append(f"– No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
+    return [*notes, *printed_notes(lines)]

@@ -1,0 +1,77 @@
+"""The papers' printed numbers beside a run's: which lines belong to a table, and what keeps them from comparison."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cxrfast.evaluation.printed import PrintedRow, rows
+
+BOXES = {
+    "Atelectasis": 180,
+    "Effusion": 153,
+    "Cardiomegaly": 146,
+    "Infiltration": 123,
+    "Pneumonia": 120,
+    "Pneumothorax": 98,
+    "Mass": 85,
+    "Nodule": 79,
+}
+"""Annotated boxes of ChestX-ray14, per class: what the papers' localisation tables count."""
+TEST_IMAGES = 25_596
+"""Images of the official test list, on which AUROC is published."""
+
+
+def printed_accuracies(numbers: Mapping[str, Any], metric: str, measure: str, t: float) -> list[PrintedRow]:
+    """Lines of accuracies or AFP by the protocol of these numbers, by one measure and T."""
+    found = rows(metric=metric, measure=measure, protocol=numbers["protocol"], available=True)  # type: ignore[arg-type]
+    return [row for row in found if row.T is not None and abs(row.T - t) < 1e-9]
+
+
+def has_lines(numbers: Mapping[str, Any]) -> bool:
+    """Whether anybody prints numbers by this protocol that could be read."""
+    return bool(rows(protocol=numbers["protocol"], available=True))
+
+
+def printed_auroc(numbers: Mapping[str, Any]) -> list[PrintedRow]:
+    """Lines of AUROC that have any class of these numbers; those of the same method first."""
+    found = rows(metric="auroc", available=True)
+    known = [row for row in found if set(row.values or ()) & set(numbers["classes"])]
+    return sorted(known, key=lambda row: row.method != numbers["method"])
+
+
+def remarks(lines: Sequence[PrintedRow]) -> Iterator[str]:
+    """What has to be known of each line; lines of a table that need the same words share them."""
+    members: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        for words in dict.fromkeys((line.why, line.remark)):
+            if words:
+                names = members.setdefault((f"{line.citation.split(',')[0]}, Table {line.table}", words), [])
+                names += [line.row] if line.row not in names else []
+    for (table, words), names in members.items():
+        yield f"{table} ({', '.join(names)}): {words}."
+
+
+def unavailable(numbers: Mapping[str, Any]) -> list[str]:
+    """Which tables of this protocol, or of this method's paper, could not be read, and why."""
+    lines = [
+        *rows(protocol=numbers["protocol"], available=False),
+        *rows(metric="auroc", method=numbers["method"], available=False),
+    ]
+    tables = dict.fromkeys((f"{row.citation.split(',')[0]}, Table {row.table}", row.unavailable) for row in lines)
+    return [f"{name} is not available here: {why}" for name, why in tables]
+
+
+def other_places(numbers: Mapping[str, Any]) -> str:
+    """Why localisation cannot be compared with the papers', "" if it is of the same boxes."""
+    annotated = {name: row["n_annotated"] for name, row in numbers["classes"].items() if row["n_annotated"]}
+    if annotated == BOXES:
+        return ""
+    return (
+        f"they are of all {sum(BOXES.values())} boxes of ChestX-ray14, these of {sum(annotated.values())} annotations"
+    )
+
+
+def other_images(numbers: Mapping[str, Any]) -> str:
+    """Why AUROC cannot be compared with the papers', "" if it is of as many images."""
+    if numbers["n_images"] == TEST_IMAGES:
+        return ""
+    return f"they are of the {TEST_IMAGES:,} images of the official test list, these of {numbers['n_images']:,} images"

@@ -1,0 +1,131 @@
+"""What stands on a page, without a browser; and that the page of a folder is that of the evaluation."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from cxrfast.data import read_chestxray14
+from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.predictions import read_predictions
+from cxrfast.report import from_folder, from_predictions, from_result, render_report, report_path
+from cxrfast.report.printed import BOXES, TEST_IMAGES, other_images, other_places
+from cxrfast.training import evaluate_run
+from tests.report.made_up import made_up
+
+
+@pytest.fixture(scope="module")
+def evaluated_run(trained, tmp_path_factory):
+    """A finished run's folder with its evaluation, and that evaluation."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    shutil.copytree(trained, folder)
+    return folder, evaluate_run(folder)
+
+
+def test_evaluate_writes_the_page(evaluated_run):
+    folder, assessment = evaluated_run
+    assert assessment.page == folder / "report.html" == report_path(folder, "test")
+    html = assessment.page.read_text(encoding="utf-8").replace("<wbr>", "")
+    for words in ("Research use only", "stage unary", "stage crf", "crf_kernel_size", "Cases", "Viewer", "0</dd>"):
+        assert words in html
+    assert len(html) < 2_000_000
+
+
+def test_the_page_of_a_folder_is_that_of_the_evaluation(evaluated_run, phantoms):
+    folder, assessment = evaluated_run
+    again = from_folder(folder)
+    assert again.notes == ()
+    now = from_result(assessment.result, read_chestxray14(phantoms).records, folder)
+    assert render_report(again) == render_report(now) == assessment.page.read_text(encoding="utf-8")
+
+
+def test_without_the_data_set_there_are_numbers_but_no_cases(evaluated_run, tmp_path):
+    folder, _ = evaluated_run
+    found = from_folder(folder, data=tmp_path / "nowhere")
+    html = render_report(found)
+    assert "No cases are shown: no folder" in html
+    assert 'id="cases"' not in html
+    assert 'id="viewer"' not in html
+    assert 'aria-label="ROC curve of' in html
+
+
+def test_folders_without_an_evaluation_say_what_to_do(trained, tmp_path):
+    with pytest.raises(CxrfastError, match="has no evaluation of its test part .* make it: cxrfast evaluate "):
+        from_folder(trained)
+    with pytest.raises(CxrfastError, match="no folder .*nowhere; name the folder of a run"):
+        from_folder(tmp_path / "nowhere")
+    (tmp_path / "evaluation-test.json").write_text('{"a": 1}')
+    with pytest.raises(CxrfastError, match=r"evaluation-test\.json is not an evaluation of this version"):
+        from_folder(tmp_path)
+
+
+def test_predictions_come_back_from_their_file(evaluated_run):
+    _, assessment = evaluated_run
+    predictions = assessment.result.predictions
+    again = read_predictions(assessment.predictions)
+    assert (again.class_names, again.images, again.patients) == (
+        predictions.class_names,
+        list(predictions.images),
+        list(predictions.patients),
+    )
+    for name in ("prob", "labels", "n_boxes"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(predictions, name))
+    for name in ("iou", "ior"):
+        np.testing.assert_allclose(getattr(again, name), getattr(predictions, name), rtol=1e-5)
+
+
+def test_the_page_of_a_file_of_scores(evaluated_run, phantoms, tmp_path):
+    from cxrfast.evaluation.offline import evaluate_data_set
+
+    folder, _ = evaluated_run
+    result = evaluate_data_set([folder / "predictions.csv"], phantoms, splits=folder / "splits.json")
+    html = render_report(from_predictions(result, phantoms))
+    assert "ROC curve of" in html
+    assert 'id="places"' not in html
+    assert 'id="configuration"' not in html
+
+
+def test_nothing_on_a_page_leads_out(tmp_path):
+    html = render_report(made_up(tmp_path, 20, ("Mass", "Nodule")))
+    targets = re.findall(r'(?:href|src)="([^"]*)"', html)
+    assert targets
+    assert all(target.startswith(("#", "data:")) for target in targets)
+    assert "@import" not in html
+    assert "url(" not in html
+    assert "default-src &#39;none&#39;" in html
+
+
+def test_numbers_that_do_not_exist_are_dashes_with_a_reason(tmp_path):
+    evaluated = made_up(tmp_path, 3, ("Mass", "Nodule"), boxed=("Mass",))
+    html = render_report(evaluated)
+    missing = [name for name, row in evaluated.numbers["classes"].items() if row["auroc"] is None]
+    assert missing
+    assert f"– No negative image, so no AUROC, and not in the mean: {', '.join(missing)}." in html
+    assert "– No annotated box, so nothing to localise, and not in the mean: Nodule." in html
+    assert "nan" not in re.sub(r"data:[^\"]*", "", html).lower().split("<style>")[0]
+
+
+def test_papers_stand_beside_the_same_protocol_only(tmp_path):
+    printed = '<tr class="printed"><th scope="row">Wang et al. 2017, Table 7'
+    assert printed in render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017"))
+    strict = render_report(made_up(tmp_path, 20, tuple(BOXES)))
+    assert printed not in strict
+    assert "No paper prints numbers by protocol strict." in strict
+    assert "The papers&#39; lines cannot be compared with this one: they are of the 25,596 images" in strict
+
+
+def test_what_is_comparable():
+    classes = {name: {"n_annotated": count} for name, count in BOXES.items()}
+    numbers = {"classes": classes | {"Hernia": {"n_annotated": 0}}, "n_images": TEST_IMAGES}
+    assert other_places(numbers) == other_images(numbers) == ""
+    classes["Mass"] = {"n_annotated": 84}
+    assert "these of 983 annotations" in other_places({"classes": classes})
+    assert "these of 3 images" in other_images({"n_images": 3})
+
+
+def test_a_viewer_has_valid_data(tmp_path):
+    html = render_report(made_up(tmp_path, 20, ("</script><b>", "Mass")))
+    (text,) = re.findall(r'<script type="application/json" id="viewer-data">(.*?)</script>', html)
+    assert json.loads(text)["classes"][0]["name"] == "</script><b>"
