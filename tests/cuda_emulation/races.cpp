@@ -1,10 +1,11 @@
 // Finds races: two threads that touch the same memory, one of them writing, with nothing between them that orders them.
 //
 // The kernels are compiled with -fsanitize=thread, which calls a function before every access to memory. Here are these
-// functions; the sanitizer's own runtime is not linked. For every four bytes the last write and the last read are kept.
-// Barriers and warp functions order the threads that meet there, atomics the blocks and threads that execute them
-// (which ones they synchronise with is not looked at: what is found is a race, but some races are not found). A plain
-// read beside atomics of others is let through: union-find lives on it, and a device reads words whole.
+// functions; the sanitizer's own runtime is not linked. For every four bytes the last write is kept, and for every two
+// the last read: neighbouring halves are often two threads'. Barriers and warp functions order the threads that meet
+// there, atomics the blocks and threads that execute them (which ones they synchronise with is not looked at: what is
+// found is a race, but some races are not found). A plain read beside atomics of others is let through: union-find
+// lives on it, and a device reads words whole.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -25,8 +26,9 @@ struct Record {
 };
 constexpr unsigned char kAtomic = 1, kManyThreads = 2, kManyWarps = 4;
 
+constexpr int kHalves = 2;
 struct Cell {
-    Record write, read;
+    Record write, read[kHalves];
 };
 
 constexpr uintptr_t kPage = 4096;
@@ -127,14 +129,16 @@ void access(const volatile void* address, size_t size, bool is_write, bool is_at
         if ((cell.write.bytes & bytes) && !excused && !is_ordered(cell.write, is_shared)) {
             report(is_atomic ? "changes atomically" : is_write ? "writes" : "reads", cell.write, true, is_shared, code);
         }
-        if (is_write && !is_atomic && (cell.read.bytes & bytes) && !is_ordered(cell.read, is_shared)) {
-            report("writes", cell.read, false, is_shared, code);
+        for (int half = 0; half < kHalves; ++half) {
+            const auto touched = static_cast<unsigned char>(bytes & (3u << 2 * half));
+            Record& read = cell.read[half];
+            if (touched == 0) continue;
+            if (!is_write) remember_read(read, now(touched, 0));
+            if (is_write && !is_atomic && (read.bytes & touched) && !is_ordered(read, is_shared)) {
+                report("writes", read, false, is_shared, code);
+            }
         }
-        if (is_write) {
-            cell.write = now(bytes, is_atomic ? kAtomic : 0);
-        } else {
-            remember_read(cell.read, now(bytes, 0));
-        }
+        if (is_write) cell.write = now(bytes, is_atomic ? kAtomic : 0);
     }
 }
 

@@ -7,6 +7,7 @@ import torch
 
 from cxrfast import ops
 from cxrfast.ops import _registration
+from cxrfast.ops.self_guiding import pooled_and_stacked_sums
 from tests.cuda_emulation import build
 from tests.cuda_emulation.backend import emulated_kernels
 from tests.ops.inputs import random, tensor
@@ -41,6 +42,10 @@ CALLS: dict[str, tuple[Callable[..., object], tuple[torch.Tensor, ...]]] = {
     "self_guided_sums_ragged": (
         lambda x: ops.self_guided_sums_ragged(x, OFFSETS, POSITIVE)[:7],  # the others are NaN in an empty bag
         (X.movedim(1, 3).reshape(-1, 3),),
+    ),
+    "self_guided_pool": (
+        lambda x: pooled_and_stacked_sums(x, POSITIVE[:2], None, "softmax", None, 0.3, True, "lower"),
+        (X,),
     ),
 }
 

@@ -7,7 +7,7 @@ from decimal import Decimal, localcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cxrfast import reference
@@ -132,6 +132,15 @@ def test_ragged_equals_masked():
     mode=st.sampled_from(("softmax", "max", "noisy_or", "lse")),
     rescale=st.booleans(),
     scale=st.sampled_from((0.0, 3.0)),
+)
+@example(  # neighbours in one word are two threads', which read and write them
+    shape=[1, 1, 2],
+    dtype=torch.float16,
+    layout="contiguous",
+    masked=False,
+    mode="softmax",
+    rescale=False,
+    scale=0.0,
 )
 def test_pooling_on_the_way_is_pooling_and_sums(shape, dtype, layout, masked, mode, rescale, scale):
     x, y = tensor(shape, dtype=dtype, layout=layout, scale=scale), labels(*shape[:2])
