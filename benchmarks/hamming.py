@@ -36,10 +36,8 @@ def _numpy(rule: str, k: int, farthest: bool) -> Any:
     def make(problem: Problem) -> Function:
         def call(*inputs: torch.Tensor) -> torch.Tensor:  # [A, k] distances, -1 where there are no more
             queries, hashes, query_labels, labels = (x.numpy() for x in inputs)
-            queries, hashes = (
-                queries.view(np.uint64),
-                hashes.view(np.uint64),
-            )  # of signed ones it counts absolute values
+            # Of signed numbers bitwise_count counts the absolute values.
+            queries, hashes = queries.view(np.uint64), hashes.view(np.uint64)
             size = min(k, len(hashes))
             result = np.full((len(queries), k), -1, dtype=np.int32)
             for at in range(0, len(queries), _ANCHORS_AT_ONCE):

@@ -13,7 +13,7 @@ import numpy as np
 
 from cxrfast._files import write_text
 from cxrfast.data.records import Record
-from cxrfast.data.splits import Splits, deal
+from cxrfast.data.splits import Splits, deal, read_splits_file
 from cxrfast.errors import CxrfastError, UsageError
 
 FoldsBy = Literal["patient", "image"]
@@ -139,7 +139,7 @@ class FoldSplits:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FoldSplits":
         """What :meth:`save` wrote, or a person changed; :class:`CxrfastError`, in one line, if it is malformed."""
-        content = _read(Path(path))
+        content = read_splits_file(Path(path), "'folds'")
         for name in ("by", "folds", "unannotated"):
             if name not in content:
                 raise CxrfastError(f"{path} has no '{name}'; it is not the splits.json of a cross-validation")
@@ -251,20 +251,6 @@ def _strata(boxed: Sequence[Record], groups: Sequence[str], folds: int) -> list[
 def _group(record: Record, by: str) -> str:
     """What stays together."""
     return record.patient if by == "patient" else record.image
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CxrfastError(f"no splits file {path}; check the path") from None
-    except json.JSONDecodeError as error:
-        raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CxrfastError(f"{path} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise CxrfastError(f"{path} holds a {type(content).__name__}, expected an object with 'folds'")
-    return content
 
 
 def _names(value: Any, path: str | os.PathLike, what: str) -> tuple[str, ...]:

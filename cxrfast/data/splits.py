@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,16 +88,7 @@ class Splits:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Splits":
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CxrfastError(f"no splits file {path}; check the path") from None
-        except json.JSONDecodeError as error:
-            raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the line") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise CxrfastError(f"{path} cannot be read ({error})") from error
-        if not isinstance(content, dict):
-            raise CxrfastError(f"{path} holds a {type(content).__name__}, expected an object with {', '.join(PARTS)}")
+        content = read_splits_file(path, ", ".join(PARTS))
         for part in PARTS:
             if part not in content:
                 raise CxrfastError(f"{path} has no '{part}'; add it, as a list of image names (it may be empty)")
@@ -247,3 +239,18 @@ def _leave_none_empty(patients: list[list[str]], fractions: Sequence[float], oth
             moved = next((name for name in reversed(largest) if name in others), largest[-1])
             largest.remove(moved)
             patients[part].append(moved)
+
+
+def read_splits_file(path: Path, keys: str) -> dict[str, Any]:
+    """The object in a splits file, which a person may have edited; `keys`: what it is expected to have, in words."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CxrfastError(f"no splits file {path}; check the path") from None
+    except json.JSONDecodeError as error:
+        raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the line") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CxrfastError(f"{path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise CxrfastError(f"{path} holds a {type(content).__name__}, expected an object with {keys}")
+    return content

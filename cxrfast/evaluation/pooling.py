@@ -1,6 +1,5 @@
 """The results of all folds and seeds of a cross-validation: mean ± sd of the runs, and all test images pooled."""
 
-import csv
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from torch import Tensor
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.metrics import auroc, average_precision, mean_without_nan
+from cxrfast.evaluation.predictions import read_predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,10 @@ class RunNumbers:
         """From `evaluation-test.json` and `predictions.csv`; CxrfastError, in one line, if they do not fit together."""
         try:
             numbers = json.loads(report.read_text(encoding="utf-8"))
-            scores, labels = _read_predictions(predictions, list(numbers["classes"]))
+            found = read_predictions(predictions)
+            column = {name: k for k, name in enumerate(found.class_names)}
+            columns = [column[name] for name in numbers["classes"]]
+            scores, labels = found.prob[:, columns], found.labels[:, columns]
         except (OSError, ValueError, KeyError) as error:
             raise CxrfastError(f"{report} or {predictions} cannot be read ({error}); evaluate the run again") from error
         if len(scores) != numbers["n_images"]:
@@ -309,22 +312,6 @@ def _check_alike(runs: Sequence[RunNumbers]) -> None:
                 f"{run.name} was evaluated otherwise than {first.name} (protocol, T, labels or classes); evaluate the "
                 "folder of folds again"
             )
-
-
-def _read_predictions(path: Path, names: list[str]) -> tuple[Tensor, Tensor]:
-    """prob and label, [N, K] each, of a `predictions.csv`."""
-    cells: dict[str, dict[str, tuple[float, float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            value = _parse(row["prob"]), _parse(row["label"])
-            cells.setdefault(row["image"], {})[row["class"]] = value
-    rows = [[image[name] for name in names] for image in cells.values()]
-    both = torch.tensor(rows, dtype=torch.float64).view(len(rows), len(names), 2)
-    return both[..., 0].float(), both[..., 1].float()
-
-
-def _parse(cell: str) -> float:
-    return float(cell) if cell else math.nan
 
 
 def _average(values: Sequence[float]) -> float:

@@ -81,6 +81,7 @@ class BagLossBase(torch.nn.Module):
         raise NotImplementedError
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
+        """The loss of its parts; not asked for where `forward` has a shorter way."""
         raise NotImplementedError
 
     def checked(

@@ -110,10 +110,6 @@ class SelfGuidingLoss(BagLossBase):
         terms |= zip((*KINDS, "l2"), means.unbind(), strict=True)
         return terms if self.l2 else {name: term for name, term in terms.items() if name != "l2"}
 
-    def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
-        loss = terms["bag"] + self.lam * sum(terms[kind] for kind in KINDS)
-        return loss + self.l2 * terms["l2"] if self.l2 else loss
-
     def _pooled_and_sums(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets

@@ -3,13 +3,13 @@ and the networks that classifiers of X-rays are built on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, cast
 
 import timm
 from torch import nn
 
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import UsageError
+from cxrfast.models._pretrained import cannot_load, weights_file
 from cxrfast.models.torchvision_backbones import TORCHVISION_BACKBONES, torchvision_backbone
 from cxrfast.nn import antialias_
 
@@ -125,21 +125,14 @@ def _create(name: str, base: str, pretrained: bool | str, settings: dict[str, An
     """timm's model `base` without its classifier; `name` is what the user called it."""
     settings = {"num_classes": 0, **settings}
     if isinstance(pretrained, str):
-        path = Path(pretrained)
-        if path.suffix != ".safetensors" or not path.is_file():
-            raise CxrfastError(f"pretrained: expected a .safetensors file of {name}, got {pretrained}")
-        settings["pretrained_cfg_overlay"] = {"file": str(path)}
+        settings["pretrained_cfg_overlay"] = {"file": str(weights_file(name, pretrained))}
     try:
         with _offline_if_unreachable() if pretrained is True else nullcontext():
             return timm.create_model(base, pretrained=bool(pretrained), **settings)
     except Exception as error:  # network, cache, file and key errors of four libraries
         if not pretrained:
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CxrfastError(
-            f"pretrained: cannot load weights for {name} ({reason}); connect to the network once, give a .safetensors "
-            "file, or leave --pretrained out to start from random weights"
-        ) from error
+        raise cannot_load(name, error) from error
 
 
 def _dilate_densenet(model: nn.Module, output_stride: int) -> None:

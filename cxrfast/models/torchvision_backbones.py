@@ -1,7 +1,6 @@
 """The two networks of Wang et al. 2017 that timm does not have, from torchvision."""
 
 from collections import OrderedDict
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -12,6 +11,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from cxrfast.errors import CxrfastError
+from cxrfast.models._pretrained import cannot_load, weights_file
 
 _LAST = {"alexnet": "features", "googlenet": "inception5b"}  # behind it stand pooling and the classifier
 _STEM = {"alexnet": "features.0", "googlenet": "conv1.conv"}
@@ -54,16 +54,10 @@ def torchvision_backbone(name: str, *, pretrained: bool | str = False, in_chans:
 def _weights(name: str, pretrained: bool | str) -> dict[str, torch.Tensor]:
     try:
         if isinstance(pretrained, str):
-            path = Path(pretrained)
-            if path.suffix != ".safetensors" or not path.is_file():
-                raise CxrfastError(f"pretrained: expected a .safetensors file of {name}, got {pretrained}")
-            return load_file(path)
+            return load_file(weights_file(name, pretrained))
         return dict(torchvision.models.get_model_weights(name)["DEFAULT"].get_state_dict(check_hash=True))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CxrfastError(
-            f"pretrained: cannot load weights for {name} ({str(error).splitlines()[0].rstrip('.')}); connect to the "
-            "network once, give a .safetensors file, or leave --pretrained out to start from random weights"
-        ) from error
+        raise cannot_load(name, error) from error
 
 
 def _load(model: nn.Module, name: str, weights: dict[str, torch.Tensor]) -> None:
