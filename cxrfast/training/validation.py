@@ -1,7 +1,7 @@
 """What is measured after every epoch, and what makes one epoch better than another."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,29 @@ IOU_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class Validation:
-    """Means over the classes that have the images to measure them on; NaN where none has."""
+    """One number per class; NaN where there are too few images to measure it on."""
 
-    auroc: float
-    iou_accuracy: float
-    operating_points: tuple[float, ...]  # per class; NaN where there are too few images to find one
+    class_auroc: tuple[float, ...]
+    class_iou_accuracy: tuple[float, ...]
+    operating_points: tuple[float, ...]
+
+    @property
+    def auroc(self) -> float:
+        """Mean over the classes that have it; NaN where none has."""
+        return _mean(self.class_auroc)
+
+    @property
+    def iou_accuracy(self) -> float:
+        """Mean over the classes that have it; NaN where none has."""
+        return _mean(self.class_iou_accuracy)
 
     @property
     def score(self) -> float:
-        """The mean of what could be measured; NaN if nothing could."""
-        values = [value for value in (self.auroc, self.iou_accuracy) if not math.isnan(value)]
-        return sum(values) / len(values) if values else math.nan
+        """The mean of all that could be measured, every class's number the same weight; NaN if nothing could.
+
+        With boxes for every class, the mean of the two means. A single box, found or not, does not outweigh the AUROC.
+        """
+        return _mean(self.class_auroc + self.class_iou_accuracy)
 
     def row(self) -> dict[str, Any]:
         def number(value: float) -> float | None:  # JSON has no NaN
@@ -50,7 +62,8 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         labels.append(batch["labels"].cpu())
         pairs.append(annotated_maps(prediction, batch["boxes"] / image_size, batch["has_box"]))
     if not scores:
-        return Validation(math.nan, math.nan, (math.nan,) * len(method.class_names))
+        nothing = (math.nan,) * len(method.class_names)
+        return Validation(nothing, nothing, nothing)
     if not torch.cat(scores).isfinite().all():
         raise CxrfastError(
             f"training diverged in stage {stage}: scores are not numbers; train again with a smaller learning rate"
@@ -61,8 +74,10 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
     iou = annotated.overlap(method.region_rule, thresholds, image_size).iou
     hits = localization_accuracy(iou, annotated.class_index, labels[0].shape[1], IOU_THRESHOLD)
     scored = torch.cat(scores), torch.cat(labels)
-    return Validation(_mean(auroc(*scored)), _mean(hits.accuracy), tuple(operating_points(*scored).tolist()))
+    columns = auroc(*scored), hits.accuracy, operating_points(*scored)
+    return Validation(*(tuple(column.tolist()) for column in columns))
 
 
-def _mean(values: torch.Tensor) -> float:
-    return values[~values.isnan()].mean().item() if (~values.isnan()).any() else math.nan
+def _mean(values: Sequence[float]) -> float:
+    measured = [value for value in values if not math.isnan(value)]
+    return math.fsum(measured) / len(measured) if measured else math.nan
