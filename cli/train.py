@@ -30,6 +30,10 @@ def train(
         str | None, typer.Option("--split", help="patient (own, by patient) or official (the published lists).")
     ] = None,
     classes: Annotated[str | None, typer.Option("--classes", help="Comma-separated; default: all that occur.")] = None,
+    annotated: Annotated[
+        float | None,
+        typer.Option("--annotated", help="Share of the training images that may keep boxes; default: all with boxes."),
+    ] = None,
     pretrained: Annotated[
         str | None, typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a .safetensors backbone.")
     ] = None,
@@ -76,6 +80,7 @@ def train(
         "seed": seed,
         "labels": labels,
         "split": split,
+        "annotated": annotated,
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}

@@ -25,6 +25,9 @@ class RunConfig(BaseModel):
     data: Path
     labels: Annotated[Literal["auto", "2017", "2020"], _AS_TEXT] = "auto"
     classes: list[str] | None = Field(None, description="default: the classes with a positive training image")
+    annotated: float | None = Field(
+        None, ge=0, le=1, description="share of the training images that may keep boxes; default: all that have them"
+    )
     split: Literal["patient", "official", "folds"] = "patient"  # "folds": by the cross-validation that it is a run of
     image_size: int = Field(ge=32)
     epochs: int = Field(ge=1)

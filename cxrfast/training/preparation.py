@@ -1,8 +1,9 @@
 """From a configuration to records, splits, classes and data sets."""
 
 import copy
+import dataclasses
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cxrfast.data import CLASSES, Record, Splits, XrayDataset, make_splits, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
@@ -12,7 +13,7 @@ from cxrfast.training.config import RunConfig
 _CACHE_LIMIT = 2e9  # bytes
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PreparedData:
     """The data of a run, split, with the remarks that a user should see."""
 
@@ -39,10 +40,27 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     if not records["train"]:
         raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
     notes = [*source.notes, *splits.notes]
+    if config.annotated is not None:
+        for part in ("train", "val"):
+            records[part] = limit_annotation(records[part], config.annotated, config.seed)
     if classes is None:
         classes = choose_classes(config, records["train"], notes)
     notes.append(_describe(records, classes))
     return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
+
+
+def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list[Record]:
+    """The same images, of which at most `share` keep their boxes; the others count as unannotated.
+
+    Which keep them depends on `seed` and on their names, and a larger share keeps those of a smaller one.
+    """
+
+    def chance(record: Record) -> str:
+        return hashlib.sha256(f"{seed}/{record.image}".encode()).hexdigest()
+
+    boxed = sorted((record for record in records if record.boxes), key=chance)
+    kept = {record.image for record in boxed[: round(share * len(records))]}
+    return [record if record.image in kept else dataclasses.replace(record, boxes={}) for record in records]
 
 
 def choose_classes(config: RunConfig, train: Sequence[Record], notes: list[str]) -> list[str]:
