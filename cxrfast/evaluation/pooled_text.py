@@ -3,7 +3,8 @@
 import math
 
 from cxrfast.evaluation.layout import decimal, ruled, wrap
-from cxrfast.evaluation.pooling import Column, Number, PooledResult, PooledTable
+from cxrfast.evaluation.pooled_numbers import Column, Number
+from cxrfast.evaluation.pooling import PooledResult, PooledTable
 
 _COLUMNS = 4  # T side by side
 

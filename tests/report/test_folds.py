@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.pooling import RunNumbers, pool
+from cxrfast.evaluation import RunNumbers, pool
 from cxrfast.report import is_folds, render_folds, write_folds
 from cxrfast.report.printed import BOXES
 from tests.report.made_up import made_up
