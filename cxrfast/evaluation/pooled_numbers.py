@@ -21,6 +21,10 @@ class Number:
         return [value for value in self.values if not math.isnan(value)]
 
     @property
+    def exists(self) -> bool:
+        return bool(self.present) or not math.isnan(self.pooled)
+
+    @property
     def mean(self) -> float:
         return statistics.fmean(self.present) if self.present else math.nan
 

@@ -3,16 +3,22 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cxrfast._files import write_text
+from cxrfast.evaluation.calibration import expected_calibration_error
 from cxrfast.evaluation.metrics import auroc, average_precision
+from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
 from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none
+from cxrfast.evaluation.predictions import Predictions, concatenate
 from cxrfast.evaluation.run_numbers import RunNumbers, by_seed, check_alike, one_of_each_fold
+
+_OF_SCORES = ("auroc", "average_precision", "ece", "ece_calibrated")  # of the image scores, as a run's result has them
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,10 @@ class PooledResult:
     n_annotated: tuple[int, ...]  # [K]
     auroc: Column
     average_precision: Column
+    ece: Column  # of prob
+    ece_calibrated: Column  # of prob_calibrated, by each run's own temperatures
     tables: tuple[PooledTable, ...]
+    detection: PooledDetection | None  # None: no run has one
 
     @property
     def n_images(self) -> int:
@@ -61,11 +70,9 @@ class PooledResult:
             ],
             "n_images": self.n_images,
             "classes": {name: self._class(k) for k, name in enumerate(self.class_names)},
-            "mean": {
-                "auroc": self.auroc.mean_to_dict(),
-                "average_precision": self.average_precision.mean_to_dict(),
-            },
+            "mean": {name: getattr(self, name).mean_to_dict() for name in _OF_SCORES},
             "localization": self._localization(),
+            "detection": None if self.detection is None else self.detection.to_dict(),
         }
 
     def _class(self, k: int) -> dict[str, Any]:
@@ -73,8 +80,7 @@ class PooledResult:
             "n_positive": self.n_positive[k],
             "n_negative": self.n_negative[k],
             "n_annotated": self.n_annotated[k],
-            "auroc": self.auroc.classes[k].to_dict(),
-            "average_precision": self.average_precision.classes[k].to_dict(),
+            **{name: getattr(self, name).classes[k].to_dict() for name in _OF_SCORES},
         }
 
     def _localization(self) -> dict[str, Any] | None:
@@ -121,7 +127,7 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
     """Every number of the runs' evaluations as mean ± sd over the runs, and pooled over the test images of all folds.
 
     The pooled AUROC ranks the scores of all folds together; the pooled accuracy is hits / annotations of all folds. One
-    number a seed that has all ``folds``, averaged over these seeds.
+    number a seed that has all ``folds``, averaged over these seeds. AP and FROC of boxes are not pooled.
 
     Raises :class:`CxrfastError` for runs of different protocols, T or classes.
     """
@@ -129,15 +135,14 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
     names = tuple(runs[0].report["classes"])
     seeds = [group for group in by_seed(runs) if len(group) == folds]
 
-    def column(name: str, function: Any) -> Column:
-        together = [
-            function(torch.cat([run.scores for run in group]), torch.cat([run.labels for run in group]))
-            for group in seeds
-        ]
+    at_once = [concatenate([run.predictions for run in group]) for group in seeds]
+
+    def column(name: str, function: Callable[[Predictions], Tensor]) -> Column:
+        together = [function(predictions) for predictions in at_once]
         return Column(
             tuple(
                 Number(
-                    tuple(nan_for_none(run.report["classes"][c][name]) for run in runs),
+                    tuple(nan_for_none(run.report["classes"][c].get(name)) for run in runs),
                     average([values[k].item() for values in together]),
                 )
                 for k, c in enumerate(names)
@@ -146,7 +151,7 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         )
 
     one_seed = one_of_each_fold(runs)
-    labels = torch.cat([run.labels for run in one_seed])
+    labels = torch.cat([_known(run.predictions)[1] for run in one_seed])
     first = next((run for run in runs if run.tables), None)
     return PooledResult(
         facts=facts,
@@ -155,10 +160,28 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         n_positive=tuple((labels == 1).sum(dim=0).tolist()),
         n_negative=tuple((labels == 0).sum(dim=0).tolist()),
         n_annotated=tuple(sum(run.annotated(name) for run in one_seed) for name in names),
-        auroc=column("auroc", auroc),
-        average_precision=column("average_precision", average_precision),
+        auroc=column("auroc", lambda all_: auroc(*_known(all_))),
+        average_precision=column("average_precision", lambda all_: average_precision(*_known(all_))),
+        ece=column("ece", lambda all_: _calibration_error(all_, all_.prob)),
+        ece_calibrated=column("ece_calibrated", lambda all_: _calibration_error(all_, all_.prob_calibrated)),
         tables=() if first is None else tuple(_pool_table(runs, seeds, names, t) for t in range(len(first.tables))),
+        detection=pool_detection(runs, seeds, names),
     )
+
+
+def _known(found: Predictions) -> tuple[Tensor, Tensor]:
+    """[N, K] scores, and labels [N, K], unknown where nobody gave a score."""
+    return found.prob.nan_to_num(0.5), torch.where(found.prob.isnan(), torch.nan, found.labels)
+
+
+def _calibration_error(found: Predictions, probabilities: Tensor | None) -> Tensor:  # [N, K] -> [K]
+    """NaN for a class that a part of the labelled images has no probability of: these are not all images."""
+    labels = _known(found)[1]
+    if probabilities is None or ((probabilities < 0) | (probabilities > 1)).any():
+        return torch.full((len(found.class_names),), torch.nan, dtype=torch.float64)
+    silent = probabilities.isnan()
+    error = expected_calibration_error(probabilities.nan_to_num(0.5), torch.where(silent, torch.nan, labels))
+    return torch.where((silent & ~labels.isnan()).any(dim=0), torch.nan, error)
 
 
 def _pool_table(

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.predictions import read_predictions
+from cxrfast.evaluation.predictions import Predictions, read_predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,23 +18,19 @@ class RunNumbers:
     fold: int
     seed: int
     report: Mapping[str, Any]  # EvaluationResult.to_dict()
-    scores: Tensor  # [N, K]; NaN where there is none
-    labels: Tensor  # [N, K]
+    predictions: Predictions  # of the classes of the report, in its order
 
     @classmethod
     def load(cls, name: str, fold: int, seed: int, report: Path, predictions: Path) -> "RunNumbers":
         """From `evaluation-test.json` and `predictions.csv`; CxrfastError, in one line, if they do not fit together."""
         try:
             numbers = json.loads(report.read_text(encoding="utf-8"))
-            found = read_predictions(predictions)
-            column = {name: k for k, name in enumerate(found.class_names)}
-            columns = [column[name] for name in numbers["classes"]]
-            scores, labels = found.prob[:, columns], found.labels[:, columns]
+            found = read_predictions(predictions).of_classes(list(numbers["classes"]))
         except (OSError, ValueError, KeyError) as error:
             raise CxrfastError(f"{report} or {predictions} cannot be read ({error}); evaluate the run again") from error
-        if len(scores) != numbers["n_images"]:
+        if len(found.images) != numbers["n_images"]:
             raise CxrfastError(f"{predictions} does not belong to {report}; evaluate the run again")
-        return cls(name, fold, seed, numbers, scores, labels)
+        return cls(name, fold, seed, numbers, found)
 
     def annotated(self, class_name: str) -> int:
         """Test annotations of the class: the denominator."""
@@ -46,6 +40,11 @@ class RunNumbers:
     def tables(self) -> list[dict[str, Any]]:
         """Of the localisation; none if no test image has a box of the classes."""
         return self.report["localization"]["tables"] if self.report["localization"] else []
+
+    @property
+    def detection(self) -> Mapping[str, Any] | None:
+        """None without regions, without boxes to find, and in results of before there was one."""
+        return self.report.get("detection")
 
 
 def one_of_each_fold(runs: Sequence[RunNumbers]) -> list[RunNumbers]:
@@ -67,10 +66,16 @@ def check_alike(runs: Sequence[RunNumbers]) -> None:
     def tables(run: RunNumbers) -> Any:
         return [(t["measure"], t["relation"], t["gate"], [row["T"] for row in t["rows"]]) for t in run.tables]
 
-    first = next((run for run in runs if run.tables), runs[0])
-    for run in runs:
-        if kind(run) != kind(first) or (run.tables and tables(run) != tables(first)):
-            raise CxrfastError(
-                f"{run.name} was evaluated otherwise than {first.name} (protocol, T, labels or classes); evaluate the "
-                "folder of folds again"
-            )
+    def detection(run: RunNumbers) -> Any:
+        found = run.detection
+        names = ("iou_threshold", "false_positives_per_image")
+        return found and [found["iou_thresholds"], *(found["froc"][name] for name in names)]
+
+    for what in (kind, tables, detection):
+        having = [run for run in runs if what(run)]  # others have no boxes to find
+        for run in having:
+            if what(run) != what(having[0]):
+                raise CxrfastError(
+                    f"{run.name} was evaluated otherwise than {having[0].name} (protocol, T, labels or classes); "
+                    "evaluate the folder of folds again"
+                )

@@ -32,8 +32,7 @@ def folder(tmp_path):
     runs = []
     for fold in (0, 1):
         found = made_up(tmp_path / "images", 40, tuple(BOXES), seed=fold, protocol="wang2017")
-        predictions = found.predictions
-        runs.append(RunNumbers(f"fold-{fold}/seed-0", fold, 0, found.numbers, predictions.prob, predictions.labels))
+        runs.append(RunNumbers(f"fold-{fold}/seed-0", fold, 0, found.numbers, found.predictions))
     pool(runs, FACTS, folds=2).save(tmp_path / "cross-validation.json")
     return tmp_path
 
