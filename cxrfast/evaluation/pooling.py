@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cxrfast._files import write_text
-from cxrfast.evaluation.calibration import expected_calibration_error
+from cxrfast.evaluation.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
 from cxrfast.evaluation.metrics import auroc, average_precision
 from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
 from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none
@@ -48,6 +48,7 @@ class PooledResult:
     average_precision: Column
     ece: Column  # of prob
     ece_calibrated: Column  # of prob_calibrated, by each run's own temperatures
+    reliability: tuple[ReliabilityCurve | None, ReliabilityCurve | None]  # of both, of all folds and seeds together
     tables: tuple[PooledTable, ...]
     detection: PooledDetection | None  # None: no run has one
 
@@ -81,6 +82,10 @@ class PooledResult:
             "n_negative": self.n_negative[k],
             "n_annotated": self.n_annotated[k],
             **{name: getattr(self, name).classes[k].to_dict() for name in _OF_SCORES},
+            **{
+                name: [] if curve is None else curve.filled(k)
+                for name, curve in zip(("reliability", "reliability_calibrated"), self.reliability, strict=True)
+            },
         }
 
     def _localization(self) -> dict[str, Any] | None:
@@ -162,8 +167,11 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         n_annotated=tuple(sum(run.annotated(name) for run in one_seed) for name in names),
         auroc=column("auroc", lambda all_: auroc(*_known(all_))),
         average_precision=column("average_precision", lambda all_: average_precision(*_known(all_))),
-        ece=column("ece", lambda all_: _calibration_error(all_, all_.prob)),
-        ece_calibrated=column("ece_calibrated", lambda all_: _calibration_error(all_, all_.prob_calibrated)),
+        ece=column("ece", lambda all_: expected_calibration_error(*_judged(all_, all_.prob))),
+        ece_calibrated=column(
+            "ece_calibrated", lambda all_: expected_calibration_error(*_judged(all_, all_.prob_calibrated))
+        ),
+        reliability=_reliability(concatenate(at_once)) if at_once else (None, None),
         tables=() if first is None else tuple(_pool_table(runs, seeds, names, t) for t in range(len(first.tables))),
         detection=pool_detection(runs, seeds, names),
     )
@@ -174,14 +182,24 @@ def _known(found: Predictions) -> tuple[Tensor, Tensor]:
     return found.prob.nan_to_num(0.5), torch.where(found.prob.isnan(), torch.nan, found.labels)
 
 
-def _calibration_error(found: Predictions, probabilities: Tensor | None) -> Tensor:  # [N, K] -> [K]
-    """NaN for a class that a part of the labelled images has no probability of: these are not all images."""
+def _judged(found: Predictions, probabilities: Tensor | None) -> tuple[Tensor, Tensor]:  # [N, K]
+    """Probabilities [N, K], and labels [N, K]. A class is without any label if a labelled image has no probability.
+
+    For a number of the other images only is none of all of them.
+    """
     labels = _known(found)[1]
     if probabilities is None or ((probabilities < 0) | (probabilities > 1)).any():
-        return torch.full((len(found.class_names),), torch.nan, dtype=torch.float64)
+        return torch.full_like(labels, 0.5), torch.full_like(labels, torch.nan)
     silent = probabilities.isnan()
-    error = expected_calibration_error(probabilities.nan_to_num(0.5), torch.where(silent, torch.nan, labels))
-    return torch.where((silent & ~labels.isnan()).any(dim=0), torch.nan, error)
+    incomplete = (silent & ~labels.isnan()).any(dim=0)
+    return probabilities.nan_to_num(0.5), torch.where(silent | incomplete, torch.nan, labels)
+
+
+def _reliability(found: Predictions) -> tuple[ReliabilityCurve, ReliabilityCurve]:
+    return (
+        reliability_curve(*_judged(found, found.prob)),
+        reliability_curve(*_judged(found, found.prob_calibrated)),
+    )
 
 
 def _pool_table(

@@ -26,7 +26,7 @@ class RunNumbers:
         try:
             numbers = json.loads(report.read_text(encoding="utf-8"))
             found = read_predictions(predictions).of_classes(list(numbers["classes"]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, TypeError, ValueError, KeyError) as error:
             raise CxrfastError(f"{report} or {predictions} cannot be read ({error}); evaluate the run again") from error
         if len(found.images) != numbers["n_images"]:
             raise CxrfastError(f"{predictions} does not belong to {report}; evaluate the run again")

@@ -166,6 +166,11 @@ def test_calibration_errors(case):
     nodule = pooled.ece_calibrated.classes[1]
     assert len(nodule.present) == 2
     assert math.isnan(nodule.pooled)  # only a part of the images has a probability
+    assert pooled.to_dict()["classes"]["Nodule"]["reliability_calibrated"] == []
+    one_seed = pool(runs[:2], FACTS, folds=2).to_dict()["classes"]["Mass"]
+    for name in ("", "_calibrated"):  # the curve amounts to the error
+        gaps = [b["images"] * abs(b["frequency"] - b["probability"]) for b in one_seed[f"reliability{name}"]]
+        assert one_seed[f"ece{name}"]["pooled"] == pytest.approx(sum(gaps) / 48)
     content = pooled.to_dict()
     assert content["mean"]["ece_calibrated"]["incomplete"] == ["Nodule"]
     assert content["mean"]["ece"]["values"][2] == pytest.approx(
