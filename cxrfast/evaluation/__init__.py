@@ -40,10 +40,11 @@ from cxrfast.evaluation.localization_accuracy import (
 )
 from cxrfast.evaluation.map_thresholds import AnnotatedMaps, annotated_maps, fit_map_thresholds
 from cxrfast.evaluation.metrics import auroc, average_precision, mean_without_nan, operating_points
-from cxrfast.evaluation.pooling import PooledResult, RunNumbers, pool
+from cxrfast.evaluation.pooling import PooledResult, pool
 from cxrfast.evaluation.predictions import Predictions, write_maps
 from cxrfast.evaluation.protocols import PROTOCOLS, Comparison, Folds, Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
+from cxrfast.evaluation.run_numbers import RunNumbers
 from cxrfast.evaluation.scoring import Facts, score_predictions
 from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource
 from cxrfast.evaluation.truth import Truth

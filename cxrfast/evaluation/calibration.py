@@ -19,6 +19,11 @@ class ReliabilityCurve(NamedTuple):
     frequency: Tensor  # [K, bins] float64: share of them that are positive
     images: Tensor  # [K, bins] int64: how many
 
+    def filled(self, k: int) -> list[dict[str, float]]:
+        """The bins of class k that have images."""
+        bins = zip(*(column[k].tolist() for column in self), strict=True)
+        return [dict(zip(self._fields, values, strict=True)) for values in bins if values[2]]
+
 
 def reliability_curve(
     probabilities: Tensor,  # [N, K] in [0, 1]

@@ -3,7 +3,8 @@
 import math
 
 from cxrfast.evaluation.layout import decimal, ruled, wrap
-from cxrfast.evaluation.pooling import Column, Number, PooledResult, PooledTable
+from cxrfast.evaluation.pooled_numbers import Column, Number
+from cxrfast.evaluation.pooling import PooledResult, PooledTable
 
 _COLUMNS = 4  # T side by side
 
@@ -13,6 +14,7 @@ def to_text(result: PooledResult) -> str:
     lines = [*_facts(result), "", *_labels(result)]
     for table in result.tables:
         lines += _accuracy(result, table)
+    lines += ["", *_means(result)]
     return "\n".join([*lines, *_remarks(result)]) + "\n"
 
 
@@ -75,11 +77,33 @@ def _by_threshold(
     return lines
 
 
+def _means(result: PooledResult) -> list[str]:
+    """What is not given class by class, for want of room."""
+    columns: list[tuple[str, Column]] = []
+    found = result.detection
+    if found is not None:
+        columns += [
+            (f"mAP of boxes, IoU {t:g}", column)
+            for t, column in zip(found.thresholds, found.average_precision, strict=True)
+        ]
+        rates = f"{_rate(found.rates[0])} to {_rate(found.rates[-1])} false positives per image"
+        columns += [(f"FROC, IoU {found.froc_threshold:g}, {rates}", found.froc), ("pointing game", found.pointing)]
+    columns += [("ECE", result.ece), ("ECE, calibrated", result.ece_calibrated)]
+    rows = [[what, *_both(column.mean)] for what, column in columns if column.mean.exists]
+    return ruled([["mean of the classes", "mean ± sd", "pooled"], *rows], below=0) if rows else []
+
+
+def _rate(value: float) -> str:
+    return f"1/{1 / value:g}" if value < 1 else f"{value:g}"
+
+
 def _remarks(result: PooledResult) -> list[str]:
     lines: list[str] = []
     means = [("AUROC", result.auroc)]
     if result.tables:
         means.append(("accuracy", result.tables[0].accuracy[0]))
+    if result.ece_calibrated.mean.exists:
+        means.append(("calibrated ECE", result.ece_calibrated))
     for what, column in means:
         facts = column.mean_to_dict()
         for key, words in (("left_out", "no run has it"), ("incomplete", "some runs have it, and their means with it")):

@@ -3,108 +3,22 @@
 import json
 import math
 import os
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cxrfast._files import write_text
-from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.metrics import auroc, average_precision, mean_without_nan
-from cxrfast.evaluation.predictions import read_predictions
+from cxrfast.evaluation.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
+from cxrfast.evaluation.metrics import auroc, average_precision
+from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
+from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none
+from cxrfast.evaluation.predictions import Predictions, concatenate
+from cxrfast.evaluation.run_numbers import RunNumbers, by_seed, check_alike, one_of_each_fold
 
-
-@dataclass(frozen=True, eq=False)
-class RunNumbers:
-    """What the evaluation of one run has left."""
-
-    name: str  # "fold-0/seed-0"
-    fold: int
-    seed: int
-    report: Mapping[str, Any]  # EvaluationResult.to_dict()
-    scores: Tensor  # [N, K]; NaN where there is none
-    labels: Tensor  # [N, K]
-
-    @classmethod
-    def load(cls, name: str, fold: int, seed: int, report: Path, predictions: Path) -> "RunNumbers":
-        """From `evaluation-test.json` and `predictions.csv`; CxrfastError, in one line, if they do not fit together."""
-        try:
-            numbers = json.loads(report.read_text(encoding="utf-8"))
-            found = read_predictions(predictions)
-            column = {name: k for k, name in enumerate(found.class_names)}
-            columns = [column[name] for name in numbers["classes"]]
-            scores, labels = found.prob[:, columns], found.labels[:, columns]
-        except (OSError, ValueError, KeyError) as error:
-            raise CxrfastError(f"{report} or {predictions} cannot be read ({error}); evaluate the run again") from error
-        if len(scores) != numbers["n_images"]:
-            raise CxrfastError(f"{predictions} does not belong to {report}; evaluate the run again")
-        return cls(name, fold, seed, numbers, scores, labels)
-
-    def annotated(self, class_name: str) -> int:
-        """Test annotations of the class: the denominator."""
-        return self.report["classes"][class_name]["n_annotated"]
-
-    @property
-    def tables(self) -> list[dict[str, Any]]:
-        """Of the localisation; none if no test image has a box of the classes."""
-        return self.report["localization"]["tables"] if self.report["localization"] else []
-
-
-@dataclass(frozen=True)
-class Number:
-    """One number over the runs of a cross-validation."""
-
-    values: tuple[float, ...]  # one a run; NaN where it has none
-    pooled: float  # of the test images of all folds together, mean over seeds; NaN if a fold is still missing
-
-    @property
-    def present(self) -> list[float]:
-        return [value for value in self.values if not math.isnan(value)]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.present) if self.present else math.nan
-
-    @property
-    def sd(self) -> float:
-        """Of the sample: n − 1."""
-        return statistics.stdev(self.present) if len(self.present) > 1 else math.nan
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "mean": _none(self.mean),
-            "sd": _none(self.sd),
-            "n": len(self.present),
-            "pooled": _none(self.pooled),
-            "values": [_none(value) for value in self.values],
-        }
-
-
-@dataclass(frozen=True)
-class Column:
-    """A number for every class, and its mean over classes."""
-
-    classes: tuple[Number, ...]  # [K]
-    class_names: tuple[str, ...]  # [K]
-
-    @property
-    def mean(self) -> Number:
-        """Every run's mean is over the classes that it has; the pooled one over those that any fold has."""
-        runs = zip(*(number.values for number in self.classes), strict=True)
-        values = tuple(mean_without_nan(run, self.class_names).value for run in runs)
-        return Number(values, mean_without_nan([n.pooled for n in self.classes], self.class_names).value)
-
-    def mean_to_dict(self) -> dict[str, Any]:
-        pairs = list(zip(self.class_names, self.classes, strict=True))
-        return {
-            **self.mean.to_dict(),
-            "left_out": [name for name, number in pairs if not number.present],
-            "incomplete": [name for name, number in pairs if 0 < len(number.present) < len(number.values)],
-        }
+_OF_SCORES = ("auroc", "average_precision", "ece", "ece_calibrated")  # of the image scores, as a run's result has them
 
 
 @dataclass(frozen=True)
@@ -132,7 +46,11 @@ class PooledResult:
     n_annotated: tuple[int, ...]  # [K]
     auroc: Column
     average_precision: Column
+    ece: Column  # of prob
+    ece_calibrated: Column  # of prob_calibrated, by each run's own temperatures
+    reliability: tuple[ReliabilityCurve | None, ReliabilityCurve | None]  # of both, of all folds and seeds together
     tables: tuple[PooledTable, ...]
+    detection: PooledDetection | None  # None: no run has one
 
     @property
     def n_images(self) -> int:
@@ -153,11 +71,9 @@ class PooledResult:
             ],
             "n_images": self.n_images,
             "classes": {name: self._class(k) for k, name in enumerate(self.class_names)},
-            "mean": {
-                "auroc": self.auroc.mean_to_dict(),
-                "average_precision": self.average_precision.mean_to_dict(),
-            },
+            "mean": {name: getattr(self, name).mean_to_dict() for name in _OF_SCORES},
             "localization": self._localization(),
+            "detection": None if self.detection is None else self.detection.to_dict(),
         }
 
     def _class(self, k: int) -> dict[str, Any]:
@@ -165,8 +81,11 @@ class PooledResult:
             "n_positive": self.n_positive[k],
             "n_negative": self.n_negative[k],
             "n_annotated": self.n_annotated[k],
-            "auroc": self.auroc.classes[k].to_dict(),
-            "average_precision": self.average_precision.classes[k].to_dict(),
+            **{name: getattr(self, name).classes[k].to_dict() for name in _OF_SCORES},
+            **{
+                name: [] if curve is None else curve.filled(k)
+                for name, curve in zip(("reliability", "reliability_calibrated"), self.reliability, strict=True)
+            },
         }
 
     def _localization(self) -> dict[str, Any] | None:
@@ -213,24 +132,23 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
     """Every number of the runs' evaluations as mean ± sd over the runs, and pooled over the test images of all folds.
 
     The pooled AUROC ranks the scores of all folds together; the pooled accuracy is hits / annotations of all folds. One
-    number a seed that has all ``folds``, averaged over these seeds.
+    number a seed that has all ``folds``, averaged over these seeds. AP and FROC of boxes are not pooled.
 
     Raises :class:`CxrfastError` for runs of different protocols, T or classes.
     """
-    _check_alike(runs)
+    check_alike(runs)
     names = tuple(runs[0].report["classes"])
-    seeds = [group for group in _by_seed(runs) if len(group) == folds]
+    seeds = [group for group in by_seed(runs) if len(group) == folds]
 
-    def column(name: str, function: Any) -> Column:
-        together = [
-            function(torch.cat([run.scores for run in group]), torch.cat([run.labels for run in group]))
-            for group in seeds
-        ]
+    at_once = [concatenate([run.predictions for run in group]) for group in seeds]
+
+    def column(name: str, function: Callable[[Predictions], Tensor]) -> Column:
+        together = [function(predictions) for predictions in at_once]
         return Column(
             tuple(
                 Number(
-                    tuple(_nan(run.report["classes"][c][name]) for run in runs),
-                    _average([values[k].item() for values in together]),
+                    tuple(nan_for_none(run.report["classes"][c].get(name)) for run in runs),
+                    average([values[k].item() for values in together]),
                 )
                 for k, c in enumerate(names)
             ),
@@ -238,7 +156,7 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         )
 
     one_seed = one_of_each_fold(runs)
-    labels = torch.cat([run.labels for run in one_seed])
+    labels = torch.cat([_known(run.predictions)[1] for run in one_seed])
     first = next((run for run in runs if run.tables), None)
     return PooledResult(
         facts=facts,
@@ -247,9 +165,40 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         n_positive=tuple((labels == 1).sum(dim=0).tolist()),
         n_negative=tuple((labels == 0).sum(dim=0).tolist()),
         n_annotated=tuple(sum(run.annotated(name) for run in one_seed) for name in names),
-        auroc=column("auroc", auroc),
-        average_precision=column("average_precision", average_precision),
+        auroc=column("auroc", lambda all_: auroc(*_known(all_))),
+        average_precision=column("average_precision", lambda all_: average_precision(*_known(all_))),
+        ece=column("ece", lambda all_: expected_calibration_error(*_judged(all_, all_.prob))),
+        ece_calibrated=column(
+            "ece_calibrated", lambda all_: expected_calibration_error(*_judged(all_, all_.prob_calibrated))
+        ),
+        reliability=_reliability(concatenate(at_once)) if at_once else (None, None),
         tables=() if first is None else tuple(_pool_table(runs, seeds, names, t) for t in range(len(first.tables))),
+        detection=pool_detection(runs, seeds, names),
+    )
+
+
+def _known(found: Predictions) -> tuple[Tensor, Tensor]:
+    """[N, K] scores, and labels [N, K], unknown where nobody gave a score."""
+    return found.prob.nan_to_num(0.5), torch.where(found.prob.isnan(), torch.nan, found.labels)
+
+
+def _judged(found: Predictions, probabilities: Tensor | None) -> tuple[Tensor, Tensor]:  # [N, K]
+    """Probabilities [N, K], and labels [N, K]. A class is without any label if a labelled image has no probability.
+
+    For a number of the other images only is none of all of them.
+    """
+    labels = _known(found)[1]
+    if probabilities is None or ((probabilities < 0) | (probabilities > 1)).any():
+        return torch.full_like(labels, 0.5), torch.full_like(labels, torch.nan)
+    silent = probabilities.isnan()
+    incomplete = (silent & ~labels.isnan()).any(dim=0)
+    return probabilities.nan_to_num(0.5), torch.where(silent | incomplete, torch.nan, labels)
+
+
+def _reliability(found: Predictions) -> tuple[ReliabilityCurve, ReliabilityCurve]:
+    return (
+        reliability_curve(*_judged(found, found.prob)),
+        reliability_curve(*_judged(found, found.prob_calibrated)),
     )
 
 
@@ -270,7 +219,7 @@ def _pool_table(
             for group in seeds:
                 total = sum(run.annotated(other) for run in group for other in denominator)
                 shares.append(sum(cell(run, i, name, counted) or 0 for run in group) / total if total else math.nan)
-            numbers.append(Number(tuple(_nan(cell(run, i, name, key)) for run in runs), _average(shares)))
+            numbers.append(Number(tuple(nan_for_none(cell(run, i, name, key)) for run in runs), average(shares)))
         return Column(tuple(numbers), names)
 
     rows = range(len(table["rows"]))
@@ -284,43 +233,3 @@ def _pool_table(
         hits=tuple(tuple(tuple(cell(run, i, name, "hits") or 0 for run in runs) for name in names) for i in rows),
         afp=tuple(column(i, "afp", "false_positives", all_) for i in rows) if false_positives else None,
     )
-
-
-def one_of_each_fold(runs: Sequence[RunNumbers]) -> list[RunNumbers]:
-    """Every test image once: the seeds of a fold have the same."""
-    return list({run.fold: run for run in reversed(runs)}.values())
-
-
-def _by_seed(runs: Sequence[RunNumbers]) -> list[list[RunNumbers]]:
-    groups: dict[int, list[RunNumbers]] = {}
-    for run in runs:
-        groups.setdefault(run.seed, []).append(run)
-    return list(groups.values())
-
-
-def _check_alike(runs: Sequence[RunNumbers]) -> None:
-    def kind(run: RunNumbers) -> Any:
-        return run.report["protocol"], run.report["label_version"], list(run.report["classes"])
-
-    def tables(run: RunNumbers) -> Any:
-        return [(t["measure"], t["relation"], t["gate"], [row["T"] for row in t["rows"]]) for t in run.tables]
-
-    first = next((run for run in runs if run.tables), runs[0])
-    for run in runs:
-        if kind(run) != kind(first) or (run.tables and tables(run) != tables(first)):
-            raise CxrfastError(
-                f"{run.name} was evaluated otherwise than {first.name} (protocol, T, labels or classes); evaluate the "
-                "folder of folds again"
-            )
-
-
-def _average(values: Sequence[float]) -> float:
-    return statistics.fmean(values) if values else math.nan
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _none(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,14 @@ class Predictions:
     prob_calibrated: Tensor | None = None  # [N, K] float64, by a temperature from validation images
     unreadable: dict[str, str] = field(default_factory=dict)  # image -> why it is not among the N
 
+    def of_classes(self, names: Sequence[str]) -> "Predictions":
+        """These classes only, in this order; KeyError for one that is not there."""
+        place = {name: k for k, name in enumerate(self.class_names)}
+        columns = [place[name] for name in names]
+        calibrated = None if self.prob_calibrated is None else self.prob_calibrated[:, columns]
+        tables = {name: getattr(self, name)[:, columns] for name in ("prob", "labels", "n_boxes", "iou", "ior")}
+        return replace(self, class_names=tuple(names), prob_calibrated=calibrated, **tables)
+
     def write_csv(self, path: str | os.PathLike) -> None:
         """One row for every image and class, :data:`COLUMNS`; what does not exist is an empty field."""
         with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -53,6 +61,22 @@ class Predictions:
             _number(self.iou[n, k], 6),
             _number(self.ior[n, k], 6),
         ]
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """All images of all parts, which have the same classes; calibrated where a part is."""
+    names = ("prob", "labels", "n_boxes", "iou", "ior")
+    tables = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    calibrated = [part.prob_calibrated for part in parts]
+    filled = [empty_overlaps(*p.prob.shape) if c is None else c for p, c in zip(parts, calibrated, strict=True)]
+    return Predictions(
+        class_names=parts[0].class_names,
+        images=[image for part in parts for image in part.images],
+        patients=[patient for part in parts for patient in part.patients],
+        **tables,
+        prob_calibrated=None if all(c is None for c in calibrated) else torch.cat(filled),
+        unreadable={image: why for part in parts for image, why in part.unreadable.items()},
+    )
 
 
 def read_predictions(path: str | os.PathLike) -> Predictions:

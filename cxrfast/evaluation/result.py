@@ -30,9 +30,7 @@ class Calibration:
 
     def reliability(self, k: int) -> list[dict[str, float]]:
         """The bins of class k that have images."""
-        names = ("probability", "frequency", "images")
-        bins = zip(*(column[k].tolist() for column in self.curve), strict=True)
-        return [dict(zip(names, values, strict=True)) for values in bins if values[2]]
+        return self.curve.filled(k)
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,7 @@ def roc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
         if row["auroc"] is None:
             panels.append(Panel(name, "", None, "no positive image" if not row["n_positive"] else "no negative image"))
             continue
-        chart = Chart(f"ROC curve of {name}", _titled("1 − specificity"), _titled("sensitivity"))
-        chart.line([(0, 0), (1, 1)], "guess")
+        chart = roc_chart(name)
         figures = []
         for run, series in zip(runs, SERIES, strict=False):
             numbers = run.numbers["classes"].get(name, {})
@@ -86,17 +85,13 @@ def froc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
         if not rows[0].get("curves", {}).get(name):
             panels.append(Panel(name, "", None, "no annotated box"))
             continue
-        chart = Chart(
-            f"FROC curve of {name}",
-            Axis(_FEWEST, _MOST, _RATES, "false positives / image"),
-            _titled("sensitivity"),
-        )
+        chart = froc_chart(name)
         figures = []
         for row, series in zip(rows, SERIES, strict=False):
             curve = row.get("curves", {}).get(name)
             if not curve:
                 continue
-            chart.steps(_in_octaves(curve), f"curve {series}")
+            chart.steps(in_octaves(curve), f"curve {series}")
             sensitivity = row["sensitivity"][name]
             rates = [math.log2(rate) for rate in row["false_positives_per_image"]]
             chart.dots(list(zip(rates, sensitivity, strict=True)), f"dot {series}", 2)
@@ -113,23 +108,46 @@ def reliability_panels(runs: Sequence[Evaluated]) -> list[Panel]:
         if not bins or row["ece"] is None:
             panels.append(Panel(name, "", None, "no known label" if "ece" in row else "scores are no probabilities"))
             continue
-        chart = Chart(f"reliability curve of {name}", _titled("probability"), _titled("frequency"))
-        chart.line([(0, 0), (1, 1)], "guess")
+        chart = reliability_chart(name)
         figures = []
         for run, series in zip(runs, SERIES, strict=False):
             numbers = run.numbers["classes"].get(name, {})
             filled = numbers.get("reliability")
             if not filled:
                 continue
-            points = [(entry["probability"], entry["frequency"]) for entry in filled]
-            chart.line(points, f"curve {series}")
-            most = max(entry["images"] for entry in filled)
-            for entry, point in zip(filled, points, strict=True):
-                size = 1.5 + 2.5 * math.sqrt(entry["images"] / most)
-                chart.dots([point], f"dot {series}", size, [f"{entry['images']:g} images"])
+            draw_reliability(chart, filled, series)
             figures.append(f"{numbers['ece']:.3f}")
         panels.append(Panel(name, f"ECE {' | '.join(figures)}", chart.svg()))
     return panels
+
+
+def roc_chart(name: str) -> Chart:
+    """Without a curve, but with what guessing gets."""
+    chart = Chart(f"ROC curve of {name}", _titled("1 − specificity"), _titled("sensitivity"))
+    chart.line([(0, 0), (1, 1)], "guess")
+    return chart
+
+
+def froc_chart(name: str) -> Chart:
+    axis = Axis(_FEWEST, _MOST, _RATES, "false positives / image")
+    return Chart(f"FROC curve of {name}", axis, _titled("sensitivity"))
+
+
+def reliability_chart(name: str) -> Chart:
+    """Without a curve, but with that of probabilities which are right."""
+    chart = Chart(f"reliability curve of {name}", _titled("probability"), _titled("frequency"))
+    chart.line([(0, 0), (1, 1)], "guess")
+    return chart
+
+
+def draw_reliability(chart: Chart, filled: Sequence[Mapping[str, float]], series: str) -> None:
+    """The bins that have images, as dots on a line; the area of a dot says how many."""
+    points = [(entry["probability"], entry["frequency"]) for entry in filled]
+    chart.line(points, f"curve {series}")
+    most = max((entry["images"] for entry in filled), default=0)
+    for entry, point in zip(filled, points, strict=True):
+        size = 1.5 + 2.5 * math.sqrt(entry["images"] / most)
+        chart.dots([point], f"dot {series}", size, [f"{entry['images']:g} images"])
 
 
 def roc_points(predictions: Predictions, k: int) -> list[tuple[float, float]]:
@@ -158,7 +176,7 @@ def _titled(title: str) -> Axis:
     return Axis(UNIT.low, UNIT.high, UNIT.ticks, title)
 
 
-def _in_octaves(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+def in_octaves(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """A step curve over the rates ⅛ to 8, in log2; what comes before ⅛ has happened there."""
     before = [found for false, found in curve if false <= 2**_FEWEST]
     points = [(_FEWEST, before[-1] if before else 0.0)]

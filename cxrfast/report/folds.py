@@ -7,8 +7,10 @@ from typing import Any
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.printed import PrintedRow
+from cxrfast.evaluation.run_numbers import RunNumbers
 from cxrfast.report import printed
 from cxrfast.report.facts import read_json
+from cxrfast.report.fold_curves import fold_curves
 from cxrfast.report.page import render, report_path
 from cxrfast.report.tables import Cell, Row, Table, number, plain, printed_notes, printed_row
 
@@ -23,12 +25,14 @@ def is_folds(folder: Path) -> bool:
 def write_folds(folder: Path, path: Path | None = None) -> Path:
     """Write the page of the cross-validation in ``folder``; returns where."""
     path = report_path(folder, "test") if path is None else path
-    write_text(path, render_folds(read_json(folder / POOLED), folder.resolve().name))
+    write_text(path, render_folds(read_json(folder / POOLED), folder.resolve().name, folder))
     return path
 
 
-def render_folds(numbers: Mapping[str, Any], title: str) -> str:
+def render_folds(numbers: Mapping[str, Any], title: str, folder: Path | None = None) -> str:
+    """``folder`` has the results of the runs, for the curves."""
     try:
+        runs, no_curves = _read_runs(numbers, folder)
         return render(
             "folds.html",
             numbers=numbers,
@@ -37,11 +41,39 @@ def render_folds(numbers: Mapping[str, Any], title: str) -> str:
             facts_rows=_facts(numbers),
             run_table=_runs(numbers),
             score_tables=[_scores(numbers), *_printed_auroc(numbers)],
-            localization_tables=_localization(numbers),
+            localization_tables=[*_localization(numbers), *_detection(numbers)],
+            curves=fold_curves(numbers, runs) if runs else [],
+            no_curves=no_curves,
             script=None,
         )
     except KeyError as error:
         raise CxrfastError(f"{title}: {POOLED} lacks {error}; evaluate the cross-validation again") from error
+
+
+def _read_runs(numbers: Mapping[str, Any], folder: Path | None) -> tuple[list[RunNumbers], str]:
+    """The runs that the numbers are of; none, and why, where their files are gone or are those of other evaluations."""
+    if folder is None:
+        return [], ""
+    runs = []
+    for entry in numbers["runs"]:
+        place = folder / entry["run"]
+        files = place / "evaluation-test.json", place / "predictions.csv"
+        try:
+            run = RunNumbers.load(entry["run"], entry["fold"], entry["seed"], *files)
+        except CxrfastError as error:
+            return [], f"No curves are shown: {error}."
+        facts = [(run.report[name], entry[name]) for name in ("n_images", "split_hash")]
+        facts += [
+            (run.report["protocol"], numbers["protocol"]),
+            (list(run.report["classes"]), list(numbers["classes"])),
+        ]
+        if any(own != pooled for own, pooled in facts):
+            return (
+                [],
+                f"No curves are shown: {place} was evaluated otherwise since; evaluate the cross-validation again.",
+            )
+        runs.append(run)
+    return runs, ""
 
 
 def _spread(entry: Mapping[str, Any], digits: int = 3) -> Cell:
@@ -108,7 +140,8 @@ def _runs(numbers: Mapping[str, Any]) -> Table:
 
 
 def _scores(numbers: Mapping[str, Any]) -> Table:
-    names = ("auroc", "average_precision")
+    columns = {"auroc": "AUROC", "average_precision": "AP", "ece": "ECE", "ece_calibrated": "ECE, calibrated"}
+    names = [name for name in columns if _exists(numbers["mean"].get(name))]
     rows = [
         Row(
             name,
@@ -125,12 +158,29 @@ def _scores(numbers: Mapping[str, Any]) -> Table:
         for incomplete in [numbers["mean"]["auroc"]["incomplete"]]
         if incomplete
     ]
+    if "ece" in names:
+        notes.append(
+            "ECE: expected calibration error; calibrated by each run's own temperatures, of its validation images."
+        )
+    for key, words in (("incomplete", "some runs have"), ("left_out", "no run has")):
+        if "ece_calibrated" in names and numbers["mean"]["ece_calibrated"][key]:
+            without = ", ".join(numbers["mean"]["ece_calibrated"][key])
+            notes.append(f"Too few validation images for a temperature, so that {words} one: {without}.")
     notes += [
         f"– No positive or no negative image, and not in the mean: {', '.join(left_out)}."
         for left_out in [numbers["mean"]["auroc"]["left_out"]]
         if left_out
     ]
-    return Table("Is the disease on the image?", ["class", "positive", "negative", "AUROC", "AP"], rows, notes)
+    return Table(
+        "Is the disease on the image?",
+        ["class", "positive", "negative", *(columns[name] for name in names)],
+        rows,
+        notes,
+    )
+
+
+def _exists(entry: Mapping[str, Any] | None) -> bool:
+    return entry is not None and (entry["n"] > 0 or entry["pooled"] is not None)
 
 
 def _printed_auroc(numbers: Mapping[str, Any]) -> list[Table]:
@@ -175,3 +225,31 @@ def _notes(numbers: Mapping[str, Any], lines: Sequence[PrintedRow]) -> list[str]
     if without:
         notes.append(f"– No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
     return [*notes, *printed_notes(lines)]
+
+
+def _detection(numbers: Mapping[str, Any]) -> list[Table]:
+    """Boxes as detections: AP at each T, FROC and pointing game; then the FROC rate by rate."""
+    found = numbers.get("detection")
+    if not found:
+        return []
+    rows = [(name, found["classes"][name], "") for name, row in numbers["classes"].items() if row["n_annotated"]]
+    rows.append(("mean", found["mean"], "mean"))
+    header = ["class", *(f"AP at IoU {t:g}" for t in found["iou_thresholds"]), "FROC, mean", "pointing game"]
+    first = [
+        Row(
+            name,
+            [*map(_spread, entry["average_precision"]), _spread(entry["froc"]), _spread(entry["pointing_game"])],
+            kind,
+        )
+        for name, entry, kind in rows
+    ]
+    rates = [f"{rate:g}" if rate >= 1 else f"1/{1 / rate:g}" for rate in found["false_positives_per_image"]]
+    second = [Row(name, [*map(_spread, entry["sensitivity"])], kind) for name, entry, kind in rows]
+    note = (
+        "Boxes of the method's own regions, with their highest map value as score, on images with any annotation. "
+        "Nothing puts the maps of different networks on one scale, so only the pointing game, which compares within "
+        "one map, is pooled."
+    )
+    caption = f"FROC: sensitivity at IoU {found['froc_iou_threshold']:g}"
+    below = ["false positives / image", *rates]
+    return [Table("Boxes as detections", header, first, [note]), Table(caption, below, second)]

@@ -40,16 +40,23 @@ def part(fold, n=24):
 def answers(truth, seed):
     generator = torch.Generator().manual_seed(100 * seed + len(truth.images[0]) + int(truth.images[0][0]))
     n, k = truth.labels.shape
-    scores = (torch.rand(n, k, generator=generator) + truth.labels).clamp(max=1.9) / 2
+    scores = (torch.rand(n, k, generator=generator) + 0.4 * truth.labels) / 1.4
     maps = torch.rand(n, k, 6, 6, generator=generator)
     return scores, maps
 
 
-def evaluate(protocol, truth, scores, maps):
+def temperatures(fold):
+    """One for every class; the first fold has too few positives of Nodule for one."""
+    return torch.tensor([0.5, torch.nan, 2.0, 1.0] if fold == 0 else [1.5, 0.7, 0.4, 1.0])
+
+
+def evaluate(protocol, truth, scores, maps, temperature=None):
     boxed = truth.boxes.image.unique()
     own = OwnRule(RegionRule("patches"), torch.full((len(NAMES),), 0.6), torch.full((len(NAMES),), 0.5))
     facts = Facts(split="test", label_version="2017", method="li", weights="none", training_patients=())
-    return score_predictions(protocol, truth, scores, MapSource(boxed, maps[boxed]), own, facts, resamples=20)
+    return score_predictions(
+        protocol, truth, scores, MapSource(boxed, maps[boxed]), own, facts, temperature=temperature, resamples=20
+    )
 
 
 def together(first, second):
@@ -72,7 +79,7 @@ def case(request, tmp_path):
         parts = [part(fold) for fold in (0, 1)]
         said = [answers(truth, seed) for truth in parts]
         for fold in (0, 1):
-            result = evaluate(protocol, parts[fold], *said[fold])
+            result = evaluate(protocol, parts[fold], *said[fold], temperatures(fold))
             folder = tmp_path / f"fold-{fold}" / f"seed-{seed}"
             result.save(folder / "evaluation-test.json")
             result.predictions.write_csv(folder / "predictions.csv")
@@ -112,7 +119,9 @@ def test_mean_and_sd_are_over_the_runs_that_have_the_number(case):
     pooled = pool(runs, FACTS, folds=2)
     for k, name in enumerate(NAMES):
         expected = [
-            roc_auc_score(run.labels[:, k], run.scores[:, k]) for run in runs if 0 < run.labels[:, k].sum() < 24
+            roc_auc_score(run.predictions.labels[:, k], run.predictions.prob[:, k])
+            for run in runs
+            if 0 < run.predictions.labels[:, k].sum() < 24
         ]
         number = pooled.auroc.classes[k]
         assert len(number.present) == len(expected) == (4, 4, 2, 0)[k]
@@ -125,12 +134,105 @@ def test_mean_and_sd_are_over_the_runs_that_have_the_number(case):
         own = pooled.tables[0].accuracy[0].classes[k]
         of_runs = [run.tables[0]["rows"][0]["classes"][name]["accuracy"] for run in runs]
         assert own.present == [value for value in of_runs if value is not None]
-    labels, scores = torch.cat([run.labels for run in runs[:2]]), torch.cat([run.scores for run in runs[:2]])
+    labels, scores = (torch.cat([getattr(run.predictions, n) for run in runs[:2]]) for n in ("labels", "prob"))
     one_seed = pool(runs[:2], FACTS, folds=2)
     assert one_seed.auroc.classes[2].pooled == pytest.approx(roc_auc_score(labels[:, 2], scores[:, 2]))
     assert one_seed.average_precision.classes[2].pooled == pytest.approx(
         average_precision_score(labels[:, 2], scores[:, 2])
     )
+
+
+def plain_ece(probability, label):
+    """Σ n_b/n |frequency − probability| over 15 bins, image by image."""
+    bins = [[] for _ in range(15)]
+    for p, y in zip(probability.tolist(), label.tolist(), strict=True):
+        bins[max(math.ceil(p * 15) - 1, 0)].append((p, y))
+    gaps = [abs(sum(y for _, y in some) - sum(p for p, _ in some)) for some in bins]
+    return sum(gaps) / len(label)
+
+
+def test_calibration_errors(case):
+    runs, _ = case
+    pooled = pool(runs, FACTS, folds=2)
+    for k in range(len(NAMES)):
+        numbers = (pooled.ece.classes[k], pooled.ece_calibrated.classes[k])
+        for number, column in zip(numbers, ("prob", "prob_calibrated"), strict=True):
+            tables = [(getattr(run.predictions, column)[:, k], run.predictions.labels[:, k]) for run in runs]
+            of_runs = [math.nan if p.isnan().any() else plain_ece(p, y) for p, y in tables]
+            assert number.values == pytest.approx(of_runs, abs=1e-7, nan_ok=True)
+            seeds = [[torch.cat(two) for two in zip(*tables[s : s + 2], strict=True)] for s in (0, 2)]
+            expected = [math.nan if p.isnan().any() else plain_ece(p, y) for p, y in seeds]
+            assert number.pooled == pytest.approx(statistics.fmean(expected), abs=1e-7, nan_ok=True)
+    nodule = pooled.ece_calibrated.classes[1]
+    assert len(nodule.present) == 2
+    assert math.isnan(nodule.pooled)  # only a part of the images has a probability
+    assert pooled.to_dict()["classes"]["Nodule"]["reliability_calibrated"] == []
+    one_seed = pool(runs[:2], FACTS, folds=2).to_dict()["classes"]["Mass"]
+    for name in ("", "_calibrated"):  # the curve amounts to the error
+        gaps = [b["images"] * abs(b["frequency"] - b["probability"]) for b in one_seed[f"reliability{name}"]]
+        assert one_seed[f"ece{name}"]["pooled"] == pytest.approx(sum(gaps) / 48)
+    content = pooled.to_dict()
+    assert content["mean"]["ece_calibrated"]["incomplete"] == ["Nodule"]
+    assert content["mean"]["ece"]["values"][2] == pytest.approx(
+        statistics.fmean(runs[2].report["classes"][name]["ece"] for name in NAMES)
+    )
+
+
+def test_detections_are_those_of_the_runs_and_the_pointing_game_counts_all_annotations(case):
+    runs, at_once = case
+    found = pool(runs, FACTS, folds=2).detection
+    for k, name in enumerate(NAMES):
+        for t, column in enumerate(found.average_precision):
+            of_runs = [run.report["detection"]["average_precision"][name][t] for run in runs]
+            assert column.classes[k].present == [value for value in of_runs if value is not None]
+            assert math.isnan(column.classes[k].pooled)
+        rows = [run.report["detection"]["froc"]["sensitivity"][name] for run in runs]
+        rows = [row for row in rows if row[0] is not None]
+        for r, column in enumerate(found.sensitivity):
+            assert column.classes[k].present == [row[r] for row in rows]
+        means = [sum(row) / len(row) for row in rows]
+        assert found.froc.classes[k].present == pytest.approx(means)
+        if means:
+            assert found.froc.classes[k].sd == pytest.approx(statistics.stdev(means))
+        assert len(means) == (4, 4, 2, 0)[k]
+        expected = statistics.fmean(result.detection.pointing[k].item() for result in at_once)
+        assert same(found.pointing.classes[k].pooled, expected)
+    for column, value in zip(found.average_precision, runs[0].report["detection"]["map"], strict=True):
+        assert column.mean.values[0] == pytest.approx(value["value"])
+    assert found.froc.mean.values[0] == pytest.approx(runs[0].report["detection"]["froc"]["mean"]["value"])
+    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert content["iou_thresholds"] == [0.1, 0.3, 0.5]
+    assert len(content["false_positives_per_image"]) == len(content["classes"]["Mass"]["sensitivity"]) == 7
+    assert content["mean"]["froc"]["left_out"] == ["Hernia"]
+    assert content["mean"]["average_precision"][0]["incomplete"] == ["Effusion"]
+    assert content["classes"]["Mass"]["average_precision"][0]["pooled"] is None
+    assert content["classes"]["Hernia"]["pointing_game"]["mean"] is None
+
+
+def test_a_run_without_regions_and_results_of_before_detections(case):
+    runs, _ = case
+    silent = {**runs[1].report, "detection": None, "localization": None}
+    pooled = pool([runs[0], replace(runs[1], report=silent), *runs[2:]], FACTS, folds=2)
+    whole = pool(runs, FACTS, folds=2)
+    mass, all_mass = pooled.detection.pointing.classes[0], whole.detection.pointing.classes[0]
+    assert mass.present == [all_mass.values[run] for run in (0, 2, 3)]
+    assert math.isnan(mass.pooled)
+    assert "pointing game" in pooled.to_text()
+
+    def of_before(run):
+        report = {name: value for name, value in run.report.items() if name != "detection"}
+        new = ("ece", "ece_calibrated", "temperature", "reliability")
+        rows = {name: {k: v for k, v in row.items() if k not in new} for name, row in report["classes"].items()}
+        predictions = replace(run.predictions, prob_calibrated=None)
+        return replace(run, report={**report, "classes": rows}, predictions=predictions)
+
+    old = pool([of_before(run) for run in runs], FACTS, folds=2)
+    assert old.detection is None
+    assert old.to_dict()["detection"] is None
+    assert not old.ece_calibrated.mean.exists
+    assert same(old.ece.classes[0].pooled, whole.ece.classes[0].pooled)  # the predictions have it
+    assert "mAP" not in old.to_text()
+    assert old.auroc.classes[:2] == whole.auroc.classes[:2]
 
 
 def test_what_the_json_says(case):
@@ -179,6 +281,14 @@ def test_the_text_fits_a_terminal(case):
     assert "pooled" in text
     number = pool(runs, FACTS, folds=2).auroc.classes[0]
     assert f"{number.mean:.3f} ± {number.sd:.3f}" in text
+    for column, words in (
+        (pool(runs, FACTS, folds=2).detection.average_precision[1], "mAP of boxes, IoU 0.3"),
+        (pool(runs, FACTS, folds=2).detection.froc, "FROC, IoU 0.1, 1/8 to 8 false positives per image"),
+    ):
+        line = next(line for line in text.splitlines() if line.startswith(words))
+        assert line.split()[-4:] == [*f"{column.mean.mean:.3f} ± {column.mean.sd:.3f}".split(), "-"]
+    assert "ECE, calibrated" in text
+    assert "not in every mean of calibrated ECE (some runs have it, and their means with it): Nodule" in text
 
 
 def test_runs_that_were_evaluated_otherwise(case, tmp_path):
@@ -187,6 +297,10 @@ def test_runs_that_were_evaluated_otherwise(case, tmp_path):
     report["localization"]["tables"][0]["rows"][0]["T"] = 0.15
     with pytest.raises(CxrfastError, match=r"fold-1/seed-0 was evaluated otherwise than fold-0/seed-0"):
         pool([runs[0], replace(runs[1], report=report)], FACTS, folds=2)
+    report = json.loads(json.dumps(runs[2].report))
+    report["detection"]["iou_thresholds"] = [0.1, 0.3, 0.6]
+    with pytest.raises(CxrfastError, match=r"fold-0/seed-1 was evaluated otherwise than fold-0/seed-0"):
+        pool([*runs[:2], replace(runs[2], report=report)], FACTS, folds=2)
     folder = tmp_path / "fold-0" / "seed-0"
     lines = (folder / "predictions.csv").read_text().splitlines()
     (folder / "predictions.csv").write_text("\n".join(lines[: -len(NAMES)]) + "\n")

@@ -1,0 +1,78 @@
+"""A number over the runs of a cross-validation: mean ± sd, and of the test images of all folds together."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cxrfast.evaluation.metrics import mean_without_nan
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number over the runs of a cross-validation."""
+
+    values: tuple[float, ...]  # one a run; NaN where it has none
+    pooled: float  # of the test images of all folds together, mean over seeds; NaN if a fold is still missing
+
+    @property
+    def present(self) -> list[float]:
+        return [value for value in self.values if not math.isnan(value)]
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.present) or not math.isnan(self.pooled)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.present) if self.present else math.nan
+
+    @property
+    def sd(self) -> float:
+        """Of the sample: n − 1."""
+        return statistics.stdev(self.present) if len(self.present) > 1 else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "mean": none_for_nan(self.mean),
+            "sd": none_for_nan(self.sd),
+            "n": len(self.present),
+            "pooled": none_for_nan(self.pooled),
+            "values": [none_for_nan(value) for value in self.values],
+        }
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number for every class, and its mean over classes."""
+
+    classes: tuple[Number, ...]  # [K]
+    class_names: tuple[str, ...]  # [K]
+
+    @property
+    def mean(self) -> Number:
+        """Every run's mean is over the classes that it has; the pooled one over those that any fold has."""
+        runs = zip(*(number.values for number in self.classes), strict=True)
+        values = tuple(mean_without_nan(run, self.class_names).value for run in runs)
+        return Number(values, mean_without_nan([n.pooled for n in self.classes], self.class_names).value)
+
+    def mean_to_dict(self) -> dict[str, Any]:
+        pairs = list(zip(self.class_names, self.classes, strict=True))
+        return {
+            **self.mean.to_dict(),
+            "left_out": [name for name, number in pairs if not number.present],
+            "incomplete": [name for name, number in pairs if 0 < len(number.present) < len(number.values)],
+        }
+
+
+def average(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else math.nan
+
+
+def nan_for_none(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def none_for_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
