@@ -15,6 +15,7 @@ from cxrfast.cli.info import info
 from cxrfast.cli.localize import localize
 from cxrfast.cli.report import report
 from cxrfast.cli.reproduce import reproduce
+from cxrfast.cli.study import study
 from cxrfast.cli.synth import synth
 from cxrfast.cli.train import train
 from cxrfast.errors import CxrfastError, UsageError
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, synth, train, evaluate, report, localize, reproduce, import_weights, bags, bench, info):
+for command in (demo, synth, train, evaluate, report, localize, reproduce, study, import_weights, bags, bench, info):
     app.command(cls=HelpWithNames)(command)
 
 

@@ -117,10 +117,17 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
         names=names,
         n_images=len(images),
         n_patients=len(set(a.patients)),
-        measures=[*_score_measures(a, b), *_place_measures(a, b, protocols[0], notes)],
+        measures=compare_predictions(a, b, protocols[0], notes),
         settings=_different_settings(first, second),
         notes=notes,
     )
+
+
+def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: list[str] | None = None) -> list[Measure]:
+    """AUROC, AP and what the protocol counts, of two runs that predict the same classes of the same images.
+
+    What cannot be compared is said in `notes`."""
+    return [*_score_measures(a, b), *_place_measures(a, b, protocol, [] if notes is None else notes)]
 
 
 def _names(first: Evaluated, second: Evaluated) -> tuple[str, str]:

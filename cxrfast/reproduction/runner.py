@@ -28,14 +28,6 @@ from cxrfast.training.run import RUNS
 FOLDER = RUNS / "reproduce"
 Say = Callable[[str], None]
 _FACTS = ("label_version", "n_images", "n_patients", "shared_patients", "split_hash", "splits_hash", "images_hash")
-_ANYWHERE = {
-    "device",
-    "workers",
-    "cache",
-    "classes",
-    "data",
-    "split",
-}  # may differ when a run goes on, or are completed
 
 
 @dataclass(frozen=True)
@@ -124,18 +116,13 @@ def _check_folder(job: _Job) -> None:
     if not saved.is_file():
         return
     content = load_config(saved)
-    folds = content.pop("cross_validation", {})
-    before, wanted = (c.model_dump(mode="json", exclude=_ANYWHERE) for c in (build_config(content), job.config))
-    before |= {**before.pop("options"), "data": str(Path(content["data"]).resolve()), "folds": folds.get("folds")}
-    wanted |= {**wanted.pop("options"), "data": str(job.config.data.resolve()), "folds": None}
-    if job.run.cross_validated:
-        wanted["folds"] = job.folds
-    for name, value in wanted.items():
-        if before.get(name) != value:
-            raise UsageError(
-                f"out: {job.folder} is a run with {name.replace('_', ' ')} {before.get(name)}, not {value}; choose "
-                "another folder with --out"
-            )
+    folds = content.pop("cross_validation", {}).get("folds")
+    before = build_config(content)
+    different = before.first_difference(job.config.model_copy(update={"split": before.split}))  # the folds have theirs
+    if different is None and folds != (wanted := job.folds if job.run.cross_validated else None):
+        different = f"folds {folds}, not {wanted}"
+    if different is not None:
+        raise UsageError(f"out: {job.folder} is a run with {different}; choose another folder with --out")
 
 
 def _announce(plan: TablePlan, chosen: Sequence[TableRow], jobs: dict[str, _Job], say: Say) -> None:

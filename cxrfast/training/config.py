@@ -11,6 +11,7 @@ from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import MethodOptions, get_method
 
+_ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # do not make it another run
 Device = Literal["auto", "cpu", "cuda"]
 _AS_TEXT = BeforeValidator(str)  # YAML reads 2017 and 32 as numbers
 Precision = Annotated[Literal["32", "bf16", "16"], _AS_TEXT]
@@ -47,6 +48,20 @@ class RunConfig(BaseModel):
 
     def method_options(self) -> MethodOptions:
         return get_method(self.method).Options(**self.options)
+
+    def first_difference(self, other: "RunConfig") -> str | None:
+        """What tells two runs apart, as "name a, not b"; None for the same run.
+
+        Where a run computes may change when it goes on; the classes are completed by the data.
+        """
+        mine, wanted = (
+            {**config.model_dump(mode="json", exclude=_ANYWHERE), **config.options, "data": str(config.data.resolve())}
+            for config in (self, other)
+        )
+        for name, value in wanted.items():
+            if name != "options" and mine.get(name) != value:
+                return f"{name.replace('_', ' ')} {mine.get(name)}, not {value}"
+        return None
 
 
 def build_config(settings: dict[str, Any]) -> RunConfig:
