@@ -104,18 +104,19 @@ def bootstrap_interval_with_mean(
         rows: K columns are so many rows of K / rows classes, one after the other, with a mean each.
 
     Returns:
-        Of the classes [K], and of the means [rows]: NaN without classes, and low and high NaN where a class in the
-        mean has no interval.
+        Of the classes [K], and of the means [rows]: NaN without classes; low and high NaN where a class in the mean has
+        fewer than two patients, or more than 5 % of the resamples have none of its classes.
     """
     behind = _patients_behind(statistic, patients)
     number = behind.sum(dim=0)
     value = statistic(torch.ones(1, len(patients), dtype=torch.float64))[0]
     drawn = _resample(statistic, patients, resamples, seed)
     low, high = _limits(value, drawn, number, _student(number - 1, level))
-    zero = 0 * _error(drawn, number)  # or NaN
-    share = ((1 - level) / 2) ** (1 / number) + zero
-    low, high = torch.where(value == 1, share, low), torch.where(value == 1, 1 + zero, high)
-    low, high = torch.where(value == 0, zero, low), torch.where(value == 0, 1 - share, high)
+    share = ((1 - level) / 2) ** (1 / number)
+    low, high = torch.where(value == 1, share, low), torch.where(value == 1, 1.0, high)
+    low, high = torch.where(value == 0, 0.0, low), torch.where(value == 0, 1 - share, high)
+    enough = _often(drawn) & (number > 1)
+    low, high = torch.where(enough, low, torch.nan), torch.where(enough, high, torch.nan)
     values, draws, patients_behind = (table.tensor_split(rows, dim=-1) for table in (value, drawn, behind))
     means = [_mean_interval(*row, level) for row in zip(values, draws, patients_behind, strict=True)]
     return Interval(value, low, high), Interval(*torch.tensor(means, dtype=torch.float64).T)
@@ -157,11 +158,14 @@ def paired_bootstrap_with_mean(
     number = behind.sum(dim=0)
     value = both(torch.ones(1, len(patients), dtype=torch.float64))[0]
     drawn = _resample(both, patients, resamples, seed)
-    error = _error(drawn, number)
     kept = ~value.isnan()
     mean = _Mean.of(drawn[:, kept], behind[:, kept])
-    of_mean = _difference(value[kept].mean()[None], _error(mean.drawn, mean.number), mean.degrees, level)
-    return _difference(value, error, number - 1, level), of_mean
+    cases = ((value, drawn, number, number - 1), (value[kept].mean()[None], mean.drawn, mean.number, mean.degrees))
+    classes, of_mean = (
+        _difference(of, torch.where(_often(draws), _error(draws, n), torch.nan), degrees, level)
+        for of, draws, n, degrees in cases
+    )
+    return classes, of_mean
 
 
 def _difference(value: Tensor, error: Tensor, degrees: Tensor, level: float) -> PairedDifference:  # [K] each
@@ -308,12 +312,16 @@ def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  
 
 
 def _error(drawn: Tensor, number: Tensor) -> Tensor:  # [R, K], [K] -> [K]
-    """Standard error over the resamples that have the statistic of so many patients; NaN where that is not enough."""
+    """Standard error over the resamples that have the statistic; NaN if fewer than two patients are behind it."""
     defined = ~drawn.isnan()
     deviation = torch.where(defined, drawn - drawn.nanmean(dim=0), 0.0)
     variance = deviation.square().sum(dim=0) / (defined.sum(dim=0) - 1).clamp(min=1)
-    enough = (defined.double().mean(dim=0) >= _DEFINED) & (number > 1)
-    return torch.where(enough, (variance * number / (number - 1)).sqrt(), torch.nan)
+    return torch.where(number > 1, (variance * number / (number - 1)).sqrt(), torch.nan)
+
+
+def _often(drawn: Tensor) -> Tensor:  # [R, K] -> [K]
+    """Whether nearly all resamples have the statistic."""
+    return (~drawn.isnan()).double().mean(dim=0) >= _DEFINED
 
 
 def _limits(value: Tensor, drawn: Tensor, number: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -339,7 +347,7 @@ class _Mean(NamedTuple):
 
     drawn: Tensor  # [R, 1] float64; NaN where a resample has none of the classes
     number: Tensor  # [1] float64: patients behind any class
-    degrees: Tensor  # [1] float64, of freedom; NaN if one of the classes has no standard error
+    degrees: Tensor  # [1] float64, of freedom; NaN if one of the classes has fewer than two patients
 
     @classmethod
     def of(cls, drawn: Tensor, behind: Tensor) -> "_Mean":  # [R, K], [patients, K] of the classes in the mean
@@ -363,7 +371,8 @@ def _mean_interval(
     kept = ~value.isnan()
     value, drawn, behind = value[kept], drawn[:, kept], behind[:, kept]
     mean = value.mean()
-    if not len(value) or _error(drawn, behind.sum(dim=0)).isnan().any():
+    often = _often(torch.where(drawn.isnan().all(dim=1), torch.nan, 0.0)[:, None])
+    if not len(value) or not often or (behind.sum(dim=0) < 2).any():
         return mean.item(), math.nan, math.nan
     down, up = (_missed(behind[:, value == end], (1 - level) / 2) / len(value) for end in (1, 0))
     within = (value > 0) & (value < 1)

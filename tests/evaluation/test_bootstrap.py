@@ -151,12 +151,17 @@ def test_every_row_has_its_own_mean(table):
     close(classes, bootstrap_interval(weighted_mean(torch.cat([values, more], dim=1)), patients, resamples=30))
 
 
-def test_the_mean_needs_an_interval_of_each_of_its_classes():
+def test_the_mean_needs_two_patients_of_each_of_its_classes():
     values = torch.tensor([[1.0, 1.0], [0.0, math.nan], [1.0, math.nan], [0.0, math.nan]])
     found = of_mean(values, list("abcd"))
     assert found.value == 0.75
     assert found.low.isnan()
     assert found.high.isnan()
+    # With two, some resamples lack a class, and it has no interval. The mean of many classes has.
+    values[1, 1] = 0.0
+    classes, found = bootstrap_interval_with_mean(weighted_mean(values), list("abcd"), resamples=300)
+    assert classes.low.isnan().tolist() == [False, True]
+    assert 0 < found.low < found.value < found.high < 1
     nothing = of_mean(values * math.nan, list("abcd"))
     assert all(column.isnan() for column in nothing)
 
