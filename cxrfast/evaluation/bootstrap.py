@@ -33,7 +33,7 @@ _DEFINED = 0.95  # share of the resamples that must have the statistic
 
 
 class Interval(NamedTuple):
-    """A statistic of K classes with its interval; low and high are NaN where the data cannot carry one."""
+    """A statistic of K classes, or means over classes, with intervals; low and high are NaN where data carry none."""
 
     value: Tensor  # [K] float64
     low: Tensor  # [K] float64
@@ -69,18 +69,57 @@ def bootstrap_interval(
     NaN for a statistic of fewer than two patients, or that more than 5 % of the resamples do not have, as the AUROC of
     a class that two patients have. The same patients, resamples and seed give the same resamples for every statistic.
     """
+    return bootstrap_interval_with_mean(statistic, patients, resamples=resamples, level=level, seed=seed)[0]
+
+
+def bootstrap_interval_with_mean(
+    statistic: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    rows: int = 1,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[Interval, Interval]:
+    """Intervals of the K classes, as :func:`bootstrap_interval`, and of their mean, from the same resamples.
+
+    The mean is over the m classes that have a value, and has three parts: the classes with a value within (0, 1), and
+    those at 0 and at 1, where resamples see no spread. The mean of the first is one statistic θ with an interval
+    [l, u] like that of a class, n the patients behind any of them, but with Satterthwaite's degrees of freedom for
+    Student's t. With v the squares of the classes' standard errors and n_jk the patients behind both j and k, they
+    are::
+
+        ν = (Σ_k v_k)² / Σ_jk v_j v_k n_jk / √(n_j (n_j − 1) n_k (n_k − 1))
+
+    For classes at 0, b₀ is the largest Σ_k p_k that their patients miss with probability (1 − level)/2, whatever each
+    p_k is: ``max Σ_k p_k where Σ_k n'_k log(1 − p_k) = log((1 − level)/2)``, a patient behind several of them counting
+    in n' as so many parts of one. b₁ is the same for classes at 1. The parts vary on their own (Zou and Donner 2008)::
+
+        high = mean + √((f (u − θ))² + (b₀ / m)²)        low = mean − √((f (θ − l))² + (b₁ / m)²)
+
+    with f the first part's share of the classes. Of one class the mean's interval is the class's; it stays within
+    [0, 1]. In a resample without images of a class the class stands at its mean over the other resamples.
+
+    Args:
+        rows: K columns are so many rows of K / rows classes, one after the other, with a mean each.
+
+    Returns:
+        Of the classes [K], and of the means [rows]: NaN without classes; low and high NaN where a class in the mean has
+        fewer than two patients, or more than 5 % of the resamples have none of its classes.
+    """
     behind = _patients_behind(statistic, patients)
+    number = behind.sum(dim=0)
     value = statistic(torch.ones(1, len(patients), dtype=torch.float64))[0]
     drawn = _resample(statistic, patients, resamples, seed)
-    error, t = _error_and_quantile(drawn, behind, level)
-    in_logits, _ = _error_and_quantile(drawn.logit(), behind, level)
-    inside = ((drawn > 0) & (drawn < 1) | drawn.isnan()).all(dim=0)
-    spread = t * torch.where(inside, in_logits, error / (value * (1 - value)))
-    low, high = (value.logit() - spread).sigmoid(), (value.logit() + spread).sigmoid()
-    share = ((1 - level) / 2) ** (1 / behind)
+    low, high = _limits(value, drawn, number, _student(number - 1, level))
+    share = ((1 - level) / 2) ** (1 / number)
     low, high = torch.where(value == 1, share, low), torch.where(value == 1, 1.0, high)
     low, high = torch.where(value == 0, 0.0, low), torch.where(value == 0, 1 - share, high)
-    return Interval(value, torch.where(error.isnan(), torch.nan, low), torch.where(error.isnan(), torch.nan, high))
+    enough = _often(drawn) & (number > 1)
+    low, high = torch.where(enough, low, torch.nan), torch.where(enough, high, torch.nan)
+    values, draws, patients_behind = (table.tensor_split(rows, dim=-1) for table in (value, drawn, behind))
+    means = [_mean_interval(*row, level) for row in zip(values, draws, patients_behind, strict=True)]
+    return Interval(value, low, high), Interval(*torch.tensor(means, dtype=torch.float64).T)
 
 
 def paired_bootstrap(
@@ -97,12 +136,41 @@ def paired_bootstrap(
     The interval is ``d ± t · √(n/(n−1)) · se(d*)``, and the p-value that of the same t: below 0.05 exactly where the
     95 % interval leaves out 0. n as for :func:`bootstrap_interval`. Nothing corrects for looking at many classes.
     """
+    return paired_bootstrap_with_mean(first, second, patients, resamples=resamples, level=level, seed=seed)[0]
+
+
+def paired_bootstrap_with_mean(
+    first: Statistic,
+    second: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[PairedDifference, PairedDifference]:
+    """The differences of the K classes, as :func:`paired_bootstrap`, and of their mean [1], from the same resamples.
+
+    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)`` with
+    the patients n behind any of the classes and t as for :func:`bootstrap_interval_with_mean`.
+    """
     both = Statistic(lambda weights: first(weights) - second(weights), (*first.needs, *second.needs))
     behind = _patients_behind(both, patients)
+    number = behind.sum(dim=0)
     value = both(torch.ones(1, len(patients), dtype=torch.float64))[0]
-    error, t = _error_and_quantile(_resample(both, patients, resamples, seed), behind, level)
+    drawn = _resample(both, patients, resamples, seed)
+    kept = ~value.isnan()
+    mean = _Mean.of(drawn[:, kept], behind[:, kept])
+    cases = ((value, drawn, number, number - 1), (value[kept].mean()[None], mean.drawn, mean.number, mean.degrees))
+    classes, of_mean = (
+        _difference(of, torch.where(_often(draws), _error(draws, n), torch.nan), degrees, level)
+        for of, draws, n, degrees in cases
+    )
+    return classes, of_mean
+
+
+def _difference(value: Tensor, error: Tensor, degrees: Tensor, level: float) -> PairedDifference:  # [K] each
+    t = _student(degrees, level)
     ratio = torch.where(error > 0, value / error, torch.where(value == 0, 0.0, value.sign() * torch.inf))
-    degrees = behind - 1
     # Wallace 1959: the normal deviate of a t, to some 1e-3
     normal = (degrees * (ratio.square() / degrees).log1p()).sqrt() * (8 * degrees + 1) / (8 * degrees + 3)
     p_value = 2 * torch.special.ndtr(-normal)
@@ -225,31 +293,106 @@ def _numbers(patients: Sequence[str]) -> tuple[Tensor, int]:
     """Every image's patient as a number, and how many patients there are."""
     if not len(patients):
         raise ValueError("patients: expected the patient of every image, got none")
-    number = {name: index for index, name in enumerate(dict.fromkeys(patients))}
+    number = {name: index for index, name in enumerate(sorted(set(patients)))}  # in whatever order the images are
     return torch.tensor([number[name] for name in patients]), len(number)
 
 
-def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  # [K] float64
-    """Per class, patients with an image in each of the statistic's groups; of the groups, the fewest."""
+def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  # [patients, K] float64
+    """1 for the patients with an image in the statistic's group: per class, of the groups, the one with the fewest."""
     patient, number = _numbers(patients)
-    counts = [
-        torch.zeros(number, group.shape[1], dtype=torch.float64).index_add(0, patient, group.cpu().double())
-        for group in statistic.needs
-    ]
-    return torch.stack([(count > 0).sum(dim=0) for count in counts]).amin(dim=0).double()
+    groups = torch.stack(
+        [
+            torch.zeros(number, group.shape[1], dtype=torch.float64).index_add(0, patient, group.cpu().double())
+            for group in statistic.needs
+        ]
+    )
+    present = (groups > 0).double()  # [groups, patients, K]
+    fewest = present.sum(dim=1).argmin(dim=0)
+    return present[fewest, :, torch.arange(len(fewest))].T
 
 
-def _error_and_quantile(drawn: Tensor, behind: Tensor, level: float) -> tuple[Tensor, Tensor]:  # [R, K], [K] -> [K]
-    """Standard error over the resamples that have the statistic, and Student's t; NaN where that is not enough."""
+def _error(drawn: Tensor, number: Tensor) -> Tensor:  # [R, K], [K] -> [K]
+    """Standard error over the resamples that have the statistic; NaN if fewer than two patients are behind it."""
+    defined = ~drawn.isnan()
+    deviation = torch.where(defined, drawn - drawn.nanmean(dim=0), 0.0)
+    variance = deviation.square().sum(dim=0) / (defined.sum(dim=0) - 1).clamp(min=1)
+    return torch.where(number > 1, (variance * number / (number - 1)).sqrt(), torch.nan)
+
+
+def _often(drawn: Tensor) -> Tensor:  # [R, K] -> [K]
+    """Whether nearly all resamples have the statistic."""
+    return (~drawn.isnan()).double().mean(dim=0) >= _DEFINED
+
+
+def _limits(value: Tensor, drawn: Tensor, number: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends of the intervals of values in (0, 1); [K], [R, K], [K], [K] -> [K], [K]."""
+    error = _error(drawn, number)
+    inside = ((drawn > 0) & (drawn < 1) | drawn.isnan()).all(dim=0)
+    spread = t * torch.where(inside, _error(drawn.logit(), number), error / (value * (1 - value)))
+    return (value.logit() - spread).sigmoid(), (value.logit() + spread).sigmoid()
+
+
+def _student(degrees: Tensor, level: float) -> Tensor:
+    """Student's t of the two-sided interval."""
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level}")
-    defined = ~drawn.isnan()
-    count = defined.sum(dim=0)
-    deviation = torch.where(defined, drawn - drawn.nanmean(dim=0), 0.0)
-    error = (deviation.square().sum(dim=0) / (count - 1).clamp(min=1) * behind / (behind - 1)).sqrt()
-    enough = (defined.double().mean(dim=0) >= _DEFINED) & (behind > 1)
-    degrees = (behind - 1).clamp(min=1)
+    degrees = degrees.clamp(min=1)
     normal = math.sqrt(2) * torch.special.erfinv(torch.tensor(level, dtype=torch.float64))
     # Wallace 1959, the other way round
-    t = (degrees * ((normal * (8 * degrees + 3) / (8 * degrees + 1)).square() / degrees).expm1()).sqrt()
-    return torch.where(enough, error, torch.nan), t
+    return (degrees * ((normal * (8 * degrees + 3) / (8 * degrees + 1)).square() / degrees).expm1()).sqrt()
+
+
+class _Mean(NamedTuple):
+    """A mean over classes as one statistic."""
+
+    drawn: Tensor  # [R, 1] float64; NaN where a resample has none of the classes
+    number: Tensor  # [1] float64: patients behind any class
+    degrees: Tensor  # [1] float64, of freedom; NaN if one of the classes has fewer than two patients
+
+    @classmethod
+    def of(cls, drawn: Tensor, behind: Tensor) -> "_Mean":  # [R, K], [patients, K] of the classes in the mean
+        filled = torch.where(drawn.isnan() & ~drawn.isnan().all(dim=1, keepdim=True), drawn.nanmean(dim=0), drawn)
+        number = behind.sum(dim=0)
+        variance = _error(drawn, number).square()
+        if not variance.sum():  # no spread: any will do
+            variance = torch.ones_like(variance)
+        each = variance / (number * (number - 1)).sqrt()
+        degrees = variance.sum().square() / (each @ (behind.T @ behind) @ each)
+        return cls(filled.mean(dim=1, keepdim=True), behind.any(dim=1).sum()[None], degrees[None])
+
+
+def _mean_interval(
+    value: Tensor,  # [K]
+    drawn: Tensor,  # [R, K]
+    behind: Tensor,  # [patients, K]
+    level: float,
+) -> tuple[float, float, float]:
+    """Mean, low and high, as :func:`bootstrap_interval_with_mean` describes it."""
+    kept = ~value.isnan()
+    value, drawn, behind = value[kept], drawn[:, kept], behind[:, kept]
+    mean = value.mean()
+    often = _often(torch.where(drawn.isnan().all(dim=1), torch.nan, 0.0)[:, None])
+    if not len(value) or not often or (behind.sum(dim=0) < 2).any():
+        return mean.item(), math.nan, math.nan
+    down, up = (_missed(behind[:, value == end], (1 - level) / 2) / len(value) for end in (1, 0))
+    within = (value > 0) & (value < 1)
+    if within.any():
+        part, centre = _Mean.of(drawn[:, within], behind[:, within]), value[within].mean()
+        low, high = _limits(centre[None], part.drawn, part.number, _student(part.degrees, level))
+        share = within.double().mean()
+        down, up = (share * (centre - low)).hypot(down), (share * (high - centre)).hypot(up)
+    return mean.item(), (mean - down).item(), (mean + up).item()
+
+
+def _missed(behind: Tensor, chance: float) -> Tensor:  # [patients, K] -> []
+    """The largest sum of K shares that patients miss altogether with this chance: its shares have 1 − p ∝ 1 / n or 0.
+
+    With λ the factor, ``Σ_k n_k log(1 − p_k) = log(chance)`` over the classes of the fewest patients, down to p ≥ 0.
+    """
+    if not behind.shape[1]:
+        return torch.zeros((), dtype=torch.float64)
+    number = (behind / behind.sum(dim=1, keepdim=True).clamp(min=1)).sum(dim=0).sort().values
+    total = number.cumsum(0)
+    factor = ((math.log(chance) - (number * number.log()).cumsum(0)) / total).exp()
+    sums = torch.arange(1, len(number) + 1) - factor * total
+    return sums[factor * number <= 1].amax()

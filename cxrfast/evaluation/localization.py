@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrfast.evaluation.bootstrap import bootstrap_interval, weighted_mean
+from cxrfast.evaluation.bootstrap import bootstrap_interval_with_mean, weighted_mean
 from cxrfast.evaluation.ceiling import ceiling
 from cxrfast.evaluation.localization_accuracy import TIE, BestOverlap
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
@@ -39,13 +39,15 @@ class AccuracyTable:
     accuracy: Tensor  # [T, K] float64, NaN for a class without annotations
     low: Tensor  # [T, K] float64: 95 % interval, by patient
     high: Tensor  # [T, K] float64
+    mean_interval: Tensor  # [2, T] float64: of the mean over the classes that have annotations
     ceiling: Tensor | None  # [T, K] float64: of a perfect region on the grid under the same rule
     false_positives: Tensor | None  # [T, K] int64: boxes that hit nothing
     afp: Tensor | None  # [T, K] float64: the same / all annotated boxes
 
     def means(self, class_names: Sequence[str]) -> list[Mean]:
         """Per T, over the classes that have annotations."""
-        return [mean_without_nan(row, class_names) for row in self.accuracy]
+        rows = zip(self.accuracy, *self.mean_interval.tolist(), strict=True)
+        return [mean_without_nan(row, class_names, (low, high)) for row, low, high in rows]
 
 
 @dataclass(frozen=True)
@@ -203,11 +205,14 @@ def _table(
         return (hit.long() @ member).double() / n
 
     low = high = torch.full_like(share(hit), torch.nan)
+    mean_interval = torch.full((2, len(hit)), torch.nan, dtype=torch.float64)
     if len(patients):
         # [U, T, K]: 1 or 0 for the class of the unit, NaN for the others
         values = torch.where(member[:, None] == 1, hit.T[:, :, None].double(), torch.nan)
-        interval = bootstrap_interval(weighted_mean(values.flatten(1)), patients, resamples=resamples)
+        statistic = weighted_mean(values.flatten(1))
+        interval, mean = bootstrap_interval_with_mean(statistic, patients, rows=len(hit), resamples=resamples)
         low, high = interval.low.view(low.shape), interval.high.view(low.shape)
+        mean_interval = torch.stack([mean.low, mean.high])
     return AccuracyTable(
         comparison=comparison,
         gate=gate,
@@ -215,6 +220,7 @@ def _table(
         accuracy=share(hit),
         low=low,
         high=high,
+        mean_interval=mean_interval,
         ceiling=None if best is None else share(hits_at(best, comparison)),
         false_positives=false,
         afp=None if false is None else false.double() / n_boxes,
@@ -229,7 +235,7 @@ def table_to_dict(table: AccuracyTable, class_names: Sequence[str]) -> dict[str,
     rows = [
         {
             "T": t,
-            "mean": {"value": _none(mean.value), "left_out": list(mean.left_out)},
+            "mean": mean.to_dict(),
             "classes": {
                 name: {key: _none(column[row, k].item()) for key, column in columns.items() if column is not None}
                 for k, name in enumerate(class_names)

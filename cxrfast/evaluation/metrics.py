@@ -1,7 +1,7 @@
 """Measures of the image scores."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,11 +123,22 @@ class Mean(NamedTuple):
 
     value: float  # NaN if every class is left out
     left_out: tuple[str, ...]
+    interval: tuple[float, float] | None = None  # 95 %, NaN where the data carry none; None: not asked for
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; None for NaN."""
+        numbers: dict[str, Any] = {"value": _none(self.value), "left_out": list(self.left_out)}
+        return numbers if self.interval is None else numbers | {"interval": [_none(end) for end in self.interval]}
+
+
+def _none(value: float) -> float | None:
+    return None if value != value else value
 
 
 def mean_without_nan(
     values: Sequence[float] | Tensor,  # [K]
     names: Sequence[str],  # [K]
+    interval: tuple[float, float] | None = None,  # of the mean
 ) -> Mean:
     """Mean of the values that are not NaN, and the names of those that are."""
     pairs = [(name, float(value)) for name, value in zip(names, values, strict=True)]
@@ -135,4 +146,5 @@ def mean_without_nan(
     return Mean(
         value=sum(present) / len(present) if present else float("nan"),
         left_out=tuple(name for name, value in pairs if value != value),
+        interval=interval,
     )

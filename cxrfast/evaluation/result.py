@@ -64,6 +64,8 @@ class EvaluationResult:
     n_negative: tuple[int, ...]
     auroc: Interval
     average_precision: Interval
+    mean_auroc: Mean
+    mean_average_precision: Mean
     calibration: Calibration | None
     localization: Localization | None  # None: no regions, or no annotated boxes
     detection: Detection | None
@@ -72,14 +74,6 @@ class EvaluationResult:
     truth: Truth  # what the predictions were compared with
     source: Source | None  # the regions before any threshold
     own: OwnRule
-
-    @property
-    def mean_auroc(self) -> Mean:
-        return mean_without_nan(self.auroc.value, self.class_names)
-
-    @property
-    def mean_average_precision(self) -> Mean:
-        return mean_without_nan(self.average_precision.value, self.class_names)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the table of predictions; None for NaN, which JSON does not know."""
@@ -90,7 +84,7 @@ class EvaluationResult:
             **{name: getattr(self, name) for name in (*facts, "n_images", "n_patients", "notes")},
             "unreadable": dict(self.predictions.unreadable),
             "classes": {name: self._class(k) for k, name in enumerate(self.class_names)},
-            "mean": {name: _mean(mean) for name, mean in means.items()},
+            "mean": {name: mean.to_dict() for name, mean in means.items()},
             "localization": None if self.localization is None else self._localization(self.localization),
             "detection": None if self.detection is None else self._detection(self.detection),
         }
@@ -131,7 +125,7 @@ class EvaluationResult:
             "n_images": found.n_images,
             "iou_thresholds": found.thresholds,
             "average_precision": columns(found.average_precision.T),
-            "map": [_mean(mean_without_nan(row, self.class_names)) for row in found.average_precision],
+            "map": [mean_without_nan(row, self.class_names).to_dict() for row in found.average_precision],
             "froc": {
                 "iou_threshold": found.froc_threshold,
                 "false_positives_per_image": FROC_RATES,
@@ -140,7 +134,7 @@ class EvaluationResult:
                     name: [] if found.froc.mean[k].isnan() else _rises(*found.froc.curves[k])
                     for k, name in enumerate(self.class_names)
                 },
-                "mean": _mean(mean_without_nan(found.froc.mean, self.class_names)),
+                "mean": mean_without_nan(found.froc.mean, self.class_names).to_dict(),
             },
             "pointing_game": columns(found.pointing),
         }
@@ -164,10 +158,6 @@ def _rises(false: Tensor, found: Tensor) -> list[list[float]]:  # [points], [poi
     last = len(found) - 1
     kept = [i for i in range(last + 1) if i in (0, last) or found[i] > found[i - 1]]
     return [[false[i].item(), found[i].item()] for i in kept]
-
-
-def _mean(mean: Mean) -> dict[str, Any]:
-    return {"value": _none(mean.value), "left_out": list(mean.left_out)}
 
 
 def _nested(value: Any) -> Any:

@@ -11,13 +11,14 @@ from cxrfast.errors import UsageError
 from cxrfast.evaluation.bootstrap import (
     Interval,
     Statistic,
-    bootstrap_interval,
+    bootstrap_interval_with_mean,
     weighted_auroc,
     weighted_average_precision,
 )
 from cxrfast.evaluation.calibration import calibrate, expected_calibration_error, reliability_curve
 from cxrfast.evaluation.detection import Boxes, box_average_precision, froc, pointing_game
 from cxrfast.evaluation.localization import OwnRule, score_localization
+from cxrfast.evaluation.metrics import Mean, mean_without_nan
 from cxrfast.evaluation.predictions import Predictions, empty_overlaps
 from cxrfast.evaluation.protocols import Protocol
 from cxrfast.evaluation.result import Calibration, Detection, EvaluationResult
@@ -77,6 +78,8 @@ def score_predictions(
             table.index_put_((units.image, units.class_index), values, accumulate=True)
             table /= count.clamp(min=1)
     calibrated = None if temperature is None else calibrate(known, temperature)
+    auroc, mean_auroc = _interval(weighted_auroc(known, labels), truth, resamples)
+    precision, mean_precision = _interval(weighted_average_precision(known, labels), truth, resamples)
     return EvaluationResult(
         protocol=protocol,
         split=facts.split,
@@ -91,8 +94,10 @@ def score_predictions(
         n_patients=len(set(truth.patients)),
         n_positive=tuple((labels == 1).sum(dim=0).tolist()),
         n_negative=tuple((labels == 0).sum(dim=0).tolist()),
-        auroc=_interval(weighted_auroc(known, labels), truth, resamples),
-        average_precision=_interval(weighted_average_precision(known, labels), truth, resamples),
+        auroc=auroc,
+        average_precision=precision,
+        mean_auroc=mean_auroc,
+        mean_average_precision=mean_precision,
         calibration=_calibration(known, calibrated, labels, temperature),
         localization=localization,
         detection=None if localization is None or source is None else _detection(source, truth, known, own),
@@ -120,8 +125,9 @@ def images_hash(images: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:12]
 
 
-def _interval(statistic: Statistic, truth: Truth, resamples: int) -> Interval:
-    return bootstrap_interval(statistic, truth.patients, resamples=resamples)
+def _interval(statistic: Statistic, truth: Truth, resamples: int) -> tuple[Interval, Mean]:
+    classes, (_, low, high) = bootstrap_interval_with_mean(statistic, truth.patients, resamples=resamples)
+    return classes, mean_without_nan(classes.value, truth.class_names, (low.item(), high.item()))
 
 
 def _calibration(

@@ -1,5 +1,7 @@
 """A result as tables for a terminal."""
 
+import math
+
 from cxrfast.evaluation.layout import between, decimal, ruled, wrap
 from cxrfast.evaluation.localization import AccuracyTable, Localization
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
@@ -52,13 +54,19 @@ def _labels(result: EvaluationResult) -> list[str]:
         for value, low, high in (result.auroc, result.average_precision):
             row += [decimal(value[k].item()), between(low[k].item(), high[k].item())]
         rows.append([*row, *(decimal(column[k].item()) for column in columns)])
-    means = [decimal(result.mean_auroc.value), "", decimal(result.mean_average_precision.value), ""]
+    means = []
+    for mean in (result.mean_auroc, result.mean_average_precision):
+        means += [decimal(mean.value), _spread(mean)]
     means += [decimal(mean_without_nan(column, result.class_names).value) for column in columns]
     return ruled([header, *rows, ["mean", "", *means]])
 
 
+def _spread(mean: Mean) -> str:
+    return "" if mean.interval is None else between(*mean.interval)
+
+
 def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTable) -> list[str]:
-    """Accuracies; with one T their interval, with AFP those below."""
+    """Accuracies; with one T their intervals, with several those of the means; with AFP those below."""
     t = table.comparison.thresholds
     sign = str(table.comparison)
     means = table.means(result.class_names)
@@ -73,7 +81,10 @@ def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTabl
         header.append("95 %")
         for k, row in enumerate(rows):
             row.append(between(table.low[0, k].item(), table.high[0, k].item()))
-        last[0].append("")
+        last[0].append(_spread(means[0]))
+    else:
+        ends = ([mean.interval[i] if mean.interval else math.nan for mean in means] for i in (0, 1))
+        last += [[name, "", *map(decimal, row)] for name, row in zip(("  95 % from", "  to"), ends, strict=True)]
     if table.ceiling is not None:
         best = [decimal(mean_without_nan(row, result.class_names).value) for row in table.ceiling]
         last.append(["perfect region", "", *best, *([""] if len(t) == 1 else [])])

@@ -10,7 +10,7 @@ from torch import Tensor
 from cxrfast.errors import UsageError
 from cxrfast.evaluation.bootstrap import (
     Statistic,
-    paired_bootstrap,
+    paired_bootstrap_with_mean,
     weighted_auroc,
     weighted_average_precision,
     weighted_mean,
@@ -193,23 +193,12 @@ def _measure(title: str, a: Predictions, first: Statistic, second: Statistic) ->
     """Per class, and for the mean over the classes that both runs have a number for."""
     everything = torch.ones(1, len(a.images), dtype=torch.float64)
     values = [statistic(everything)[0] for statistic in (first, second)]
-    found = paired_bootstrap(second, first, a.patients, resamples=RESAMPLES)
+    found, of_mean = paired_bootstrap_with_mean(second, first, a.patients, resamples=RESAMPLES)
     lines = [Line(name, *(column[k].item() for column in (*values, *found))) for k, name in enumerate(a.class_names)]
     both = ~(values[0].isnan() | values[1].isnan())
     if both.sum() > 1:
-        means = [_over_classes(statistic, both) for statistic in (first, second)]
-        of_mean = paired_bootstrap(means[1], means[0], a.patients, resamples=RESAMPLES)
         lines.append(Line("mean", *(value[both].mean().item() for value in values), *(c[0].item() for c in of_mean)))
     return Measure(title, lines)
-
-
-def _over_classes(statistic: Statistic, both: Tensor) -> Statistic:
-    """The mean over classes as one statistic. Behind it stand the patients of any class."""
-
-    def compute(weights: Tensor) -> Tensor:  # [R, N]
-        return statistic(weights)[:, both].nanmean(dim=1, keepdim=True)
-
-    return Statistic(compute, tuple(group[:, both].any(dim=1, keepdim=True) for group in statistic.needs))
 
 
 def _different_settings(first: Evaluated, second: Evaluated) -> list[tuple[str, str, str]]:

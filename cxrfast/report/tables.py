@@ -70,15 +70,17 @@ def score_table(evaluated: Evaluated) -> Table:
     header += ["ECE, calibrated", "temperature"] if calibrated else []
     rows = []
     for name, row in classes.items():
-        cells = [_with_interval(row, "auroc"), _bar(row), _with_interval(row, "average_precision")]
+        cells = [_with_interval(row, "auroc"), _bar(row["auroc"], row.get("auroc_interval"))]
+        cells.append(_with_interval(row, "average_precision"))
         cells += plain(f"{row['n_positive']:,}", f"{row['n_negative']:,}")
         cells.append(Cell(number(row.get("ece"))))
         if calibrated:
             cells += plain(number(row.get("ece_calibrated")), number(row.get("temperature"), 2))
         rows.append(Row(name, cells))
-    means = [Cell(number(numbers["mean"][name]["value"])) for name in ("auroc", "average_precision")]
+    auroc, precision = (numbers["mean"][name] for name in ("auroc", "average_precision"))
     errors = [row["ece"] for row in classes.values() if row.get("ece") is not None]
-    last = [means[0], Cell(""), means[1], *plain("", "", number(_mean(errors)), "", "")]
+    last = [_mean_cell(auroc), _bar(auroc["value"], auroc.get("interval")), _mean_cell(precision)]
+    last += plain("", "", number(_mean(errors)), "", "")
     rows.append(Row("mean", last[: len(header) - 1], "mean"))
     return Table("Is the disease on the image?", header, rows, _missing_scores(numbers))
 
@@ -91,7 +93,7 @@ def printed_auroc_table(evaluated: Evaluated) -> Table | None:
         return None
     names = list(numbers["classes"])
     own = [_with_interval(numbers["classes"][name], "auroc") for name in names]
-    rows = [Row("this model", [*own, Cell(number(numbers["mean"]["auroc"]["value"]))], "own")]
+    rows = [Row("this model", [*own, _mean_cell(numbers["mean"]["auroc"])], "own")]
     rows += [printed_row(line, names) for line in lines]
     why = printed.other_images(numbers)
     first = [f"The papers' lines cannot be compared with this one: {why}."] if why else []
@@ -119,12 +121,16 @@ def _with_interval(row: Mapping[str, Any], name: str) -> Cell:
     return Cell(number(row[name]), interval(low, high))
 
 
-def _bar(row: Mapping[str, Any]) -> Cell:
-    if row["auroc"] is None:
+def _mean_cell(mean: Mapping[str, Any]) -> Cell:
+    """A mean over classes; older results have no interval of it."""
+    return Cell(number(mean["value"]), interval(*mean.get("interval") or (None, None)))
+
+
+def _bar(auroc: float | None, ends: Sequence[float | None] | None) -> Cell:
+    if auroc is None:
         return Cell("")
-    low, high = row["auroc_interval"]
-    bar = interval_bar(row["auroc"], math.nan if low is None else low, math.nan if high is None else high, 0.5)
-    return Cell("", bar=bar)
+    low, high = (math.nan if end is None else end for end in ends or (None, None))
+    return Cell("", bar=interval_bar(auroc, low, high, 0.5))
 
 
 def _missing_scores(numbers: Mapping[str, Any]) -> list[str]:
@@ -169,7 +175,7 @@ def _accuracy_table(numbers: Mapping[str, Any], found: Mapping[str, Any], table:
         sign = f"{measure} {table['relation']} {entry['T']:g}"
         values = [entry["classes"][name] for name in boxed]
         cells = [Cell(number(v["accuracy"]), interval(v["low"], v["high"])) for v in values]
-        rows.append(Row(f"{sign}: this model", [*cells, Cell(number(entry["mean"]["value"]))], "own"))
+        rows.append(Row(f"{sign}: this model", [*cells, _mean_cell(entry["mean"])], "own"))
         if table["gate"] is None and all(v.get("ceiling") is not None for v in values):
             rows.append(_values_row("perfect region on this grid", [v["ceiling"] for v in values]))
         beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
@@ -237,8 +243,8 @@ def headline(evaluated: Evaluated) -> list[tuple[str, str, str]]:
     """(number, what it is, remark) of the few that stand on top."""
     numbers = evaluated.numbers
     tiles = [
-        (number(numbers["mean"]["auroc"]["value"]), "mean AUROC", _over(numbers, "auroc")),
-        (number(numbers["mean"]["average_precision"]["value"]), "mean AP", _over(numbers, "average_precision")),
+        _tile(numbers["mean"][name], words, _over(numbers, name))
+        for name, words in (("auroc", "mean AUROC"), ("average_precision", "mean AP"))
     ]
     if numbers["localization"] is not None:
         for table in numbers["localization"]["tables"][:2]:
@@ -246,8 +252,13 @@ def headline(evaluated: Evaluated) -> list[tuple[str, str, str]]:
             measure = "IoU" if table["measure"] == "iou" else "IoR"
             words = f"found at {measure} {table['relation']} {entry['T']:g}"
             scored = sum(row["n_annotated"] for row in numbers["classes"].values())
-            tiles.append((number(entry["mean"]["value"]), words, f"mean of classes, {scored:,} {_unit(numbers)}"))
+            tiles.append(_tile(entry["mean"], words, f"mean of classes, {scored:,} {_unit(numbers)}"))
     return tiles
+
+
+def _tile(mean: Mapping[str, Any], words: str, remark: str) -> tuple[str, str, str]:
+    cell = _mean_cell(mean)
+    return cell.text, words, f"{cell.small} (95 %); {remark}" if cell.small else remark
 
 
 def _unit(numbers: Mapping[str, Any]) -> str:

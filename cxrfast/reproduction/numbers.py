@@ -93,7 +93,7 @@ def _value(number: Any, low: float | None = None, high: float | None = None) -> 
     if not isinstance(number, Mapping):
         return Value(number, low, high)
     if "value" in number:
-        return Value(number["value"])
+        return Value(number["value"], *number.get("interval", ()))
     return Value(number["mean"], sd=number["sd"], runs=number["n"], pooled=number["pooled"])
 
 

@@ -4,15 +4,17 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_ind, ttest_rel
 
 from cxrfast.evaluation import (
     auroc,
     average_precision,
     bootstrap_interval,
+    bootstrap_interval_with_mean,
     paired_bootstrap,
+    paired_bootstrap_with_mean,
     weighted_auroc,
     weighted_average_precision,
     weighted_mean,
@@ -99,6 +101,151 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
     assert interval.high.item() == pytest.approx(0.3 + error, abs=0.005)
 
 
+@st.composite
+def hits_by_patient(draw):
+    """Hits, misses and NaN of some classes, and the patients."""
+    n, k = draw(st.integers(2, 14)), draw(st.integers(1, 4))
+    cells = draw(st.lists(st.sampled_from([0.0, 1.0, 1.0, math.nan]), min_size=n * k, max_size=n * k))
+    patients = draw(st.lists(st.sampled_from("abcdefghij"), min_size=n, max_size=n))
+    return torch.tensor(cells, dtype=torch.float64).view(n, k), patients
+
+
+def of_mean(values, patients, **options):
+    return bootstrap_interval_with_mean(weighted_mean(values), patients, resamples=30, **options)[1]
+
+
+def close(found, expected):
+    torch.testing.assert_close(tuple(found), tuple(expected), rtol=0, atol=1e-9, equal_nan=True)
+
+
+@settings(max_examples=40)
+@given(hits_by_patient(), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_the_mean_is_that_of_its_classes(table, copies, random):
+    values, patients = table
+    for k in range(values.shape[1]):
+        one = values[:, [k]]
+        alone = bootstrap_interval(weighted_mean(one), patients, resamples=30)
+        close(of_mean(one, patients), alone)
+        close(of_mean(one.expand(-1, copies), patients), alone)
+    found = of_mean(values, patients)
+    close(of_mean(torch.cat([values, values[:, :1] * math.nan], dim=1), patients), found)
+    images, classes = list(range(len(values))), list(range(values.shape[1]))
+    random.shuffle(images)
+    random.shuffle(classes)
+    close(of_mean(values[images][:, classes], [patients[n] for n in images]), found)
+    misses = of_mean(1 - values, patients)
+    close((1 - misses.value, 1 - misses.high, 1 - misses.low), found)
+    assert found.low.isnan() or 0 <= found.low <= found.value <= found.high <= 1
+
+
+@settings(max_examples=40)
+@given(hits_by_patient())
+def test_every_row_has_its_own_mean(table):
+    values, patients = table
+    more = values.flip(0)
+    classes, means = bootstrap_interval_with_mean(
+        weighted_mean(torch.cat([values, more], dim=1)), patients, rows=2, resamples=30
+    )
+    rows = [of_mean(values, patients), of_mean(more, patients)]
+    close(means, map(torch.cat, zip(*rows, strict=True)))
+    close(classes, bootstrap_interval(weighted_mean(torch.cat([values, more], dim=1)), patients, resamples=30))
+
+
+def test_the_mean_needs_two_patients_of_each_of_its_classes():
+    values = torch.tensor([[1.0, 1.0], [0.0, math.nan], [1.0, math.nan], [0.0, math.nan]])
+    found = of_mean(values, list("abcd"))
+    assert found.value == 0.75
+    assert found.low.isnan()
+    assert found.high.isnan()
+    # With two, some resamples lack a class, and it has no interval. The mean of many classes has.
+    values[1, 1] = 0.0
+    classes, found = bootstrap_interval_with_mean(weighted_mean(values), list("abcd"), resamples=300)
+    assert classes.low.isnan().tolist() == [False, True]
+    assert 0 < found.low < found.value < found.high < 1
+    nothing = of_mean(values * math.nan, list("abcd"))
+    assert all(column.isnan() for column in nothing)
+
+
+def test_the_mean_of_classes_without_spread_has_the_bound_of_their_patients():
+    """Of all p that 4 and 9 patients miss with a chance of 2.5 %, the largest mean, found on a grid."""
+    values = torch.full((13, 2), math.nan)
+    values[:4, 0], values[4:, 1] = 0.0, 0.0
+    patients = [str(n) for n in range(13)]
+    p = torch.linspace(0, 1, 200_001, dtype=torch.float64)
+    other = (1 - (0.025 / (1 - p) ** 4) ** (1 / 9)).clamp(min=0)
+    bound = (p + other)[(1 - p) ** 4 >= 0.025].amax().item() / 2
+    found = of_mean(values, patients)
+    assert (found.low.item(), found.high.item()) == (0, pytest.approx(bound, abs=1e-5))
+    # Images of one patient in both classes say no more than those of one class.
+    assert of_mean(torch.zeros(4, 2), patients[:4]).high.item() == pytest.approx(1 - 0.025 ** (1 / 4))
+    # One class all found, the other not at all: each may be wrong in one direction only.
+    values[4:, 1] = 1.0
+    found = of_mean(values, patients)
+    assert found.value == 0.5
+    assert found.low.item() == pytest.approx(0.5 - (1 - 0.025 ** (1 / 9)) / 2)
+    assert found.high.item() == pytest.approx(0.5 + (1 - 0.025 ** (1 / 4)) / 2)
+
+
+@pytest.mark.parametrize("sizes", [(8, 8), (8, 40)])
+def test_the_means_degrees_of_freedom_are_satterthwaites(sizes):
+    """Classes of different patients: Welch's t; of the same patients, the t of the patients' means."""
+    generator = torch.Generator().manual_seed(3)
+    first, second = (torch.rand(n, generator=generator, dtype=torch.float64) for n in sizes)
+    apart = torch.full((sum(sizes), 2), math.nan, dtype=torch.float64)
+    apart[: sizes[0], 0], apart[sizes[0] :, 1] = first, second
+    welch = ttest_ind(first, -second, equal_var=False).confidence_interval(0.95)
+    cases = [(apart, welch.low / 2, welch.high / 2)]
+    if sizes[0] == sizes[1]:
+        together = torch.stack([first, second], dim=1)
+        paired = ttest_rel(first, -second).confidence_interval(0.95)
+        cases.append((together, paired.low / 2, paired.high / 2))
+    for values, low, high in cases:
+        patients = [str(n) for n in range(len(values))]
+        zero = weighted_mean(values * 0)
+        _, found = paired_bootstrap_with_mean(weighted_mean(values), zero, patients, resamples=20000)
+        assert (found.low.item() + found.high.item()) / 2 == pytest.approx((low + high) / 2)
+        assert (found.high - found.low).item() == pytest.approx(high - low, rel=0.05)
+
+
+def several_diseases(generator):
+    """150 patients of 1 to 5 images, alike in their scores; 8 classes that 12 to 60 patients have, AUROC 0.7 to 0.9."""
+    images = torch.randint(1, 6, (150,), generator=generator)
+    patient = torch.arange(150).repeat_interleave(images)
+    frequency, auc = torch.linspace(0.08, 0.4, 8), torch.linspace(0.7, 0.9, 8)
+    labels = (torch.rand(150, 8, generator=generator) < frequency)[patient]
+    of_patient = (torch.randn(150, 8, generator=generator) + torch.randn(150, 1, generator=generator)) / math.sqrt(2)
+    noise = of_patient[patient] + torch.randn(len(patient), 8, generator=generator)
+    scores = noise + 2 * torch.special.ndtri(auc) * labels
+    return weighted_auroc(scores, labels.double()), [str(p) for p in patient.tolist()], auc.mean()
+
+
+def several_boxes(generator):
+    """8 classes of 8 to 22 patients with 1 or 2 boxes found alike, every fifth patient also of the class before."""
+    share, values, patients = torch.linspace(0.25, 0.85, 8), [], []
+    for k, (p, count) in enumerate(zip(share.tolist(), range(8, 24, 2), strict=True)):
+        for n in range(count):
+            boxes = int(torch.randint(1, 3, (), generator=generator))
+            found = torch.randn(1, generator=generator) + torch.randn(boxes, generator=generator)
+            row = torch.full((boxes, 8), math.nan, dtype=torch.float64)
+            row[:, k] = (torch.special.ndtr(found / math.sqrt(2)) < p).double()
+            values.append(row)
+            patients += [f"{k - (n % 5 == 4)}/{n}"] * boxes
+    return weighted_mean(torch.cat(values)), patients, share.mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulate", [several_diseases, several_boxes])
+def test_the_interval_of_the_mean_over_classes_covers_the_truth(simulate):
+    """docs/evaluation.md has the numbers of other settings."""
+    generator = torch.Generator().manual_seed(0)
+    count, simulations = 0, 800
+    for seed in range(simulations):
+        statistic, patients, truth = simulate(generator)
+        _, found = bootstrap_interval_with_mean(statistic, patients, resamples=150, seed=seed)
+        count += bool(found.low <= truth <= found.high)
+    assert 0.93 <= count / simulations <= 0.97
+
+
 @pytest.mark.parametrize("patients", [3, 5, 20, 200])
 def test_the_quantile_is_students(patients):
     """Two hits among many images of few patients: the interval's half-width in logits over its standard error."""
@@ -157,6 +304,18 @@ def test_the_paired_test_keeps_its_level_and_finds_differences():
         assert bool(null.p_value < 0.05) == (not null.low <= 0 <= null.high)
     assert 0.01 <= rejected / 200 <= 0.1
     assert found / 200 > 0.7
+
+
+def test_the_paired_test_of_the_mean_is_that_of_one_class_or_of_equal_ones():
+    scores, labels, patients = clustered(torch.Generator().manual_seed(8), 60, 0.75)
+    noise = scores + 2 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(9))
+    unknown = torch.full_like(labels, math.nan)
+    for columns in ((labels,), (labels, labels), (labels, unknown)):
+        truth = torch.cat(columns, dim=1)
+        runs = (weighted_auroc(run.expand(-1, len(columns)), truth) for run in (scores, noise))
+        classes, mean = paired_bootstrap_with_mean(*runs, patients, resamples=100)
+        close(mean, [column[:1] for column in classes])
+        assert bool(mean.p_value < 0.05) == (not mean.low <= 0 <= mean.high)
 
 
 def test_a_run_does_not_differ_from_itself():

@@ -16,7 +16,15 @@ from cxrfast.data.labels import BOXED_CLASSES
 from cxrfast.data.patches import boxes_to_patches
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import PROTOCOLS, evaluate, find_protocol
+from cxrfast.evaluation import (
+    PROTOCOLS,
+    bootstrap_interval_with_mean,
+    evaluate,
+    find_protocol,
+    weighted_auroc,
+    weighted_average_precision,
+    weighted_mean,
+)
 from cxrfast.evaluation.predictions import COLUMNS
 from cxrfast.regions import RegionRule
 from tests.predictors import FakePredictor, constant_answer
@@ -68,8 +76,8 @@ def test_the_numbers_are_those_worked_out_by_hand(records, workers):
     for table in result.localization.tables:
         assert table.accuracy[0, :2].tolist() == [0.5, 1.0]
         assert table.accuracy[0, 2].isnan()
-    assert result.mean_auroc == ((4 / 6 + 2 / 4) / 2, ("Hernia",))
-    assert result.localization.tables[0].means(CLASSES) == [(0.75, ("Hernia",))]
+    assert result.mean_auroc[:2] == ((4 / 6 + 2 / 4) / 2, ("Hernia",))
+    assert [mean[:2] for mean in result.localization.tables[0].means(CLASSES)] == [(0.75, ("Hernia",))]
     # Two boxes of one class are one annotation, their union: both quarters of the region
     assert result.predictions.iou[2, 1] == 0.5
     assert result.predictions.ior[2, 1] == 0.5
@@ -106,7 +114,8 @@ def test_json_and_text(records, tmp_path):
     ]
     row = found["tables"][0]["rows"][0]
     assert row["T"] == 0.1
-    assert row["mean"] == {"value": 0.75, "left_out": ["Hernia"]}
+    # Nodule is of one patient, so neither it nor the mean has an interval
+    assert row["mean"] == {"value": 0.75, "left_out": ["Hernia"], "interval": [None, None]}
     assert row["classes"]["Mass"] | {"low": 0, "high": 0} == {
         "accuracy": 0.5,
         "low": 0,
@@ -125,6 +134,48 @@ def test_json_and_text(records, tmp_path):
     means = [line.split() for line in lines if line.startswith("mean")]
     assert means[0][1] == "0.583"
     assert means[1][1] == "0.750"
+
+
+def test_means_have_intervals_from_the_resamples_of_the_classes(tmp_path):
+    records = []
+    for n in range(16):
+        path = tmp_path / f"{n}.png"
+        cv2.imwrite(str(path), np.full((8, 8), 15 * n, np.uint8))
+        names = {name for name, found in (("Mass", n % 2), ("Nodule", n % 3 != 1)) if found}
+        corner = 0.0 if n % 5 < 3 else 0.5
+        boxes = dict.fromkeys(names, ((corner, corner, corner + 0.5, corner + 0.5),))
+        records.append(Record(path.name, path, f"p{n % 12}", frozenset(names), boxes))
+    dataset, predictor = XrayDataset(records, CLASSES, SIZE), FakePredictor(CLASSES, SIZE, answer)
+    for thresholds in ((0.1,), (0.1, 0.3, 0.5)):
+        protocol = find_protocol("rozenberg2019").with_thresholds(*thresholds)
+        result = evaluate(predictor, dataset, **{**OPTIONS, "protocol": protocol})
+        found = result.predictions
+        boxed = (found.n_boxes > 0).any(dim=1)
+        hits = torch.where(found.iou.isnan(), torch.nan, (found.iou >= 0.1).double())[boxed]
+        of_boxes = [patient for patient, has in zip(found.patients, boxed.tolist(), strict=True) if has]
+        data = json.loads(result.to_json())
+        table = data["localization"]["tables"][0]
+        for statistic, patients, mean in (
+            (weighted_auroc(found.prob, found.labels), found.patients, data["mean"]["auroc"]),
+            (weighted_average_precision(found.prob, found.labels), found.patients, data["mean"]["average_precision"]),
+            (weighted_mean(hits), of_boxes, table["rows"][0]["mean"]),
+        ):
+            _, expected = bootstrap_interval_with_mean(statistic, patients, resamples=20)
+            assert [mean["value"], *mean["interval"]] == pytest.approx([column.item() for column in expected])
+            assert mean["left_out"] == ["Hernia"]
+        text = result.to_text()
+        assert max(map(len, text.splitlines())) <= 100
+        rows = [line.split() for line in text.splitlines()]
+        means = [row for row in rows if row[:1] == ["mean"]]
+        low, high = data["mean"]["auroc"]["interval"]
+        assert means[0][2] == f"{low:.2f}–{high:.2f}"
+        ends = [row["mean"]["interval"] for row in table["rows"]]
+        if len(ends) == 1:
+            assert means[1][2] == f"{ends[0][0]:.2f}–{ends[0][1]:.2f}"
+        else:
+            for words, column in ((["95", "%", "from"], 0), (["to"], 1)):
+                (row, _) = [row for row in rows if row[: len(words)] == words]
+                assert row[len(words) :] == [f"{end[column]:.3f}" for end in ends]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

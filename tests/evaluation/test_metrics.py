@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.classification import multilabel_average_precision
 
-from cxrfast.evaluation.metrics import auroc, average_precision, mean_without_nan, operating_points
+from cxrfast.evaluation.metrics import Mean, auroc, average_precision, mean_without_nan, operating_points
 
 
 @given(data=st.data(), n=st.integers(0, 30), k=st.integers(0, 4), levels=st.integers(1, 12))
@@ -73,11 +73,14 @@ def test_auroc_refuses(scores, labels, message):
 
 
 def test_mean_names_the_classes_it_leaves_out():
-    assert mean_without_nan([0.5, math.nan, 1.0], ["a", "b", "c"]) == (0.75, ("b",))
-    assert mean_without_nan(torch.tensor([0.25]), ["a"]) == (0.25, ())
+    assert mean_without_nan([0.5, math.nan, 1.0], ["a", "b", "c"]) == Mean(0.75, ("b",))
+    assert mean_without_nan(torch.tensor([0.25]), ["a"]) == Mean(0.25, ())
     nothing = mean_without_nan([math.nan], ["a"])
     assert math.isnan(nothing.value)
     assert nothing.left_out == ("a",)
+    assert nothing.to_dict() == {"value": None, "left_out": ["a"]}
+    sure = mean_without_nan([0.5, 1.0], ["a", "b"], (0.6, math.nan))
+    assert sure.to_dict() == {"value": 0.75, "left_out": [], "interval": [0.6, None]}
 
 
 @given(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation import paired_bootstrap, weighted_auroc, weighted_mean
+from cxrfast.evaluation import paired_bootstrap_with_mean, weighted_auroc, weighted_mean
 from cxrfast.report import compare, render_comparison
 from tests.report.made_up import made_up
 
@@ -30,7 +30,7 @@ def test_it_is_the_paired_bootstrap(tmp_path):
         ("mean IoU", [weighted_mean(run.iou) for run in (b, a)]),
         ("found at IoU ≥ 0.3", [weighted_mean((run.iou >= 0.3).double() / ~run.iou.isnan()) for run in (b, a)]),
     ):
-        expected = paired_bootstrap(*statistics, a.patients)
+        expected, of_mean = paired_bootstrap_with_mean(*statistics, a.patients)
         for k, line in enumerate(measures[title][:2]):
             values = (line.difference, line.low, line.high, line.p_value)
             torch.testing.assert_close(torch.tensor(values, dtype=torch.float64), torch.stack([c[k] for c in expected]))
@@ -38,6 +38,7 @@ def test_it_is_the_paired_bootstrap(tmp_path):
         mean = measures[title][2]
         assert mean.name == "mean"
         assert mean.difference == pytest.approx(sum(line.difference for line in measures[title][:2]) / 2)
+        assert (mean.difference, mean.low, mean.high, mean.p_value) == tuple(column.item() for column in of_mean)
     assert all(line.better == "first" for line in measures["mean IoU"])
     assert "other" in found.to_text()
     assert max(map(len, found.to_text().splitlines())) <= 100

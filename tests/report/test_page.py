@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,6 +106,23 @@ def test_numbers_that_do_not_exist_are_dashes_with_a_reason(tmp_path):
     assert f"– No negative image, so no AUROC, and not in the mean: {', '.join(missing)}." in html
     assert "– No annotated box, so nothing to localise, and not in the mean: Nodule." in html
     assert "nan" not in re.sub(r"data:[^\"]*", "", html).lower().split("<style>")[0]
+
+
+def test_means_have_intervals_unless_the_evaluation_is_older(tmp_path):
+    evaluated = made_up(tmp_path, 80, ("Mass", "Nodule"))
+    numbers = json.loads(json.dumps(evaluated.numbers))
+    means = [*numbers["mean"].values(), *(row["mean"] for t in numbers["localization"]["tables"] for row in t["rows"])]
+    assert len(means) == 2 + 4 * 4
+    html = render_report(evaluated)
+    for mean in means:
+        low, high = mean.pop("interval")
+        assert low <= mean["value"] <= high
+        assert f"{mean['value']:.3f}<small>{low:.2f}–{high:.2f}</small>" in html
+    low, high = evaluated.numbers["mean"]["auroc"]["interval"]
+    assert f"<small>{low:.2f}–{high:.2f} (95 %); 2 classes</small>" in html
+    older = render_report(replace(evaluated, numbers=numbers))
+    assert f"<b>{means[0]['value']:.3f}</b><span>mean AUROC</span><small>2 classes</small>" in older
+    assert f'<td class="">{means[0]["value"]:.3f}</td>' in older
 
 
 def test_papers_stand_beside_the_same_protocol_only(tmp_path):

@@ -21,7 +21,7 @@ def one_run(auroc, accuracy):
     table = {"measure": "ior", "relation": ">", "gate": None, "rows": [{"T": 0.1, "mean": mean, "classes": cells}]}
     return {
         "classes": classes,
-        "mean": {"auroc": {"value": sum(auroc.values()) / len(auroc), "left_out": []}},
+        "mean": {"auroc": {"value": sum(auroc.values()) / len(auroc), "left_out": [], "interval": [0.6, 0.8]}},
         "localization": {"tables": [table]},
     }
 
@@ -53,6 +53,7 @@ def test_differences_and_means_over_the_same_and_over_other_classes():
         assert cell.difference == pytest.approx(0.01)
         assert (cell.ours.low, cell.ours.high) == (0.5, 0.9)
     assert found.mean.difference == pytest.approx(0.01)
+    assert (found.mean.ours.low, found.mean.ours.high) == (0.6, 0.8)
     assert found.common is None
     assert "the printed mean is ours, over the printed classes" in found.remarks
 
@@ -78,6 +79,8 @@ def test_accuracy_and_afp_find_their_own_lines():
     assert afp.cells["Mass"].printed == 0.3933
     assert afp.cells["Mass"].ours.value == 1.0
     assert afp.mean.ours.value == pytest.approx(0.75)
+    # Evaluations of before have no interval of a mean.
+    assert (accuracy.mean.ours.value, accuracy.mean.ours.low, accuracy.mean.ours.high) == (0.375, None, None)
 
 
 def test_a_row_of_folds_without_printed_numbers_says_why():
@@ -130,6 +133,7 @@ def test_pages_show_ours_printed_and_difference():
     page, text = to_markdown(table_of()), to_text(table_of())
     assert "| Mass | 0.700 (0.50–0.90) | 0.6933 | +0.007 |" in page
     assert "| mean of common | 0.750 | 0.6810 | +0.069 |" in page
+    assert "| mean | 0.750 (0.60–0.80) |" in page
     (line,) = [line for line in text.splitlines() if line.startswith("Mass")]
     assert line.split() == ["Mass", "0.700", "(0.50–0.90)", "0.6933", "+0.007"]
     assert max(map(len, text.splitlines())) <= 100
