@@ -259,6 +259,10 @@ def _notes(found: FoundInFiles, truth: Truth, image_of: dict[str, int], scores: 
     unknown = sorted(found.classes.keys() - set(truth.class_names))
     unsearched = [name for name in truth.class_names if found.has_regions and name not in found.region_classes]
     scoreless = [name for name, column in zip(truth.class_names, scores.T, strict=True) if column.isnan().all()]
+    decided: dict[str, bool] = {}
+    for (_, name), value in found.scores.items():
+        decided[name] = decided.get(name, True) and value in (0.0, 1.0)
+    certain = [name for name in truth.class_names if decided.get(name)]
     notes = [f"{len(named)} of the {len(truth.images)} evaluated images are named in the predictions", *found.notes]
     if strangers:
         notes.append(f"{len(strangers)} images of the predictions are not evaluated (first: {strangers[0]})")
@@ -268,4 +272,8 @@ def _notes(found: FoundInFiles, truth: Truth, image_of: dict[str, int], scores: 
         notes.append(f"no regions in the predictions, so all annotations are missed: {', '.join(unsearched)}")
     if scoreless:
         notes.append(f"no scores in the predictions, so no AUROC: {', '.join(scoreless)}")
+    if certain:
+        notes.append(
+            f"every score is 0 or 1; if these are labels, the numbers are not of predictions: {', '.join(certain)}"
+        )
     return notes

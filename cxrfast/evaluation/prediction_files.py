@@ -6,6 +6,7 @@ The formats are described in docs/evaluation.md. Nothing is unpickled.
 import csv
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def _read_csv(path: Path, into: FoundInFiles) -> None:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
+        twice = [
+            name for name, n in Counter(name.strip() for name in reader.fieldnames or ()).items() if name and n > 1
+        ]
+        if twice:
+            raise CxrfastError(f"{path} has column '{twice[0]}' twice; keep one of the two")
         image = columns.get("image") or columns.get("image index")
         if image is None:
             raise CxrfastError(f"{path} has no column 'image' (columns: {', '.join(columns) or 'none'}); add it")
@@ -82,10 +88,22 @@ def _cell(row: Mapping[str, str | None], column: str, where: str) -> str:
 
 
 def _class_columns(names: Sequence[str], path: Path) -> dict[str, str]:
-    """Column -> class: columns prob_CLASS if there are any, for then a column CLASS holds labels; else CLASS."""
+    """Column -> class: columns prob_CLASS if there are any, for then a column CLASS holds labels; else CLASS.
+
+    Beside a column CLASS no other may look like one of its class: one of the two holds labels.
+    """
     stripped = {name: name.strip() for name in names}
     named = {name: text.removeprefix("prob_") for name, text in stripped.items() if text.startswith("prob_")}
-    return named or {name: text for name, text in stripped.items() if text in CLASSES}
+    if named:
+        return named
+    plain = {name: text for name, text in stripped.items() if text in CLASSES}
+    for text in plain.values():
+        rivals = [other for other in stripped.values() if text.lower() in other.lower() and other != text]
+        if rivals:
+            raise CxrfastError(
+                f"{path}: column '{text}' or '{rivals[0]}'? Call the one with the scores prob_{text}, in all classes"
+            )
+    return plain
 
 
 def _number(cell: str, where: str) -> float:
@@ -122,10 +140,14 @@ class _BoxColumns:
 
 
 class _Frames:
-    """Takes the boxes of one file, each with the size of its image, and checks that they are in its pixels."""
+    """Takes the boxes of one file, each with the size of its image, and checks that they are in its pixels.
+
+    An edge outside the image is moved to its border; by more than a pixel, a note says so.
+    """
 
     def __init__(self, path: Path, into: FoundInFiles):
         self.path, self.into = path, into
+        self.boxes = self.clipped = self.tiny = 0
 
     def add(
         self,
@@ -143,11 +165,29 @@ class _Frames:
             raise CxrfastError(f"{where}: an image of width {width:g} and height {height:g}; expected more than 0")
         if not (x2 > x1 and y2 > y1):
             raise CxrfastError(f"{where}: box {list(box)} has no area; expected x1 < x2 and y1 < y2")
-        fractions = (x1 / width, y1 / height, x2 / width, y2 / height)
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            raise CxrfastError(
+                f"{where}: box {list(box)} lies outside of its image of {width:g} × {height:g}; give its true size, "
+                "in a CSV as columns width and height"
+            )
+        pixel = [1.0 if side > 1 else side / FRAME for side in size]  # where boxes are fractions, sides are 1
+        self.boxes += 1
+        self.clipped += min(x1 / pixel[0], y1 / pixel[1]) < -1 or x2 > width + pixel[0] or y2 > height + pixel[1]
+        self.tiny += min(x1, y1) >= 0 and max(x2, y2) <= 1 < min(size)
+        fractions = (max(x1, 0.0) / width, max(y1, 0.0) / height, min(x2 / width, 1.0), min(y2 / height, 1.0))
         self.into.add_region(Region(image, class_name, fractions, checked_score(score, where), mask))
 
     def close(self) -> None:
-        pass
+        if self.boxes and self.tiny == self.boxes:
+            raise CxrfastError(
+                f"{self.path}: every box lies between 0 and 1, as fractions of the image do; multiply them by its "
+                "width and height, or in a CSV add columns width and height, both 1"
+            )
+        if self.clipped:
+            self.into.notes.append(
+                f"{self.clipped} of the {self.boxes} boxes of {self.path.name} reach out of their image by more than a "
+                "pixel and were cut there: is its size right?"
+            )
 
 
 # COCO

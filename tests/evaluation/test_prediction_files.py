@@ -238,3 +238,47 @@ def test_what_is_no_archive_is_never_unpickled(tmp_path):
         with pytest.raises(CxrfastError, match=message) as caught:
             score(tmp_path / "maps.npz")
         assert "pickle" not in str(caught.value)
+
+
+def test_labels_are_not_taken_for_scores(tmp_path):
+    """One column of the two of a class holds labels, and would score 1."""
+    for header in ("image,Mass,Mass_prob", "image,score_mass,Mass", "image,Mass,Mass"):
+        path = write(tmp_path / "wide.csv", f"{header}\na.png,1,0.3\n")
+        with pytest.raises(CxrfastError, match="column 'Mass' or '.*'. Call the one .* prob_Mass|'Mass' twice"):
+            score(path)
+    result = score(write(tmp_path / "labels.csv", "image,Mass,Nodule\na.png,1,0.3\nb.png,0,1\n"))
+    assert "every score is 0 or 1; if these are labels, the numbers are not of predictions: Mass" in result.notes
+    result = score(write(tmp_path / "both.csv", "image,Mass,prob_Mass\na.png,1,0.3\nb.png,0,1\n"))
+    assert result.predictions.prob[:2, 0].tolist() == pytest.approx([0.3, 1])
+
+
+def box_table(rows, size=""):
+    lines = [f"a.png,Mass,{','.join(map(str, row))}{''.join(f',{size}' * 2 if size else '')}" for row in rows]
+    return "\n".join(["image,class,x1,y1,x2,y2" + (",width,height" if size else ""), *lines]) + "\n"
+
+
+def test_boxes_that_reach_out_of_the_image(tmp_path):
+    path = tmp_path / "boxes.csv"
+    note = "1 of the 2 boxes of boxes.csv reach out of their image by more than a pixel and were cut there"
+    for far, size in (((-50, 0, 512, 512), 1024), ((0, 0, 32, 70), 64), ((-0.1, 0, 0.5, 0.5), 1)):
+        result = score(write(path, box_table([(0, 0, size / 2, size / 2), far], size)))
+        assert any(text.startswith(note) for text in result.notes), far
+    assert "reach out" not in "".join(score(write(path, box_table([(-0.9, 0, 32, 64.9)], 64))).notes)
+    near = write(path, box_table([(-1, -1, 512, 512), (512, 512, 1025, 1025)]))
+    result = score(near)
+    assert "reach out" not in "".join(result.notes)
+    assert result.source.found.xyxy.tolist() == [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]
+    for outside in ((100, 100, 400, 400), (-9, 2, 0, 8), (2, -9, 8, -1), (2, 64, 8, 70)):
+        with pytest.raises(CxrfastError, match=r"boxes.csv, line 2: box .* lies outside of its image of 64 × 64; give"):
+            score(write(path, box_table([outside], 64)))
+    with pytest.raises(CxrfastError, match=r"far.json, annotation 0: box .* lies outside"):
+        score(write(tmp_path / "far.json", annotation(bbox=[100, 100, 300, 300])))
+
+
+def test_boxes_as_fractions_are_not_taken_for_pixels(tmp_path):
+    path = tmp_path / "boxes.csv"
+    fractions = [(0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5)]
+    with pytest.raises(CxrfastError, match=r"boxes.csv: every box lies between 0 and 1, .* width and height, both 1"):
+        score(write(path, box_table(fractions)))
+    assert accuracies(score(write(path, box_table(fractions[:1], 1))))[0] == [0.5, 0.0]
+    score(write(path, box_table([*fractions, (512, 512, 800, 800)])))
