@@ -98,12 +98,15 @@ def evaluate_data_set(
     found = read_files(paths)
     source = read_chestxray14(data, labels=labels, images_required=False)
     records, name, split_hash, patients = list(source.records), "all", None, None
+    notes: tuple[str, ...] = ()
     if splits is not None:
         parts = Splits.load(splits)
         parts.check(records)
         seen = ("train", "val") if split == "test" else ("train",)
         patients = frozenset(record.patient for part in seen for record in parts.part(part, records))
         records, name, split_hash = parts.part(split, records), split, parts.hash
+        if parts.label_version not in (None, source.label_version):
+            notes = (f"{splits} was made with the labels of {parts.label_version}, not of {source.label_version}",)
     else:
         image_of = _places([record.image for record in records])
         named = {image_of[name] for name in found.images if name in image_of}
@@ -125,6 +128,7 @@ def evaluate_data_set(
         weights=f"{_and(paths)} ({files_hash(paths)})",
         split_hash=split_hash,
         training_patients=patients,
+        notes=notes,
     )
     return score_files(found, Truth.from_records(records, classes), rules, facts, resamples=resamples)
 

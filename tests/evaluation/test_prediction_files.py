@@ -8,6 +8,7 @@ import pytest
 
 from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
+from cxrfast.data.splits import make_splits
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import Facts, Truth, find_protocol
 from cxrfast.evaluation.offline import evaluate_data_set, evaluate_files
@@ -162,6 +163,16 @@ def test_a_data_set_with_files_that_name_some_of_it(phantoms, tmp_path):
     ):
         with pytest.raises(CxrfastError, match=message):
             evaluate_data_set([write(tmp_path / name, text)], phantoms)
+
+
+def test_splits_of_other_labels_are_noted(phantoms, tmp_path):
+    records = read_chestxray14(phantoms).records
+    table = "image,class,prob\n" + "".join(f"{record.image},Mass,0.{n}\n" for n, record in enumerate(records, 1))
+    path = write(tmp_path / "scores.csv", table)
+    for version, noted in (("2017", False), ("2020", True), (None, False)):
+        make_splits(records, seed=0, label_version=version).save(tmp_path / "splits.json")
+        result = evaluate_data_set([path], phantoms, splits=tmp_path / "splits.json", resamples=10)
+        assert any("was made with the labels of 2020, not of 2017" in note for note in result.notes) == noted
 
 
 IMAGE = {"id": 0, "file_name": "a.png", "width": 64, "height": 64}
