@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.sources import Mask
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Region:
     class_name: str
     xyxy: tuple[float, float, float, float]  # fractions of the image
     score: float
-    mask: Tensor | None = None  # bool [H, W]
+    mask: Mask | None = None
 
 
 class Maps(NamedTuple):

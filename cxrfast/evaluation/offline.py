@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.labels import CLASSES
+from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.detection import Boxes
@@ -108,17 +109,8 @@ def evaluate_data_set(
         if parts.label_version not in (None, source.label_version):
             notes = (f"{splits} was made with the labels of {parts.label_version}, not of {source.label_version}",)
     else:
-        image_of = _places([record.image for record in records])
-        named = {image_of[name] for name in found.images if name in image_of}
-        if found.images and not named:
-            raise _strangers(found, _and(paths), f"the {len(records)} images of {data}", [r.image for r in records])
-        records = [r for n, r in enumerate(records) if n in named or (r.boxes and found.has_regions)]
-    if found.classes and not any(name in found.classes for name in CLASSES):
-        raise CxrfastError(
-            f"{_and(paths)}: no known class (the first is {next(iter(found.classes))}); expected {', '.join(CLASSES)}"
-        )
-    boxed = {class_name for record in records for class_name in record.boxes}
-    classes = [name for name in CLASSES if name in boxed or name in found.classes]
+        records = _named_records(found, records, f"the {len(records)} images of {data}", _and(paths))
+    classes = _named_classes(found, records, _and(paths))
     if not records or not classes:
         raise CxrfastError(f"{_and(paths)}: no prediction in it, and no box to miss in {data}; is the file complete?")
     facts = Facts(
@@ -149,6 +141,25 @@ def files_hash(paths: Sequence[Path]) -> str:
 
 def _and(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths))
+
+
+def _named_records(found: FoundInFiles, records: list[Record], images: str, files: str) -> list[Record]:
+    """Those that the files name, and, if they have regions, those with boxes."""
+    names = [record.image for record in records]
+    image_of = _places(names)
+    named = {image_of[name] for name in found.images if name in image_of}
+    if found.images and not named:
+        raise _strangers(found, files, images, names)
+    return [r for n, r in enumerate(records) if n in named or (r.boxes and found.has_regions)]
+
+
+def _named_classes(found: FoundInFiles, records: Sequence[Record], files: str) -> list[str]:
+    """Those that the files or the boxes name."""
+    if found.classes and not any(name in found.classes for name in CLASSES):
+        first = next(iter(found.classes))
+        raise CxrfastError(f"{files}: no known class (the first is {first}); expected {', '.join(CLASSES)}")
+    boxed = {class_name for record in records for class_name in record.boxes}
+    return [name for name in CLASSES if name in boxed or name in found.classes]
 
 
 def _strangers(found: FoundInFiles, files: str, images: str, names: Sequence[str]) -> CxrfastError:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from cxrfast.data.labels import CLASSES
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.found_in_files import FoundInFiles, Region, checked_score
 from cxrfast.evaluation.map_files import read_npz
 from cxrfast.evaluation.rle import decode_rle
+from cxrfast.evaluation.sources import Mask
 
 FRAME = 1024.0
 """Boxes of a CSV without columns `width` and `height` are in pixels of an image of this size, as ChestX-ray14's are."""
@@ -157,7 +157,7 @@ class _Frames:
         size: tuple[float, float],  # width, height
         score: float,
         where: str,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
     ) -> None:
         x1, y1, x2, y2 = box
         width, height = size
@@ -218,10 +218,12 @@ def _read_coco(path: Path, into: FoundInFiles) -> None:
         score = _value(entry, "score", where) if "score" in entry else 1.0
         mask, box = None, entry.get("bbox")
         if entry.get("segmentation"):
-            mask = decode_rle(entry["segmentation"], int(size[1]), int(size[0]), where)
-            if not mask.any():
+            pixels = decode_rle(entry["segmentation"], int(size[1]), int(size[0]), where)
+            if not pixels.any():
                 continue
-            box = _around(mask)
+            mask = Mask.cut(pixels)
+            x1, y1, x2, y2 = mask.box
+            box = [x1, y1, x2 - x1, y2 - y1]
         if box is None:
             raise CxrfastError(f"{where}: neither 'bbox' nor 'segmentation'; add one of them")
         if not isinstance(box, list) or len(box) != 4:
@@ -273,8 +275,3 @@ def _real(value: Any, name: str, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value):
         raise CxrfastError(f"{where}: {name} is {value!r}; expected a finite number")
     return float(value)
-
-
-def _around(mask: Tensor) -> list[float]:
-    y, x = mask.nonzero(as_tuple=True)
-    return [float(x.min()), float(y.min()), float(x.max() - x.min() + 1), float(y.max() - y.min() + 1)]
