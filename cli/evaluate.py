@@ -1,5 +1,6 @@
 """`cxrfast evaluate`."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,9 @@ def evaluate(
     ] = None,
     checkpoint: Checkpoint = None,
     data: Data = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test of the run's splits.json.")] = "test",
+    split: Annotated[
+        str, typer.Option("--split", help="train, val or test of the run's splits.json, or of --splits.")
+    ] = "test",
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +46,13 @@ def evaluate(
     ] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: the run's.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Refuse weights of any other method.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write; default: the run's folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder to write to; default: the run's, or one beside the --predictions, named by file and protocol.",
+        ),
+    ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html as well.")] = True,
     batch_size: BatchSize = None,
     workers: Workers = None,
@@ -108,19 +117,35 @@ def _evaluate_files(
         raise UsageError(f"predictions: {predictions[0]} or the model {model}? Give one of them")
     if data is None:
         raise UsageError("data: required with --predictions; give the folder of labels and boxes with --data")
+    if splits is None and split != "test":
+        raise UsageError(f"split: {split} of which splits? Give --splits as well; without it, all images are evaluated")
+    first, part = predictions[0], "all" if splits is None else split
+    folder = out or first.parent / f"{first.stem}-{first.suffix[1:].lower()}-{protocol}"
+    suffix = "" if part == "test" else f"-{part}"
+    written = [folder / f"evaluation-{part}.json", folder / f"predictions{suffix}.csv"]
+    _refuse_other(written[0], predictions, protocol)
     from cxrfast.evaluation.offline import evaluate_data_set
 
     result = evaluate_data_set(
         predictions, data, splits=splits, split=split, labels=labels or "auto", protocol=protocol, thresholds=thresholds
     )
     typer.echo(result.to_text())
-    folder, stem = out or predictions[0].parent, predictions[0].stem
-    report = folder / f"evaluation-{stem}.json"
-    result.save(report)
-    if not page:
-        typer.echo(f"written: {report}")
-        return
-    from cxrfast.report import from_predictions, report_path, write_report
+    result.save(written[0])
+    result.predictions.write_csv(written[1])
+    if page:
+        from cxrfast.report import from_predictions, report_path, write_report
 
-    write_report(from_predictions(result, data), report_path(folder, stem))
-    typer.echo(f"written: {report}, {report_path(folder, stem)}")
+        written.append(report_path(folder, part))
+        write_report(from_predictions(result, data), written[-1])
+    typer.echo(f"written: {', '.join(str(path) for path in written)}")
+
+
+def _refuse_other(report: Path, predictions: list[Path], protocol: str) -> None:
+    """An evaluation of something else, or by another protocol, is not written over."""
+    try:
+        known = json.loads(report.read_text(encoding="utf-8"))
+        there = f"{known['weights'].rpartition(' (')[0] or known['weights']} by {known['protocol']}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # none, or none that could be lost
+    if there != f"{', '.join(map(str, predictions))} by {protocol}":
+        raise UsageError(f"out: {report} is of {there}; choose another folder with --out, or delete it")

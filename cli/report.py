@@ -14,7 +14,12 @@ def report(
         list[Path] | None,
         typer.Argument(metavar="[RUN] [OTHER]", help="Folder of a run, or of folds; default: the latest run."),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Part that was evaluated: train, val, test or all.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", help="Part that was evaluated: train, val, test or all; default: test, or the only one."
+        ),
+    ] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; default: in the run's folder.")] = None,
 ) -> None:
@@ -41,6 +46,7 @@ def report(
     if len(folders) == 1 and is_folds(folders[0]):
         typer.echo(f"written: {write_folds(folders[0], out)}")
         return
+    split = split or _evaluated_part(folders)
     evaluated = [from_folder(folder, split=split, data=data) for folder in folders]
     if len(evaluated) == 1:
         path = out or report_path(folders[0], split)
@@ -53,3 +59,10 @@ def report(
         path = out or folders[0] / f"comparison-{folders[1].resolve().name}.html"
         write_comparison(comparison, path)
     typer.echo(f"written: {path}")
+
+
+def _evaluated_part(folders: list[Path]) -> str:
+    """test, unless all folders have an evaluation of one other part only, as those of predictions have."""
+    parts = [{path.stem.removeprefix("evaluation-") for path in folder.glob("evaluation-*.json")} for folder in folders]
+    shared = set.intersection(*parts)
+    return shared.pop() if len(shared) == 1 else "test"

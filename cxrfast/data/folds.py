@@ -123,6 +123,9 @@ class FoldSplits:
                     f"fold {number} of the splits: 'val' has image {stranger}, which no 'test' and not 'unannotated' "
                     "has; add it there, or remove it"
                 )
+            twice = next((image for image, count in Counter(fold.val).items() if count > 1), None)
+            if twice is not None:
+                raise CxrfastError(f"fold {number} of the splits: 'val' has image {twice} twice; remove one of the two")
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON, one image a line, so that a person can move images about."""

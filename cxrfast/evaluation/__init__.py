@@ -48,7 +48,7 @@ from cxrfast.evaluation.protocols import PROTOCOLS, Comparison, Folds, Protocol,
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.run_numbers import RunNumbers
 from cxrfast.evaluation.scoring import Facts, score_predictions
-from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource
+from cxrfast.evaluation.sources import BoxSource, MapSource, Mask, MaskSource
 from cxrfast.evaluation.truth import Truth
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "Interval",
     "Localization",
     "MapSource",
+    "Mask",
     "MaskSource",
     "Overlap",
     "OwnRule",

@@ -4,7 +4,6 @@ The formats are described in docs/evaluation.md. Nothing is unpickled.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,13 @@ from torch import Tensor
 
 from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.labels import CLASSES
+from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.detection import Boxes
+from cxrfast.evaluation.found_in_files import FoundInFiles
 from cxrfast.evaluation.localization import OwnRule
-from cxrfast.evaluation.prediction_files import FoundInFiles, read_file
+from cxrfast.evaluation.prediction_files import read_file
 from cxrfast.evaluation.protocols import Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import Facts, score_predictions
@@ -38,8 +39,9 @@ def evaluate_files(
     """Score files by a protocol, on the images of ``truth``.
 
     Several files are one prediction: for example scores in one and maps in the other. An image and class that no file
-    names has no region, which is a miss, and no score: it is left out of AUROC. Where the files have regions but no
-    scores, the score of an image and class is that of its best region, or 0.
+    names has no region, which is a miss, and no score: it is left out of AUROC. Where the files have boxes or masks but
+    no scores, the score of an image and class is that of its best region, or 0 if the files know the class; where they
+    have maps, it is the map's maximum.
 
     Raises :class:`CxrfastError` for a file that cannot be read or contradicts itself, naming it and the place.
     """
@@ -57,26 +59,20 @@ def read_files(paths: Sequence[Path]) -> FoundInFiles:
 def read_maps(path: Path, truth: Truth) -> tuple[Source | None, OwnRule]:
     """A file of maps as regions of the images of ``truth``, and what it says about its method."""
     found = read_files([path])
-    return _source(found, truth, _names(truth.images)), _own(found, truth)
+    return _source(found, truth, _places(truth.images)), _own(found, truth)
 
 
 def score_files(
     found: FoundInFiles, truth: Truth, protocol: Protocol, facts: Facts, *, resamples: int = 1000
 ) -> EvaluationResult:
     """The second half of :func:`evaluate_files`."""
-    image_of = _names(truth.images)
-    used = {name for name in _all_images(found) if name in image_of}
-    if not used:
-        example = next(iter(_all_images(found)), "none")
-        raise CxrfastError(
-            f"{facts.weights} names none of the {len(truth.images)} evaluated images (its first: {example}; theirs: "
-            f"{truth.images[0]}); name images as the data set does"
-        )
+    image_of = _places(truth.images)
+    if found.images and not any(name in image_of for name in found.images):
+        raise _strangers(found, facts.weights, f"the {len(truth.images)} evaluated images", truth.images)
     source = _source(found, truth, image_of)
     scores = _scores(found, truth, image_of, source)
-    notes = _notes(found, truth, used)
     own = _own(found, truth)
-    facts = replace(facts, notes=(*facts.notes, *notes))
+    facts = replace(facts, notes=(*facts.notes, *_notes(found, truth, image_of, scores)))
     return score_predictions(protocol, truth, scores, source, own, facts, resamples=resamples)
 
 
@@ -103,28 +99,28 @@ def evaluate_data_set(
     found = read_files(paths)
     source = read_chestxray14(data, labels=labels, images_required=False)
     records, name, split_hash, patients = list(source.records), "all", None, None
+    notes: tuple[str, ...] = ()
     if splits is not None:
         parts = Splits.load(splits)
         parts.check(records)
         seen = ("train", "val") if split == "test" else ("train",)
         patients = frozenset(record.patient for part in seen for record in parts.part(part, records))
         records, name, split_hash = parts.part(split, records), split, parts.hash
+        if parts.label_version not in (None, source.label_version):
+            notes = (f"{splits} was made with the labels of {parts.label_version}, not of {source.label_version}",)
     else:
-        named = {Path(image).stem for image in _all_images(found)}
-        records = [r for r in records if Path(r.image).stem in named or (r.boxes and found.has_regions)]
-    boxed = {class_name for record in records for class_name in record.boxes}
-    classes = [name for name in CLASSES if name in boxed or name in _all_classes(found)]
+        records = _named_records(found, records, f"the {len(records)} images of {data}", _and(paths))
+    classes = _named_classes(found, records, _and(paths))
     if not records or not classes:
-        raise CxrfastError(
-            f"{data}: nothing to evaluate; neither the predictions nor boxes name an image or class of it"
-        )
+        raise CxrfastError(f"{_and(paths)}: no prediction in it, and no box to miss in {data}; is the file complete?")
     facts = Facts(
         split=name,
         label_version=source.label_version,
         method="predictions",
-        weights=f"{', '.join(map(str, paths))} ({files_hash(paths)})",
+        weights=f"{_and(paths)} ({files_hash(paths)})",
         split_hash=split_hash,
         training_patients=patients,
+        notes=notes,
     )
     return score_files(found, Truth.from_records(records, classes), rules, facts, resamples=resamples)
 
@@ -143,19 +139,40 @@ def files_hash(paths: Sequence[Path]) -> str:
 # From names to numbers
 
 
-def _names(images: Sequence[str]) -> dict[str, int]:
+def _and(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _named_records(found: FoundInFiles, records: list[Record], images: str, files: str) -> list[Record]:
+    """Those that the files name, and, if they have regions, those with boxes."""
+    names = [record.image for record in records]
+    image_of = _places(names)
+    named = {image_of[name] for name in found.images if name in image_of}
+    if found.images and not named:
+        raise _strangers(found, files, images, names)
+    return [r for n, r in enumerate(records) if n in named or (r.boxes and found.has_regions)]
+
+
+def _named_classes(found: FoundInFiles, records: Sequence[Record], files: str) -> list[str]:
+    """Those that the files or the boxes name."""
+    if found.classes and not any(name in found.classes for name in CLASSES):
+        first = next(iter(found.classes))
+        raise CxrfastError(f"{files}: no known class (the first is {first}); expected {', '.join(CLASSES)}")
+    boxed = {class_name for record in records for class_name in record.boxes}
+    return [name for name in CLASSES if name in boxed or name in found.classes]
+
+
+def _strangers(found: FoundInFiles, files: str, images: str, names: Sequence[str]) -> CxrfastError:
+    return CxrfastError(
+        f"{files} names none of {images} (its first: {next(iter(found.images))}; theirs: "
+        f"{next(iter(names), 'none')}); name images as the data set does"
+    )
+
+
+def _places(images: Sequence[str]) -> dict[str, int]:
     """Place of every image, by its name and by its stem."""
     places = {Path(name).stem: n for n, name in enumerate(images)}
     return places | {name: n for n, name in enumerate(images)}
-
-
-def _all_images(found: FoundInFiles) -> dict[str, None]:
-    names = [image for image, _ in found.scores] + [region.image for region in found.regions] + list(found.maps)
-    return dict.fromkeys(names)
-
-
-def _all_classes(found: FoundInFiles) -> set[str]:
-    return {name for _, name in found.scores} | {r.class_name for r in found.regions} | set(found.map_classes)
 
 
 def _source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> Source | None:
@@ -164,16 +181,7 @@ def _source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> Sour
     if not found.has_regions:
         return None
     if found.maps:
-        places = sorted((image_of[name], name) for name in found.maps if name in image_of)
-        # A class that the maps lack has nowhere a value.
-        shape = next(iter(found.maps.values())).shape[1:]
-        maps = torch.full((len(places), len(truth.class_names), *shape), 0.0)
-        for k, name in enumerate(truth.class_names):
-            if name in found.map_classes:
-                at = found.map_classes.index(name)
-                maps[:, k] = torch.stack([found.maps[image][at] for _, image in places])
-        size = int(found.own.get("image_size", 0)) or None
-        return MapSource(torch.tensor([place for place, _ in places], dtype=torch.long), maps, size)
+        return _map_source(found, truth, image_of)
     regions = [r for r in found.regions if r.image in image_of and r.class_name in truth.class_names]
     boxes = Boxes(
         torch.tensor([image_of[r.image] for r in regions], dtype=torch.long),
@@ -187,55 +195,100 @@ def _source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> Sour
     return MaskSource(masks, boxes) if masks else BoxSource(boxes)
 
 
+def _map_source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> MapSource:
+    """The maps of all files, each in its own order of images and classes. A map that no file has is 0 everywhere."""
+    images = sorted({image_of[name] for part in found.maps for name in part.images if name in image_of})
+    row_of = {place: row for row, place in enumerate(images)}
+    maps = torch.zeros(len(images), len(truth.class_names), *found.maps[0].values.shape[2:])
+    filled = torch.zeros(maps.shape[:2], dtype=torch.bool)
+    for part in found.maps:
+        chosen = [n for n, name in enumerate(part.images) if name in image_of]
+        rows = torch.tensor([row_of[image_of[part.images[n]]] for n in chosen], dtype=torch.long)
+        if len(rows.unique()) < len(rows):
+            raise CxrfastError(f"{part.path}: an image is there by two names, with and without suffix; keep one")
+        for at, name in enumerate(part.classes):
+            if name not in truth.class_names:
+                continue
+            k = truth.class_names.index(name)
+            again = filled[rows, k].nonzero()[:, 0].tolist()
+            if again:
+                image = part.images[chosen[again[0]]]
+                raise CxrfastError(f"{part.path}: a map of {name} on {image} is in a file before; keep one of the two")
+            maps[rows, k], filled[rows, k] = part.values[chosen, at], True
+    size = found.method.get(("image_size", ""), 0) or None
+    return MapSource(torch.tensor(images, dtype=torch.long), maps, size)
+
+
 def _scores(found: FoundInFiles, truth: Truth, image_of: dict[str, int], source: Source | None) -> Tensor:  # [N, K]
+    """NaN where nobody said: a class that no file looked for has no score, whatever was found of others."""
     scores = torch.full((len(truth.images), len(truth.class_names)), torch.nan)
     class_of = {name: k for k, name in enumerate(truth.class_names)}
     for (image, class_name), value in found.scores.items():
         if image in image_of and class_name in class_of:
-            scores[image_of[image], class_of[class_name]] = value
+            pair = image_of[image], class_of[class_name]
+            if not scores[pair].isnan():
+                raise CxrfastError(
+                    f"predictions: two scores of {class_name} on {truth.images[pair[0]]}, by its names with and "
+                    "without suffix; keep one of the two"
+                )
+            scores[pair] = value
     if found.scores or source is None:
         return scores
     if isinstance(source, MapSource):
-        scores[source.images] = source.maps.amax(dim=(2, 3))
+        for part in found.maps:
+            known = [(n, image_of[name]) for n, name in enumerate(part.images) if name in image_of]
+            for at, name in enumerate(part.classes):
+                if name in class_of:
+                    peaks = part.values[[n for n, _ in known], at].amax(dim=(1, 2))
+                    scores[[place for _, place in known], class_of[name]] = peaks
         return scores
     assert isinstance(source, BoxSource | MaskSource)
     boxes = source.found
     assert boxes.score is not None
     place = boxes.image * len(truth.class_names) + boxes.class_index
     best = torch.zeros(scores.numel(), dtype=torch.float64)
-    return best.scatter_reduce(0, place, boxes.score, "amax").view(scores.shape).float()
+    best = best.scatter_reduce(0, place, boxes.score, "amax").view(scores.shape)
+    searched = torch.tensor([name in found.region_classes for name in truth.class_names])
+    return torch.where(searched, best, torch.nan).float()
 
 
 def _own(found: FoundInFiles, truth: Truth) -> OwnRule:
-    """What the file of maps says; else every region as it is, and ½ for maps and scores."""
-    k = len(truth.class_names)
-    threshold = torch.full((k,), 0.5 if found.maps else 0.0, dtype=torch.float64)
-    points = torch.full((k,), 0.5, dtype=torch.float64)
-    rule = RegionRule() if found.maps else RegionRule("boxes")
-    if any(region.mask is not None for region in found.regions):
-        rule = RegionRule()
-    for name, values in (("thresholds", threshold), ("operating_points", points)):
-        if name in found.own:
-            for at, class_name in enumerate(found.map_classes):
-                if class_name in truth.class_names:
-                    values[truth.class_names.index(class_name)] = float(found.own[name][at])
-    if "region_rule" in found.own:
-        try:
-            fields = json.loads(str(found.own["region_rule"]))
-            rule = RegionRule(**{**fields, "levels": tuple(fields.get("levels", ()))})
-        except (TypeError, ValueError) as error:
-            raise CxrfastError(
-                f"region_rule in the file of maps is not one of cxrfast ({error}); leave it out"
-            ) from error
-    return OwnRule(rule, threshold, points)
+    """What the files of maps say; else every region as it is, and ½ for maps and scores."""
+
+    def of_classes(what: str, default: float) -> Tensor:
+        values = [found.method.get((what, name), default) for name in truth.class_names]
+        return torch.tensor(values, dtype=torch.float64)
+
+    masks = any(region.mask is not None for region in found.regions)
+    rule = RegionRule() if found.maps or masks else RegionRule("boxes")
+    return OwnRule(
+        found.method.get(("region_rule", ""), rule),
+        of_classes("thresholds", 0.5 if found.maps else 0.0),
+        of_classes("operating_points", 0.5),
+    )
 
 
-def _notes(found: FoundInFiles, truth: Truth, used: set[str]) -> list[str]:
-    strangers = [name for name in _all_images(found) if name not in used]
-    unknown = sorted(_all_classes(found) - set(truth.class_names))
-    notes = [f"{len(used)} of the {len(truth.images)} evaluated images are named in the predictions"]
+def _notes(found: FoundInFiles, truth: Truth, image_of: dict[str, int], scores: Tensor) -> list[str]:
+    named = {image_of[name] for name in found.images if name in image_of}
+    strangers = [name for name in found.images if name not in image_of]
+    unknown = sorted(found.classes.keys() - set(truth.class_names))
+    unsearched = [name for name in truth.class_names if found.has_regions and name not in found.region_classes]
+    scoreless = [name for name, column in zip(truth.class_names, scores.T, strict=True) if column.isnan().all()]
+    decided: dict[str, bool] = {}
+    for (_, name), value in found.scores.items():
+        decided[name] = decided.get(name, True) and value in (0.0, 1.0)
+    certain = [name for name in truth.class_names if decided.get(name)]
+    notes = [f"{len(named)} of the {len(truth.images)} evaluated images are named in the predictions", *found.notes]
     if strangers:
         notes.append(f"{len(strangers)} images of the predictions are not evaluated (first: {strangers[0]})")
     if unknown:
         notes.append(f"classes of the predictions that are not evaluated: {', '.join(unknown)}")
+    if unsearched:
+        notes.append(f"no regions in the predictions, so all annotations are missed: {', '.join(unsearched)}")
+    if scoreless:
+        notes.append(f"no scores in the predictions, so no AUROC: {', '.join(scoreless)}")
+    if certain:
+        notes.append(
+            f"every score is 0 or 1; if these are labels, the numbers are not of predictions: {', '.join(certain)}"
+        )
     return notes

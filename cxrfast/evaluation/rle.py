@@ -12,12 +12,16 @@ def decode_rle(segmentation: Any, height: int, width: int, where: str) -> Tensor
     """Runs of 0 and 1 in turn, starting with 0, column by column. ``where`` names the place in error messages."""
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise CxrfastError(f"{where}: segmentation is no run-length mask with 'counts'; polygons must be drawn first")
-    size = [int(value) for value in segmentation.get("size", (height, width))]
+    size = segmentation.get("size", [height, width])
     if size != [height, width]:
         raise CxrfastError(f"{where}: the mask's size {size} is not that of its image, [{height}, {width}]")
     counts = segmentation["counts"]
-    runs = _unpack(counts, where) if isinstance(counts, str) else [int(run) for run in counts]
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
+    runs = _unpack(counts, where) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(isinstance(run, int) for run in runs):
+        raise CxrfastError(f"{where}: the mask's counts are {runs!r:.40}; expected a list of whole numbers, or a text")
+    if min(runs, default=0) < 0:
+        raise CxrfastError(f"{where}: the mask has a run of length {min(runs)}; expected 0 or more")
+    if sum(runs) != height * width:
         raise CxrfastError(f"{where}: the mask's runs add up to {sum(runs)}, expected {height * width}")
     values = torch.arange(len(runs)) % 2 == 1
     return values.repeat_interleave(torch.tensor(runs, dtype=torch.long)).view(width, height).T.contiguous()

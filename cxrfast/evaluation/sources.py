@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from typing import Protocol as Interface
 
 import torch
@@ -103,11 +104,30 @@ class BoxSource:
         return _pick(self.found, self.found.score >= thresholds[self.found.class_index])
 
 
+class Mask(NamedTuple):
+    """A mask, cut to the box around it: of a finding on an X-ray, that is a small part of the image."""
+
+    inside: Tensor  # [h, w] bool
+    corner: tuple[int, int]  # its first row and column
+    size: tuple[int, int]  # H, W of the image
+
+    @classmethod
+    def cut(cls, mask: Tensor) -> "Mask":  # [H, W] bool, with a pixel set
+        (top, bottom), (left, right) = ((int(at.min()), int(at.max()) + 1) for at in mask.nonzero(as_tuple=True))
+        return cls(mask[top:bottom, left:right].clone(), (top, left), (mask.shape[0], mask.shape[1]))
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """x1, y1, x2, y2 in pixels."""
+        (top, left), (h, w) = self.corner, self.inside.shape
+        return (left, top, left + w, top + h)
+
+
 @dataclass(frozen=True)
 class MaskSource:
     """Masks that come as they are, each of the size of its image. Their boxes are those around them."""
 
-    masks: Sequence[Tensor]  # [D] of bool [H, W]
+    masks: Sequence[Mask]  # [D]
     found: Boxes  # [D] around them, as fractions of the image
 
     @property
@@ -126,15 +146,46 @@ class MaskSource:
         iou, ior = torch.zeros(2, len(units.image), dtype=torch.float64)
         for unit in u.unique().tolist():
             masks = [self.masks[index] for index in d[u == unit].tolist()]
-            if any(mask.shape != masks[0].shape for mask in masks):
+            if any(mask.size != masks[0].size for mask in masks):
                 raise UsageError("masks of one image have different sizes; write all of an image in its own size")
-            region = torch.stack(masks).any(dim=0)[None]
-            overlap = patch_overlap(region, units.boxes[unit : unit + 1], units.has_box[unit : unit + 1])
-            iou[unit], ior[unit] = overlap.iou[0], overlap.ior[0]
+            overlap = mask_overlap(masks, units.boxes[unit][units.has_box[unit]])
+            iou[unit], ior[unit] = overlap.iou, overlap.ior
         return BestOverlap(iou, ior)
 
     def boxes(self, rule: RegionRule, thresholds: Tensor) -> Boxes:
         return BoxSource(self.found).boxes(rule, thresholds)
+
+
+def mask_overlap(
+    masks: Sequence[Mask],  # one or more, of one image
+    boxes: Tensor,  # [M, 4] xyxy as fractions of the image
+) -> Overlap:
+    """Exact overlap of the union of the masks with that of the boxes, in pixels: what :func:`patch_overlap` says of
+    a region of all pixels, without a table of them for every box."""
+    corners = torch.tensor([mask.box for mask in masks])
+    left, top = corners[:, :2].amin(dim=0).tolist()
+    right, bottom = corners[:, 2:].amax(dim=0).tolist()
+    union = torch.zeros(bottom - top, right - left, dtype=torch.float64)
+    for mask, (x1, y1, x2, y2) in zip(masks, corners.tolist(), strict=True):
+        union[y1 - top : y2 - top, x1 - left : x2 - left][mask.inside] = 1
+    height, width = masks[0].size
+    # The sides of all boxes cut the image into rectangles, each in a box as a whole or not at all.
+    y, rows, in_y = _strips(boxes[:, 1::2].double() * height - top, len(union))
+    x, columns, in_x = _strips(boxes[:, 0::2].double() * width - left, union.shape[1])
+    member = (in_y[:, :, None] & in_x[:, None, :]).any(dim=0)
+    intersection = (rows @ union @ columns.T)[member].sum()
+    return Overlap(intersection, union.sum(), (y.diff()[:, None] * x.diff())[member].sum())
+
+
+def _strips(sides: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:  # [M, 2]
+    """The 2M edges along one axis; how much of each of ``count`` pixels lies between two of them, ``[2M − 1, count]``;
+    and in which boxes that is, bool ``[M, 2M − 1]``."""
+    edges = sides.flatten().sort().values
+    low, high = edges[:-1, None], edges[1:, None]
+    pixel = torch.arange(count, dtype=torch.float64)
+    part = (torch.minimum(high, pixel + 1) - torch.maximum(low, pixel)).clamp(min=0)
+    middle = (edges[1:] + edges[:-1]) / 2
+    return edges, part, (middle > sides[:, :1]) & (middle < sides[:, 1:])
 
 
 def no_boxes() -> Boxes:

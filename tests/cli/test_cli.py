@@ -235,6 +235,30 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     assert "protocol is 'wong'; expected one of strict, own, rozenberg2019" in err
 
 
+def test_two_files_of_predictions_are_compared(cli, phantoms, tmp_path):
+    """Each file and protocol has a folder of its own, and none is written over by another."""
+    rows = [f"{image.stem},Mass,5,5,40,{30 + n},1" for n, image in enumerate(sorted((phantoms / "images").iterdir()))]
+    for name in ("x.csv", "y.csv"):
+        (tmp_path / name).write_text("\n".join(["image,class,x1,y1,x2,y2,score", *rows]) + "\n")
+        for protocol in ("strict", "li2018"):
+            code, out, err = cli("evaluate", "--predictions", name, "--data", phantoms, f"--protocol={protocol}")
+            assert code == 0, err
+            folder = f"{name[0]}-csv-{protocol}"
+            assert (
+                f"written: {folder}/evaluation-all.json, {folder}/predictions-all.csv, {folder}/report-all.html" in out
+            )
+    code, out, err = cli("report", "x-csv-strict", "y-csv-strict")
+    assert code == 0, err
+    assert "first: x-csv-strict   second: y-csv-strict" in out
+    for more in (["--predictions=y.csv"], ["--predictions=x.csv", "--protocol=own"]):
+        code, _, err = cli("evaluate", *more, "--data", phantoms, "--out=x-csv-strict")
+        assert code == 2
+        assert "out: x-csv-strict/evaluation-all.json is of x.csv by strict; choose another folder" in err
+    code, _, err = cli("evaluate", "--predictions=x.csv", "--data", phantoms, "--split=val")
+    assert code == 2
+    assert "split: val of which splits? Give --splits as well" in err
+
+
 def test_reports_are_left_out_or_compare_two_runs(cli, trained, tmp_path):
     for name in ("first", "second"):
         shutil.copytree(trained, name)

@@ -166,6 +166,8 @@ def test_edits_that_leak_or_contradict_themselves_are_one_line(edited):
         fails(f"fold 0: the splits have patient {int(val[:8])} in train and in val")
     content["folds"][0]["val"].append(held_out)
     fails("fold 0: the splits name image .* twice")
+    content["folds"][0]["val"].append(val)
+    fails(f"fold 0 of the splits: 'val' has image {val} twice; remove one of the two")
     content["folds"][2]["test"].append(held_out)
     fails(f"name image {held_out} twice .'test' of fold 0 and 'test' of fold 2.; remove one")
     content["unannotated"].append(held_out)
