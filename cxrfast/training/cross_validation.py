@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from cxrfast.data import FoldsBy, FoldSplits, Record, Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
+from cxrfast.evaluation.run_numbers import one_of_each_fold
 from cxrfast.methods.base import Say
 from cxrfast.report import write_folds
 from cxrfast.training.assessment import evaluate_run
@@ -257,7 +258,7 @@ def _pool(
     ]
     planned = all_runs(config, plan)
     missing = [run.name for run in planned if run not in evaluated]
-    patient = {record.image: record.patient for record in records}
+    tested, shared = _patients(runs, splits, records)
     facts = {
         "protocol": plan.protocol,
         "method": config.method,
@@ -269,12 +270,23 @@ def _pool(
         "splits_hash": splits.hash,
         "complete": not missing,
         "missing": missing,
-        "n_patients": len({patient[image] for fold in splits.folds for image in fold.test}),
-        "shared_patients": len(splits.shared_patients(records)),
+        "n_patients": len(tested),
+        "shared_patients": len(shared),
     }
     result = pool(runs, facts, folds=plan.folds)
     result.save(folder.pooled)
     return PooledAssessment(result, folder.pooled)
+
+
+def _patients(runs: Sequence[RunNumbers], splits: FoldSplits, records: Sequence[Record]) -> tuple[set[str], set[str]]:
+    """Those whose images the runs have tested, and of these those on the training side of the same fold."""
+    patient = {record.image: record.patient for record in records}
+    tested, shared = set[str](), set[str]()
+    for run in one_of_each_fold(runs):
+        parts, own = splits.splits(run.fold, records), set(run.predictions.patients)
+        tested |= own
+        shared |= own & {patient[image] for image in (*parts.train, *parts.val)}
+    return tested, shared
 
 
 def _once(say: Say) -> Callable[[str], None]:
