@@ -28,6 +28,9 @@ def _facts(result: PooledResult) -> list[str]:
         f"shared with training: {known['shared_patients']} of {known['n_patients']}",
         f"protocol {known['protocol']}",
     ]
+    if known.get("classes_left_out"):
+        left_out = ", ".join(f"{name} ({_count(n, 'box', 'boxes')})" for name, n in known["classes_left_out"].items())
+        facts.append(f"classes left out, with their boxes on test images: {left_out}")
     if known["missing"]:
         facts.append(f"missing: {', '.join(known['missing'])}")
     return [line for fact in facts for line in wrap(fact)]
@@ -115,8 +118,8 @@ def _remarks(result: PooledResult) -> list[str]:
     return lines
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
+def _count(n: int, what: str, plural: str | None = None) -> str:
+    return f"{n} {what if n == 1 else plural or what + 's'}"
 
 
 def _both(number: Number) -> list[str]:

@@ -117,6 +117,10 @@ def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = numbers["localization"]
     if found is not None:
         facts += [("region", found["region_rule"]), ("training, by the protocol", found["published_on"])]
+    left_out = numbers.get("classes_left_out")  # results of before do not say
+    if left_out:
+        names = ", ".join(f"{name} ({n:,})" for name, n in left_out.items())
+        facts.append(("classes left out (boxes on test images)", names))
     if numbers["missing"]:
         facts.append(("not finished yet", ", ".join(numbers["missing"])))
     return facts

@@ -267,6 +267,7 @@ def _pool(
         "by": plan.by,
         "seeds": sorted({run.seed for run in planned}),
         "unannotated": plan.unannotated,
+        "classes_left_out": _left_out(config, runs, records),
         "splits_hash": splits.hash,
         "complete": not missing,
         "missing": missing,
@@ -287,6 +288,18 @@ def _patients(runs: Sequence[RunNumbers], splits: FoldSplits, records: Sequence[
         tested |= own
         shared |= own & {patient[image] for image in (*parts.train, *parts.val)}
     return tested, shared
+
+
+def _left_out(config: RunConfig, runs: Sequence[RunNumbers], records: Sequence[Record]) -> dict[str, int]:
+    """Classes of the data that the runs do not have, for want of training images in a fold or by choice; and how many
+    boxes of them the tested images have, which nobody looks for."""
+    tested = {image for run in runs for image in run.predictions.images}
+    boxes: dict[str, int] = {}
+    for record in records:
+        for name in {*record.labels, *record.boxes} - set(config.classes or ()):
+            found = len(record.boxes.get(name, ())) if record.image in tested else 0
+            boxes[name] = boxes.get(name, 0) + found
+    return dict(sorted(boxes.items()))
 
 
 def _once(say: Say) -> Callable[[str], None]:
