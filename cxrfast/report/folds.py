@@ -215,6 +215,10 @@ def _accuracies(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Map
         cells = [_spread(entry["classes"][name]) for name in boxed]
         title = f"{_measure(table)} {table['relation']} {entry['T']:g}: this cross-validation"
         rows.append(Row(title, [*cells, _spread(entry["mean"])], "own"))
+        best = [entry["classes"][name].get("ceiling") for name in boxed]  # results of before have none
+        if table["gate"] is None and best and None not in best:
+            cells = plain(*map(number, [*best, sum(best) / len(best)]))
+            rows.append(Row("perfect region on this grid", cells, "ceiling"))
         beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
         rows += [printed_row(line, boxed) for line in beside]
         lines += beside
