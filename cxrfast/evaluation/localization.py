@@ -83,9 +83,9 @@ def score_localization(
     found, thresholds, fold, fallbacks = _apply(protocol, source, units, rule, own, truth, patients)
     tables = []
     best: dict[str, Tensor] = {}
-    if source.grid is not None:
+    if isinstance(source, MapSource):
         measures = {comparison.measure for comparison in protocol.comparisons}
-        best = {measure: ceiling(units, source.grid, rule, measure) for measure in measures}
+        best = {measure: ceiling(units, source.grid, rule, measure, source.image_size) for measure in measures}
     for gate in protocol.gates:
         passes, words = _gate(gate, scores, own)
         for comparison in protocol.comparisons:
