@@ -143,7 +143,8 @@ def _say_next(run: Any) -> None:
 
 def _say_next_of_folds(folder: Path) -> None:
     typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
-    typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(folder / 'fold-0' / 'seed-0'))}")
+    for weights in sorted(folder.glob("fold-*/seed-*/weights/best.safetensors"))[:1]:  # with --fold, not of fold 0
+        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(weights.parent.parent))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:

@@ -64,17 +64,6 @@ class FoldSplits:
             notes=(f"fold {fold} of {len(self.folds)}, by {self.by}",),
         )
 
-    def shared_patients(self, records: Sequence[Record]) -> set[str]:
-        """Patients of whom a fold holds out an image and trains or validates with another."""
-        patient = {record.image: record.patient for record in records}
-        shared: set[str] = set()
-        for number in range(len(self.folds)):
-            splits = self.splits(number, records)
-            shared |= {patient[image] for image in splits.test} & {
-                patient[image] for image in splits.train + splits.val
-            }
-        return shared
-
     def check(self, records: Sequence[Record]) -> None:
         """Raise :class:`CxrfastError`, in one line, if an image is unknown or in two places where it may be in one; by
         patient, if images of a patient are."""

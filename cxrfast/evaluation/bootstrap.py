@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cxrfast.evaluation.metrics import check_scores
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -182,6 +184,7 @@ def weighted_auroc(
     labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
 ) -> Statistic:
     """AUROC of every class where image n counts ``weights[:, n]`` times; NaN without positives or negatives."""
+    scores, labels, _ = check_scores(scores, labels)
     columns = _columns(scores, labels)
 
     def statistic(weights: Tensor) -> Tensor:  # [R, N]
@@ -202,6 +205,7 @@ def weighted_average_precision(
     labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
 ) -> Statistic:
     """Average precision of every class where image n counts ``weights[:, n]`` times; NaN without positives."""
+    scores, labels, _ = check_scores(scores, labels)
     columns = _columns(scores, labels)
 
     def statistic(weights: Tensor) -> Tensor:  # [R, N]
@@ -250,9 +254,6 @@ class _Column(NamedTuple):
 
 
 def _columns(scores: Tensor, labels: Tensor) -> list[_Column]:
-    if scores.dim() != 2 or scores.shape != labels.shape:
-        raise ValueError(f"expected scores and labels [N, K], got {list(scores.shape)} and {list(labels.shape)}")
-    scores, labels = scores.detach().cpu(), labels.detach().cpu()
     return [_column(scores[:, k], labels[:, k]) for k in range(scores.shape[1])]
 
 
@@ -300,6 +301,8 @@ def _numbers(patients: Sequence[str]) -> tuple[Tensor, int]:
 def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  # [patients, K] float64
     """1 for the patients with an image in the statistic's group: per class, of the groups, the one with the fewest."""
     patient, number = _numbers(patients)
+    if any(len(group) != len(patients) for group in statistic.needs):
+        raise ValueError(f"patients: expected one for each of {len(statistic.needs[0])} images, got {len(patients)}")
     groups = torch.stack(
         [
             torch.zeros(number, group.shape[1], dtype=torch.float64).index_add(0, patient, group.cpu().double())

@@ -84,11 +84,14 @@ def score_localization(
     patients = [truth.patients[n] for n in units.image.tolist()]
     found, thresholds, fold, fallbacks = _apply(protocol, source, units, rule, own, truth, patients)
     tables = []
+    best: dict[str, Tensor] = {}
+    if isinstance(source, MapSource):
+        measures = {comparison.measure for comparison in protocol.comparisons}
+        best = {measure: ceiling(units, source.grid, rule, measure, source.image_size) for measure in measures}
     for gate in protocol.gates:
         passes, words = _gate(gate, scores, own)
         for comparison in protocol.comparisons:
             overlap = getattr(found, comparison.measure) * passes[units.image, units.class_index]
-            best = None if source.grid is None else ceiling(units, source.grid, rule, comparison.measure)
             false = None
             if protocol.false_positives:
                 false = _false_positives(source, units, rule, thresholds[0], comparison, passes, num_classes)
@@ -97,7 +100,7 @@ def score_localization(
                     comparison,
                     words,
                     overlap,
-                    best,
+                    best.get(comparison.measure),
                     false,
                     units,
                     num_classes,

@@ -27,7 +27,7 @@ def auroc(
     Raises:
         ValueError: shapes differ, a score is NaN, a label is none of 0, 1 and NaN.
     """
-    scores, labels, known = _check(scores, labels)
+    scores, labels, known = check_scores(scores, labels)
     areas = [_class_auroc(scores[known[:, k], k], labels[known[:, k], k] == 1) for k in range(scores.shape[1])]
     return torch.tensor(areas, dtype=torch.float64)
 
@@ -41,13 +41,14 @@ def average_precision(
 
     Arguments and errors as for :func:`auroc`. NaN for a class without positives; 1 for one without negatives.
     """
-    scores, labels, known = _check(scores, labels)
+    scores, labels, known = check_scores(scores, labels)
     values = [_class_precision(scores[known[:, k], k], labels[known[:, k], k] == 1) for k in range(scores.shape[1])]
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _check(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both on the CPU, and which labels are known."""
+def check_scores(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both on the CPU, and which labels are known; ValueError as :func:`auroc` says. Arrays become tensors."""
+    scores, labels = torch.as_tensor(scores), torch.as_tensor(labels)
     if scores.dim() != 2 or scores.shape != labels.shape:
         raise ValueError(f"expected scores and labels [N, K], got {list(scores.shape)} and {list(labels.shape)}")
     scores, labels = scores.detach().cpu(), labels.detach().cpu().double()
@@ -102,9 +103,12 @@ def operating_points(
 
     Returns:
         NaN for a class with fewer than `minimum` positives or negatives: no threshold can be read off them.
+
+    Raises:
+        ValueError: as for :func:`auroc`.
     """
-    scores, labels = scores.detach().cpu().double(), labels.detach().cpu()
-    points = []
+    scores, labels, _ = check_scores(scores, labels)
+    scores, points = scores.double(), []
     for k in range(scores.shape[1]):
         positive, negative = scores[labels[:, k] == 1, k], scores[labels[:, k] == 0, k]
         if min(len(positive), len(negative)) < minimum:

@@ -3,6 +3,7 @@
 import math
 
 from cxrfast.evaluation.layout import decimal, ruled, wrap
+from cxrfast.evaluation.metrics import mean_without_nan
 from cxrfast.evaluation.pooled_numbers import Column, Number
 from cxrfast.evaluation.pooling import PooledResult, PooledTable
 
@@ -28,6 +29,9 @@ def _facts(result: PooledResult) -> list[str]:
         f"shared with training: {known['shared_patients']} of {known['n_patients']}",
         f"protocol {known['protocol']}",
     ]
+    if known.get("classes_left_out"):
+        left_out = ", ".join(f"{name} ({_count(n, 'box', 'boxes')})" for name, n in known["classes_left_out"].items())
+        facts.append(f"classes left out, with their boxes on test images: {left_out}")
     if known["missing"]:
         facts.append(f"missing: {', '.join(known['missing'])}")
     return [line for fact in facts for line in wrap(fact)]
@@ -46,17 +50,24 @@ def _labels(result: PooledResult) -> list[str]:
 def _accuracy(result: PooledResult, table: PooledTable) -> list[str]:
     title = [f"regions only where the image's {table.gate}"] if table.gate else []
     what = f"{'IoU' if table.measure == 'iou' else 'IoR'} {table.relation}"
-    lines = ["", *title, *_by_threshold(result, table.thresholds, table.accuracy, what)]
+    lines = ["", *title, *_by_threshold(result, table.thresholds, table.accuracy, what, ceiling=table.ceiling)]
     if table.afp is not None:
         lines += ["", *_by_threshold(result, table.thresholds, table.afp, f"AFP at {what}", mean=False)]
     return lines
 
 
 def _by_threshold(
-    result: PooledResult, thresholds: tuple[float, ...], columns: tuple[Column, ...], what: str, *, mean: bool = True
+    result: PooledResult,
+    thresholds: tuple[float, ...],
+    columns: tuple[Column, ...],
+    what: str,
+    *,
+    mean: bool = True,
+    ceiling: tuple[tuple[float, ...], ...] | None = None,
 ) -> list[str]:
     """Mean ± sd; the pooled numbers beside them where there is one T; their mean below where there are more."""
     lines: list[str] = []
+    perfect = [decimal(mean_without_nan(row, result.class_names).value) for row in ceiling or ()]
     for start in range(0, len(thresholds), _COLUMNS):
         t, some = thresholds[start : start + _COLUMNS], columns[start : start + _COLUMNS]
         header = ["", "annotated", *(f"{what} {value:g}" if i == 0 else f"{value:g}" for i, value in enumerate(t))]
@@ -73,6 +84,9 @@ def _by_threshold(
                 row.append(decimal(some[0].mean.pooled))
         elif mean:
             last.append(["pooled", "", *(decimal(column.mean.pooled) for column in some)])
+        if perfect:  # of all test images, as what is pooled
+            best = perfect[start : start + _COLUMNS]
+            last.append(["perfect region", "", *([""] if len(thresholds) == 1 else []), *best])
         lines += [*([""] if start else []), *ruled([header, *rows, *last], below=len(last))]
     return lines
 
@@ -115,8 +129,8 @@ def _remarks(result: PooledResult) -> list[str]:
     return lines
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
+def _count(n: int, what: str, plural: str | None = None) -> str:
+    return f"{n} {what if n == 1 else plural or what + 's'}"
 
 
 def _both(number: Number) -> list[str]:

@@ -14,7 +14,7 @@ from cxrfast._files import write_text
 from cxrfast.evaluation.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
 from cxrfast.evaluation.metrics import auroc, average_precision
 from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
-from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none
+from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none, none_for_nan
 from cxrfast.evaluation.predictions import Predictions, concatenate
 from cxrfast.evaluation.run_numbers import RunNumbers, by_seed, check_alike, one_of_each_fold
 
@@ -32,6 +32,7 @@ class PooledTable:
     accuracy: tuple[Column, ...]  # [T]
     hits: tuple[tuple[tuple[int, ...], ...], ...]  # [T, K, runs]
     afp: tuple[Column, ...] | None  # [T]
+    ceiling: tuple[tuple[float, ...], ...] | None  # [T, K], over the test annotations of all folds; None without a grid
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class PooledResult:
             }
             if table.afp is not None:
                 classes[name]["afp"] = table.afp[i].classes[k].to_dict()
+            if table.ceiling is not None:
+                classes[name]["ceiling"] = none_for_nan(table.ceiling[i][k])
         return {"T": table.thresholds[i], "mean": table.accuracy[i].mean_to_dict(), "classes": classes}
 
     def save(self, path: str | os.PathLike) -> None:
@@ -206,7 +209,7 @@ def _pool_table(
     runs: Sequence[RunNumbers], seeds: Sequence[Sequence[RunNumbers]], names: tuple[str, ...], number: int
 ) -> PooledTable:
     table = next(run.tables[number] for run in runs if run.tables)
-    false_positives = "afp" in next(iter(table["rows"][0]["classes"].values()))
+    kinds = next(iter(table["rows"][0]["classes"].values()))
 
     def cell(run: RunNumbers, i: int, name: str, key: str) -> Any:
         return run.tables[number]["rows"][i]["classes"][name][key] if run.tables else None
@@ -222,6 +225,13 @@ def _pool_table(
             numbers.append(Number(tuple(nan_for_none(cell(run, i, name, key)) for run in runs), average(shares)))
         return Column(tuple(numbers), names)
 
+    def share(i: int, name: str) -> float:
+        """Every test annotation once."""
+        found = [(run.annotated(name), cell(run, i, name, "ceiling")) for run in one_of_each_fold(runs)]
+        known = [(n, value) for n, value in found if value is not None]
+        total = sum(n for n, _ in known)
+        return sum(n * value for n, value in known) / total if total else math.nan
+
     rows = range(len(table["rows"]))
     own, all_ = [[name] for name in names], [names] * len(names)
     return PooledTable(
@@ -231,5 +241,6 @@ def _pool_table(
         thresholds=tuple(row["T"] for row in table["rows"]),
         accuracy=tuple(column(i, "accuracy", "hits", own) for i in rows),
         hits=tuple(tuple(tuple(cell(run, i, name, "hits") or 0 for run in runs) for name in names) for i in rows),
-        afp=tuple(column(i, "afp", "false_positives", all_) for i in rows) if false_positives else None,
+        afp=tuple(column(i, "afp", "false_positives", all_) for i in rows) if "afp" in kinds else None,
+        ceiling=tuple(tuple(share(i, name) for name in names) for i in rows) if "ceiling" in kinds else None,
     )

@@ -117,6 +117,10 @@ def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = numbers["localization"]
     if found is not None:
         facts += [("region", found["region_rule"]), ("training, by the protocol", found["published_on"])]
+    left_out = numbers.get("classes_left_out")  # results of before do not say
+    if left_out:
+        names = ", ".join(f"{name} ({n:,})" for name, n in left_out.items())
+        facts.append(("classes left out (boxes on test images)", names))
     if numbers["missing"]:
         facts.append(("not finished yet", ", ".join(numbers["missing"])))
     return facts
@@ -211,6 +215,10 @@ def _accuracies(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Map
         cells = [_spread(entry["classes"][name]) for name in boxed]
         title = f"{_measure(table)} {table['relation']} {entry['T']:g}: this cross-validation"
         rows.append(Row(title, [*cells, _spread(entry["mean"])], "own"))
+        best = [entry["classes"][name].get("ceiling") for name in boxed]  # results of before have none
+        if table["gate"] is None and best and None not in best:
+            cells = plain(*map(number, [*best, sum(best) / len(best)]))
+            rows.append(Row("perfect region on this grid", cells, "ceiling"))
         beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
         rows += [printed_row(line, boxed) for line in beside]
         lines += beside

@@ -27,7 +27,10 @@ from cxrfast.training.run import RUNS
 
 FOLDER = RUNS / "reproduce"
 Say = Callable[[str], None]
-_FACTS = ("label_version", "n_images", "n_patients", "shared_patients", "split_hash", "splits_hash", "images_hash")
+_FACTS = (
+    "label_version", "n_images", "n_patients", "shared_patients", "split_hash", "splits_hash", "images_hash",
+    "classes_left_out",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def _finished(plan: TablePlan, job: _Job) -> bool:
 def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
     row = job.row
     state: State = "done"
-    reason, facts, numbers = None, {}, list[Numbers]()
+    reason, facts, numbers, differs = None, {}, list[Numbers](), job.deviations
     try:
         if _finished(plan, job):
             say(f"{row.name}: finished before")
@@ -180,6 +183,8 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
         content = read_evaluation(_evaluation(plan, job))
         facts = {name: content[name] for name in _FACTS if content.get(name) is not None}
         facts["unreadable"] = sum(len(of.get("unreadable") or {}) for of in (content, *content.get("runs", ())))
+        if content.get("classes_left_out"):
+            differs = (*differs, f"without {', '.join(content['classes_left_out'])}")
         numbers = list(numbers_of(content))
     except CxrfastError as error:
         state, reason = "failed", str(error)
@@ -188,7 +193,7 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
         say(f"interrupted in {shlex.quote(str(job.folder))}; what is finished is kept: the same command goes on")
         raise
     comparisons = compare_row(plan, row, numbers)
-    return ComparedRow(row.name, row.title, state, reason, str(job.folder), facts, job.deviations, comparisons)
+    return ComparedRow(row.name, row.title, state, reason, str(job.folder), facts, differs, comparisons)
 
 
 def _run(plan: TablePlan, job: _Job, say: Say) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cxrfast.data import Record, Splits, XrayDataset, read_chestxray14
-from cxrfast.errors import UsageError
+from cxrfast.data import ChestXray14, Record, Splits, XrayDataset, read_chestxray14
+from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import (
     EvaluationResult,
     Facts,
+    Protocol,
     collect_answers,
     find_protocol,
     fit_temperature,
@@ -48,13 +49,13 @@ def evaluate_run(
 ) -> Assessment:
     """Evaluate weights (default: the latest run's best) on `split` of the run that they belong to.
 
-    With `data`, another data set is evaluated as a whole: the run's split says nothing about its images. `thresholds`
-    replace the protocol's T. On the run's test part, a temperature is fitted on its validation part, for the output
-    `prob_calibrated`. The report, `predictions.csv`, `maps.npz` and, with `page`, `report.html` go to the run's folder,
-    or to `out`.
+    With `data`, another data set is evaluated as a whole. Images and patients of it that training has seen count as
+    shared (see :func:`_elsewhere`). `thresholds` replace the protocol's T. On the run's test part, a temperature is
+    fitted on its validation part, for the output `prob_calibrated`. The report, `predictions.csv`, `maps.npz` and, with
+    `page`, `report.html` go to the run's folder, or to `out`.
 
-    Raises UsageError if the weights belong to no run and neither `data` nor `out` is given; CxrfastError for data,
-    weights or a splits file that do not fit.
+    Raises UsageError if the weights belong to no run and neither `data` nor `out` is given, or if training has seen
+    patients that the protocol wants apart; CxrfastError for data, weights or a splits file that do not fit.
     """
     rules = find_protocol(protocol)
     if thresholds:
@@ -71,7 +72,9 @@ def evaluate_run(
     version = labels or (config.labels if config is not None else "auto")
     source = read_chestxray14(data or config.data, labels=version)  # type: ignore[union-attr]
     part, temperature = Part(list(source.records), "all"), None
-    if run is not None and config is not None and _same_data(data, config):
+    if run is not None and config is not None and not _same_data(data, config):
+        part = _elsewhere(run, config, source, rules)
+    elif run is not None and config is not None:
         splits = Splits.load(run.splits)
         splits.check(source.records)
         part = _part(splits, split, source.records)
@@ -87,6 +90,7 @@ def evaluate_run(
         weights=model.weights,
         split_hash=part.split_hash,
         training_patients=part.training_patients,
+        notes=part.notes,
     )
     result = score_answers(rules, answers, facts, temperature=temperature)
     suffix = "" if part.name == "test" else f"-{part.name}"
@@ -108,6 +112,7 @@ class Part(NamedTuple):
     name: str
     split_hash: str | None = None
     training_patients: frozenset[str] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def _part(splits: Splits, name: str, records: Sequence[Record]) -> Part:
@@ -115,6 +120,38 @@ def _part(splits: Splits, name: str, records: Sequence[Record]) -> Part:
     seen = ("train", "val") if name == "test" else ("train",)
     patients = frozenset(record.patient for part in seen for record in splits.part(part, records))
     return Part(splits.part(name, records), name, splits.hash, patients)
+
+
+def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> Part:
+    """All of another data set, with the patients of it that training or validation has seen.
+
+    An image of the same name and patient as one of the run's is that image, in another size perhaps. With any such
+    image both data sets number the same patients, so all patients of the same name are the same. Without one they may
+    be so by chance, as most data sets count theirs from 1: then a note says how many, and shared patients are unknown.
+    """
+    splits = Splits.load(run.splits)
+    try:
+        own = read_chestxray14(config.data, labels=config.labels, images_required=False).records
+        patient = {record.image: record.patient for record in own}
+    except CxrfastError:  # gone: its images had the patients that they have here
+        named = {*splits.train, *splits.val, *splits.test}
+        patient = {record.image: record.patient for record in source.records if record.image in named}
+    known = {record.image for record in source.records if patient.get(record.image) == record.patient}
+    seen = [image for image in (*splits.train, *splits.val) if image in patient]
+    patients = frozenset(patient[image] for image in seen)
+    shared = len(patients & {record.patient for record in source.records})
+    everything = list(source.records)
+    if not known:
+        note = f"{shared} patients have names of training patients; whether they are the same is unknown"
+        return Part(everything, "all", notes=(note,) if shared else ())
+    if shared and rules.patients_apart:
+        raise UsageError(
+            f"data: {shared} patients of {source.root} are in the training data of {run.path}, with "
+            f"{len(known & set(seen))} of its very images; protocol {rules.name} wants patients apart. Take others, "
+            "or choose another --protocol, as own, which counts them; if the run's own data have moved there, write so "
+            f"in {run.config} (data:) and leave out --data"
+        )
+    return Part(everything, "all", training_patients=patients)
 
 
 def _run_of(weights: Path) -> RunDirectory | None:

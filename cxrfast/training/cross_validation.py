@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from cxrfast.data import FoldsBy, FoldSplits, Record, Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
+from cxrfast.evaluation.run_numbers import one_of_each_fold
 from cxrfast.methods.base import Say
 from cxrfast.report import write_folds
 from cxrfast.training.assessment import evaluate_run
@@ -257,7 +258,7 @@ def _pool(
     ]
     planned = all_runs(config, plan)
     missing = [run.name for run in planned if run not in evaluated]
-    patient = {record.image: record.patient for record in records}
+    tested, shared = _patients(runs, splits, records)
     facts = {
         "protocol": plan.protocol,
         "method": config.method,
@@ -266,15 +267,39 @@ def _pool(
         "by": plan.by,
         "seeds": sorted({run.seed for run in planned}),
         "unannotated": plan.unannotated,
+        "classes_left_out": _left_out(config, runs, records),
         "splits_hash": splits.hash,
         "complete": not missing,
         "missing": missing,
-        "n_patients": len({patient[image] for fold in splits.folds for image in fold.test}),
-        "shared_patients": len(splits.shared_patients(records)),
+        "n_patients": len(tested),
+        "shared_patients": len(shared),
     }
     result = pool(runs, facts, folds=plan.folds)
     result.save(folder.pooled)
     return PooledAssessment(result, folder.pooled)
+
+
+def _patients(runs: Sequence[RunNumbers], splits: FoldSplits, records: Sequence[Record]) -> tuple[set[str], set[str]]:
+    """Those whose images the runs have tested, and of these those on the training side of the same fold."""
+    patient = {record.image: record.patient for record in records}
+    tested, shared = set[str](), set[str]()
+    for run in one_of_each_fold(runs):
+        parts, own = splits.splits(run.fold, records), set(run.predictions.patients)
+        tested |= own
+        shared |= own & {patient[image] for image in (*parts.train, *parts.val)}
+    return tested, shared
+
+
+def _left_out(config: RunConfig, runs: Sequence[RunNumbers], records: Sequence[Record]) -> dict[str, int]:
+    """Classes of the data that the runs do not have, for want of training images in a fold or by choice; and how many
+    boxes of them the tested images have, which nobody looks for."""
+    tested = {image for run in runs for image in run.predictions.images}
+    boxes: dict[str, int] = {}
+    for record in records:
+        for name in {*record.labels, *record.boxes} - set(config.classes or ()):
+            found = len(record.boxes.get(name, ())) if record.image in tested else 0
+            boxes[name] = boxes.get(name, 0) + found
+    return dict(sorted(boxes.items()))
 
 
 def _once(say: Say) -> Callable[[str], None]:

@@ -182,6 +182,7 @@ def test_cross_validation_from_the_command_line(cli, small_settings, small_optio
     assert code == 0, err
     assert "fold-1/seed-0 (1 of 1)" in out
     assert "missing: fold-0/seed-0" in out
+    assert out.endswith("/fold-1/seed-0\n")  # weights to try that are there
     code, _, err = cli("localize", "a.png", "--checkpoint", folder)
     assert (code, err.count("\n")) == (2, 1)
     code, _, err = cli("evaluate", folder, "--split=val")

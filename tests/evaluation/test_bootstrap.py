@@ -332,3 +332,19 @@ def test_refusals():
         bootstrap_interval(weighted_mean(torch.zeros(2, 1)), ["a", "b"], level=95)
     with pytest.raises(ValueError, match=r"\[N, K\]"):
         weighted_auroc(torch.zeros(3), torch.zeros(3))
+
+
+@pytest.mark.parametrize("weighted", [weighted_auroc, weighted_average_precision])
+def test_what_is_no_table_of_scores(weighted):
+    scores, labels = torch.tensor([[0.1], [0.9]]), torch.tensor([[0.0], [1.0]])
+    for wrong, message in (
+        ((scores, labels[:1]), r"expected scores and labels \[N, K\]"),
+        ((torch.full_like(scores, math.nan), labels), "got NaN in 2 of 2"),
+        ((scores, 2 * labels), "expected labels 0, 1 or NaN, got 2.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            weighted(*wrong)
+    with pytest.raises(ValueError, match="patients: expected one for each of 2 images, got 1"):
+        bootstrap_interval(weighted(scores, labels), ["a"])
+    found = weighted(scores.numpy(), labels.numpy())(torch.ones(1, 2, dtype=torch.float64))
+    assert found.item() == 1.0

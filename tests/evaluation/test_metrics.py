@@ -138,3 +138,18 @@ def test_a_whole_test_list_equals_scikit_learn_to_six_decimals():
     for ours, theirs in ((auroc, roc_auc_score), (average_precision, average_precision_score)):
         expected = [theirs(labels[:, k], scores[:, k]) for k in range(14)]
         torch.testing.assert_close(ours(scores, labels).tolist(), expected, rtol=0, atol=5e-7)
+
+
+def test_operating_points_refuse_what_auroc_refuses():
+    scores, labels = torch.rand(12, 2), torch.arange(24).view(12, 2) % 3 == 0
+    for wrong in (
+        (scores, labels[:, :1]),
+        (scores[:, 0], labels[:, 0]),
+        (scores / 0 * 0, labels),
+        (scores, labels * 2),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            operating_points(*wrong, minimum=1)
+    arrays = operating_points(scores.numpy(), labels.numpy(), minimum=1)
+    assert torch.equal(arrays, operating_points(scores, labels, minimum=1))
+    assert torch.equal(auroc(scores.numpy(), labels.numpy()), auroc(scores, labels))

@@ -106,6 +106,7 @@ def test_pooled_numbers_are_those_of_one_evaluation_of_all_images(case):
                 assert same(
                     table.accuracy[i].classes[k].pooled, statistics.fmean(s.accuracy[i, k].item() for s in of_seeds)
                 )
+                assert same(table.ceiling[i][k], of_seeds[0].ceiling[i, k].item())
                 if table.afp is not None:
                     assert same(table.afp[i].classes[k].pooled, statistics.fmean(s.afp[i, k].item() for s in of_seeds))
     assert (pooled.tables[0].afp is not None) == (at_once[0].protocol.name == "wang2017")
@@ -251,6 +252,8 @@ def test_what_the_json_says(case):
     shares = [hits / n for hits, n in zip(mass["hits"], mass["n_annotated"], strict=True)]
     assert mass["values"] == pytest.approx(shares)
     assert row["classes"]["Hernia"]["mean"] is None
+    assert row["classes"]["Hernia"]["ceiling"] is None
+    assert 0 < row["classes"]["Mass"]["ceiling"] <= 1
     assert [run["run"] for run in content["runs"]] == [
         "fold-0/seed-0",
         "fold-1/seed-0",
@@ -289,6 +292,30 @@ def test_the_text_fits_a_terminal(case):
         assert line.split()[-4:] == [*f"{column.mean.mean:.3f} ± {column.mean.sd:.3f}".split(), "-"]
     assert "ECE, calibrated" in text
     assert "not in every mean of calibrated ECE (some runs have it, and their means with it): Nodule" in text
+
+
+def test_the_ceiling_is_of_the_runs_that_have_a_grid(case):
+    runs, _ = case
+    name, row = NAMES[0], runs[0].report["localization"]["tables"][0]["rows"][2]
+    text = pool(runs, FACTS, folds=2).to_text()
+    best = [pool(runs, FACTS, folds=2).tables[0].ceiling[2][k] for k in range(3)]
+    (line, *_) = (line for line in text.splitlines() if line.startswith("perfect region"))
+    assert line.split()[2:][2] == f"{statistics.fmean(best):.3f}"
+    alone = pool(runs[:1], FACTS, folds=2)
+    assert same(alone.tables[0].ceiling[2][0], row["classes"][name]["ceiling"])
+
+    def without_grid(run):
+        report = json.loads(json.dumps(run.report))
+        for table in report["localization"]["tables"]:
+            for row in table["rows"]:
+                for cell in row["classes"].values():
+                    del cell["ceiling"]
+        return replace(run, report=report)
+
+    boxes = pool([without_grid(run) for run in runs], FACTS, folds=2)
+    assert boxes.tables[0].ceiling is None
+    assert "perfect region" not in boxes.to_text()
+    assert "ceiling" not in boxes.to_dict()["localization"]["tables"][0]["rows"][0]["classes"]["Mass"]
 
 
 def test_runs_that_were_evaluated_otherwise(case, tmp_path):

@@ -72,6 +72,8 @@ def test_means_stand_beside_the_papers(folder, visit):
     assert f"{area['mean']:.3f} ± {area['sd']:.3f}<small>pooled {area['pooled']:.3f}</small>" in html
     row = numbers["localization"]["tables"][0]["rows"][0]["classes"]["Mass"]
     assert f'<td class="">{row["mean"]:.3f} ± {row["sd"]:.3f}<small>' in html
+    assert "perfect region on this grid" in html
+    assert f'<td class="">{row["ceiling"]:.3f}</td>' in html
     for words in ("Wang et al. 2017, Table 7", "fold-1/seed-0", "20 %", "not finished yet", "Research use only"):
         assert words in html
     found = visit(html, width=390, scripts=False)

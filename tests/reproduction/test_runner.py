@@ -108,8 +108,13 @@ def test_a_row_that_fails_does_not_stop_the_others(phantoms, tmp_path, monkeypat
 
 
 def test_a_row_of_folds(phantoms, tmp_path):
+    """One image has a Hernia, so that the fold that tests it cannot train that class."""
+    data = shutil.copytree(phantoms, tmp_path / "data")
+    boxes = data / "BBox_List_2017.csv"
+    image = boxes.read_text().splitlines()[1].split(",")[0]
+    boxes.write_text(f"{boxes.read_text().rstrip()}\n{image},Hernia,100,100,300,300\n")
     said = []
-    arguments = ("rozenberg1", phantoms, tmp_path)
+    arguments = ("rozenberg1", data, tmp_path)
     result = reproduce(*arguments, rows=["li-20"], overrides=TINY_FOLDS, say=said.append)
     (row,) = result.table.rows
     assert row.state == "done", row.reason
@@ -120,6 +125,14 @@ def test_a_row_of_folds(phantoms, tmp_path):
         number = table["classes"][name]
         assert (cell.ours.value, cell.ours.sd) == (number["mean"], number["sd"])
     assert "folds 2 instead of 5" in row.deviations
+    left_out = pooled["classes_left_out"]
+    assert left_out["Hernia"] == 1
+    assert not set(left_out) & set(pooled["classes"])
+    assert f"without {', '.join(left_out)}" in row.deviations
+    assert f"without {', '.join(left_out)}" in (tmp_path / "rozenberg1.md").read_text()
+    assert json.loads((tmp_path / "rozenberg1.json").read_text())["rows"][0]["facts"]["classes_left_out"] == left_out
+    assert "Hernia (1" in "\n".join(said)
+    assert "classes left out (boxes on test images)" in (tmp_path / "runs" / "li-20" / "report.html").read_text()
     again = []
     reproduce(*arguments, rows=["li-20"], overrides=TINY_FOLDS, say=again.append)
     assert "li-20: finished before" in again

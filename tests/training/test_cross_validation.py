@@ -98,6 +98,9 @@ def test_fold_by_fold_interrupted_and_resumed_it_ends_as_if_nothing_had_happened
     cross_validate(config, **PLAN, fold=1, out=folder, say=quiet)
     first = read(folder)
     assert first["missing"] == ["fold-0/seed-0"]
+    assert [first[name] for name in ("n_images", "n_patients", "shared_patients")] == [
+        first["runs"][0][name] for name in ("n_images", "n_patients", "shared_patients")
+    ]
     assert first["classes"]["Mass"]["auroc"]["pooled"] is None
     epoch, said = Trainer._epoch, []
 
