@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cxrfast.errors import UsageError
+from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.bootstrap import (
     Statistic,
     paired_bootstrap,
@@ -15,7 +15,7 @@ from cxrfast.evaluation.bootstrap import (
     weighted_average_precision,
     weighted_mean,
 )
-from cxrfast.evaluation.localization import hits_at
+from cxrfast.evaluation.localization import OPERATING_POINT_GATE, SCORE_GATE, hits_at
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
 from cxrfast.evaluation.protocols import Comparison as Hit
@@ -76,7 +76,8 @@ class Comparison:
             f"first: {self.names[0]}   second: {self.names[1]}   {self.n_images} images of {self.n_patients} patients"
         ]
         for measure in self.measures:
-            lines += ["", f"{measure.title[:22]:<22}{'first':>8}{'second':>8}{'difference':>12}{'95 %':>18}{'p':>8}"]
+            lines += ["", measure.title]
+            lines.append(f"{'class':<22}{'first':>8}{'second':>8}{'difference':>12}{'95 %':>18}{'p':>8}")
             for line in measure.lines:
                 spread = "-" if math.isnan(line.low) else f"{line.low:+.3f} to {line.high:+.3f}"
                 lines.append(
@@ -117,10 +118,32 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
         names=names,
         n_images=len(images),
         n_patients=len(set(a.patients)),
-        measures=[*_score_measures(a, b), *_place_measures(a, b, protocols[0], notes)],
+        measures=[*_score_measures(a, b), *_place_measures(a, b, _common_tables(first, second, a, b, notes), notes)],
         settings=_different_settings(first, second),
         notes=notes,
     )
+
+
+def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: list[str] | None = None) -> list[Measure]:
+    """AUROC, AP and what the protocol counts, of two runs that predict the same classes of the same images.
+
+    At the protocol's own T, and without its gates: predictions alone do not say where those are. What cannot be
+    compared is said in ``notes``.
+    """
+    entry = PROTOCOLS.get(protocol)
+    everything = torch.ones_like(a.prob, dtype=torch.bool)
+    tables = [_Table(hit, entry.unit, "", (everything, everything)) for hit in entry.comparisons] if entry else []
+    return [*_score_measures(a, b), *_place_measures(a, b, tables, [] if notes is None else notes)]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Shares found by one measure, behind one gate of each run."""
+
+    hit: Hit
+    unit: str
+    gate: str  # in words, "" for none
+    passes: tuple[Tensor, Tensor]  # [N, K] bool: of each run, where the gate is open
 
 
 def _names(first: Evaluated, second: Evaluated) -> tuple[str, str]:
@@ -160,21 +183,68 @@ def _score_measures(a: Predictions, b: Predictions) -> list[Measure]:
     ]
 
 
-def _place_measures(a: Predictions, b: Predictions, protocol: str, notes: list[str]) -> list[Measure]:
+def _place_measures(a: Predictions, b: Predictions, tables: Sequence[_Table], notes: list[str]) -> list[Measure]:
     if a.iou.isnan().all() or b.iou.isnan().all():
         return []
-    measures = [_measure("mean IoU", a, weighted_mean(a.iou), weighted_mean(b.iou))]
-    entry = PROTOCOLS.get(protocol)
-    if entry is None:
+    before = ", before any gate" if any(table.gate for table in tables) else ""
+    measures = [_measure(f"mean IoU{before}", a, weighted_mean(a.iou), weighted_mean(b.iou))]
+    if any(table.unit == "box" for table in tables) and (a.n_boxes > 1).any():
+        notes.append(
+            "Shares of boxes found are not compared: the predictions hold one number for all boxes of an image."
+        )
         return measures
-    if entry.unit == "box" and (a.n_boxes > 1).any():
-        notes.append("Shares of boxes found are not compared: the tables hold one number for all boxes of an image.")
-        return measures
-    for hit in entry.comparisons:
-        for t in hit.thresholds:
-            tables = [_hits(getattr(run, hit.measure), hit, t) for run in (a, b)]
-            measures.append(_measure(f"found at {hit} {t:g}", a, *(weighted_mean(table) for table in tables)))
+    for table in tables:
+        for t in table.hit.thresholds:
+            pairs = zip((a, b), table.passes, strict=True)
+            found = [_hits(getattr(run, table.hit.measure) * passes, table.hit, t) for run, passes in pairs]
+            title = f"found at {table.hit} {t:g}{table.gate}"
+            measures.append(_measure(title, a, *(weighted_mean(values) for values in found)))
     return measures
+
+
+def _common_tables(
+    first: Evaluated, second: Evaluated, a: Predictions, b: Predictions, notes: list[str]
+) -> list[_Table]:
+    """The evaluations' tables, with their gates, at the T that both have."""
+    found = [run.numbers["localization"] for run in (first, second)]
+    if not all(found):
+        return []
+    kinds = [[(table["measure"], table["relation"], side["unit"]) for table in side["tables"]] for side in found]
+    if kinds[0] != kinds[1]:
+        raise UsageError(
+            f"protocol {first.numbers['protocol']} is not the same in both evaluations; evaluate both again"
+        )
+    tables: list[_Table] = []
+    only: dict[str, None] = {}
+    for pair in zip(*(side["tables"] for side in found), strict=True):
+        one, other = ([row["T"] for row in table["rows"]] for table in pair)
+        hit = Hit(pair[0]["measure"], pair[0]["relation"] == "≥", tuple(t for t in one if t in other))
+        only |= {f"{hit} {t:g}": None for t in sorted({*one} ^ {*other})}
+        gates = [table["gate"] for table in pair]
+        passes = _passes(first, gates[0], a), _passes(second, gates[1], b)
+        tables.append(_Table(hit, found[0]["unit"], _gate_words(*gates), passes))
+    if only:
+        notes.append(f"Only one of the two was evaluated at {', '.join(only)}; these T are left out.")
+    return tables
+
+
+def _gate_words(first: str | None, second: str | None) -> str:
+    if first == second:
+        return f", only where the image's {first}" if first else ""
+    return f", gate of the first: {first or 'none'}, of the second: {second or 'none'}"
+
+
+def _passes(run: Evaluated, gate: str | None, predictions: Predictions) -> Tensor:  # [N, K] bool
+    """Where a gate, which the evaluation gives in words, is open."""
+    scores = predictions.prob.nan_to_num(0.5)  # where nobody said, as in the evaluation
+    if gate is None:
+        return torch.ones_like(scores, dtype=torch.bool)
+    if gate == OPERATING_POINT_GATE:
+        points = [run.numbers["classes"][name]["operating_point"] for name in predictions.class_names]
+        return scores.double() >= torch.tensor([math.nan if p is None else p for p in points], dtype=torch.float64)
+    if not gate.startswith(SCORE_GATE):
+        raise CxrfastError(f"{run.title}: its evaluation has a gate of a kind not known here ({gate}); evaluate again")
+    return scores > float(gate.removeprefix(SCORE_GATE))
 
 
 def _hits(overlap: Tensor, hit: Hit, t: float) -> Tensor:  # [N, K] -> [N, K] of 1, 0, NaN
