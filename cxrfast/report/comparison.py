@@ -101,7 +101,8 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
         )
     a, b = first.predictions, second.predictions
     classes = [name for name in a.class_names if name in b.class_names]
-    images = [image for image in a.images if image in set(b.images)]
+    theirs = set(b.images)
+    images = [image for image in a.images if image in theirs]
     if not images or not classes:
         what = "image" if classes else "class"
         raise UsageError(f"{names[0]} and {names[1]} have no {what} in common; evaluate both on the same images")

@@ -141,6 +141,24 @@ def test_only_common_images_and_classes_count(tmp_path):
     assert any("Mass" in note for note in found.notes)
 
 
+def test_many_images_are_matched_in_one_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrfast.report.comparison.RESAMPLES", 2)
+    run = made_up(tmp_path, 200, ("Mass",))
+    lookups = 0
+
+    class Name(str):
+        __slots__ = ()
+
+        def __hash__(self):
+            nonlocal lookups
+            lookups += 1
+            return super().__hash__()
+
+    named = replace(run, predictions=replace(run.predictions, images=[Name(name) for name in run.predictions.images]))
+    assert compare(named, named).n_images == 200
+    assert lookups < 10 * 200
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path):
     first = made_up(tmp_path, 20, ("Mass",))
     other = made_up(tmp_path, 20, ("Mass",), protocol="li2018")
