@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import UsageError
 from cxrfast.evaluation.bootstrap import (
     Statistic,
     paired_bootstrap,
@@ -15,11 +15,11 @@ from cxrfast.evaluation.bootstrap import (
     weighted_average_precision,
     weighted_mean,
 )
-from cxrfast.evaluation.localization import OPERATING_POINT_GATE, SCORE_GATE, hits_at
+from cxrfast.evaluation.localization import hits_at
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
 from cxrfast.evaluation.protocols import Comparison as Hit
-from cxrfast.report.facts import Evaluated
+from cxrfast.report.facts import Evaluated, passes_gate
 
 RESAMPLES = 2000
 SIGNIFICANT = 0.05
@@ -222,7 +222,7 @@ def _common_tables(
         hit = Hit(pair[0]["measure"], pair[0]["relation"] == "≥", tuple(t for t in one if t in other))
         only |= {f"{hit} {t:g}": None for t in sorted({*one} ^ {*other})}
         gates = [table["gate"] for table in pair]
-        passes = _passes(first, gates[0], a), _passes(second, gates[1], b)
+        passes = passes_gate(gates[0], first, a), passes_gate(gates[1], second, b)
         tables.append(_Table(hit, found[0]["unit"], _gate_words(*gates), passes))
     if only:
         notes.append(f"Only one of the two was evaluated at {', '.join(only)}; these T are left out.")
@@ -233,19 +233,6 @@ def _gate_words(first: str | None, second: str | None) -> str:
     if first == second:
         return f", only where the image's {first}" if first else ""
     return f", gate of the first: {first or 'none'}, of the second: {second or 'none'}"
-
-
-def _passes(run: Evaluated, gate: str | None, predictions: Predictions) -> Tensor:  # [N, K] bool
-    """Where a gate, which the evaluation gives in words, is open."""
-    scores = predictions.prob.nan_to_num(0.5)  # where nobody said, as in the evaluation
-    if gate is None:
-        return torch.ones_like(scores, dtype=torch.bool)
-    if gate == OPERATING_POINT_GATE:
-        points = [run.numbers["classes"][name]["operating_point"] for name in predictions.class_names]
-        return scores.double() >= torch.tensor([math.nan if p is None else p for p in points], dtype=torch.float64)
-    if not gate.startswith(SCORE_GATE):
-        raise CxrfastError(f"{run.title}: its evaluation has a gate of a kind not known here ({gate}); evaluate again")
-    return scores > float(gate.removeprefix(SCORE_GATE))
 
 
 def _hits(overlap: Tensor, hit: Hit, t: float) -> Tensor:  # [N, K] -> [N, K] of 1, 0, NaN

@@ -1,18 +1,27 @@
 """What a report is made of: one evaluation, and what the run's folder says about how its model came about."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.localization import Localization, OwnRule, score_localization
+from cxrfast.evaluation.localization import (
+    OPERATING_POINT_GATE,
+    SCORE_GATE,
+    Localization,
+    OwnRule,
+    score_localization,
+)
 from cxrfast.evaluation.offline import read_maps
 from cxrfast.evaluation.predictions import Predictions, read_predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
@@ -123,6 +132,19 @@ def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> E
         scores = evaluated.predictions.prob.nan_to_num(0.5)
         localization = score_localization(protocol, source, truth, scores, own, resamples=2)
     return replace(evaluated, source=source, own=own, localization=localization)
+
+
+def passes_gate(gate: str | None, run: Evaluated, predictions: Predictions) -> Tensor:  # [N, K] bool
+    """Where a gate is open that the run's evaluation gives in words. ``predictions``: the run's, or a part of them."""
+    scores = predictions.prob.nan_to_num(0.5)  # where nobody said, as in the evaluation
+    if gate is None:
+        return torch.ones_like(scores, dtype=torch.bool)
+    if gate == OPERATING_POINT_GATE:
+        points = [run.numbers["classes"][name]["operating_point"] for name in predictions.class_names]
+        return scores.double() >= torch.tensor([math.nan if p is None else p for p in points], dtype=torch.float64)
+    if not gate.startswith(SCORE_GATE):
+        raise CxrfastError(f"{run.title}: its evaluation has a gate of a kind not known here ({gate}); evaluate again")
+    return scores > float(gate.removeprefix(SCORE_GATE))
 
 
 def read_run(folder: Path) -> RunFacts:
