@@ -26,6 +26,7 @@ from cxrfast.evaluation.offline import read_maps
 from cxrfast.evaluation.predictions import Predictions, read_predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
 from cxrfast.evaluation.result import EvaluationResult
+from cxrfast.evaluation.scoring import images_hash
 from cxrfast.evaluation.sources import Source
 from cxrfast.evaluation.truth import Truth
 
@@ -100,6 +101,11 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     predictions = read_predictions(folder / f"predictions{suffix}.csv")
     if list(numbers["classes"]) != list(predictions.class_names):
         raise CxrfastError(f"{path} and predictions{suffix}.csv have different classes; evaluate again")
+    if numbers["images_hash"] != images_hash(predictions.images):
+        raise CxrfastError(
+            f"{path} is of {numbers['n_images']} images, predictions{suffix}.csv of {len(predictions.images)} that are "
+            "not the same; evaluate again"
+        )
     evaluated = Evaluated(numbers, predictions, read_run(folder))
     where = data or evaluated.run.config.get("data")
     if where is None:

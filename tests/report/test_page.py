@@ -61,6 +61,24 @@ def test_folders_without_an_evaluation_say_what_to_do(trained, tmp_path):
         from_folder(tmp_path)
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.5, "rows", "images", "other images"])
+def test_numbers_and_predictions_are_of_the_same_images(evaluated_run, tmp_path, kept):
+    folder = shutil.copytree(evaluated_run[0], tmp_path / "run")
+    path = folder / "predictions.csv"
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    classes = len(json.loads((folder / "evaluation-test.json").read_text())["classes"])
+    if isinstance(kept, float):
+        text = text[: int(kept * len(text))]
+    elif kept == "other images":
+        text = text.replace(lines[1].split(",")[0], "somebody.png")
+    else:
+        text = "".join(lines[: -1 if kept == "rows" else -classes])
+    path.write_text(text)
+    with pytest.raises(CxrfastError, match=r"predictions\.csv .*; evaluate again"):
+        from_folder(folder)
+
+
 def test_predictions_come_back_from_their_file(evaluated_run):
     _, assessment = evaluated_run
     predictions = assessment.result.predictions
