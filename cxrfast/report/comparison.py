@@ -15,6 +15,7 @@ from cxrfast.evaluation.bootstrap import (
     weighted_average_precision,
     weighted_mean,
 )
+from cxrfast.evaluation.layout import wrap
 from cxrfast.evaluation.localization import hits_at
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
@@ -23,6 +24,7 @@ from cxrfast.report.facts import Evaluated, passes_gate
 
 RESAMPLES = 2000
 SIGNIFICANT = 0.05
+SCORES = ("AUROC", "average precision")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Line:
     low: float
     high: float
     p_value: float
+
+    @property
+    def known(self) -> bool:
+        """Whether a run has a number."""
+        return not (math.isnan(self.first) and math.isnan(self.second))
 
     @property
     def significant(self) -> bool:
@@ -56,6 +63,11 @@ class Measure:
     title: str
     lines: Sequence[Line]
 
+    @property
+    def known(self) -> list[Line]:
+        """What is shown."""
+        return [line for line in self.lines if line.known]
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -70,21 +82,39 @@ class Comparison:
     settings: Sequence[tuple[str, str, str]]  # where the configurations differ: name, first, second
     notes: Sequence[str]
 
+    @property
+    def shown(self) -> list[Measure]:
+        return [measure for measure in self.measures if measure.known]
+
+    @property
+    def not_shown(self) -> list[str]:
+        """Classes that neither run has a number of, once for all measures that lack the same."""
+        groups: dict[str, dict[str, None]] = {}
+        for measure in self.measures:
+            missing = ", ".join(line.name for line in measure.lines if not line.known)
+            groups.setdefault(missing, {})[measure.title if measure.title in SCORES else "places"] = None
+        return [
+            f"Not shown, as neither run has numbers: {', '.join(what)} of {missing}."
+            for missing, what in groups.items()
+            if missing
+        ]
+
     def to_text(self) -> str:
         """For a terminal, 100 columns wide at most."""
         lines = [
             f"first: {self.names[0]}   second: {self.names[1]}   {self.n_images} images of {self.n_patients} patients"
         ]
-        for measure in self.measures:
+        for measure in self.shown:
             lines += ["", measure.title]
             lines.append(f"{'class':<22}{'first':>8}{'second':>8}{'difference':>12}{'95 %':>18}{'p':>8}")
-            for line in measure.lines:
+            for line in measure.known:
                 spread = "-" if math.isnan(line.low) else f"{line.low:+.3f} to {line.high:+.3f}"
                 lines.append(
                     f"{line.name[:22]:<22}{_decimal(line.first):>8}{_decimal(line.second):>8}"
                     f"{_decimal(line.difference, '+'):>12}{spread:>18}{_p(line.p_value):>8}"
                 )
-        return "\n".join([*lines, "", *self.notes]) + "\n"
+        notes = [line for note in (*self.notes, *self.not_shown) for line in wrap(note)]
+        return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def compare(first: Evaluated, second: Evaluated) -> Comparison:
@@ -179,8 +209,8 @@ def _score_measures(a: Predictions, b: Predictions) -> list[Measure]:
     labels = torch.where(unknown, torch.nan, a.labels)
     pairs = [(run.prob.nan_to_num(0.5), labels) for run in (a, b)]
     return [
-        _measure("AUROC", a, *(weighted_auroc(*pair) for pair in pairs)),
-        _measure("average precision", a, *(weighted_average_precision(*pair) for pair in pairs)),
+        _measure(title, a, *(weighted(*pair) for pair in pairs))
+        for title, weighted in zip(SCORES, (weighted_auroc, weighted_average_precision), strict=True)
     ]
 
 

@@ -13,6 +13,10 @@ from cxrfast.evaluation.sources import BoxSource
 from cxrfast.regions import RegionRule
 from cxrfast.report import Evaluated, from_result
 
+CUT_OFF = (
+    """[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"""
+)
+"""Script: the tables that are wider than their place on the screen."""
 FILES = 4  # pictures on disk, shared by the records
 
 

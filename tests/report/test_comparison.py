@@ -103,6 +103,28 @@ def test_shares_found_are_those_of_the_evaluations(gates, protocol):
     assert shut == [protocol == "seibold2020", protocol in ("seibold2020", "own")]  # the gates do something here
 
 
+def test_what_neither_run_has_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("cxrfast.report.comparison.RESAMPLES", 20)
+    run = made_up(tmp_path, 40, ("Mass", "Nodule", "Edema"), boxed=("Mass", "Nodule"))
+    found = compare(run, run)
+    assert [[line.name for line in measure.known] for measure in found.shown[1:3]] == [
+        ["Mass", "Nodule", "Edema", "mean"],
+        ["Mass", "Nodule", "mean"],
+    ]
+    (note,) = found.not_shown
+    assert note == "Not shown, as neither run has numbers: places of Edema."
+    html = render_comparison(found)
+    for page in (html.split('<section id="curves"')[0], found.to_text()):
+        assert page.count("Edema") == 2 + 1  # AUROC, AP, and the note
+        assert note in page
+    nowhere = replace(run.predictions, prob=torch.full_like(run.predictions.prob, torch.nan))
+    found = compare(*[replace(run, predictions=nowhere)] * 2)
+    assert not {"AUROC", "average precision"} & {measure.title for measure in found.shown}
+    assert (
+        found.not_shown[0] == "Not shown, as neither run has numbers: AUROC, average precision of Mass, Nodule, Edema."
+    )
+
+
 def test_only_common_t_are_compared(gates):
     found = compare(*gates("li2018", ((0.2, 0.4), (0.4, 0.6))))
     assert [measure.title for measure in found.measures][3:] == ["found at IoU ≥ 0.4", "found at IoR ≥ 0.4"]

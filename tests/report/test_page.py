@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,12 +127,23 @@ def test_numbers_that_do_not_exist_are_dashes_with_a_reason(tmp_path):
 
 
 def test_papers_stand_beside_the_same_protocol_only(tmp_path):
-    printed = '<tr class="printed"><th scope="row">Wang et al. 2017, Table 7'
+    printed = '<tr class="printed"><th scope="row">Wang et al. 2017, Table 7\N{NO-BREAK SPACE}*</th>'
     assert printed in render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017"))
     strict = render_report(made_up(tmp_path, 20, tuple(BOXES)))
     assert printed not in strict
     assert "No paper prints numbers by protocol strict." in strict
-    assert "The papers&#39; lines cannot be compared with this one: they are of the 25,596 images" in strict
+    assert "The papers&#39; numbers cannot be compared with this model&#39;s: they are of the 25,596 images" in strict
+
+
+def test_tables_that_could_not_be_read_are_named_where_they_belong(tmp_path):
+    evaluated = made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017")
+    html = render_report(replace(evaluated, numbers={**evaluated.numbers, "method": "sgl"}))
+    scores, places = html.split('<section id="places"')
+    missing = "Seibold et al. 2020, Table 1 is not available here: "
+    assert missing in scores.split('<section id="scores"')[1]
+    assert missing not in places
+    rozenberg = render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="rozenberg2019"))
+    assert "Rozenberg, Table 1 is not available here: " in rozenberg.split('<section id="places"')[1]
 
 
 def test_what_is_comparable():
