@@ -12,6 +12,7 @@ from cxrfast.data import read_chestxray14
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.predictions import read_predictions
 from cxrfast.report import from_folder, from_predictions, from_result, render_report, report_path
+from cxrfast.report.facts import read_run
 from cxrfast.report.printed import BOXES, TEST_IMAGES, other_images, other_places
 from cxrfast.training import evaluate_run
 from tests.report.made_up import made_up
@@ -60,6 +61,38 @@ def test_folders_without_an_evaluation_say_what_to_do(trained, tmp_path):
     (tmp_path / "evaluation-test.json").write_text('{"a": 1}')
     with pytest.raises(CxrfastError, match=r"evaluation-test\.json is not an evaluation of this version"):
         from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("mean",), None, "no mean"),
+        (("mean",), 3, "no object mean"),
+        (("classes", "Mass", "auroc"), None, "no classes.Mass.auroc"),
+        (("localization", "tables"), {}, "no list localization.tables"),
+        (("localization", "tables", 0, "rows", 1, "mean"), None, "no localization.tables.rows.mean"),
+        (("detection", "froc", "curves"), None, "no detection.froc.curves"),
+    ],
+)
+def test_a_damaged_evaluation_is_one_line(tmp_path, path, value, said):
+    numbers = json.loads(json.dumps(made_up(tmp_path / "images", 12, ("Mass",)).numbers))
+    *way, last = path
+    place = numbers
+    for name in way:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    (tmp_path / "evaluation-test.json").write_text(json.dumps(numbers))
+    with pytest.raises(CxrfastError, match=rf"is not an evaluation of this version \({said}\); evaluate again"):
+        from_folder(tmp_path)
+
+
+def test_learning_curves_that_are_no_objects(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("[1]\n")
+    with pytest.raises(CxrfastError, match=r"metrics\.jsonl is damaged \(a line is no object\); delete it"):
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.5, "rows", "images", "other images"])
