@@ -19,6 +19,9 @@ from cxrfast.regions import RegionRule
 LEVELS = torch.linspace(-7, 7, 29, dtype=torch.float64).sigmoid()
 """The thresholds that nested choices are made among: σ(−7), σ(−6.5) … σ(7). They depend on no data."""
 
+SCORE_GATE = "score > "  # a gate in words: so, and the number; or
+OPERATING_POINT_GATE = "score ≥ the operating point"
+
 
 @dataclass(frozen=True)
 class OwnRule:
@@ -165,8 +168,8 @@ def _gate(gate: float | str | None, scores: Tensor, own: OwnRule) -> tuple[Tenso
     if gate is None:
         return torch.ones_like(scores, dtype=torch.bool), None
     if isinstance(gate, float):
-        return scores > gate, f"score > {gate:g}"
-    return scores.double() >= own.operating_points.double().cpu(), "score ≥ the operating point"
+        return scores > gate, f"{SCORE_GATE}{gate:g}"
+    return scores.double() >= own.operating_points.double().cpu(), OPERATING_POINT_GATE
 
 
 def _false_positives(

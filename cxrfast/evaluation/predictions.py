@@ -88,6 +88,8 @@ def read_predictions(path: str | os.PathLike) -> Predictions:
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise CxrfastError(f"{path} is not a predictions.csv of cxrfast evaluate; evaluate again")
             rows = list(reader)
+        if any(None in row or None in row.values() for row in rows):
+            raise CxrfastError(f"{path} has rows of more or fewer than {len(COLUMNS)} fields; evaluate again")
         images = {row["image"]: row["patient"] for row in rows}
         classes = tuple(dict.fromkeys(row["class"] for row in rows))
         if len(rows) != len(images) * len(classes):

@@ -28,7 +28,7 @@ class PrintedRow(BaseModel):
     url: str
     table: str  # its number
     title: str
-    row: str  # as printed
+    row: str = ""  # as printed; "" where the table has no other
     metric: Metric
     measure: Literal["iou", "ior"] | None = None  # of accuracy and AFP; "ior" is also called IoBB
     T: float | None = None
@@ -78,7 +78,7 @@ class PrintedRow(BaseModel):
     @property
     def name(self) -> str:
         """Where it stands, in words."""
-        return f"{self.citation.split(',')[0]}, Table {self.table}, {self.row}"
+        return ", ".join(filter(None, (self.citation.split(",")[0], f"Table {self.table}", self.row)))
 
 
 @cache
@@ -136,7 +136,7 @@ def _read(content: dict[str, Any], file: str) -> Iterator[PrintedRow]:
     for table in content["tables"]:
         shared = {**paper, **{name: value for name, value in table.items() if name != "rows"}}
         for line in table["rows"]:
-            fields = {"row": line.get("method", shared.get("method", "")), **shared, **line}
+            fields = {**shared, **line}
             classes = content["orders"][fields["classes"]]
             if "values" in line:
                 if len(line["values"]) != len(classes):

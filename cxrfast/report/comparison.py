@@ -15,14 +15,16 @@ from cxrfast.evaluation.bootstrap import (
     weighted_average_precision,
     weighted_mean,
 )
+from cxrfast.evaluation.layout import wrap
 from cxrfast.evaluation.localization import hits_at
 from cxrfast.evaluation.predictions import Predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
 from cxrfast.evaluation.protocols import Comparison as Hit
-from cxrfast.report.facts import Evaluated
+from cxrfast.report.facts import Evaluated, passes_gate
 
 RESAMPLES = 2000
 SIGNIFICANT = 0.05
+SCORES = ("AUROC", "average precision")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Line:
     low: float
     high: float
     p_value: float
+
+    @property
+    def known(self) -> bool:
+        """Whether a run has a number."""
+        return not (math.isnan(self.first) and math.isnan(self.second))
 
     @property
     def significant(self) -> bool:
@@ -56,6 +63,11 @@ class Measure:
     title: str
     lines: Sequence[Line]
 
+    @property
+    def known(self) -> list[Line]:
+        """What is shown."""
+        return [line for line in self.lines if line.known]
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -70,20 +82,39 @@ class Comparison:
     settings: Sequence[tuple[str, str, str]]  # where the configurations differ: name, first, second
     notes: Sequence[str]
 
+    @property
+    def shown(self) -> list[Measure]:
+        return [measure for measure in self.measures if measure.known]
+
+    @property
+    def not_shown(self) -> list[str]:
+        """Classes that neither run has a number of, once for all measures that lack the same."""
+        groups: dict[str, dict[str, None]] = {}
+        for measure in self.measures:
+            missing = ", ".join(line.name for line in measure.lines if not line.known)
+            groups.setdefault(missing, {})[measure.title if measure.title in SCORES else "places"] = None
+        return [
+            f"Not shown, as neither run has numbers: {', '.join(what)} of {missing}."
+            for missing, what in groups.items()
+            if missing
+        ]
+
     def to_text(self) -> str:
         """For a terminal, 100 columns wide at most."""
         lines = [
             f"first: {self.names[0]}   second: {self.names[1]}   {self.n_images} images of {self.n_patients} patients"
         ]
-        for measure in self.measures:
-            lines += ["", f"{measure.title[:22]:<22}{'first':>8}{'second':>8}{'difference':>12}{'95 %':>18}{'p':>8}"]
-            for line in measure.lines:
+        for measure in self.shown:
+            lines += ["", measure.title]
+            lines.append(f"{'class':<22}{'first':>8}{'second':>8}{'difference':>12}{'95 %':>18}{'p':>8}")
+            for line in measure.known:
                 spread = "-" if math.isnan(line.low) else f"{line.low:+.3f} to {line.high:+.3f}"
                 lines.append(
                     f"{line.name[:22]:<22}{_decimal(line.first):>8}{_decimal(line.second):>8}"
                     f"{_decimal(line.difference, '+'):>12}{spread:>18}{_p(line.p_value):>8}"
                 )
-        return "\n".join([*lines, "", *self.notes]) + "\n"
+        notes = [line for note in (*self.notes, *self.not_shown) for line in wrap(note)]
+        return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def compare(first: Evaluated, second: Evaluated) -> Comparison:
@@ -100,7 +131,8 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
         )
     a, b = first.predictions, second.predictions
     classes = [name for name in a.class_names if name in b.class_names]
-    images = [image for image in a.images if image in set(b.images)]
+    theirs = set(b.images)
+    images = [image for image in a.images if image in theirs]
     if not images or not classes:
         what = "image" if classes else "class"
         raise UsageError(f"{names[0]} and {names[1]} have no {what} in common; evaluate both on the same images")
@@ -117,7 +149,7 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
         names=names,
         n_images=len(images),
         n_patients=len(set(a.patients)),
-        measures=compare_predictions(a, b, protocols[0], notes),
+        measures=[*_score_measures(a, b), *_place_measures(a, b, _common_tables(first, second, a, b, notes), notes)],
         settings=_different_settings(first, second),
         notes=notes,
     )
@@ -126,8 +158,23 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
 def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: list[str] | None = None) -> list[Measure]:
     """AUROC, AP and what the protocol counts, of two runs that predict the same classes of the same images.
 
-    What cannot be compared is said in `notes`."""
-    return [*_score_measures(a, b), *_place_measures(a, b, protocol, [] if notes is None else notes)]
+    At the protocol's own T, and without its gates: predictions alone do not say where those are. What cannot be
+    compared is said in ``notes``.
+    """
+    entry = PROTOCOLS.get(protocol)
+    everything = torch.ones_like(a.prob, dtype=torch.bool)
+    tables = [_Table(hit, entry.unit, "", (everything, everything)) for hit in entry.comparisons] if entry else []
+    return [*_score_measures(a, b), *_place_measures(a, b, tables, [] if notes is None else notes)]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Shares found by one measure, behind one gate of each run."""
+
+    hit: Hit
+    unit: str
+    gate: str  # in words, "" for none
+    passes: tuple[Tensor, Tensor]  # [N, K] bool: of each run, where the gate is open
 
 
 def _names(first: Evaluated, second: Evaluated) -> tuple[str, str]:
@@ -162,26 +209,60 @@ def _score_measures(a: Predictions, b: Predictions) -> list[Measure]:
     labels = torch.where(unknown, torch.nan, a.labels)
     pairs = [(run.prob.nan_to_num(0.5), labels) for run in (a, b)]
     return [
-        _measure("AUROC", a, *(weighted_auroc(*pair) for pair in pairs)),
-        _measure("average precision", a, *(weighted_average_precision(*pair) for pair in pairs)),
+        _measure(title, a, *(weighted(*pair) for pair in pairs))
+        for title, weighted in zip(SCORES, (weighted_auroc, weighted_average_precision), strict=True)
     ]
 
 
-def _place_measures(a: Predictions, b: Predictions, protocol: str, notes: list[str]) -> list[Measure]:
+def _place_measures(a: Predictions, b: Predictions, tables: Sequence[_Table], notes: list[str]) -> list[Measure]:
     if a.iou.isnan().all() or b.iou.isnan().all():
         return []
-    measures = [_measure("mean IoU", a, weighted_mean(a.iou), weighted_mean(b.iou))]
-    entry = PROTOCOLS.get(protocol)
-    if entry is None:
+    before = ", before any gate" if any(table.gate for table in tables) else ""
+    measures = [_measure(f"mean IoU{before}", a, weighted_mean(a.iou), weighted_mean(b.iou))]
+    if any(table.unit == "box" for table in tables) and (a.n_boxes > 1).any():
+        notes.append(
+            "Shares of boxes found are not compared: the predictions hold one number for all boxes of an image."
+        )
         return measures
-    if entry.unit == "box" and (a.n_boxes > 1).any():
-        notes.append("Shares of boxes found are not compared: the tables hold one number for all boxes of an image.")
-        return measures
-    for hit in entry.comparisons:
-        for t in hit.thresholds:
-            tables = [_hits(getattr(run, hit.measure), hit, t) for run in (a, b)]
-            measures.append(_measure(f"found at {hit} {t:g}", a, *(weighted_mean(table) for table in tables)))
+    for table in tables:
+        for t in table.hit.thresholds:
+            pairs = zip((a, b), table.passes, strict=True)
+            found = [_hits(getattr(run, table.hit.measure) * passes, table.hit, t) for run, passes in pairs]
+            title = f"found at {table.hit} {t:g}{table.gate}"
+            measures.append(_measure(title, a, *(weighted_mean(values) for values in found)))
     return measures
+
+
+def _common_tables(
+    first: Evaluated, second: Evaluated, a: Predictions, b: Predictions, notes: list[str]
+) -> list[_Table]:
+    """The evaluations' tables, with their gates, at the T that both have."""
+    found = [run.numbers["localization"] for run in (first, second)]
+    if not all(found):
+        return []
+    kinds = [[(table["measure"], table["relation"], side["unit"]) for table in side["tables"]] for side in found]
+    if kinds[0] != kinds[1]:
+        raise UsageError(
+            f"protocol {first.numbers['protocol']} is not the same in both evaluations; evaluate both again"
+        )
+    tables: list[_Table] = []
+    only: dict[str, None] = {}
+    for pair in zip(*(side["tables"] for side in found), strict=True):
+        one, other = ([row["T"] for row in table["rows"]] for table in pair)
+        hit = Hit(pair[0]["measure"], pair[0]["relation"] == "≥", tuple(t for t in one if t in other))
+        only |= {f"{hit} {t:g}": None for t in sorted({*one} ^ {*other})}
+        gates = [table["gate"] for table in pair]
+        passes = passes_gate(gates[0], first, a), passes_gate(gates[1], second, b)
+        tables.append(_Table(hit, found[0]["unit"], _gate_words(*gates), passes))
+    if only:
+        notes.append(f"Only one of the two was evaluated at {', '.join(only)}; these T are left out.")
+    return tables
+
+
+def _gate_words(first: str | None, second: str | None) -> str:
+    if first == second:
+        return f", only where the image's {first}" if first else ""
+    return f", gate of the first: {first or 'none'}, of the second: {second or 'none'}"
 
 
 def _hits(overlap: Tensor, hit: Hit, t: float) -> Tensor:  # [N, K] -> [N, K] of 1, 0, NaN

@@ -1,22 +1,32 @@
 """What a report is made of: one evaluation, and what the run's folder says about how its model came about."""
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.localization import Localization, OwnRule, score_localization
+from cxrfast.evaluation.localization import (
+    OPERATING_POINT_GATE,
+    SCORE_GATE,
+    Localization,
+    OwnRule,
+    score_localization,
+)
 from cxrfast.evaluation.offline import read_maps
 from cxrfast.evaluation.predictions import Predictions, read_predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
 from cxrfast.evaluation.result import EvaluationResult
+from cxrfast.evaluation.scoring import images_hash
 from cxrfast.evaluation.sources import Source
 from cxrfast.evaluation.truth import Truth
 
@@ -86,11 +96,17 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
         again = f"cxrfast evaluate {folder}" + ("" if split == "test" else f" --split {split}")
         raise CxrfastError(f"{folder} has no evaluation of its {split} part ({path.name}); make it: {again}")
     numbers = read_json(path)
-    if "classes" not in numbers or "protocol" not in numbers:
-        raise CxrfastError(f"{path} is not an evaluation of this version; evaluate again")
+    lacking = next(_lacks(_SHAPE, numbers), None)
+    if lacking is not None:
+        raise CxrfastError(f"{path} is not an evaluation of this version (no {lacking}); evaluate again")
     predictions = read_predictions(folder / f"predictions{suffix}.csv")
     if list(numbers["classes"]) != list(predictions.class_names):
         raise CxrfastError(f"{path} and predictions{suffix}.csv have different classes; evaluate again")
+    if numbers["images_hash"] != images_hash(predictions.images):
+        raise CxrfastError(
+            f"{path} is of {numbers['n_images']} images, predictions{suffix}.csv of {len(predictions.images)} that are "
+            "not the same; evaluate again"
+        )
     evaluated = Evaluated(numbers, predictions, read_run(folder))
     where = data or evaluated.run.config.get("data")
     if where is None:
@@ -100,6 +116,59 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     except CxrfastError as error:
         return replace(evaluated, notes=(f"No cases are shown: {error}",))
     return _with_data(evaluated, source.records, folder / f"maps{suffix}.npz")
+
+
+def _keys(names: str) -> dict[str, Any]:
+    return dict.fromkeys(names.split())
+
+
+_EACH = "*"  # every key that is there
+_MEAN = _keys("value left_out")
+_TABLE = {
+    **_keys("measure relation gate"),
+    "rows": [{"T": None, "mean": _MEAN, "classes": {_EACH: _keys("accuracy low high")}}],
+}
+_SHAPE = {
+    **_keys("protocol split split_hash images_hash label_version method weights shared_patients n_images n_patients"),
+    **_keys("notes unreadable"),
+    "classes": {
+        _EACH: _keys("n_positive n_negative n_annotated auroc auroc_interval average_precision operating_point")
+    },
+    "mean": {"auroc": _MEAN, "average_precision": _MEAN},
+    "localization": (
+        {**_keys("paper unit region_rule stretched threshold fallbacks published_on grid"), "tables": [_TABLE]},
+    ),
+    "detection": (
+        {
+            **_keys("n_images iou_thresholds average_precision pointing_game"),
+            "froc": _keys("iou_threshold false_positives_per_image sensitivity curves"),
+        },
+    ),
+}
+"""What a report reads of an evaluation: the keys of objects, [the entries of lists], (what may be null)."""
+
+
+def _lacks(shape: Any, value: Any, at: str = "") -> Iterator[str]:
+    """Where something is missing."""
+    if isinstance(shape, tuple):
+        if value is not None:
+            yield from _lacks(shape[0], value, at)
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            yield f"list {at}"
+        else:
+            for entry in value:
+                yield from _lacks(shape[0], entry, at)
+    elif isinstance(shape, dict):
+        for key, part in shape.items() if isinstance(value, dict) else ():
+            for name in value if key == _EACH else [key]:
+                where = f"{at}.{name}".removeprefix(".")
+                if name not in value:
+                    yield where
+                else:
+                    yield from _lacks(part, value[name], where)
+        if not isinstance(value, dict):
+            yield f"object {at}"
 
 
 def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> Evaluated:
@@ -123,6 +192,19 @@ def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> E
         scores = evaluated.predictions.prob.nan_to_num(0.5)
         localization = score_localization(protocol, source, truth, scores, own, resamples=2)
     return replace(evaluated, source=source, own=own, localization=localization)
+
+
+def passes_gate(gate: str | None, run: Evaluated, predictions: Predictions) -> Tensor:  # [N, K] bool
+    """Where a gate is open that the run's evaluation gives in words. ``predictions``: the run's, or a part of them."""
+    scores = predictions.prob.nan_to_num(0.5)  # where nobody said, as in the evaluation
+    if gate is None:
+        return torch.ones_like(scores, dtype=torch.bool)
+    if gate == OPERATING_POINT_GATE:
+        points = [run.numbers["classes"][name]["operating_point"] for name in predictions.class_names]
+        return scores.double() >= torch.tensor([math.nan if p is None else p for p in points], dtype=torch.float64)
+    if not gate.startswith(SCORE_GATE):
+        raise CxrfastError(f"{run.title}: its evaluation has a gate of a kind not known here ({gate}); evaluate again")
+    return scores > float(gate.removeprefix(SCORE_GATE))
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -164,6 +246,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line is no object")
+        return rows
     except (OSError, ValueError) as error:
         raise CxrfastError(f"{path} is damaged ({error}); delete it: it only loses the learning curves") from error

@@ -1,8 +1,10 @@
 """The pooled result of a cross-validation as a page: mean ± sd of its runs beside the papers' numbers."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
@@ -12,7 +14,7 @@ from cxrfast.report import printed
 from cxrfast.report.facts import read_json
 from cxrfast.report.fold_curves import fold_curves
 from cxrfast.report.page import render, report_path
-from cxrfast.report.tables import Cell, Row, Table, number, plain, printed_notes, printed_row
+from cxrfast.report.tables import Cell, Row, Table, beside_papers, number, plain, printed_notes, printed_row
 
 POOLED = "cross-validation.json"
 
@@ -25,12 +27,12 @@ def is_folds(folder: Path) -> bool:
 def write_folds(folder: Path, path: Path | None = None) -> Path:
     """Write the page of the cross-validation in ``folder``; returns where."""
     path = report_path(folder, "test") if path is None else path
-    write_text(path, render_folds(read_json(folder / POOLED), folder.resolve().name, folder))
+    write_text(path, render_folds(read_json(folder / POOLED), folder.resolve().name, folder, path.parent))
     return path
 
 
-def render_folds(numbers: Mapping[str, Any], title: str, folder: Path | None = None) -> str:
-    """``folder`` has the results of the runs, for the curves."""
+def render_folds(numbers: Mapping[str, Any], title: str, folder: Path | None = None, beside: Path | None = None) -> str:
+    """``folder`` has the results of the runs, for the curves, and their pages; links to these are from ``beside``."""
     try:
         runs, no_curves = _read_runs(numbers, folder)
         return render(
@@ -39,7 +41,7 @@ def render_folds(numbers: Mapping[str, Any], title: str, folder: Path | None = N
             title=title,
             headline=_headline(numbers),
             facts_rows=_facts(numbers),
-            run_table=_runs(numbers),
+            run_table=_runs(numbers, folder, beside),
             score_tables=[_scores(numbers), *_printed_auroc(numbers)],
             localization_tables=[*_localization(numbers), *_detection(numbers)],
             curves=fold_curves(numbers, runs) if runs else [],
@@ -80,7 +82,7 @@ def _spread(entry: Mapping[str, Any], digits: int = 3) -> Cell:
     """Mean ± sd of the runs, and in small the number of all test images together."""
     text = number(entry["mean"], digits)
     if entry["sd"] is not None:
-        text += f" ± {entry['sd']:.{digits}f}"
+        text += f" ±\N{NO-BREAK SPACE}{entry['sd']:.{digits}f}"  # a narrow column breaks before the sign
     return Cell(text, "" if entry["pooled"] is None else f"pooled {entry['pooled']:.{digits}f}")
 
 
@@ -126,21 +128,22 @@ def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _runs(numbers: Mapping[str, Any]) -> Table:
-    rows = [
-        Row(
-            run["run"],
-            plain(
-                f"{run['n_images']:,}",
-                f"{run['n_patients']:,}",
-                "unknown" if run["shared_patients"] is None else f"{run['shared_patients']:,}",
-                number(area),
-            ),
+def _runs(numbers: Mapping[str, Any], folder: Path | None, beside: Path | None) -> Table:
+    rows = []
+    for run, area in zip(numbers["runs"], numbers["mean"]["auroc"]["values"], strict=True):
+        shared = run["shared_patients"]
+        cells = plain(
+            f"{run['n_images']:,}",
+            f"{run['n_patients']:,}",
+            "unknown" if shared is None else f"{shared:,}",
+            number(area),
         )
-        for run, area in zip(numbers["runs"], numbers["mean"]["auroc"]["values"], strict=True)
-    ]
-    note = "Each has a report.html of its own in the folder of this name."
-    return Table("Runs", ["run", "images", "patients", "shared with training", "mean AUROC"], rows, [note])
+        page = None if folder is None else report_path(folder / run["run"], "test")
+        link = "" if page is None or not page.is_file() else quote(os.path.relpath(page, beside or folder))
+        rows.append(Row(run["run"], cells, link=link))
+    without = [row.name for row in rows if not row.link]
+    notes = [f"Without a page (cxrfast report makes it): {', '.join(without)}."] if without else []
+    return Table("Runs", ["run", "images", "patients", "shared with training", "mean AUROC"], rows, notes)
 
 
 def _scores(numbers: Mapping[str, Any]) -> Table:
@@ -191,12 +194,9 @@ def _printed_auroc(numbers: Mapping[str, Any]) -> list[Table]:
     lines = printed.printed_auroc(numbers)
     if not lines:
         return []
-    names = list(numbers["classes"])
-    own = [_spread(numbers["classes"][name]["auroc"]) for name in names]
-    rows = [Row("this cross-validation", [*own, _spread(numbers["mean"]["auroc"])], "own")]
-    rows += [printed_row(line, names) for line in lines]
-    first = ["The papers' lines cannot be compared with these: they are of one training, and other test images."]
-    return [Table("AUROC beside the papers", ["", *names, "mean"], rows, [*first, *printed_notes(lines)])]
+    own = [_spread(row["auroc"]) for row in [*numbers["classes"].values(), numbers["mean"]]]
+    first = "The papers' numbers cannot be compared with these: they are of one training, and other test images."
+    return [beside_papers("this cross-validation", own, lines, numbers, [first])]
 
 
 def _localization(numbers: Mapping[str, Any]) -> list[Table]:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,10 @@ from cxrfast.data.images import read_image
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.detection import Boxes
 from cxrfast.evaluation.localization import Localization
+from cxrfast.evaluation.localization_accuracy import BestOverlap
 from cxrfast.evaluation.sources import MapSource, Source
 from cxrfast.evaluation.truth import Truth
-from cxrfast.report.facts import Evaluated
+from cxrfast.report.facts import Evaluated, passes_gate
 
 SIDE = 416  # pixels of the longer side of an embedded picture
 CASES = 40  # about so many are shown in all
@@ -49,6 +50,7 @@ class Case:
     threshold: float | None  # of the map; None where the rule has levels
     annotated: list[Rectangle]
     found: list[Rectangle]
+    shut: bool  # by the gallery's gate: nothing counts as found
     heat: str | None  # data URI of the map's picture
 
 
@@ -58,17 +60,23 @@ class Gallery:
 
     pictures: list[Picture]
     cases: list[Case]
+    gate: str | None = None  # of the protocol, in words
 
 
 def make_gallery(evaluated: Evaluated) -> Gallery:
     """The best, the median and the worst cases of every class by the IoU of what the protocol scores.
 
     Of equally bad ones those come first whose score is highest: sure, and wrong. More of each where there are few
-    classes; no case is shown twice. Empty where there are no regions.
+    classes; no case is shown twice. Of several gates the protocol's first counts, which for `strict` is none. Empty
+    where there are no regions.
     """
     found, truth, source = evaluated.localization, evaluated.truth, evaluated.source
-    if found is None or truth is None or source is None:
+    tables = (evaluated.numbers["localization"] or {}).get("tables")
+    if found is None or truth is None or source is None or not tables:
         return Gallery([], [])
+    gate = tables[0]["gate"]
+    passes = passes_gate(gate, evaluated, evaluated.predictions)[found.units.image, found.units.class_index]
+    found = replace(found, overlap=BestOverlap(*(overlap * passes for overlap in found.overlap)))
     chosen = [
         (k, rank, u)
         for k in range(len(truth.class_names))
@@ -79,8 +87,8 @@ def make_gallery(evaluated: Evaluated) -> Gallery:
         place.setdefault(int(found.units.image[u]), len(place))
     pictures = [_picture(evaluated, truth.images[n], n) for n in place]
     regions = _protocol_regions(found, source)
-    cases = [_case(evaluated, found, truth, source, regions, k, rank, u, place) for k, rank, u in chosen]
-    return Gallery(pictures, cases)
+    cases = [_case(evaluated, found, truth, source, regions, passes, k, rank, u, place) for k, rank, u in chosen]
+    return Gallery(pictures, cases, gate)
 
 
 def choose_units(found: Localization, prob: Tensor, k: int, count: int) -> list[tuple[str, int]]:
@@ -116,6 +124,7 @@ def _case(
     truth: Truth,
     source: Source,
     regions: Sequence[Boxes],
+    passes: Tensor,  # [U] bool
     k: int,
     rank: str,
     u: int,
@@ -136,7 +145,8 @@ def _case(
         score=evaluated.predictions.prob[n, k].item(),
         threshold=None if found.rule.levels else found.thresholds[fold, k].item(),
         annotated=rectangles(annotated),
-        found=rectangles(own),
+        found=rectangles(own) if passes[u] else [],
+        shut=not passes[u],
         heat=None if values is None else heat_picture(values),
     )
 

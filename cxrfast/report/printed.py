@@ -45,17 +45,23 @@ def remarks(lines: Sequence[PrintedRow]) -> Iterator[str]:
         for words in dict.fromkeys((line.why, line.remark)):
             if words:
                 names = members.setdefault((f"{line.citation.split(',')[0]}, Table {line.table}", words), [])
-                names += [line.row] if line.row not in names else []
+                names += [line.row] if line.row and line.row not in names else []
     for (table, words), names in members.items():
-        yield f"{table} ({', '.join(names)}): {words}."
+        which = f" ({', '.join(names)})" if names else ""
+        yield f"{table}{which}: {words}."
 
 
-def unavailable(numbers: Mapping[str, Any]) -> list[str]:
-    """Which tables of this protocol, or of this method's paper, could not be read, and why."""
-    lines = [
-        *rows(protocol=numbers["protocol"], available=False),
-        *rows(metric="auroc", method=numbers["method"], available=False),
-    ]
+def unavailable_places(numbers: Mapping[str, Any]) -> list[str]:
+    """Which tables of this protocol could not be read, and why."""
+    return _unavailable(rows(protocol=numbers["protocol"], available=False))
+
+
+def unavailable_auroc(numbers: Mapping[str, Any]) -> list[str]:
+    """Which tables of AUROC of this method's paper could not be read, and why."""
+    return _unavailable(rows(metric="auroc", method=numbers["method"], available=False))
+
+
+def _unavailable(lines: Sequence[PrintedRow]) -> list[str]:
     tables = dict.fromkeys((f"{row.citation.split(',')[0]}, Table {row.table}", row.unavailable) for row in lines)
     return [f"{name} is not available here: {why}" for name, why in tables]
 

@@ -32,6 +32,7 @@ class Row:
     name: str
     cells: Sequence[Cell]
     kind: str = ""
+    link: str = ""  # of the name
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,36 @@ def score_table(evaluated: Evaluated) -> Table:
 
 
 def printed_auroc_table(evaluated: Evaluated) -> Table | None:
-    """AUROC in the papers' layout, with their lines below this model's."""
+    """AUROC beside the papers'."""
     numbers = evaluated.numbers
     lines = printed.printed_auroc(numbers)
     if not lines:
         return None
     names = list(numbers["classes"])
     own = [_with_interval(numbers["classes"][name], "auroc") for name in names]
-    rows = [Row("this model", [*own, _mean_cell(numbers["mean"]["auroc"])], "own")]
-    rows += [printed_row(line, names) for line in lines]
+    own.append(_mean_cell(numbers["mean"]["auroc"]))
     why = printed.other_images(numbers)
-    first = [f"The papers' lines cannot be compared with this one: {why}."] if why else []
-    return Table("AUROC beside the papers", ["", *names, "mean"], rows, [*first, *printed_notes(lines)])
+    first = [f"The papers' numbers cannot be compared with this model's: {why}."] if why else []
+    return beside_papers("this model", own, lines, numbers, first)
+
+
+def beside_papers(
+    name: str, own: Sequence[Cell], lines: Sequence[PrintedRow], numbers: Mapping[str, Any], notes: Sequence[str]
+) -> Table:
+    """A line for each class and the mean, a column for each of the papers': fourteen classes fit on a screen."""
+    names = list(numbers["classes"])
+    theirs = [printed_row(line, names) for line in lines]
+    rows = [
+        Row(
+            line,
+            [replace(own[n], kind="own"), *(replace(row.cells[n], kind="printed") for row in theirs)],
+            "mean" if n == len(names) else "",
+        )
+        for n, line in enumerate([*names, "mean"])
+    ]
+    missing = [f"{line}." for line in printed.unavailable_auroc(numbers)]
+    header = ["class", name, *(row.name for row in theirs)]
+    return Table("AUROC beside the papers", header, rows, [*notes, *printed_notes(lines), *missing])
 
 
 def printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
@@ -107,7 +126,7 @@ def printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
     if set(values) == set(names):
         mean = line.mean if line.mean is not None else _mean(list(values.values()))
     cells = [Cell(number(values.get(name))) for name in names]
-    return Row(line.name + ("" if line.comparable else " *"), [*cells, Cell(number(mean))], "printed")
+    return Row(line.name + ("" if line.comparable else "\N{NO-BREAK SPACE}*"), [*cells, Cell(number(mean))], "printed")
 
 
 def printed_notes(lines: Sequence[PrintedRow]) -> list[str]:
@@ -204,7 +223,7 @@ def printed_remark(evaluated: Evaluated) -> str:
     numbers = evaluated.numbers
     if numbers["localization"] is None:
         return ""
-    missing = printed.unavailable(numbers)
+    missing = printed.unavailable_places(numbers)
     if missing:
         return " ".join(f"{line}." for line in missing)
     return "" if printed.has_lines(numbers) else f"No paper prints numbers by protocol {numbers['protocol']}."

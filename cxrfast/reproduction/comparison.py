@@ -103,7 +103,7 @@ def _compare(ours: Numbers, lines: Sequence[PrintedRow]) -> Comparison:
     mean, common = Cell(ours.mean, None, None), None
     if line is not None:
         mean = _cell(ours.mean, _printed_mean(line))
-        mine = {name for name, value in ours.classes.items() if value.value is not None}
+        mine = {name for name, value in ours.classes.items() if value.value is not None and name not in ours.left_out}
         if mine != set(printed):
             mean, common = Cell(mean.ours, mean.printed, None), _common(cells)
     if ours.left_out:

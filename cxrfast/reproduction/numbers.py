@@ -1,7 +1,7 @@
 """The numbers of an evaluation, of one run or of folds, in one form."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ def numbers_of(content: Mapping[str, Any]) -> Iterator[Numbers]:
             yield Numbers("accuracy", *place, values, _value(row["mean"]), tuple(row["mean"]["left_out"]))
             if all("afp" in cell for cell in row["classes"].values()):
                 false = {name: _value(cell["afp"]) for name, cell in row["classes"].items()}
-                yield Numbers("afp", *place, false, _mean(false), ())
+                # In the mean are the classes that its accuracy is over: a class without boxes has false ones only.
+                left_out = tuple(row["mean"]["left_out"])
+                yield Numbers("afp", *place, false, _mean(false, left_out), left_out)
 
 
 def _of_class(cell: Mapping[str, Any]) -> Value:
@@ -97,6 +99,6 @@ def _value(number: Any, low: float | None = None, high: float | None = None) -> 
     return Value(number["mean"], sd=number["sd"], runs=number["n"], pooled=number["pooled"])
 
 
-def _mean(values: Mapping[str, Value]) -> Value:
-    present = [of.value for of in values.values() if of.value is not None]
+def _mean(values: Mapping[str, Value], left_out: Sequence[str]) -> Value:
+    present = [of.value for name, of in values.items() if of.value is not None and name not in left_out]
     return Value(sum(present) / len(present) if present else None)

@@ -13,6 +13,10 @@ from cxrfast.evaluation.sources import BoxSource
 from cxrfast.regions import RegionRule
 from cxrfast.report import Evaluated, from_result
 
+CUT_OFF = (
+    """[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)"""
+)
+"""Script: the tables that are wider than their place on the screen."""
 FILES = 4  # pictures on disk, shared by the records
 
 
@@ -28,8 +32,12 @@ def made_up(
     threshold: float = 0.5,
     boxed: Sequence[str] | None = None,
     regions: str = "maps",
+    noise: float = 0.0,
+    point: float = 0.5,
+    thresholds: Sequence[float] = (),
 ) -> Evaluated:
-    """`boxed` are the classes that have boxes (default: all); `regions` are maps, boxes or none."""
+    """`boxed` are the classes that have boxes (default: all); `regions` are maps, boxes or none. `noise` is added to
+    the scores, `point` the operating point, and `thresholds` replace the protocol's T."""
     generator = torch.Generator().manual_seed(seed)
     k = len(class_names)
     labels = (torch.rand(images, k, generator=generator) < max(0.15, 3 / images)).float()
@@ -41,10 +49,13 @@ def made_up(
     source = MapSource(annotated, maps, 60)
     if regions == "boxes":
         source = BoxSource(source.boxes(RegionRule("boxes"), torch.full((k,), 0.4)))
-    own = OwnRule(rule, torch.full((k,), threshold), torch.full((k,), 0.5))
+    scores = (scores + noise * torch.randn(images, k, generator=generator)).clamp(0.01, 0.99)
+    own = OwnRule(rule, torch.full((k,), threshold), torch.full((k,), point))
     facts = Facts("test", "2017", "made-up", "nowhere.safetensors", training_patients=())
     used = None if regions == "none" else source
-    result = score_predictions(find_protocol(protocol), truth, scores, used, own, facts, resamples=20)
+    rules = find_protocol(protocol)
+    rules = rules.with_thresholds(*thresholds) if thresholds else rules
+    result = score_predictions(rules, truth, scores, used, own, facts, resamples=20)
     return from_result(result, _records(folder, truth))
 
 

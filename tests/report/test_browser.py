@@ -8,7 +8,7 @@ from cxrfast.regions import RegionRule
 from cxrfast.report import compare, render_comparison, render_report
 from cxrfast.report.gallery import make_gallery
 from cxrfast.report.viewer import own_boxes
-from tests.report.made_up import made_up
+from tests.report.made_up import CUT_OFF, made_up
 
 FOUND = """() => [...document.querySelectorAll('#v-boxes rect.found')].map(
     r => ['x', 'y', 'width', 'height'].map(name => Number(r.getAttribute(name))))"""
@@ -181,8 +181,22 @@ def test_names_are_text_not_code(visit, tmp_path):
 
 def test_a_comparison_is_quiet_and_fits(visit, tmp_path):
     runs = [made_up(tmp_path, 60, CLASSES, seed=0)] * 2
+    html = render_comparison(compare(*runs))
     for width in (390, 1280):
-        found = visit(render_comparison(compare(*runs)), width=width)
+        found = visit(html, width=width)
         assert found.console == []
         assert len(found.requests) == 1
         assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert found.page.evaluate(CUT_OFF) == []
+
+
+def test_wide_tables_and_few_cases_fill_the_screen(visit, tmp_path):
+    evaluated = made_up(tmp_path, 60, CLASSES, protocol="wang2017", boxed=BOXED_CLASSES)
+    page = visit(render_report(evaluated), width=1280).page
+    assert page.evaluate(CUT_OFF) == []
+    assert page.locator("#scores table").nth(1).locator("tbody tr").count() == len(CLASSES) + 1
+    rows = {}
+    for box in (case.bounding_box() for case in page.locator("figure.case").all()):
+        rows.setdefault(round(box["y"]), []).append(box)
+    for row in list(rows.values())[:-1]:  # whole classes side by side may leave the last row short
+        assert max(box["x"] + box["width"] for box in row) > 1180

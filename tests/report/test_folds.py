@@ -11,7 +11,7 @@ from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import RunNumbers, calibrate, expected_calibration_error, pool
 from cxrfast.report import is_folds, render_folds, write_folds
 from cxrfast.report.printed import BOXES
-from tests.report.made_up import made_up
+from tests.report.made_up import CUT_OFF, made_up
 
 FACTS = {
     "protocol": "wang2017",
@@ -66,7 +66,7 @@ def test_means_stand_beside_the_papers(folder, visit):
     assert is_folds(folder)
     path = write_folds(folder)
     assert path == folder / "report.html"
-    html = path.read_text(encoding="utf-8")
+    html = path.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     numbers = json.loads((folder / "cross-validation.json").read_text())
     area = numbers["mean"]["auroc"]
     assert f"{area['mean']:.3f} ± {area['sd']:.3f}<small>pooled {area['pooled']:.3f}</small>" in html
@@ -80,6 +80,19 @@ def test_means_stand_beside_the_papers(folder, visit):
     assert found.console == []
     assert len(found.requests) == 1
     assert found.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert visit(html, width=1280).page.evaluate(CUT_OFF) == []
+
+
+def test_runs_that_have_a_page_are_linked(tmp_path):
+    folder = tmp_path / "my folds"
+    write_runs(folder)
+    (folder / "fold-0" / "seed-0" / "report.html").write_text("")
+    for out, place in ((None, ""), (tmp_path / "page.html", "my%20folds/")):
+        html = write_folds(folder, out).read_text(encoding="utf-8")
+        assert re.findall(r'<th scope="row"><a href="(.*?)">(.*?)</a>', html) == [
+            (f"{place}fold-0/seed-0/report.html", "fold-0/seed-0")
+        ]
+        assert "Without a page (cxrfast report makes it): fold-1/seed-0." in html
 
 
 def test_curves_of_every_run_and_of_all_images(folder):
@@ -102,7 +115,7 @@ def test_curves_of_every_run_and_of_all_images(folder):
 
 
 def test_tables_of_calibration_and_detections(folder):
-    html = write_folds(folder).read_text(encoding="utf-8")
+    html = write_folds(folder).read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     numbers = json.loads((folder / "cross-validation.json").read_text())
     mass = numbers["classes"]["Mass"]["ece_calibrated"]
     pooled = f"<small>pooled {mass['pooled']:.3f}</small>"

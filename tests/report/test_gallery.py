@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cxrfast.evaluation.localization import hits_at
 from cxrfast.regions import RegionRule
+from cxrfast.report import render_report
 from cxrfast.report.gallery import choose_units, make_gallery
 from cxrfast.report.viewer import CODES, encode_map, viewer_data
 from tests.report.made_up import made_up
@@ -99,6 +100,32 @@ def test_what_stands_under_a_case_is_what_was_scored(tmp_path):
         assert case.iou == pytest.approx(best, abs=1e-9)
     shown = torch.tensor([case.iou for case in make_gallery(evaluated).cases])
     assert hits_at(shown, table.comparison).shape == (4, len(shown))
+
+
+@pytest.mark.parametrize("protocol", ["seibold2020", "own"])
+def test_nothing_is_found_where_the_gate_is_shut(tmp_path, protocol):
+    evaluated = made_up(tmp_path, 40, ("Mass", "Nodule"), rule=RegionRule("boxes", gate=0.5), protocol=protocol)
+    gallery = make_gallery(evaluated)
+    assert gallery.gate == "score > 0.5"
+    shut = [case.score <= 0.5 for case in gallery.cases]
+    assert 0 < sum(shut) < len(shut)
+    assert [case.shut for case in gallery.cases] == shut
+    assert all((case.iou, case.ior, case.found) == (0, 0, []) for case in gallery.cases if case.shut)
+    assert any(case.found for case in gallery.cases if not case.shut)
+    table = evaluated.localization.tables[0]  # at T = 0.1
+    for k in (0, 1):
+        best = next(case for case in gallery.cases if case.class_index == k)
+        assert hits_at(torch.tensor([best.iou]), table.comparison)[0].item() == (table.hits[0, k] > 0)
+    html = render_report(evaluated)
+    assert html.count(" · gate shut") == sum(shut)
+    assert "does not meet “score &gt; 0.5”, nothing counts as found" in html
+
+
+def test_strict_shows_what_it_scores_without_a_gate(tmp_path):
+    evaluated = made_up(tmp_path, 40, ("Mass", "Nodule"), point=2.0)
+    gallery = make_gallery(evaluated)
+    assert gallery.gate is None
+    assert max(case.iou for case in gallery.cases) == evaluated.localization.overlap.iou.max() > 0
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):

@@ -12,6 +12,7 @@ from cxrfast.data import read_chestxray14
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.predictions import read_predictions
 from cxrfast.report import from_folder, from_predictions, from_result, render_report, report_path
+from cxrfast.report.facts import read_run
 from cxrfast.report.printed import BOXES, TEST_IMAGES, other_images, other_places
 from cxrfast.training import evaluate_run
 from tests.report.made_up import made_up
@@ -60,6 +61,56 @@ def test_folders_without_an_evaluation_say_what_to_do(trained, tmp_path):
     (tmp_path / "evaluation-test.json").write_text('{"a": 1}')
     with pytest.raises(CxrfastError, match=r"evaluation-test\.json is not an evaluation of this version"):
         from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("mean",), None, "no mean"),
+        (("mean",), 3, "no object mean"),
+        (("classes", "Mass", "auroc"), None, "no classes.Mass.auroc"),
+        (("localization", "tables"), {}, "no list localization.tables"),
+        (("localization", "tables", 0, "rows", 1, "mean"), None, "no localization.tables.rows.mean"),
+        (("detection", "froc", "curves"), None, "no detection.froc.curves"),
+    ],
+)
+def test_a_damaged_evaluation_is_one_line(tmp_path, path, value, said):
+    numbers = json.loads(json.dumps(made_up(tmp_path / "images", 12, ("Mass",)).numbers))
+    *way, last = path
+    place = numbers
+    for name in way:
+        place = place[name]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    (tmp_path / "evaluation-test.json").write_text(json.dumps(numbers))
+    with pytest.raises(CxrfastError, match=rf"is not an evaluation of this version \({said}\); evaluate again"):
+        from_folder(tmp_path)
+
+
+def test_learning_curves_that_are_no_objects(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("[1]\n")
+    with pytest.raises(CxrfastError, match=r"metrics\.jsonl is damaged \(a line is no object\); delete it"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.5, "rows", "images", "other images"])
+def test_numbers_and_predictions_are_of_the_same_images(evaluated_run, tmp_path, kept):
+    folder = shutil.copytree(evaluated_run[0], tmp_path / "run")
+    path = folder / "predictions.csv"
+    text = path.read_text()
+    lines = text.splitlines(keepends=True)
+    classes = len(json.loads((folder / "evaluation-test.json").read_text())["classes"])
+    if isinstance(kept, float):
+        text = text[: int(kept * len(text))]
+    elif kept == "other images":
+        text = text.replace(lines[1].split(",")[0], "somebody.png")
+    else:
+        text = "".join(lines[: -1 if kept == "rows" else -classes])
+    path.write_text(text)
+    with pytest.raises(CxrfastError, match=r"predictions\.csv .*; evaluate again"):
+        from_folder(folder)
 
 
 def test_predictions_come_back_from_their_file(evaluated_run):
@@ -126,12 +177,23 @@ def test_means_have_intervals_unless_the_evaluation_is_older(tmp_path):
 
 
 def test_papers_stand_beside_the_same_protocol_only(tmp_path):
-    printed = '<tr class="printed"><th scope="row">Wang et al. 2017, Table 7'
+    printed = '<tr class="printed"><th scope="row">Wang et al. 2017, Table 7\N{NO-BREAK SPACE}*</th>'
     assert printed in render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017"))
     strict = render_report(made_up(tmp_path, 20, tuple(BOXES)))
     assert printed not in strict
     assert "No paper prints numbers by protocol strict." in strict
-    assert "The papers&#39; lines cannot be compared with this one: they are of the 25,596 images" in strict
+    assert "The papers&#39; numbers cannot be compared with this model&#39;s: they are of the 25,596 images" in strict
+
+
+def test_tables_that_could_not_be_read_are_named_where_they_belong(tmp_path):
+    evaluated = made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017")
+    html = render_report(replace(evaluated, numbers={**evaluated.numbers, "method": "sgl"}))
+    scores, places = html.split('<section id="places"')
+    missing = "Seibold et al. 2020, Table 1 is not available here: "
+    assert missing in scores.split('<section id="scores"')[1]
+    assert missing not in places
+    rozenberg = render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="rozenberg2019"))
+    assert "Rozenberg, Table 1 is not available here: " in rozenberg.split('<section id="places"')[1]
 
 
 def test_what_is_comparable():

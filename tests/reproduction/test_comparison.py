@@ -6,8 +6,10 @@ import pytest
 
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.printed import rows
+from cxrfast.report.tables import localization_tables
 from cxrfast.reproduction import TABLES, ComparedRow, ComparedTable, compare_row, to_markdown, to_text
 from cxrfast.reproduction.numbers import numbers_of, read_evaluation
+from tests.report.made_up import made_up
 
 
 def one_run(auroc, accuracy):
@@ -81,6 +83,31 @@ def test_accuracy_and_afp_find_their_own_lines():
     assert afp.mean.ours.value == pytest.approx(0.75)
     # Evaluations of before have no interval of a mean.
     assert (accuracy.mean.ours.value, accuracy.mean.ours.low, accuracy.mean.ours.high) == (0.375, None, None)
+
+
+def test_the_mean_of_afp_is_over_the_classes_of_the_accuracy(tmp_path):
+    boxed = ("Mass", "Nodule")
+    evaluated = made_up(tmp_path, 40, (*boxed, "Edema"), boxed=boxed, protocol="wang2017")
+    found = [of for of in numbers_of(evaluated.numbers) if of.metric == "afp"]
+    assert all(of.left_out == ("Edema",) for of in found)
+    assert any(of.classes["Edema"].value for of in found)
+    pages = [
+        row.cells[-1].text
+        for table in localization_tables(evaluated)
+        for row in table.rows
+        if row.name == "AFP of this model"
+    ]
+    assert [f"{of.mean.value:.3f}" for of in found] == pages
+
+    (line,) = (line for line in rows(paper="wang2017", table="19", metric="afp", measure="ior") if line.T == 0.1)
+    false = dict.fromkeys(line.values, 1.0) | {"Edema": 7.0}
+    content = one_run(false, false)
+    content["localization"]["tables"][0]["rows"][0]["mean"]["left_out"] = ["Edema"]
+    plan = TABLES["wang19"]
+    _, afp = compare_row(plan, plan.rows[0], list(numbers_of(content)))
+    assert afp.mean.ours.value == pytest.approx(2.0)
+    assert afp.mean.difference == pytest.approx(2.0 - sum(line.values.values()) / 8)
+    assert afp.common is None
 
 
 def test_a_row_of_folds_without_printed_numbers_says_why():
