@@ -125,18 +125,19 @@ def _part(splits: Splits, name: str, records: Sequence[Record]) -> Part:
 def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> Part:
     """All of another data set, with the patients of it that training or validation has seen.
 
-    An image of the same name and patient as one of the run's is that image, in another size perhaps. With any such
-    image both data sets number the same patients, so all patients of the same name are the same. Without one they may
-    be so by chance, as most data sets count theirs from 1: then a note says how many, and shared patients are unknown.
+    An image of the same name and patient as one of the run's is that image, in another size perhaps, if most of such
+    images agree in age and sex too. Then both data sets number the same patients, so all patients of the same name are
+    the same. Otherwise they may be so by chance, as most data sets count theirs from 1: a note says how many, and
+    shared patients are unknown.
     """
     splits = Splits.load(run.splits)
     try:
         own = read_chestxray14(config.data, labels=config.labels, images_required=False).records
-        patient = {record.image: record.patient for record in own}
     except CxrfastError:  # gone: its images had the patients that they have here
         named = {*splits.train, *splits.val, *splits.test}
-        patient = {record.image: record.patient for record in source.records if record.image in named}
-    known = {record.image for record in source.records if patient.get(record.image) == record.patient}
+        own = [record for record in source.records if record.image in named]
+    patient = {record.image: record.patient for record in own}
+    known = _same_images(own, source.records)
     seen = [image for image in (*splits.train, *splits.val) if image in patient]
     patients = frozenset(patient[image] for image in seen)
     shared = len(patients & {record.patient for record in source.records})
@@ -152,6 +153,15 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules:
             f"in {run.config} (data:) and leave out --data"
         )
     return Part(everything, "all", training_patients=patients)
+
+
+def _same_images(first: Sequence[Record], second: Sequence[Record]) -> set[str]:
+    """Names of the images that both have, of the same patients; none if most of these patients are other people."""
+    by_name = {record.image: record for record in first}
+    pairs = [(by_name[record.image], record) for record in second if record.image in by_name]
+    pairs = [(a, b) for a, b in pairs if a.patient == b.patient]
+    alike = sum((a.age, a.sex) == (b.age, b.sex) for a, b in pairs)
+    return {b.image for _, b in pairs} if 2 * alike >= len(pairs) else set()
 
 
 def _run_of(weights: Path) -> RunDirectory | None:

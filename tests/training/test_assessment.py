@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from cxrfast.data import Splits
+from cxrfast.data import Splits, write_phantoms
 from cxrfast.errors import UsageError
 from cxrfast.training import RunDirectory, evaluate_run
 
@@ -97,3 +97,10 @@ def test_patients_of_another_source_may_have_the_same_numbers(trained, copy, tmp
 def test_the_same_image_names_for_other_patients_are_other_images(trained, copy, tmp_path):
     rewrite(copy, lambda image, patient: (image, f"p{patient}"))
     assert evaluate(trained, copy, tmp_path, "strict").shared_patients is None
+
+
+def test_phantoms_of_another_seed_share_names_and_are_other_people(trained, tmp_path):
+    other = write_phantoms(tmp_path / "other", images=40, image_size=64, seed=4, progress=False)
+    result = evaluate(trained, other, tmp_path, "strict")
+    assert result.shared_patients is None
+    assert len(result.notes) == 1
