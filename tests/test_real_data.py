@@ -1,9 +1,15 @@
-"""On real chest X-rays: methods train on the partial copy; boxes come in pixels of the original."""
+"""On real chest X-rays: methods train on the partial copy; boxes come in pixels of the original; published AUROCs."""
 
+import csv
 import json
+import os
+from pathlib import Path
 
 import pytest
+import torch
 
+from cxrfast.data import read_chestxray14
+from cxrfast.evaluation import auroc
 from cxrfast.localization import localize
 from cxrfast.training import RunDirectory, build_config, evaluate_run, load_predictor, train
 
@@ -52,3 +58,23 @@ def test_distance_learning(real_data, tmp_path):
     assert 0 <= result.mean_auroc.value <= 1
     found = localize(load_predictor(run.path), real_data / "nih" / "originals" / "00000004_000.png", top=14)
     assert (found.width, found.height) == (1024, 1024)
+
+
+def test_published_aurocs_of_another_project(real_data):
+    """Predictions for 22,433 test images and the AUROCs that their authors computed with scikit-learn: the files
+    preds.csv and aucs.csv in the folder `pretrained` of github.com/jrzech/reproduce-chexnet."""
+    folder = os.environ.get("CXRFAST_TEST_CHEXNET")
+    if folder is None:
+        pytest.skip("set CXRFAST_TEST_CHEXNET to the folder `pretrained` of reproduce-chexnet")
+    with (Path(folder) / "aucs.csv").open(newline="") as file:
+        published = {row["label"]: float(row["auc"]) for row in csv.DictReader(file)}
+    with (Path(folder) / "preds.csv").open(newline="") as file:
+        predicted = {row["Image Index"]: row for row in csv.DictReader(file)}
+    records = read_chestxray14(real_data / "nih", labels="2020", images_required=False).records
+    records = [record for record in records if record.image in predicted]
+    assert len(records) == len(predicted) == 22433
+    scores = torch.tensor([[float(predicted[record.image][f"prob_{k}"]) for k in published] for record in records])
+    labels = torch.tensor([[float(k in record.labels) for k in published] for record in records])
+    torch.testing.assert_close(
+        auroc(scores, labels), torch.tensor(list(published.values()), dtype=torch.float64), atol=1e-6, rtol=0
+    )
