@@ -6,7 +6,7 @@ from typing import Any
 from cxrfast._files import atomic_path
 from cxrfast.study.results import MEASURES, Line, StudyResult
 
-_SHOWN = ("iou 0.1", "iou 0.3", "auroc")
+_SHOWN = ("iou 0.1", "own iou 0.1", "iou 0.3", "auroc")
 # Colours that stay apart in the common kinds of colour blindness (Okabe & Ito)
 _STYLES: dict[str, tuple[str, str]] = {
     "rozenberg": ("#d55e00", "o"),
@@ -28,7 +28,7 @@ def plot_study(result: StudyResult, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(_SHOWN) + 0.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(_SHOWN) + 0.6, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     shares = sorted(result.study.shares)
     panels = figure.subplots(1, len(_SHOWN), squeeze=False)[0]

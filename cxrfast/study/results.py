@@ -30,7 +30,11 @@ MEASURES: Mapping[str, str] = {
 }
 """Means over classes; the first five columns of the tables, and the figure's, in this order."""
 
-_COMPARED = {"AUROC": "auroc", "found at IoU ≥ 0.1": "iou 0.1", "found at IoU ≥ 0.3": "iou 0.3"}
+_COMPARED: Mapping[str, Mapping[str, str]] = {
+    "strict": {"AUROC": "auroc", "found at IoU ≥ 0.1": "iou 0.1", "found at IoU ≥ 0.3": "iou 0.3"},
+    "own": {"found at IoU ≥ 0.1": "own iou 0.1"},
+}
+"""By protocol, the titles of the paired tests and what they are called here."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Outcome:
     cell: Cell
     annotated: int  # training images with boxes
     numbers: Mapping[str, float]  # MEASURES; NaN where there is none
-    predictions: Predictions  # by the protocol strict
+    predictions: Mapping[str, Predictions]  # by PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one contribution adds to one measure, over the test images of all seeds."""
+    """What one contribution adds to one measure: mean over seeds, with the interval that its test images allow."""
 
     contribution: str
     share: float
@@ -106,7 +110,8 @@ def read_outcome(cell: Cell, out: Path) -> Outcome:
         raise CxrfastError(f"{folder} cannot be read ({error}); delete it, and run the same command again") from error
     train = Splits.load(open_run(folder).splits).part("train", _records(out / cell.phantoms))
     annotated = sum(bool(record.boxes) for record in limit_annotation(train, cell.share, cell.seed))
-    return Outcome(cell, annotated, numbers, read_predictions(folder / "strict" / "predictions.csv"))
+    predictions = {name: read_predictions(folder / name / "predictions.csv") for name in PROTOCOLS}
+    return Outcome(cell, annotated, numbers, predictions)
 
 
 @lru_cache
@@ -163,57 +168,49 @@ def _line(outcomes: Sequence[Outcome]) -> Line:
 
 
 def _differences(name: str, share: float, with_it: Sequence[Outcome], without: Sequence[Outcome]) -> list[Difference]:
-    """On the seeds that both have."""
+    """On the seeds that both have, and the classes that both have numbers for."""
     seeds = [o.cell.seed for o in with_it if o.cell.seed in {other.cell.seed for other in without}]
     if not seeds:
         return []
     first, second = ([next(o for o in side if o.cell.seed == seed) for seed in seeds] for side in (without, with_it))
-    found = {
-        measure.title: measure.lines[-1]
-        for measure in compare_predictions(_pool(first), _pool(second), PROTOCOLS[0])
-        if measure.title in _COMPARED
-    }
-    return [
-        Difference(
-            name,
-            share,
-            tuple(seeds),
-            _COMPARED[title],
-            line.difference,
-            line.low,
-            line.high,
-            line.p_value,
-            tuple(
-                b.numbers[_COMPARED[title]] - a.numbers[_COMPARED[title]] for a, b in zip(first, second, strict=True)
-            ),
-        )
-        for title, line in found.items()
-    ]
+    differences = []
+    for protocol, titles in _COMPARED.items():
+        measures = compare_predictions(_pool(first, protocol), _pool(second, protocol), protocol)
+        for measure in measures:
+            if measure.title in titles:
+                line, number = measure.lines[-1], titles[measure.title]
+                by_seed = tuple(b.numbers[number] - a.numbers[number] for a, b in zip(first, second, strict=True))
+                interval = (line.low, line.high, line.p_value)
+                differences.append(
+                    Difference(name, share, tuple(seeds), number, line.difference, *interval, per_seed=by_seed)
+                )
+    return differences
 
 
-def _pool(outcomes: Sequence[Outcome]) -> Predictions:
-    """All seeds' test images as one set: their patients are different people."""
-    tables = [outcome.predictions for outcome in outcomes]
-    names = tables[0].class_names
-    columns = [torch.tensor([table.class_names.index(name) for name in names]) for table in tables]
+def _pool(outcomes: Sequence[Outcome], protocol: str) -> Predictions:
+    """All seeds' test images as one set, of different people, with columns of their own for every seed: scores of
+    different networks are not to be ranked among each other."""
+    tables = [outcome.predictions[protocol] for outcome in outcomes]
+    seeds = [outcome.cell.seed for outcome in outcomes]
 
-    def joined(field: str) -> torch.Tensor:
-        return torch.cat([getattr(table, field)[:, column] for table, column in zip(tables, columns, strict=True)])
+    def joined(field: str, elsewhere: float) -> torch.Tensor:
+        columns = [getattr(table, field) for table in tables]
+        blocks = [torch.full((len(a), b.shape[1]), elsewhere, dtype=a.dtype) for a in columns for b in columns]
+        rows = [blocks[n * len(columns) : (n + 1) * len(columns)] for n in range(len(columns))]
+        for n, row in enumerate(rows):
+            row[n] = columns[n]
+        return torch.cat([torch.cat(row, dim=1) for row in rows])
 
     def prefixed(field: str) -> list[str]:
-        return [
-            f"{outcome.cell.seed}/{name}"
-            for outcome, table in zip(outcomes, tables, strict=True)
-            for name in getattr(table, field)
-        ]
+        return [f"{seed}/{name}" for seed, table in zip(seeds, tables, strict=True) for name in getattr(table, field)]
 
     return Predictions(
-        class_names=names,
+        class_names=tuple(prefixed("class_names")),
         images=prefixed("images"),
         patients=prefixed("patients"),
-        prob=joined("prob"),
-        labels=joined("labels"),
-        n_boxes=joined("n_boxes"),
-        iou=joined("iou"),
-        ior=joined("ior"),
+        prob=joined("prob", math.nan),
+        labels=joined("labels", math.nan),
+        n_boxes=joined("n_boxes", 0),
+        iou=joined("iou", math.nan),
+        ior=joined("ior", math.nan),
     )

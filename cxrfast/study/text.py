@@ -20,8 +20,8 @@ def to_markdown(result: StudyResult) -> str:
     ]
     if result.differences:
         parts += [
-            "What each contribution adds: the difference over the test images of all seeds, its 95 % interval and "
-            "p-value by the paired test on patients, and the difference of each seed.",
+            "What each contribution adds: the mean difference over the seeds, its 95 % interval and p-value by the "
+            "paired test on the patients of all test images, and the difference of each seed.",
             _contributions(result.differences),
         ]
     return "\n\n".join(parts) + "\n"
