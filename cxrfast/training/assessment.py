@@ -131,6 +131,7 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules:
     shared patients are unknown.
     """
     splits = Splits.load(run.splits)
+    own: Sequence[Record]
     try:
         own = read_chestxray14(config.data, labels=config.labels, images_required=False).records
     except CxrfastError:  # gone: its images had the patients that they have here
