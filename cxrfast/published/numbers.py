@@ -57,9 +57,7 @@ class PublishedRow(BaseModel):
         if known and self.source is None:
             raise ValueError("values without a source")
         if self.comparable != (not self.why):
-            raise ValueError(
-                "not comparable, but no reason why" if not self.why else "comparable, but a reason why not"
-            )
+            raise ValueError("comparable, but a reason why not" if self.why else "not comparable, but no reason why")
         if (self.metric == "auroc") != (self.measure is None) or (self.measure is None) != (self.T is None):
             raise ValueError("accuracy and afp have a measure and a T, auroc has neither")
         if self.measure is not None and self.protocol is None:
@@ -76,10 +74,8 @@ class PublishedRow(BaseModel):
             return
         found = sum(self.values.values()) / len(self.values)
         if abs(found - self.mean) > MEAN_TOLERANCE * 10**-self.mean_digits:
-            published = f"{self.mean:.{self.mean_digits}f}"
-            raise ValueError(
-                f"the published mean {published} is not that of the classes, {found:.5f}; say so in a remark"
-            )
+            mean = f"{self.mean:.{self.mean_digits}f}"
+            raise ValueError(f"the published mean {mean} is not that of the classes, {found:.5f}; say so in a remark")
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from cxrfast.reproduction.comparison import Cell, ComparedRow, ComparedTable, Comparison, compare_row
 from cxrfast.reproduction.cost import Cost, run_cost, table_cost
-from cxrfast.reproduction.deviations import Deviations, deviations
+from cxrfast.reproduction.deviations import Deviations, deviations_of
 from cxrfast.reproduction.interface import Outcome, Plan
 from cxrfast.reproduction.plans import Line, PlannedRun, TablePlan, TableRow
 from cxrfast.reproduction.registry import PLANS, find_plan, listing, reproduce
@@ -29,7 +29,7 @@ __all__ = [
     "TablePlan",
     "TableRow",
     "compare_row",
-    "deviations",
+    "deviations_of",
     "find_plan",
     "listing",
     "reproduce",

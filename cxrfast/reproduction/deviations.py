@@ -29,7 +29,7 @@ class _Stated:
     places: tuple[str, ...]
 
 
-def deviations(
+def deviations_of(
     run: PlannedRun, config: RunConfig, table: TablePlan, folds: int, data: ChestXray14 | None
 ) -> Deviations:
     """How the configuration, the code and the data differ from what the paper states.
@@ -41,11 +41,8 @@ def deviations(
     found = statements_on(table.paper, run.method)
     if run.cross_validated:
         config = config.model_copy(update={"split": "folds"})  # each of its runs has the split of its fold
-    texts = [
-        *_settings(run, config, table.paper, found),
-        *_code(table.paper, found),
-        *_changes(run, config, table, found),
-    ]
+    texts = [*_settings(run, config, table.paper, found), *_code(table.paper, found)]
+    texts += _changes(run, config, table, found)
     if not any("labels" in of.setting for of in found) and config.labels != LABELS:
         texts.append(f"labels {config.labels} instead of {LABELS}")
     if run.cross_validated and folds != table.folds:

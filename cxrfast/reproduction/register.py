@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxrfast.published import Statement, papers, statements
+from cxrfast.published import Statement, find_statements, papers
 from cxrfast.training import RunConfig, build_config
 
 _OPTION = "options."
@@ -12,11 +12,11 @@ _OPTION = "options."
 
 def statements_on(paper: str, method: str) -> tuple[Statement, ...]:
     """What the paper says of this method; where it says nothing, what the method's own paper does."""
-    found = statements(paper=paper, method=method)
+    found = find_statements(paper=paper, method=method)
     if found:
         return found
     own = [of.paper for of in papers() if of.method == method]
-    return tuple(statement for key in own for statement in statements(paper=key, method=method))
+    return tuple(statement for key in own for statement in find_statements(paper=key, method=method))
 
 
 def merged(setting: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

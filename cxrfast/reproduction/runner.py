@@ -10,7 +10,7 @@ from cxrfast._files import write_text
 from cxrfast.data import read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.reproduction.comparison import ComparedRow, ComparedTable, State, compare_row
-from cxrfast.reproduction.deviations import Deviations, deviations
+from cxrfast.reproduction.deviations import Deviations, deviations_of
 from cxrfast.reproduction.interface import Say
 from cxrfast.reproduction.numbers import Numbers, numbers_of, read_evaluation
 from cxrfast.reproduction.plans import PlannedRun, TablePlan, TableRow
@@ -111,7 +111,7 @@ def _prepare(
         if row.run is None:
             continue
         config, folds = run_config(row.run, plan, data, overrides), overrides.folds_of(plan)
-        differs = deviations(row.run, config, plan, folds, source)
+        differs = deviations_of(row.run, config, plan, folds, source)
         job = _Job(row, row.run, config, out / "runs" / row.run.name, folds, differs)
         _check_folder(job)
         jobs[row.name] = job
