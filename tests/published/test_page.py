@@ -91,7 +91,8 @@ def test_a_section_has_a_row_for_every_statement_under_its_kind(paper):
     rows = [line for line in lines if line.startswith("| ") and not line.startswith("| statement")]
     assert rows == [
         "| m = 0.5 | §3, Eq. 4 | default | `margin=0.5` "
-        "| `TripletLoss` in `cxrfast.losses`, `tests/losses/test_zhang.py` | – | `margin=1.0`, `epochs: 3`: twice as far |",
+        "| `TripletLoss` in `cxrfast.losses`, `tests/losses/test_zhang.py` | – "
+        "| `margin=1.0`, `epochs: 3`: twice as far |",
         "| from ImageNet | §4 | option | `--pretrained imagenet`, `augment: false` | `cxrfast/models/backbones.py` "
         "| \\|never\\| fetched unasked. | – |",
         "| not stated: batch size | – | default (ours) | `batch_size: 48` "
