@@ -131,6 +131,12 @@ class Method(nn.Module, ABC):
         """
         return None
 
+    def before_training(self, records: Sequence[Record]) -> None:
+        """Called once before a training begins, with all training images: for what a loss has to know of their labels.
+
+        It belongs in buffers, so that a run that is resumed finds it in its checkpoint.
+        """
+
     def fit_map_thresholds(self, validation: AnnotatedMaps) -> None:
         """Called after every epoch with the maps of annotated validation images, before they are scored with
         :attr:`map_thresholds`."""

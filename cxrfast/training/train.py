@@ -144,7 +144,9 @@ def _fit(trainer: Trainer, say: Say, within: Path | None, *, resume: bool = Fals
 
 def _new_method(config: RunConfig, data: PreparedData) -> Method:
     torch.manual_seed(config.seed)
-    return get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    method = get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    method.before_training(data.records["train"])
+    return method
 
 
 def _without_pretrained(config: RunConfig) -> MethodOptions:
