@@ -111,9 +111,8 @@ class Rozenberg(Method):
             ),
             unary_form=options.crf_unary,
         )
-        li = LiLoss(options.lambda_box)
-        self.criterion = li if options.loss == "li" else self._area_loss()  # of the CRF stage
-        self.unary_criterion = li if options.unary_loss == "li" else self.criterion
+        self.criterion = LiLoss(options.lambda_box) if options.loss == "li" else self._area_loss()
+        self.unary_criterion = LiLoss(options.lambda_box) if options.unary_loss == "li" else None
         self.stage = UNARY
 
     def _area_loss(self) -> RozenbergLoss:
@@ -160,8 +159,11 @@ class Rozenberg(Method):
         return self.network(images, with_crf=stage == CRF)
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        criterion = self.unary_criterion if self.stage == UNARY else self.criterion
+        criterion = self._criterion_of(self.stage)
         return criterion(logits, batch["labels"], *self._regions(batch))  # Eq. 12, or Li's Eq. 3
+
+    def _criterion_of(self, stage: str) -> RozenbergLoss | LiLoss:
+        return self.unary_criterion if stage == UNARY and self.unary_criterion is not None else self.criterion
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
         """Which stage's loss it is, and λ_ann: constant, or from the middle of the unary stage falling geometrically to
@@ -186,7 +188,7 @@ class Rozenberg(Method):
         """Every `fit_every` epochs, the thresholds' turn in the alternation (§4). Not after a stage's last epoch:
         thresholds serve the loss only, and no weight would train on them."""
         options = self.options
-        criterion = self.unary_criterion if stage.name == UNARY else self.criterion
+        criterion = self._criterion_of(stage.name)
         if not isinstance(criterion, RozenbergLoss) or options.thresholds == "fixed":
             return {}
         if options.thresholds == "learnt":
