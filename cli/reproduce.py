@@ -42,7 +42,7 @@ def reproduce(
         list[str] | None, typer.Option("--set", help="An option, NAME=VALUE, of the methods that have it.")
     ] = None,
 ) -> None:
-    """Run a table of a paper, and compare with what is printed.
+    """Run a table of a paper, and compare with what is published.
 
     Without TABLE: lists the tables, their rows, and what they cost. With one: does the runs that are not finished, and
     writes TABLE.md and TABLE.json. Interrupted, the same command goes on.

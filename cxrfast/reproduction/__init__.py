@@ -1,4 +1,4 @@
-"""`cxrfast reproduce`: the papers' tables, run and set beside what is printed."""
+"""`cxrfast reproduce`: the papers' tables, run and set beside what is published."""
 
 from cxrfast.reproduction.comparison import Cell, ComparedRow, ComparedTable, Comparison, compare_row
 from cxrfast.reproduction.cost import Cost, run_cost, table_cost

@@ -1,15 +1,15 @@
-"""Our numbers beside the printed ones."""
+"""Our numbers beside the published ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cxrfast.evaluation import protocols
-from cxrfast.evaluation.printed import PrintedRow, rows
+from cxrfast.published.numbers import PublishedRow, rows
 from cxrfast.reproduction.numbers import Numbers, Value, title_of
-from cxrfast.reproduction.plans import TablePlan, TableRow, printed_lines
+from cxrfast.reproduction.plans import TablePlan, TableRow, published_lines
 
-State = Literal["done", "failed", "not run", "printed only"]
+State = Literal["done", "failed", "not run", "published only"]
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Cell:
     """Of one class, or of the mean over classes."""
 
     ours: Value | None
-    printed: float | None
-    difference: float | None  # ours − printed
+    published: float | None
+    difference: float | None  # ours − published
 
     @property
     def known(self) -> bool:
         """Whether there is any number."""
-        return self.printed is not None or (self.ours is not None and self.ours.value is not None)
+        return self.published is not None or (self.ours is not None and self.ours.value is not None)
 
 
 @dataclass(frozen=True)
@@ -80,52 +80,52 @@ class ComparedTable:
             "title": self.title,
             "protocol": self.protocol,
             "note": self.note,
-            "papers_setting": not self.deviations and all(row.state in ("done", "printed only") for row in self.rows),
+            "papers_setting": not self.deviations and all(row.state in ("done", "published only") for row in self.rows),
             "deviations": list(self.deviations),
             "rows": [asdict(row) for row in self.rows],
         }
 
 
 def compare_row(plan: TablePlan, row: TableRow, numbers: Sequence[Numbers]) -> tuple[Comparison, ...]:
-    """Every number that the table shows; those of a row without numbers of ours are printed alone."""
+    """Every number that the table shows; those of a row without numbers of ours are published alone."""
     shown = [of for of in numbers if of.metric in plan.metrics and of.measure in (None, *plan.measures)]
     if row.run is None or not shown:
-        return tuple(_printed_alone(plan, row))
-    return tuple(_compare(of, printed_lines(row, of.metric, of.measure, of.T)) for of in shown)  # type: ignore[arg-type]
+        return tuple(_published_alone(plan, row))
+    return tuple(_compare(of, published_lines(row, of.metric, of.measure, of.T)) for of in shown)  # type: ignore[arg-type]
 
 
-def _compare(ours: Numbers, lines: Sequence[PrintedRow]) -> Comparison:
-    remarks = [remark for line in lines for remark in remarks_of(line)] if lines else ["no printed number is known"]
+def _compare(ours: Numbers, lines: Sequence[PublishedRow]) -> Comparison:
+    remarks = [remark for line in lines for remark in remarks_of(line)] if lines else ["no published number is known"]
     line = next((line for line in lines if line.values is not None), None)
-    printed = line.values if line is not None and line.values is not None else {}
-    cells = {name: _cell(value, printed.get(name)) for name, value in ours.classes.items()}
-    cells |= {name: Cell(None, value, None) for name, value in printed.items() if name not in cells}
+    published = line.values if line is not None and line.values is not None else {}
+    cells = {name: _cell(value, published.get(name)) for name, value in ours.classes.items()}
+    cells |= {name: Cell(None, value, None) for name, value in published.items() if name not in cells}
     mean, common = Cell(ours.mean, None, None), None
     if line is not None:
-        mean = _cell(ours.mean, _printed_mean(line))
+        mean = _cell(ours.mean, _published_mean(line))
         mine = {name for name, value in ours.classes.items() if value.value is not None and name not in ours.left_out}
-        if mine != set(printed):
-            mean, common = Cell(mean.ours, mean.printed, None), _common(cells)
+        if mine != set(published):
+            mean, common = Cell(mean.ours, mean.published, None), _common(cells)
     if ours.left_out:
         remarks.append(f"not in our mean: {', '.join(ours.left_out)}")
     return Comparison(ours.title, ours.metric, ours.measure, ours.T, cells, mean, common, tuple(remarks))
 
 
 def _common(cells: Mapping[str, Cell]) -> Cell | None:
-    both = [(cell.ours.value, cell.printed) for cell in cells.values() if cell.ours is not None]
-    pairs = [(value, printed) for value, printed in both if value is not None and printed is not None]
+    both = [(cell.ours.value, cell.published) for cell in cells.values() if cell.ours is not None]
+    pairs = [(value, published) for value, published in both if value is not None and published is not None]
     if not pairs:
         return None
-    value, printed = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-    return _cell(Value(value), printed)
+    value, published = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+    return _cell(Value(value), published)
 
 
-def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
+def _published_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
     found = []
-    if row.printed is None:
+    if row.published is None:
         return []
     for metric in plan.metrics:
-        for line in rows(**row.printed, metric=metric):  # type: ignore[arg-type]
+        for line in rows(**row.published, metric=metric):  # type: ignore[arg-type]
             compared = _comparison_of(plan, line.measure)
             if compared is not None and line.T not in compared.thresholds:
                 continue
@@ -137,7 +137,7 @@ def _printed_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
                     line.measure,
                     line.T,
                     {name: Cell(None, value, None) for name, value in values.items()},
-                    Cell(None, _printed_mean(line), None),
+                    Cell(None, _published_mean(line), None),
                     None,
                     (*_other_protocol(plan, line), *remarks_of(line)),
                 )
@@ -154,31 +154,31 @@ def _relation(compared: protocols.Comparison | None) -> str | None:
     return None if compared is None else "≥" if compared.inclusive else ">"
 
 
-def _other_protocol(plan: TablePlan, line: PrintedRow) -> list[str]:
+def _other_protocol(plan: TablePlan, line: PublishedRow) -> list[str]:
     same = line.protocol in (None, plan.protocol)
     return [] if same else [f"scored by protocol {line.protocol}, not by {plan.protocol}"]
 
 
-def remarks_of(line: PrintedRow) -> list[str]:
-    """What a reader of the printed number has to know."""
+def remarks_of(line: PublishedRow) -> list[str]:
+    """What a reader of the published number has to know."""
     found = []
     if line.values is None:
-        found.append(f"printed number not available here: {line.unavailable}")
+        found.append(f"published number not available here: {line.unavailable}")
     if not line.comparable:
         found.append(f"not comparable: {line.why}")
     if line.remark:
         found.append(line.remark)
     if line.values is not None and line.mean is None:
-        found.append("the printed mean is ours, over the printed classes")
+        found.append("the published mean is ours, over the published classes")
     return found
 
 
-def _printed_mean(line: PrintedRow) -> float | None:
+def _published_mean(line: PublishedRow) -> float | None:
     if line.mean is not None or not line.values:
         return line.mean
     return sum(line.values.values()) / len(line.values)
 
 
-def _cell(ours: Value, printed: float | None) -> Cell:
-    known = ours.value is not None and printed is not None
-    return Cell(ours, printed, ours.value - printed if known else None)  # type: ignore[operator]
+def _cell(ours: Value, published: float | None) -> Cell:
+    known = ours.value is not None and published is not None
+    return Cell(ours, published, ours.value - published if known else None)  # type: ignore[operator]

@@ -1,11 +1,11 @@
-"""The papers' tables as data: which runs a table needs, by which protocol they are scored, what is printed."""
+"""The papers' tables as data: which runs a table needs, by which protocol they are scored, what is published."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.printed import Metric, PrintedRow, rows
+from cxrfast.published.numbers import Metric, PublishedRow, rows
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A line of a table: ours, printed, or both."""
+    """A line of a table: ours, published, or both."""
 
     name: str  # what --rows takes
     title: str
-    run: PlannedRun | None  # None: somebody else's method, printed only
-    printed: Mapping[str, str] | None = None  # what its printed lines are found by; None: no printed line is known
+    run: PlannedRun | None  # None: somebody else's method, published only
+    published: Mapping[str, str] | None = None  # what its published lines are found by; None: none is known
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class TablePlan:
         return tuple(row for row in self.rows if not names or row.name in names)
 
 
-def printed_lines(row: TableRow, metric: Metric, measure: str | None, t: float | None) -> tuple[PrintedRow, ...]:
-    """What the paper prints in this row at this T."""
-    if row.printed is None:
+def published_lines(row: TableRow, metric: Metric, measure: str | None, t: float | None) -> tuple[PublishedRow, ...]:
+    """What the paper publishes in this row at this T."""
+    if row.published is None:
         return ()
-    found = rows(**row.printed, metric=metric, measure=measure)  # type: ignore[arg-type]
+    found = rows(**row.published, metric=metric, measure=measure)  # type: ignore[arg-type]
     return tuple(line for line in found if t == line.T)
 
 
@@ -85,8 +85,8 @@ _ZHANG = {
 _WANG = PlannedRun("wang", "wang")
 
 
-def _ours(run: PlannedRun, title: str, printed: Mapping[str, str] | None = None) -> TableRow:
-    return TableRow(run.name, title, run, printed)
+def _ours(run: PlannedRun, title: str, published: Mapping[str, str] | None = None) -> TableRow:
+    return TableRow(run.name, title, run, published)
 
 
 _RIVALS = (
@@ -95,12 +95,12 @@ _RIVALS = (
     _ours(_SGL["bag"], "Eq. 4 alone, same network"),
 )
 _WANG_PRINTED = TableRow(
-    "wang2017", "Wang et al. 2017, their Table 17 (printed only)", None, {"paper": "wang2017", "table": "17"}
+    "wang2017", "Wang et al. 2017, their Table 17 (published only)", None, {"paper": "wang2017", "table": "17"}
 )
 _WANG_BOXES_PRINTED = TableRow(
-    "wang2017", "Wang et al. 2017, their Table 7 (printed only)", None, {"paper": "wang2017", "table": "7"}
+    "wang2017", "Wang et al. 2017, their Table 7 (published only)", None, {"paper": "wang2017", "table": "7"}
 )
-_RIVALS_NOTE = "the rivals are ours; which of them the printed table has is not known here"
+_RIVALS_NOTE = "the rivals are ours; which of them the published table has is not known here"
 
 
 def _zhang(table: str, *settings: str) -> tuple[TableRow, ...]:

@@ -67,7 +67,7 @@ def reproduce(
     overrides: Overrides | None = None,
     say: Say = print,
 ) -> Reproduction:
-    """Run the rows of a paper's table that are not finished, and compare them with what is printed.
+    """Run the rows of a paper's table that are not finished, and compare them with what is published.
 
     Runs lie in ``out/runs/NAME`` (default of ``out``: runs/reproduce), so that tables share them; the same call again
     goes on where it was interrupted, and skips what is finished. A row that fails does not keep the others from
@@ -87,7 +87,7 @@ def reproduce(
         job = jobs.get(row.name)
         if job is None:
             compared.append(
-                ComparedRow(row.name, row.title, "printed only", None, None, {}, (), compare_row(plan, row, ()))
+                ComparedRow(row.name, row.title, "published only", None, None, {}, (), compare_row(plan, row, ()))
             )
             continue
         compared.append(_compared(plan, job, say))

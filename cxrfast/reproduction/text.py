@@ -44,7 +44,7 @@ def to_markdown(table: ComparedTable) -> str:
     lines = [f"# {table.title}", "", f"Protocol `{table.protocol}`{'; ' + table.note if table.note else ''}.", ""]
     lines += [f"**{setting(table)}**" if table.deviations else setting(table), ""]
     lines += [
-        "Ours: ± standard deviation over folds, or the 95 % interval of one run. Difference: ours − printed.",
+        "Ours: ± standard deviation over folds, or the 95 % interval of one run. Difference: ours − published.",
         "",
     ]
     lines += ["| row | what | state | run | test images | patients also in training |", "|---|---|---|---|---|---|"]
@@ -143,17 +143,17 @@ def _columns(row: ComparedRow, of: Comparison, names: Iterable[str]) -> _Columns
     nothing = Cell(None, None, None)
     cells = {name: of.cells.get(name, nothing) for name in names} | {"mean": of.mean, _COMMON: of.common or nothing}
     ours = any(cell.ours is not None for cell in cells.values())
-    printed = any(cell.printed is not None for cell in cells.values())
-    headers = ("ours",) * ours + ("printed",) * printed + ("difference",) * (ours and printed)
-    return _Columns(row.name, headers, {name: tuple(_texts(cell, ours, printed)) for name, cell in cells.items()})
+    published = any(cell.published is not None for cell in cells.values())
+    headers = ("ours",) * ours + ("published",) * published + ("difference",) * (ours and published)
+    return _Columns(row.name, headers, {name: tuple(_texts(cell, ours, published)) for name, cell in cells.items()})
 
 
-def _texts(cell: Cell, ours: bool, printed: bool) -> Iterator[str]:
+def _texts(cell: Cell, ours: bool, published: bool) -> Iterator[str]:
     if ours:
         yield _ours(cell.ours)
-    if printed:
-        yield "-" if cell.printed is None else f"{cell.printed:.4f}"
-    if ours and printed:
+    if published:
+        yield "-" if cell.published is None else f"{cell.published:.4f}"
+    if ours and published:
         yield "-" if cell.difference is None else f"{cell.difference:+.3f}".replace("-", "−")
 
 

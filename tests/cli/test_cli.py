@@ -94,7 +94,7 @@ def test_reproduce_lists_tables_and_refuses_others(cli, phantoms):
         assert reason in error
 
 
-def test_reproduce_shows_what_is_printed(cli, phantoms, tmp_path):
+def test_reproduce_shows_what_is_published(cli, phantoms, tmp_path):
     code, out, _ = cli("reproduce", "zhang1", "--data", phantoms, "--rows", "wang2017", "--out", "o")
     assert code == 0
     assert "0.7003" in out

@@ -1,11 +1,11 @@
-"""Ours beside the printed numbers, against plain arithmetic on files written by hand."""
+"""Ours beside the published numbers, against plain arithmetic on files written by hand."""
 
 import json
 
 import pytest
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.printed import rows
+from cxrfast.published.numbers import rows
 from cxrfast.report.tables import localization_tables
 from cxrfast.reproduction import TABLES, ComparedRow, ComparedTable, compare_row, to_markdown, to_text
 from cxrfast.reproduction.numbers import numbers_of, read_evaluation
@@ -45,30 +45,30 @@ def of_folds(value):
 
 
 def test_differences_and_means_over_the_same_and_over_other_classes():
-    (printed,) = rows(paper="wang2017", table="17")
+    (published,) = rows(paper="wang2017", table="17")
     plan = TABLES["wang17"]
-    same = {name: value + 0.01 for name, value in printed.values.items()}
+    same = {name: value + 0.01 for name, value in published.values.items()}
     (found,) = compare_row(plan, plan.rows[0], list(numbers_of(one_run(same, {"Mass": 0.5}))))
     assert found.title == "AUROC"
     for name, cell in found.cells.items():
-        assert cell.printed == printed.values[name]
+        assert cell.published == published.values[name]
         assert cell.difference == pytest.approx(0.01)
         assert (cell.ours.low, cell.ours.high) == (0.5, 0.9)
     assert found.mean.difference == pytest.approx(0.01)
     assert (found.mean.ours.low, found.mean.ours.high) == (0.6, 0.8)
     assert found.common is None
-    assert "the printed mean is ours, over the printed classes" in found.remarks
+    assert "the published mean is ours, over the published classes" in found.remarks
 
     fewer = {"Mass": 0.7, "Nodule": 0.8, "Something": 0.9}
     (found,) = compare_row(plan, plan.rows[0], list(numbers_of(one_run(fewer, {"Mass": 0.5}))))
     assert found.mean.ours.value == pytest.approx(0.8)
     assert found.mean.difference is None  # means of other classes
-    two = (printed.values["Mass"] + printed.values["Nodule"]) / 2
-    assert found.common.printed == pytest.approx(two)
+    two = (published.values["Mass"] + published.values["Nodule"]) / 2
+    assert found.common.published == pytest.approx(two)
     assert found.common.difference == pytest.approx(0.75 - two)
-    assert found.cells["Something"].printed is None
+    assert found.cells["Something"].published is None
     assert found.cells["Hernia"].ours is None
-    assert found.cells["Hernia"].printed == printed.values["Hernia"]
+    assert found.cells["Hernia"].published == published.values["Hernia"]
 
 
 def test_accuracy_and_afp_find_their_own_lines():
@@ -77,8 +77,8 @@ def test_accuracy_and_afp_find_their_own_lines():
     accuracy, afp = found
     assert (accuracy.metric, accuracy.measure, accuracy.T) == ("accuracy", "ior", 0.1)
     assert accuracy.title == "accuracy at IoR > 0.1"
-    assert accuracy.cells["Mass"].printed == 0.5882  # Table 19, not Table 4
-    assert afp.cells["Mass"].printed == 0.3933
+    assert accuracy.cells["Mass"].published == 0.5882  # Table 19, not Table 4
+    assert afp.cells["Mass"].published == 0.3933
     assert afp.cells["Mass"].ours.value == 1.0
     assert afp.mean.ours.value == pytest.approx(0.75)
     # Evaluations of before have no interval of a mean.
@@ -110,7 +110,7 @@ def test_the_mean_of_afp_is_over_the_classes_of_the_accuracy(tmp_path):
     assert afp.common is None
 
 
-def test_a_row_of_folds_without_printed_numbers_says_why():
+def test_a_row_of_folds_without_published_numbers_says_why():
     plan = TABLES["rozenberg1"]
     found = compare_row(plan, plan.rows[1], list(numbers_of(of_folds(0.6))))
     assert [of.title for of in found] == ["accuracy at IoU ≥ 0.1", "accuracy at IoR ≥ 0.1"]
@@ -118,8 +118,8 @@ def test_a_row_of_folds_without_printed_numbers_says_why():
         cell = of.cells["Mass"]
         assert (cell.ours.value, cell.ours.sd, cell.ours.runs) == (0.6, 0.05, 5)
         assert cell.ours.pooled == pytest.approx(0.61)
-        assert (cell.printed, cell.difference) == (None, None)
-        assert any(remark.startswith("printed number not available here: ") for remark in of.remarks)
+        assert (cell.published, cell.difference) == (None, None)
+        assert any(remark.startswith("published number not available here: ") for remark in of.remarks)
         assert any(remark.startswith("not comparable: folds by image") for remark in of.remarks)
         assert "not in our mean: Hernia" in of.remarks
 
@@ -151,12 +151,12 @@ def test_every_output_says_that_a_scaled_run_is_not_the_papers_setting():
     assert content["deviations"] == ["epochs 2 instead of 10"]
     assert whole.to_dict()["papers_setting"] is True
     cell = content["rows"][0]["comparisons"][0]["cells"]["Mass"]
-    assert cell["printed"] == 0.6933
+    assert cell["published"] == 0.6933
     assert cell["difference"] == pytest.approx(0.7 - 0.6933)
     assert table_of(state="failed", reason="no disk").to_dict()["papers_setting"] is False
 
 
-def test_pages_show_ours_printed_and_difference():
+def test_pages_show_ours_published_and_difference():
     page, text = to_markdown(table_of()), to_text(table_of())
     assert "| Mass | 0.700 (0.50–0.90) | 0.6933 | +0.007 |" in page
     assert "| mean of common | 0.750 | 0.6810 | +0.069 |" in page
@@ -168,13 +168,13 @@ def test_pages_show_ours_printed_and_difference():
     assert "wang: 2 test images could not be read" in text
 
 
-def test_a_row_of_somebody_else_is_printed_at_the_tables_own_t():
+def test_a_row_of_somebody_else_is_published_at_the_tables_own_t():
     plan = TABLES["seibold2"]
     (row,) = plan.choose(["wang2017"])
     found = compare_row(plan, row, ())
     assert [(of.measure, of.T) for of in found] == [("iou", t) for t in (0.1, 0.3, 0.5, 0.7)]
     assert found[0].title == "accuracy at IoU > 0.1"
-    assert found[0].cells["Cardiomegaly"].printed == 0.9383
+    assert found[0].cells["Cardiomegaly"].published == 0.9383
     assert found[0].cells["Cardiomegaly"].ours is None
     assert "scored by protocol wang2017, not by seibold2020" in found[0].remarks
     assert any(remark.startswith("not comparable: trained on ChestX-ray8") for remark in found[0].remarks)

@@ -40,7 +40,7 @@ def test_a_table_is_named_run_and_compared(reproduced):
         cell = comparison["cells"][name]
         assert cell["ours"]["value"] == of_class["auroc"]
         if of_class["auroc"] is not None:
-            assert cell["difference"] == pytest.approx(of_class["auroc"] - cell["printed"])
+            assert cell["difference"] == pytest.approx(of_class["auroc"] - cell["published"])
     assert row["facts"]["n_images"] == evaluation["n_images"]
     assert "40 images instead of the 112,120 of ChestX-ray14" in content["deviations"]
     assert "Not the paper's setting" in (out / "wang17.md").read_text()
@@ -98,9 +98,9 @@ def test_a_row_that_fails_does_not_stop_the_others(phantoms, tmp_path, monkeypat
     assert result.failed
     states = {row.name: (row.state, row.reason) for row in result.table.rows}
     assert states["sgl-bil"] == ("failed", "no disk for bil")
-    assert states["wang2017"] == ("printed only", None)
-    printed = next(row for row in result.table.rows if row.name == "wang2017").comparisons[0]
-    assert printed.cells["Mass"].printed == 0.6933
+    assert states["wang2017"] == ("published only", None)
+    published = next(row for row in result.table.rows if row.name == "wang2017").comparisons[0]
+    assert published.cells["Mass"].published == 0.6933
     page = (tmp_path / "seibold1.md").read_text()
     assert "failed: no disk for mmm" in page
     content = json.loads((tmp_path / "seibold1.json").read_text())

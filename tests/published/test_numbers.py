@@ -1,4 +1,4 @@
-"""The papers' printed numbers: every file is whole and consistent, and what can be checked by arithmetic is right."""
+"""The papers' published numbers: every file is whole and consistent, and what can be checked by arithmetic is right."""
 
 import pytest
 from pydantic import ValidationError
@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from cxrfast.data import CLASSES
 from cxrfast.errors import UsageError
 from cxrfast.evaluation import PROTOCOLS
-from cxrfast.evaluation.printed import PrintedRow, printed_rows, rows
 from cxrfast.methods import METHODS
+from cxrfast.published.numbers import PublishedRow, published_rows, rows
 
 BOXES = {
     "Atelectasis": 180,
@@ -22,7 +22,7 @@ BOXES = {
 
 
 def counts(line):
-    """The integers behind printed shares, of which some are rounded and some cut off after the last digit."""
+    """The integers behind published shares, of which some are rounded and some cut off after the last digit."""
     found = {}
     for name, value in line.values.items():
         n = BOXES[name] if line.metric == "accuracy" else sum(BOXES.values())
@@ -49,7 +49,7 @@ def test_wangs_shares_are_whole_numbers_of_boxes_that_fall_with_t():
 
 
 def test_names_are_known_and_rows_without_numbers_say_why():
-    for line in printed_rows():
+    for line in published_rows():
         assert line.protocol is None or line.protocol in PROTOCOLS
         assert line.method is None or line.method in METHODS
         assert set(line.classes) <= set(CLASSES)
@@ -58,11 +58,11 @@ def test_names_are_known_and_rows_without_numbers_say_why():
         if line.protocol is not None and line.T is not None:
             of_measure = [c for c in PROTOCOLS[line.protocol].comparisons if c.measure == line.measure]
             assert any(line.T in comparison.thresholds for comparison in of_measure), line.name
-    keys = [(r.paper, r.table, r.row, r.metric, r.measure, r.T) for r in printed_rows()]
+    keys = [(r.paper, r.table, r.row, r.metric, r.measure, r.T) for r in published_rows()]
     assert len(keys) == len(set(keys))
 
 
-def test_printed_and_copied_means():
+def test_published_and_copied_means():
     (chexnet,) = rows(paper="chexnet2017", row="CheXNet")
     assert chexnet.mean == 0.841
     assert abs(sum(chexnet.values.values()) / 14 - 0.841) < 5e-4
@@ -111,15 +111,15 @@ LINE = {
         ({"metric": "accuracy"}, "measure and a T"),
         ({"metric": "accuracy", "measure": "iou", "T": 0.1}, "of a protocol"),
         ({"values": {"Mass": 7.0, "Nodule": 0.8}}, "Mass is not in"),
-        ({"mean": 0.76}, "printed mean 0.76 is not that of the classes, 0.75000"),
+        ({"mean": 0.76}, "published mean 0.76 is not that of the classes, 0.75000"),
         ({"men": 0.75}, "Extra inputs"),
     ],
 )
 def test_contradictions_are_refused(change, reason):
     with pytest.raises(ValidationError, match=reason):
-        PrintedRow(**{**LINE, **change})
+        PublishedRow(**{**LINE, **change})
 
 
 def test_a_mean_that_does_not_agree_needs_a_remark():
-    line = PrintedRow(**{**LINE, "mean": 0.76, "remark": "the mean of the classes is 0.750"})
+    line = PublishedRow(**{**LINE, "mean": 0.76, "remark": "the mean of the classes is 0.750"})
     assert line.mean == 0.76

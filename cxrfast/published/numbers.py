@@ -1,6 +1,6 @@
-"""What the papers print, as data: per class and T, with table, protocol, source, and whether one may compare.
+"""The papers' numbers as data: per class and T, with table, protocol, source, and whether one may compare.
 
-One YAML file a paper, in `printed_tables/`. A number is there only if it was read somewhere, and `source` says where. A
+One YAML file a paper, in `tables/`. A number is there only if it was read somewhere, and `source` says where. A
 row that could not be read has no values but a reason (`unavailable`).
 """
 
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from cxrfast.errors import CxrfastError, UsageError
 
 Metric = Literal["auroc", "accuracy", "afp"]
-MEAN_TOLERANCE = 0.6  # of the last printed digit, between a printed mean and that of the printed classes
+MEAN_TOLERANCE = 0.6  # of the last published digit, between a published mean and that of the published classes
 
 
-class PrintedRow(BaseModel):
-    """One line of a printed table: one number for each class, by one metric and, if it has any, one measure and T."""
+class PublishedRow(BaseModel):
+    """One line of a published table: one number for each class, by one metric and, if it has any, one measure and T."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +28,7 @@ class PrintedRow(BaseModel):
     url: str
     table: str  # its number
     title: str
-    row: str = ""  # as printed; "" where the table has no other
+    row: str = ""  # as published; "" where the table has no other
     metric: Metric
     measure: Literal["iou", "ior"] | None = None  # of accuracy and AFP; "ior" is also called IoBB
     T: float | None = None
@@ -39,7 +39,7 @@ class PrintedRow(BaseModel):
     split: str
     classes: tuple[str, ...]
     values: dict[str, float] | None = None  # per class; None: not available
-    mean: float | None = None  # as printed
+    mean: float | None = None  # as published
     unavailable: str | None = None  # why there are no values
     source: str | None = None  # where the values were read
     comparable: bool  # with a run of ours by the same protocol
@@ -47,7 +47,7 @@ class PrintedRow(BaseModel):
     remark: str | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> "PrintedRow":
+    def _consistent(self) -> "PublishedRow":
         if (self.values is None) != (self.unavailable is not None):
             raise ValueError("expected either values or the reason why they are unavailable")
         if self.values is not None and self.source is None:
@@ -72,7 +72,7 @@ class PrintedRow(BaseModel):
         found = sum(self.values.values()) / len(self.values)
         if abs(found - self.mean) > MEAN_TOLERANCE * 10**-digits:
             raise ValueError(
-                f"the printed mean {self.mean} is not that of the classes, {found:.5f}; say so in a remark"
+                f"the published mean {self.mean} is not that of the classes, {found:.5f}; say so in a remark"
             )
 
     @property
@@ -82,10 +82,10 @@ class PrintedRow(BaseModel):
 
 
 @cache
-def printed_rows() -> tuple[PrintedRow, ...]:
+def published_rows() -> tuple[PublishedRow, ...]:
     """Every line of every table there is."""
-    folder = files("cxrfast.evaluation") / "printed_tables"
-    found: list[PrintedRow] = []
+    folder = files("cxrfast.published") / "tables"
+    found: list[PublishedRow] = []
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
             found += _read(yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
@@ -102,13 +102,13 @@ def rows(
     protocol: str | None = None,
     method: str | None = None,
     available: bool | None = None,
-) -> tuple[PrintedRow, ...]:
-    """The lines of printed tables that have all of the given properties; for example those to set beside a run:
+) -> tuple[PublishedRow, ...]:
+    """The lines of published tables that have all of the given properties; for example those to set beside a run:
     ``rows(protocol="wang2017", method="wang", available=True)``, ``rows(metric="auroc", method="chexnet")``.
 
     Raises :class:`UsageError` for the name of a paper that there is no file of.
     """
-    everything = printed_rows()
+    everything = published_rows()
     papers = sorted({line.paper for line in everything})
     if paper is not None and paper not in papers:
         raise UsageError(f"paper is {paper!r}; expected one of {', '.join(papers)}")
@@ -130,7 +130,7 @@ def rows(
     )
 
 
-def _read(content: dict[str, Any], file: str) -> Iterator[PrintedRow]:
+def _read(content: dict[str, Any], file: str) -> Iterator[PublishedRow]:
     """Lines inherit what their table says, and tables what their paper says."""
     paper = {name: value for name, value in content.items() if name not in ("orders", "tables")}
     for table in content["tables"]:
@@ -143,7 +143,7 @@ def _read(content: dict[str, Any], file: str) -> Iterator[PrintedRow]:
                     raise CxrfastError(f"{file}, Table {table['table']}: {len(line['values'])} values of {classes}")
                 fields["values"] = dict(zip(classes, line["values"], strict=True))
             try:
-                yield PrintedRow(**{**fields, "classes": tuple(classes)})
+                yield PublishedRow(**{**fields, "classes": tuple(classes)})
             except ValidationError as error:
                 reason = "; ".join(str(part["msg"]) for part in error.errors())
                 raise CxrfastError(f"{file}, Table {table['table']}, {line}: {reason}") from error
