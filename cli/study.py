@@ -17,7 +17,8 @@ def study(
         str | None,
         typer.Option(
             "--rows",
-            help="Comma-separated; a wrong name lists them all. Default: all but gamma-per-class, li-unary, first-pass and learnt-thresholds, which are readings and ablations of Rozenberg et al.",
+            help="Comma-separated; a wrong name lists them all. Default: all but gamma-per-class, li-unary, first-pass "
+            "and learnt-thresholds, which are readings and ablations of Rozenberg's method.",
         ),
     ] = None,
     annotated: Annotated[
