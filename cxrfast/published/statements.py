@@ -128,11 +128,11 @@ def find_paper(key: str) -> Paper:
     raise UsageError(f"paper is {key!r}; the register has {known}")
 
 
-def statements(
+def find_statements(
     *, paper: str | None = None, method: str | None = None, kind: Kind | None = None, status: Status | None = None
 ) -> tuple[Statement, ...]:
     """The statements of a paper, or on a method, or of all; for example
-    ``statements(method="zhang", status="deviation")``."""
+    ``find_statements(method="zhang", status="deviation")``."""
     wanted = {"paper": paper, "method": method, "kind": kind, "status": status}
     given = {name: value for name, value in wanted.items() if value is not None}
     everything = (statement for of in papers() for statement in of.statements)

@@ -21,9 +21,9 @@ TEST_IMAGES = 25_596
 
 
 def published_accuracies(numbers: Mapping[str, Any], metric: str, measure: str, t: float) -> list[PublishedRow]:
-    """Lines of accuracies or AFP by the protocol of these numbers, by one measure and T."""
+    """Lines of accuracies or AFP by the protocol of these numbers, by one measure and T; not of means alone."""
     found = rows(metric=metric, measure=measure, protocol=numbers["protocol"], available=True)  # type: ignore[arg-type]
-    return [row for row in found if row.T is not None and abs(row.T - t) < 1e-9]
+    return [row for row in found if row.values and row.T is not None and abs(row.T - t) < 1e-9]
 
 
 def has_lines(numbers: Mapping[str, Any]) -> bool:
@@ -32,10 +32,22 @@ def has_lines(numbers: Mapping[str, Any]) -> bool:
 
 
 def published_auroc(numbers: Mapping[str, Any]) -> list[PublishedRow]:
-    """Lines of AUROC that have any class of these numbers; those of the same method first."""
-    found = rows(metric="auroc", available=True)
-    known = [row for row in found if set(row.values or ()) & set(numbers["classes"])]
-    return sorted(known, key=lambda row: row.method != numbers["method"])
+    """Lines of AUROC that have any class of these numbers; those of the same method first.
+
+    Of a table's lines on another method, the first: what follows is its ablation. A number that others copied stands
+    once, and not at all where its own paper's is there.
+    """
+    found, seen = [], set[tuple[str | None, ...]]()
+    everything = rows(metric="auroc", available=True)
+    own_papers = {row.paper for row in everything if row.copied_from is None}
+    for row in everything:
+        if row.copied_from in own_papers or not set(row.values or ()) & set(numbers["classes"]):
+            continue
+        key = (row.copied_from,) if row.copied_from else (row.paper, row.table, row.method or row.row)
+        if (row.copied_from is None and row.method == numbers["method"]) or key not in seen:
+            found.append(row)
+        seen.add(key)
+    return sorted(found, key=lambda row: row.method != numbers["method"])
 
 
 def remarks(lines: Sequence[PublishedRow]) -> Iterator[str]:

@@ -1,13 +1,13 @@
 """Our numbers beside the published ones."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from cxrfast.evaluation import protocols
-from cxrfast.published.numbers import PublishedRow, rows
+from cxrfast.published import PublishedRow
 from cxrfast.reproduction.numbers import Numbers, Value, title_of
-from cxrfast.reproduction.plans import TablePlan, TableRow, published_lines
+from cxrfast.reproduction.plans import TablePlan, TableRow
 
 State = Literal["done", "failed", "not run", "published only"]
 
@@ -19,6 +19,7 @@ class Cell:
     ours: Value | None
     published: float | None
     difference: float | None  # ours − published
+    digits: int = 4  # behind the point of the published number
 
     @property
     def known(self) -> bool:
@@ -56,6 +57,7 @@ class ComparedRow:
     folder: str | None
     facts: Mapping[str, Any]  # of the evaluation: images, patients, label version, split
     deviations: tuple[str, ...]  # from the paper's setting
+    unchecked: str | None  # why it could not be compared with the paper's setting
     comparisons: tuple[Comparison, ...]
 
 
@@ -70,9 +72,28 @@ class ComparedTable:
     rows: tuple[ComparedRow, ...]
 
     @property
-    def deviations(self) -> tuple[str, ...]:
-        """All ways in which a row is not of the paper's setting, each once."""
-        return tuple(dict.fromkeys(text for row in self.rows for text in row.deviations))
+    def deviations(self) -> dict[str, tuple[str, ...]]:
+        """All ways in which rows are not of the paper's setting, each once, with the names of these rows."""
+        return self._rows_of(lambda row: row.deviations)
+
+    @property
+    def unchecked(self) -> dict[str, tuple[str, ...]]:
+        """Why rows could not be compared with the paper's setting, with their names."""
+        return self._rows_of(lambda row: () if row.unchecked is None else (row.unchecked,))
+
+    @property
+    def papers_setting(self) -> bool | None:
+        """Whether every row is of the paper's setting; None if that is not known."""
+        if self.deviations or any(row.state not in ("done", "published only") for row in self.rows):
+            return False
+        return None if self.unchecked else True
+
+    def _rows_of(self, texts: Callable[[ComparedRow], Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for row in self.rows:
+            for text in texts(row):
+                found[text] = (*found.get(text, ()), row.name)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -80,8 +101,9 @@ class ComparedTable:
             "title": self.title,
             "protocol": self.protocol,
             "note": self.note,
-            "papers_setting": not self.deviations and all(row.state in ("done", "published only") for row in self.rows),
+            "papers_setting": self.papers_setting,
             "deviations": list(self.deviations),
+            "unchecked": list(self.unchecked),
             "rows": [asdict(row) for row in self.rows],
         }
 
@@ -91,21 +113,23 @@ def compare_row(plan: TablePlan, row: TableRow, numbers: Sequence[Numbers]) -> t
     shown = [of for of in numbers if of.metric in plan.metrics and of.measure in (None, *plan.measures)]
     if row.run is None or not shown:
         return tuple(_published_alone(plan, row))
-    return tuple(_compare(of, published_lines(row, of.metric, of.measure, of.T)) for of in shown)  # type: ignore[arg-type]
+    return tuple(_compare(of, row.published and row.published.at(of.metric, of.measure, of.T)) for of in shown)  # type: ignore[arg-type]
 
 
-def _compare(ours: Numbers, lines: Sequence[PublishedRow]) -> Comparison:
-    remarks = [remark for line in lines for remark in remarks_of(line)] if lines else ["no published number is known"]
-    line = next((line for line in lines if line.values is not None), None)
-    published = line.values if line is not None and line.values is not None else {}
-    cells = {name: _cell(value, published.get(name)) for name, value in ours.classes.items()}
-    cells |= {name: Cell(None, value, None) for name, value in published.items() if name not in cells}
+def _compare(ours: Numbers, line: PublishedRow | None) -> Comparison:
+    remarks = remarks_of(line) if line is not None else ["no published number is known"]
+    published = (line.values if line is not None else None) or {}
+    digits = line.digits if line is not None else 4
+    cells = {name: _cell(value, published.get(name), digits) for name, value in ours.classes.items()}
+    cells |= {name: Cell(None, value, None, digits) for name, value in published.items() if name not in cells}
     mean, common = Cell(ours.mean, None, None), None
-    if line is not None:
-        mean = _cell(ours.mean, _published_mean(line))
+    if line is not None and line.unavailable is None:
+        mean = _cell(ours.mean, *_published_mean(line))
         mine = {name for name, value in ours.classes.items() if value.value is not None and name not in ours.left_out}
-        if mine != set(published):
-            mean, common = Cell(mean.ours, mean.published, None), _common(cells)
+        if mine != set(line.classes):
+            mean, common = replace(mean, difference=None), _common(cells)
+            if not published:
+                remarks.append(f"the published mean is over {len(line.classes)} classes, ours over {len(mine)}")
     if ours.left_out:
         remarks.append(f"not in our mean: {', '.join(ours.left_out)}")
     return Comparison(ours.title, ours.metric, ours.measure, ours.T, cells, mean, common, tuple(remarks))
@@ -117,27 +141,26 @@ def _common(cells: Mapping[str, Cell]) -> Cell | None:
     if not pairs:
         return None
     value, published = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-    return _cell(Value(value), published)
+    return _cell(Value(value), published, 4)
 
 
 def _published_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
     found = []
-    if row.published is None:
-        return []
-    for metric in plan.metrics:
-        for line in rows(**row.published, metric=metric):  # type: ignore[arg-type]
+    for metric in plan.metrics if row.published is not None else ():
+        for line in row.published.find(metric):  # type: ignore[union-attr]
             compared = _comparison_of(plan, line.measure)
             if compared is not None and line.T not in compared.thresholds:
                 continue
-            values = line.values or {}
+            published = line.values or {}
+            mean, digits = _published_mean(line)
             found.append(
                 Comparison(
                     title_of(metric, line.measure, line.T, _relation(compared), None),
                     line.metric,
                     line.measure,
                     line.T,
-                    {name: Cell(None, value, None) for name, value in values.items()},
-                    Cell(None, _published_mean(line), None),
+                    {name: Cell(None, value, None, line.digits) for name, value in published.items()},
+                    Cell(None, mean, None, digits),
                     None,
                     (*_other_protocol(plan, line), *remarks_of(line)),
                 )
@@ -162,23 +185,26 @@ def _other_protocol(plan: TablePlan, line: PublishedRow) -> list[str]:
 def remarks_of(line: PublishedRow) -> list[str]:
     """What a reader of the published number has to know."""
     found = []
-    if line.values is None:
+    if line.unavailable is not None:
         found.append(f"published number not available here: {line.unavailable}")
     if not line.comparable:
         found.append(f"not comparable: {line.why}")
     if line.remark:
         found.append(line.remark)
+    if line.values is None and line.mean is not None:
+        found.append("only the mean over the classes is published")
     if line.values is not None and line.mean is None:
         found.append("the published mean is ours, over the published classes")
     return found
 
 
-def _published_mean(line: PublishedRow) -> float | None:
+def _published_mean(line: PublishedRow) -> tuple[float | None, int]:
+    """And its digits."""
     if line.mean is not None or not line.values:
-        return line.mean
-    return sum(line.values.values()) / len(line.values)
+        return line.mean, line.mean_digits
+    return sum(line.values.values()) / len(line.values), line.digits
 
 
-def _cell(ours: Value, published: float | None) -> Cell:
+def _cell(ours: Value, published: float | None, digits: int) -> Cell:
     known = ours.value is not None and published is not None
-    return Cell(ours, published, ours.value - published if known else None)  # type: ignore[operator]
+    return Cell(ours, published, ours.value - published if known else None, digits)  # type: ignore[operator]

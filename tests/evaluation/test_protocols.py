@@ -223,7 +223,7 @@ def test_the_entries_are_those_of_the_papers():
     assert row(PROTOCOLS["li2018"]) == (*fixed, [("iou", True, tenths), ("ior", True, tenths)], (None,))
     seibold = ("box", ("boxes", "peak"), "the method's", [("iou", False, (0.1, 0.3, 0.5, 0.7))], (0.5,))
     assert row(PROTOCOLS["seibold2020"]) == seibold
-    zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, tenths)], (None,))
+    zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, (0.1, 0.3, 0.5, 0.7))], (None,))
     assert row(PROTOCOLS["zhang2020"]) == zhang
     wang = [("iou", False, tenths), ("ior", False, (0.1, 0.25, 0.5, 0.75, 0.9))]
     assert row(PROTOCOLS["wang2017"]) == ("box", ("boxes", "all"), None, wang, (None,))

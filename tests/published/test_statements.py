@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.published import find_paper, papers, statements
+from cxrfast.published import find_paper, find_statements, papers
 from cxrfast.published.statements import read_paper, read_papers
 from tests.interpreter import run_code
 
@@ -108,13 +108,13 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 
 
 def test_statements_are_found_by_paper_method_and_status():
-    everything = statements()
+    everything = find_statements()
     assert len(everything) == sum(len(paper.statements) for paper in papers())
     for paper in papers():
         assert find_paper(paper.paper) is paper
-        assert statements(paper=paper.paper) == paper.statements
+        assert find_statements(paper=paper.paper) == paper.statements
         for status in ("default", "option", "deviation"):
-            found = statements(paper=paper.paper, method=paper.method, status=status)
+            found = find_statements(paper=paper.paper, method=paper.method, status=status)
             assert all((of.method, of.status) == (paper.method, status) for of in found)
     with pytest.raises(UsageError, match="paper is 'zhang'; the register has "):
         find_paper("zhang")
