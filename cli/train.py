@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrfast.cli.options import BatchSize, Data, Device, Workers
+from cxrfast.cli.options import BatchSize, Data, Device, NoAugment, Workers
 from cxrfast.errors import UsageError
 
 
@@ -34,6 +34,7 @@ def train(
         float | None,
         typer.Option("--annotated", help="Share of the training images that may keep boxes; default: all with boxes."),
     ] = None,
+    no_augment: NoAugment = False,
     pretrained: Annotated[
         str | None, typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a .safetensors backbone.")
     ] = None,
@@ -81,6 +82,7 @@ def train(
         "labels": labels,
         "split": split,
         "annotated": annotated,
+        "augment": False if no_augment else None,
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
@@ -89,9 +91,10 @@ def train(
     plan = {name: value for name, value in plan.items() if value is not None}
     machine = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     if resume is not None:
-        names = [*given, *given.pop("options"), *("folds-by" if name == "by" else name for name in plan)]
+        names = [*given, *given.pop("options"), *plan]
         names += [name for name, value in (("out", out), ("config", config)) if value is not None]
-        refuse_with_resume([name for name in names if name != "options"])
+        flags = {"by": "folds-by", "augment": "no-augment"}
+        refuse_with_resume([flags.get(name, name) for name in names if name != "options"])
         _resume(resume, fold, machine)
     else:
         _start(config, given, machine, plan, fold, out)

@@ -134,7 +134,7 @@ PROTOCOLS: dict[str, Protocol] = {
             unit="box",
             region=RegionRule("rectangle"),
             threshold=Folds(10, "box"),
-            comparisons=(Comparison("iou", False, _TENTHS),),
+            comparisons=(Comparison("iou", False, (0.1, 0.3, 0.5, 0.7)),),
             stretched=True,
         ),
         Protocol(

@@ -21,10 +21,10 @@ from cxrfast.evaluation import (
 )
 from cxrfast.evaluation.ceiling import ceiling
 from cxrfast.evaluation.localization import LEVELS
-from cxrfast.evaluation.printed import rows
 from cxrfast.evaluation.truth import Units, deal_folds
+from cxrfast.published.numbers import rows
 from cxrfast.regions import RegionRule
-from tests.evaluation.test_printed import BOXES, counts
+from tests.published.test_numbers import BOXES, counts
 
 GRID, FINE, IMAGES, CLASSES = 4, 12, 10, ("Mass", "Nodule", "Hernia")
 VALUES = torch.tensor([0.0, 30.0, 60.0, 127.5, 180.0, 220.0, 255.0]) / 255
@@ -227,7 +227,7 @@ def test_the_entries_are_those_of_the_papers():
     morphology = {name: (p.region.opening, p.region.closing) for name, p in PROTOCOLS.items() if p.region}
     assert {name for name, sides in morphology.items() if any(sides)} == {"seibold2020"}
     assert morphology["seibold2020"] == (1 / 16, 1 / 8)
-    zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, tenths)], (None,))
+    zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, (0.1, 0.3, 0.5, 0.7))], (None,))
     assert row(PROTOCOLS["zhang2020"]) == zhang
     wang = [("iou", False, tenths), ("ior", False, (0.1, 0.25, 0.5, 0.75, 0.9))]
     assert row(PROTOCOLS["wang2017"]) == ("box", ("boxes", "all"), None, wang, (None,))
@@ -342,7 +342,7 @@ def test_names_and_t_are_checked():
             find_protocol("strict").with_thresholds(0.5, t)
 
 
-# Wang et al. 2017: boxes per class, and for every T the printed accuracy and average number of false positives (AFP).
+# Wang et al. 2017: boxes per class, and for every T the published accuracy and average number of false positives (AFP).
 WANG_BOXES = BOXES
 WANG_CLASSES = tuple(BOXES)
 
@@ -389,8 +389,8 @@ def as_boxes(lines):
 
 @pytest.mark.parametrize(("measure", "number"), [("iou", "7"), ("ior", "4"), ("ior", "19")])
 def test_predictions_built_for_wangs_tables_give_them(measure, number):
-    printed = wang_table(number)
-    annotated, predicted = (as_boxes(lines) for lines in wang_files(measure, printed))
+    published = wang_table(number)
+    annotated, predicted = (as_boxes(lines) for lines in wang_files(measure, published))
     n = len(annotated.image)
     assert n == 984
     names = [str(i) for i in range(n)]
@@ -400,7 +400,7 @@ def test_predictions_built_for_wangs_tables_give_them(measure, number):
         find_protocol("wang2017"), BoxSource(predicted), truth, torch.ones(n, 8), own, resamples=10
     )
     table = next(table for table in result.tables if table.comparison.measure == measure)
-    assert table.comparison.thresholds == tuple(printed)
+    assert table.comparison.thresholds == tuple(published)
     for line in rows(paper="wang2017", table=number):
         row = table.comparison.thresholds.index(line.T)
         accuracy = line.metric == "accuracy"

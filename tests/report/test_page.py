@@ -13,7 +13,7 @@ from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.predictions import read_predictions
 from cxrfast.report import from_folder, from_predictions, from_result, render_report, report_path
 from cxrfast.report.facts import read_run
-from cxrfast.report.printed import BOXES, TEST_IMAGES, other_images, other_places
+from cxrfast.report.published import BOXES, TEST_IMAGES, other_images, other_places
 from cxrfast.training import evaluate_run
 from tests.report.made_up import made_up
 
@@ -177,11 +177,11 @@ def test_means_have_intervals_unless_the_evaluation_is_older(tmp_path):
 
 
 def test_papers_stand_beside_the_same_protocol_only(tmp_path):
-    printed = '<tr class="printed"><th scope="row">Wang et al. 2017, Table 7\N{NO-BREAK SPACE}*</th>'
-    assert printed in render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017"))
+    published = '<tr class="published"><th scope="row">Wang et al. 2017, Table 7\N{NO-BREAK SPACE}*</th>'
+    assert published in render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017"))
     strict = render_report(made_up(tmp_path, 20, tuple(BOXES)))
-    assert printed not in strict
-    assert "No paper prints numbers by protocol strict." in strict
+    assert published not in strict
+    assert "No paper publishes numbers by protocol strict." in strict
     assert "The papers&#39; numbers cannot be compared with this model&#39;s: they are of the 25,596 images" in strict
 
 
