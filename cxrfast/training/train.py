@@ -155,4 +155,5 @@ def _new_method(config: RunConfig, data: PreparedData) -> Method:
 
 def _without_pretrained(config: RunConfig) -> MethodOptions:
     # The checkpoint replaces every weight, so nothing needs to be fetched.
-    return config.method_options().model_copy(update={"pretrained": False})
+    options = config.method_options()
+    return options.model_copy(update={"pretrained": False}) if hasattr(options, "pretrained") else options

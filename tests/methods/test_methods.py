@@ -7,14 +7,16 @@ from cxrfast.errors import UsageError
 from cxrfast.methods import METHODS, get_method
 
 PATCHES = {"backbone": "resnetv2_nano", "grid": 6, "hidden": 16}
-SMALL = {  # maps of 6×6 for images of 64 pixels
+SMALL = {  # maps of 6×6 for images of 64 pixels, but for GRIDS
     "li": PATCHES,
     "rozenberg": {**PATCHES, "crf_kernel_size": 5, "guide_channels": 8, "gamma": 0.5},
     "chexnet": {"backbone": "densenet_nano", "upsample": 3},
     "wang": {"backbone": "resnet_nano", "upsample": 3, "transition_channels": 16},
-    "sgl": {"backbone": "resnet_nano", "output_stride": 8},  # 8×8
+    "sgl": {"backbone": "resnet_nano", "output_stride": 8},
     "zhang": {"backbone": "densenet_nano", "upsample": 3},
+    "yao": {"width": 8, "growth": 4, "dense_layers": 1, "levels": 3},
 }
+GRIDS = {"sgl": 8, "yao": 16}  # where maps are not 6×6
 
 
 def build(name, **options):
@@ -57,7 +59,7 @@ def test_predictions_are_probabilities(name):
     for stage in method.stages(3):
         scores, maps = method.predict(torch.randn(3, 1, 64, 64), stage.name)
         assert scores.shape == (3, 2)
-        grid = 8 if name == "sgl" else 6
+        grid = GRIDS.get(name, 6)
         assert maps.shape == (3, 2, grid, grid)
         assert ((scores > 0) & (scores < 1)).all()
         assert ((maps >= 0) & (maps <= 1)).all()
