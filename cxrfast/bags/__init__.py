@@ -7,18 +7,23 @@ from cxrfast.bags.images import LabelledImages, Source, read_source
 from cxrfast.bags.methods import METHODS
 from cxrfast.bags.metrics import bag_iou
 from cxrfast.bags.networks import default_network
+from cxrfast.bags.presets import PRESETS, Plan, Preset, find_preset
 from cxrfast.bags.results import markdown, summarize
 
 __all__ = [
     "METHODS",
+    "PRESETS",
     "Bags",
     "LabelledImages",
     "Outcome",
+    "Plan",
+    "Preset",
     "Settings",
     "Source",
     "bag_iou",
     "default_network",
     "draw_bags",
+    "find_preset",
     "make_grid",
     "markdown",
     "parse_positives",
