@@ -37,7 +37,7 @@ OddInt = Annotated[int, AfterValidator(_odd)]
 
 
 class RozenbergOptions(PatchOptions):
-    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019)")
+    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019), if it is a CNN")
     loss: Literal["area", "li"] = Field("area", description="Eq. 12, or the loss of Li et al. in its place")
     lambda_box: float = Field(5.0, ge=0, description="λ_bbox of Li's Eq. 3, with loss=li")
     lambda_ann: float = Field(70.0, ge=0, description="λ_ann of Eq. 12")
@@ -72,7 +72,7 @@ class Rozenberg(Method):
         num_classes = len(class_names)
         self.patch_area = 1 / options.grid**2 if options.area_unit == "fraction" else 1.0  # in the loss's unit
         self.network = CRFNetwork(
-            build_patch_network(options, num_classes),
+            build_patch_network(options, num_classes, image_size),
             GuideBranch(options.guide_channels, options.grid),
             PacCRF(
                 num_classes,

@@ -72,7 +72,7 @@ def deviations(
     found = []
     for name, value in vars(method.defaults).items():
         found += _differs(name, getattr(config, name), value)
-    paper = {**method.Options().model_dump(mode="json"), **run.options}
+    paper = {**method.Options(pretrained=run.pretrained).model_dump(mode="json"), **run.options}
     for name, value in paper.items():
         if name == "pretrained":
             if run.pretrained and not config.options[name]:
