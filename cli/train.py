@@ -52,8 +52,12 @@ def train(
     ] = None,
     no_augment: NoAugment = False,
     pretrained: Annotated[
-        str | None, typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a .safetensors backbone.")
+        str | None,
+        typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a file of weights of the backbone."),
     ] = None,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="Train what stands on the pretrained backbone, not the backbone.")
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the method, NAME=VALUE; see: cxrfast info METHOD.")
     ] = None,
@@ -106,6 +110,8 @@ def train(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     given["options"] = method_options(set_ or [], pretrained)
+    if freeze_backbone:
+        given["options"]["freeze_backbone"] = True
     plan = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": folds_by}
     plan = {name: value for name, value in plan.items() if value is not None}
     machine = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}

@@ -43,8 +43,8 @@ Gamma = Literal["data", "data-per-class"] | Positive | Annotated[list[Positive],
 
 
 class RozenbergOptions(PatchOptions):
-    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019)")
-    antialias_stem: bool = Field(True, description="a blur-pool for the first convolution too")
+    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019), if it is a CNN")
+    antialias_stem: bool = Field(True, description="with antialias, a blur-pool for the first convolution too")
     loss: Literal["area", "area_sigmoid", "li"] = Field(
         "area", description="Eq. 12; Eq. 5 and 8 in its place; or the loss of Li et al."
     )
@@ -100,7 +100,7 @@ class Rozenberg(Method):
             )
         self.patch_area = 1 / options.grid**2 if options.area_unit == "fraction" else 1.0  # in the loss's unit
         self.network = CRFNetwork(
-            build_patch_network(options, num_classes, antialias_stem=options.antialias_stem),
+            build_patch_network(options, num_classes, image_size),
             GuideBranch(options.guide_channels or num_classes, options.grid),
             PacCRF(
                 num_classes,
