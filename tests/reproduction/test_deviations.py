@@ -99,7 +99,7 @@ def test_what_the_user_changed_where_the_paper_is_silent_is_said(register):
     register("zhang2020", "zhang", {"silent": True, "place": "§4", "setting": {"batch_size": 48}}, {"place": "§1"})
     assert texts(settings={"batch_size": 6, "augment": False}, options={"upsample": 2}) == (
         "batch size 6 instead of the planned 48",
-        "augment False instead of the planned True",
+        "augment false instead of the planned true",
         "upsample 2 instead of the planned 8",
     )
     assert texts(settings={"seed": 3, "workers": 2}) == ()
@@ -107,7 +107,7 @@ def test_what_the_user_changed_where_the_paper_is_silent_is_said(register):
 
 def test_no_augmentation_is_a_deviation_where_the_paper_augments(register):
     register("zhang2020", "zhang", {"place": "§4.1", "setting": {"augment": True}})
-    assert texts(settings={"augment": False}) == ("augment False instead of True (§4.1)",)
+    assert texts(settings={"augment": False}) == ("augment false instead of true (§4.1)",)
     register("zhang2020", "zhang", {"place": "§4.1", "status": "option", "setting": {"augment": False}})
     assert run_config(run_of("zhang"), ZHANG, "data", Overrides()).augment is False
     assert texts() == ()
