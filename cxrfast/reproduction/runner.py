@@ -218,6 +218,7 @@ def _run(plan: TablePlan, job: _Job, say: Say) -> None:
             unannotated=job.run.unannotated,
             protocol=plan.protocol,
             by=plan.folds_by,
+            val_share=config.val_share,
             out=folder,
             say=say,
         )
