@@ -29,6 +29,22 @@ def train(
     split: Annotated[
         str | None, typer.Option("--split", help="patient (own, by patient) or official (the published lists).")
     ] = None,
+    val_share: Annotated[
+        str | None,
+        typer.Option(
+            "--val-share",
+            "--val",
+            help="Share of the images that are not tested which choose the epoch, or none; default: the paper's.",
+        ),
+    ] = None,
+    lr_schedule: Annotated[
+        str | None,
+        typer.Option("--lr-schedule", help="steps, milestones, plateau or search; see: cxrfast info METHOD."),
+    ] = None,
+    lr_milestones: Annotated[
+        str | None,
+        typer.Option("--lr-milestones", help="Comma-separated epochs after which the learning rate falls."),
+    ] = None,
     classes: Annotated[str | None, typer.Option("--classes", help="Comma-separated; default: all that occur.")] = None,
     annotated: Annotated[
         float | None,
@@ -82,6 +98,9 @@ def train(
         "labels": labels,
         "split": split,
         "annotated": annotated,
+        "val_share": val_share,
+        "lr_schedule": lr_schedule,
+        "lr_milestones": [part.strip() for part in lr_milestones.split(",")] if lr_milestones is not None else None,
         "augment": False if no_augment else None,
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
@@ -117,7 +136,10 @@ def _start(
     config = training.build_config({**base, **given, **machine, "options": options})
     if "folds" in plan:
         complete = training.build_cross_validation(plan).model_dump()
-        _say_next_of_folds(training.cross_validate(config, **complete, fold=fold, out=out, say=typer.echo))
+        asked = config.val_share if "val_share" in {**base, **given} else None
+        _say_next_of_folds(
+            training.cross_validate(config, **complete, val_share=asked, fold=fold, out=out, say=typer.echo)
+        )
         return
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:

@@ -38,11 +38,12 @@ class LiOptions(PatchOptions):
     floor: float = Field(0.0, ge=0, lt=1, description="patch scores are rescaled to [floor, 1]; the paper: 0.98")
 
 
-def build_patch_network(options: PatchOptions, num_classes: int) -> PatchNetwork:
+def build_patch_network(options: PatchOptions, num_classes: int, *, antialias_stem: bool = False) -> PatchNetwork:
     backbone = preactivation_resnet(
         options.backbone,
         pretrained=options.pretrained,
         antialias=options.antialias,
+        antialias_stem=antialias_stem,
         output_stride=options.output_stride,
     )
     return PatchNetwork(backbone, num_classes, options.grid, hidden=options.hidden)

@@ -88,7 +88,15 @@ class Zhang(Method):
     title = "Zhang et al. 2020, Thoracic Disease Identification and Localization (triplets, region verification)"
     Options = ZhangOptions
     defaults: ClassVar[Defaults] = Defaults(
-        image_size=224, epochs=30, batch_size=48, lr=1e-3, weight_decay=0.0, lr_decay=0.1, lr_step=10
+        image_size=224,
+        epochs=30,
+        batch_size=48,
+        lr=1e-3,
+        weight_decay=0.0,
+        lr_decay=0.1,  # once, after E epochs; E by validation
+        lr_schedule="plateau",
+        lr_milestones=(10, 15, 20),  # E of lr_schedule=search
+        val_share=0.1,
     )
     augmentation: ClassVar[Augmentation] = replace(UNCHANGED, rotation=5, flip=0.5)
 

@@ -47,6 +47,7 @@ def preactivation_resnet(
     pretrained: bool | str = False,
     in_chans: int = 1,
     antialias: bool = True,
+    antialias_stem: bool = False,
     filter_size: int = 3,
     output_stride: int = 32,
 ) -> nn.Module:
@@ -58,6 +59,7 @@ def preactivation_resnet(
             of the same network. Three-channel stems are summed for `in_chans=1`.
         antialias: put blur-pools with `filter_size` taps in front of every subsampling but the first convolution's,
             which Zhang's ResNets leave strided too. The keys of the weights stay.
+        antialias_stem: with `antialias`, in front of the first convolution's subsampling too.
         output_stride: 32, 16 or 8; smaller ones dilate instead of subsampling.
 
     Raises:
@@ -71,7 +73,9 @@ def preactivation_resnet(
     if pretrained is True and name in _SMALL_PREACTIVATION:
         raise UsageError(f"pretrained: there are no weights for {name}; leave --pretrained out, or use resnetv2_50")
     model = _create(name, base, pretrained, {"in_chans": in_chans, "output_stride": output_stride, **overrides})
-    return antialias_(model, filter_size=filter_size, skip=["stem.conv"]) if antialias else model
+    if not antialias:
+        return model
+    return antialias_(model, filter_size=filter_size, skip=[] if antialias_stem else ["stem.conv"])
 
 
 def classification_backbone(

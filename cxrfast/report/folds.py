@@ -119,6 +119,10 @@ def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = numbers["localization"]
     if found is not None:
         facts += [("region", found["region_rule"]), ("training, by the protocol", found["published_on"])]
+    validated = numbers.get("validation_images")
+    if validated is not None:
+        sizes = " to ".join(f"{n:,}" for n in sorted({min(validated), max(validated)}))
+        facts.append(("validation images", sizes if any(validated) else "none: the last epoch is kept"))
     left_out = numbers.get("classes_left_out")  # results of before do not say
     if left_out:
         names = ", ".join(f"{name} ({n:,})" for name, n in left_out.items())

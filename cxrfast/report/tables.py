@@ -323,7 +323,8 @@ def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
 
 def _threshold_words(threshold: str) -> str:
     if "folds" in threshold:
-        return f"per class, chosen by {threshold} without the scored fold"
+        folds, _, pooled = threshold.partition(", ")
+        return f"{pooled or 'per class'}, chosen by {folds} without the scored fold"
     return {"None": "fixed levels", "the method's": "the method's own"}.get(threshold, threshold)
 
 
