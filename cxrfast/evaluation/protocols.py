@@ -83,6 +83,10 @@ _ZHANG = Protocol(
     stretched=True,
 )
 
+# Seibold et al. find boxes "after applying common morphological operations", of no stated kind or size. Ours: what one
+# patch of their 16×16 map does not fit into is removed, and gaps that two do not fit into are filled. The opening was
+# not larger: if it asked for more than a patch, a perfect region would find 8 % of the 79 nodules at T = 0.5, and they
+# print 0.10 (tests/evaluation/test_protocols.py).
 PROTOCOLS: dict[str, Protocol] = {
     entry.name: entry
     for entry in (
@@ -134,7 +138,7 @@ PROTOCOLS: dict[str, Protocol] = {
             name="seibold2020",
             paper="Seibold et al. 2020",
             unit="box",
-            region=RegionRule("boxes", select="peak"),
+            region=RegionRule("boxes", select="peak", opening=1 / 16, closing=1 / 8),  # see above
             threshold="the method's",
             comparisons=(Comparison("iou", False, (0.1, 0.3, 0.5, 0.7)),),
             gates=(0.5,),

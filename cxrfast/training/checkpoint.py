@@ -46,12 +46,16 @@ def save_weights(
         "operating_points": json.dumps([0.5 if math.isnan(point) else point for point in points]),
         "validated": json.dumps(validated),
         **({"epoch": str(epoch)} if epoch is not None else {}),
-        # An architecture is rebuilt from its options; its first weights are of no use then.
-        "options": json.dumps({**method.options.model_dump(mode="json"), "pretrained": False}),
+        "options": json.dumps(_without_pretrained(method.options.model_dump(mode="json"))),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
     with atomic_path(path) as temporary:
         save_file(state, str(temporary), metadata)
+
+
+def _without_pretrained(options: dict[str, Any]) -> dict[str, Any]:
+    """An architecture is rebuilt from its options; its first weights are of no use then. Some have none."""
+    return {**options, "pretrained": False} if "pretrained" in options else options
 
 
 def load_weights(path: Path, *, expected_method: str | None = None) -> tuple[Method, dict[str, str]]:

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from cxrfast.data import Splits
-from cxrfast.errors import CxrfastError
+from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches, Say
 from cxrfast.training.checkpoint import load_checkpoint
@@ -37,6 +37,7 @@ def train(
     """
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
+    _check_frozen(config)
     data = prepare_data(config, splits)
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
     method = _new_method(config, data)
@@ -46,6 +47,7 @@ def train(
         for note in data.notes:
             say(note)
         weights = "pretrained backbone" if config.options.get("pretrained") else "random weights"
+        weights += ", frozen" if method.frozen else ""
         size = sum(p.numel() for p in method.parameters()) / 1e6
         say(f"{method.title}: {size:.1f} M parameters, {weights}, into {run.path}")
         save_config(config, run.config)
@@ -99,6 +101,13 @@ def resume(
     return run
 
 
+def _check_frozen(config: RunConfig) -> None:
+    if config.options.get("freeze_backbone") and not config.options.get("pretrained"):
+        raise UsageError(
+            "freeze-backbone: the backbone would stay at random weights; give some with --pretrained imagenet or a file"
+        )
+
+
 def is_finished(run: RunDirectory) -> bool:
     """Whether the last epoch of the run's last stage is done."""
     if not (run.config.is_file() and run.checkpoint.is_file()):
@@ -148,9 +157,12 @@ def _fit(trainer: Trainer, say: Say, within: Path | None, *, resume: bool = Fals
 
 def _new_method(config: RunConfig, data: PreparedData) -> Method:
     torch.manual_seed(config.seed)
-    return get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    method = get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    method.before_training(data.records["train"])
+    return method
 
 
 def _without_pretrained(config: RunConfig) -> MethodOptions:
     # The checkpoint replaces every weight, so nothing needs to be fetched.
-    return config.method_options().model_copy(update={"pretrained": False})
+    options = config.method_options()
+    return options.model_copy(update={"pretrained": False}) if hasattr(options, "pretrained") else options
