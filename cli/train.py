@@ -90,7 +90,7 @@ def train(
 
     cxrfast train --method rozenberg --data DIR --folds 5 --seeds 3 --unannotated 0.2
     """
-    settings = {
+    settings: dict[str, Any] = {
         "method": method,
         "data": data,
         "epochs": epochs,

@@ -219,7 +219,7 @@ def test_training_without_validation_from_the_command_line(cli, small_settings, 
     assert err.endswith("leave out --val-share, --lr-milestones\n")
     code, _, err = cli("train", "--method=zhang", f"--data={phantoms}", "--val=none", "--set=backbone=densenet_nano")
     assert (code, err.count("\n")) == (2, 1)
-    assert "lr_schedule: plateau divides the learning rate by validation, and no image validates; give the epoch" in err
+    assert "lr_schedule: plateau divides the learning rate by validation, and no image validates; give its epoch" in err
 
 
 def test_evaluate_other_data_and_parts(cli, trained, phantoms):
