@@ -12,9 +12,13 @@ import torch
 from torch import nn
 
 from cxrfast.errors import UsageError
-from cxrfast.models._feature_map import Findings, Layout, NoFeatureMap, explore, feature_map
-from cxrfast.models._pretrained import cannot_fetch, load_file, offline_if_unreachable, one_line
-from cxrfast.models.torchvision_backbones import TORCHVISION_BACKBONES, torchvision_backbone, torchvision_tensors
+from cxrfast.models.backbones.feature_map import Findings, Layout, NoFeatureMap, explore, feature_map
+from cxrfast.models.backbones.pretrained import cannot_fetch, load_file, offline_if_unreachable, one_line
+from cxrfast.models.backbones.torchvision_networks import (
+    TORCHVISION_BACKBONES,
+    torchvision_backbone,
+    torchvision_tensors,
+)
 from cxrfast.nn import antialias_
 
 # Smaller members of a family, for tests and for training without a GPU: timm's name and what differs from it.
@@ -90,7 +94,8 @@ def create_backbone(
         name: a network of timm, with or without the tag of its weights (`resnet50.a1_in1k`); `alexnet` and `googlenet`
             of torchvision; or one of `SMALL_BACKBONES`.
         pretrained: True fetches weights by timm or torchvision (needs a network the first time); a path loads a file of
-            weights (:func:`cxrfast.models._pretrained.load_file`). Three-channel stems are summed for `in_chans=1`.
+            weights (see :func:`cxrfast.models.backbones.pretrained.load_file`). Stems of three channels are summed for
+            `in_chans=1`.
         antialias: put blur-pools with `filter_size` taps in front of every subsampling of a CNN but the first
             convolution's, which Zhang's ResNets leave strided too. The keys of the weights stay.
         output_stride: image pixels per pixel of the map; None: the network's own. 8, 16 and 32 where timm can dilate
@@ -115,11 +120,13 @@ def create_backbone(
         settings |= _size_settings(base, sizes)
         if output_stride is not None and "output_stride" in _accepted(base):
             settings["output_stride"] = output_stride
-    body = _create(name, base, pretrained, settings, output_stride)
+    body = _create(name, base, pretrained is True, settings, output_stride)
     if base.startswith("densenet") and output_stride is not None:
         _dilate_densenet(name, body, output_stride)
     findings = _findings(name, base, body, settings, output_stride, sizes)
     _leave_out(body, findings)
+    if isinstance(pretrained, str):
+        load_file(body, name, pretrained, _whole(base, settings))
     stride = _stride(base, body, findings, sizes[0], output_stride)
     if output_stride is not None and stride != output_stride:
         raise _wrong_stride(name, (stride,), output_stride)
@@ -185,11 +192,8 @@ def _size_settings(base: str, sizes: Sequence[int]) -> dict[str, Any]:
     return {"img_size": sizes[0], **{key: value for key, value in _OTHER_SIZES.items() if key in accepted}}
 
 
-def _create(
-    name: str, base: str, pretrained: bool | str, settings: dict[str, Any], output_stride: int | None
-) -> nn.Module:
+def _create(name: str, base: str, fetch: bool, settings: dict[str, Any], output_stride: int | None) -> nn.Module:
     """The network without its classifier; `name` is what the user called it."""
-    fetch = pretrained is True
     if base in TORCHVISION_BACKBONES:
         body: nn.Module = torchvision_backbone(base, pretrained=fetch, in_chans=settings["in_chans"])
     else:
@@ -206,8 +210,6 @@ def _create(
                 body = timm.create_model(base, pretrained=True, num_classes=0, **settings)
         except Exception as error:  # network, cache, file and key errors of four libraries
             raise cannot_fetch(name, error) from error
-    if isinstance(pretrained, str):
-        load_file(body, name, pretrained, _whole(base, settings))
     return body
 
 
