@@ -109,7 +109,7 @@ def create_backbone(
         CxrfastError: the weights cannot be fetched or read, or do not fit.
     """
     base, overrides = SMALL_BACKBONES.get(name, (name, {}))
-    _check_name(name)
+    check_backbone(name)
     if pretrained is True and name in SMALL_BACKBONES:
         raise UsageError(f"pretrained: there are no weights for {name}; leave --pretrained out, or use {base}")
     sizes = [image_size or _own_size(base)]
@@ -147,7 +147,7 @@ def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Where they are the same for all channels, they are given once: three equal channels make no other features than one
     with the filters of the stem summed.
     """
-    _check_name(name)
+    check_backbone(name)
     base, _ = SMALL_BACKBONES.get(name, (name, {}))
     known = None if base in TORCHVISION_BACKBONES else timm.get_pretrained_cfg(base)
     mean, std = (
@@ -158,7 +158,8 @@ def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean), tuple(std)
 
 
-def _check_name(name: str) -> None:
+def check_backbone(name: str) -> None:
+    """UsageError with the nearest names for one that is no network's; whether it has a map is not looked at."""
     if name in SMALL_BACKBONES or name in TORCHVISION_BACKBONES:
         return
     if not timm.is_model(name):
