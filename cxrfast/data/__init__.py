@@ -10,7 +10,7 @@ from cxrfast.data.labels import BOXED_CLASSES, CLASSES, NO_FINDING
 from cxrfast.data.patches import boxes_to_patches
 from cxrfast.data.phantom import write_phantoms
 from cxrfast.data.records import Record
-from cxrfast.data.splits import Splits, make_splits
+from cxrfast.data.splits import Splits, fractions_with, make_splits
 from cxrfast.data.transforms import Augmentation, normalize, resize, to_input
 from cxrfast.data.triplets import TripletBatchSampler, TripletMiner, Triplets, label_bits
 
@@ -31,6 +31,7 @@ __all__ = [
     "Triplets",
     "XrayDataset",
     "boxes_to_patches",
+    "fractions_with",
     "hash_records",
     "label_bits",
     "make_folds",

@@ -7,6 +7,7 @@ from cxrfast.methods.registry import METHODS, get_method
 from cxrfast.methods.rozenberg import Rozenberg
 from cxrfast.methods.sgl import SGL
 from cxrfast.methods.wang import Wang
+from cxrfast.methods.yao import Yao
 from cxrfast.methods.zhang import Zhang
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Rozenberg",
     "Stage",
     "Wang",
+    "Yao",
     "Zhang",
     "get_method",
 ]

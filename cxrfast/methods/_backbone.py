@@ -23,6 +23,7 @@ class BackboneOptions(MethodOptions):
     backbone: str = Field(description="any timm network with a spatial map; see docs/backbones.md")
     pretrained: bool | str = Field(False, description="true: ImageNet weights from timm; or a file of weights")
     antialias: bool = Field(False, description="blur-pools in the backbone (Zhang 2019), if it is a CNN")
+    antialias_stem: bool = Field(False, description="with antialias, a blur-pool for the first convolution too")
     output_stride: int | None = Field(
         None, ge=1, description="image pixels per pixel of the last map; null: the network's own"
     )
@@ -63,6 +64,7 @@ class BackboneOptions(MethodOptions):
             pretrained=self.pretrained,
             in_chans=len(self.input_mean),
             antialias=self.antialias,
+            antialias_stem=self.antialias_stem,
             output_stride=self.output_stride,
             image_size=image_size,
             crop_size=round(crop * image_size),

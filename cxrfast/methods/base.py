@@ -51,7 +51,11 @@ class Defaults:
     lr: float
     weight_decay: float
     lr_decay: float  # the learning rate is multiplied by it…
-    lr_step: int = 1  # …after every so many epochs
+    lr_step: int = 1  # …after every so many epochs, with the schedule "steps"
+    lr_schedule: str = "steps"  # the others: RunConfig.lr_schedule
+    lr_milestones: tuple[int, ...] = ()  # epochs of "milestones", or those among which "search" chooses
+    lr_patience: int = 3  # of "plateau": epochs without a better score
+    val_share: float = 1 / 8  # of the images that are not tested, those that choose the epoch: 10 % of all
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,12 @@ class Method(nn.Module, ABC):
             rank, world_size: of how many processes this is which; each trains on its share.
         """
         return None
+
+    def before_training(self, records: Sequence[Record]) -> None:
+        """Called once before a training begins, with all training images: for what a loss has to know of their labels.
+
+        It belongs in buffers, so that a run that is resumed finds it in its checkpoint.
+        """
 
     def fit_map_thresholds(self, validation: AnnotatedMaps) -> None:
         """Called after every epoch with the maps of annotated validation images, before they are scored with

@@ -7,9 +7,10 @@ from cxrfast.methods.li import Li
 from cxrfast.methods.rozenberg import Rozenberg
 from cxrfast.methods.sgl import SGL
 from cxrfast.methods.wang import Wang
+from cxrfast.methods.yao import Yao
 from cxrfast.methods.zhang import Zhang
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang, SGL, Zhang)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang, SGL, Zhang, Yao)}
 
 
 def get_method(name: str) -> type[Method]:

@@ -40,12 +40,22 @@ class SGLOptions(BackboneOptions):
     )
     delta: float = Field(0.3, ge=0, le=0.5, description="δ_l of Eq. 6; δ_h = 1 − δ_l")
     lam: float = Field(20.0, ge=0, description="λ of Eq. 9, weight of the instances; of loss=bil too")
+    bil_form: Literal["sum", "script"] = Field("sum", description="of loss=bil: the text's, or the published script's")
     rescale: bool = Field(True, description="Eq. 5; false: θ = p")
     weighted: bool = Field(True, description="Eq. 8; false: every weight is 1")
-    l2: float = Field(1.0, ge=0, description="weight of the penalty on p² where M is not 0")
+    normalize: Literal["batch", "bag"] = Field(
+        "batch", description="what Eq. 7 divides a kind's sum by: its instances there"
+    )
+    average_weight: bool = Field(False, description="Eq. 7 with a kind's mean weight, as in the published script")
+    median: Literal["lower", "mean"] = Field("lower", description="of Eq. 8, of an even number of instances")
+    l2: float = Field(1.0, ge=0, description="weight of the penalty on what is not 0 in M")
+    l2_form: Literal["squares", "norm"] = Field("squares", description="mean of p² there, or the norm of M itself")
     region_threshold: float = Field(0.5, gt=0, lt=1, description="an instance is positive from this p on")
     gate: float | None = Field(0.5, ge=0, lt=1, description="no region unless the image's p is over it; null: always")
-    opening: int = Field(0, ge=0, description="positive areas are opened by a square of so many image pixels")
+    opening: float = Field(
+        0, ge=0, allow_inf_nan=False, description="opens positive areas: image pixels, or below 1 a share of the side"
+    )
+    closing: float = Field(0, ge=0, allow_inf_nan=False, description="closes them after that, in the same units")
 
     @field_validator("sharpness")
     @classmethod
@@ -55,10 +65,17 @@ class SGLOptions(BackboneOptions):
             raise ValueError(f"pool {pool!r} has none; expected no value")
         return value
 
+    @field_validator("average_weight")
+    @classmethod
+    def _belongs_to_the_batch(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("normalize") == "bag":
+            raise ValueError("normalize 'bag' has one weight a bag; expected false")
+        return value
+
 
 def build_loss(options: SGLOptions) -> nn.Module:
     if options.loss == "bil":
-        return BILLoss(options.pool, options.lam, sharpness=options.sharpness)
+        return BILLoss(options.pool, options.lam, sharpness=options.sharpness, form=options.bil_form)
     if options.loss == "mmm":
         return MMMLoss(options.pool, sharpness=options.sharpness)
     if options.loss == "bag":
@@ -70,7 +87,11 @@ def build_loss(options: SGLOptions) -> nn.Module:
         sharpness=options.sharpness,
         rescale=options.rescale,
         weighted=options.weighted,
+        normalize=options.normalize,
+        average_weight=options.average_weight,
+        median=options.median,
         l2=options.l2,
+        l2_form=options.l2_form,
     )
 
 
@@ -112,4 +133,5 @@ class SGL(Method):
 
     @property
     def region_rule(self) -> RegionRule:
-        return RegionRule("boxes", "peak", opening=self.options.opening, gate=self.options.gate)
+        options = self.options
+        return RegionRule("boxes", "peak", opening=options.opening, closing=options.closing, gate=options.gate)

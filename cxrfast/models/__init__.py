@@ -12,6 +12,7 @@ from cxrfast.models.cam import (
 )
 from cxrfast.models.fully_convolutional import FullyConvolutionalNetwork
 from cxrfast.models.input_scaling import InputScaling
+from cxrfast.models.multi_resolution import MultiResolutionNetwork
 from cxrfast.models.patch_network import CRFNetwork, GuideBranch, PatchHead, PatchNetwork, resize_to_grid
 from cxrfast.models.region_verification import attended_region, enclosing_rectangle, region_logits
 
@@ -26,6 +27,7 @@ __all__ = [
     "GuideBranch",
     "InputScaling",
     "LogSumExpPool",
+    "MultiResolutionNetwork",
     "PatchHead",
     "PatchNetwork",
     "TransitionLayer",

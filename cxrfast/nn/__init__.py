@@ -3,13 +3,14 @@
 from cxrfast.nn.antialias import antialias_, antialiased_modules
 from cxrfast.nn.attention_pool import AttentionPool
 from cxrfast.nn.blur_pool import BlurPool2d, MaxBlurPool2d
-from cxrfast.nn.mil_pool import AutoPool, MILPool
+from cxrfast.nn.mil_pool import AutoPool, LSELBAPool, MILPool
 from cxrfast.nn.pac_crf import PacConv2d, PacCRF, potts_compatibility
 
 __all__ = [
     "AttentionPool",
     "AutoPool",
     "BlurPool2d",
+    "LSELBAPool",
     "MILPool",
     "MaxBlurPool2d",
     "PacCRF",

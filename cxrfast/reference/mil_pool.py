@@ -38,6 +38,18 @@ def mil_pool_ragged(
     return _pool_all(bags, logits, mode, sharpness)
 
 
+def lse_lba_pool(
+    logits: torch.Tensor,  # [B, K, *]
+    beta: torch.Tensor,  # [] or [K]
+    r0: float,
+    *,
+    mask: torch.Tensor | None = None,  # bool, broadcastable to logits
+) -> torch.Tensor:  # [B, K]
+    """The specification of :class:`cxrfast.nn.LSELBAPool` with the parameter β: `1/r · log mean exp(r·p)` with
+    `r = r₀ + exp(β)`, as a logit."""
+    return mil_pool(logits, "lse", sharpness=r0 + beta.double().exp(), mask=mask)
+
+
 def _pool_all(
     bags: list[list[torch.Tensor]], logits: torch.Tensor, mode: str, sharpness: float | torch.Tensor | None
 ) -> torch.Tensor:

@@ -109,6 +109,13 @@ def build_cross_validation(settings: dict[str, Any]) -> CrossValidation:
     return plan
 
 
+def with_val_share(config: RunConfig, plan: CrossValidation, val_share: float | None) -> RunConfig:
+    """The share of what a fold may train on that validates: as given, as the protocol's paper has it, or the run's."""
+    if val_share is None:
+        val_share = PROTOCOLS[plan.protocol].training_validation
+    return config if val_share is None else config.model_copy(update={"val_share": val_share})
+
+
 def all_runs(config: RunConfig, plan: CrossValidation) -> list[FoldRun]:
     """Seed by seed: after the first seed every image has been tested once."""
     seeds = range(config.seed, config.seed + plan.seeds)
@@ -141,6 +148,7 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say:
             folds=plan.folds,
             by=plan.by,
             unannotated=plan.unannotated,
+            validation=config.val_share,
             seed=config.seed,
             label_version=source.label_version,
         )

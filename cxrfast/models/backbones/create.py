@@ -80,6 +80,7 @@ def create_backbone(
     pretrained: bool | str = False,
     in_chans: int = 1,
     antialias: bool = False,
+    antialias_stem: bool = False,
     filter_size: int = 3,
     output_stride: int | None = None,
     image_size: int | None = None,
@@ -98,6 +99,7 @@ def create_backbone(
             `in_chans=1`.
         antialias: put blur-pools with `filter_size` taps in front of every subsampling of a CNN but the first
             convolution's, which Zhang's ResNets leave strided too. The keys of the weights stay.
+        antialias_stem: with `antialias`, in front of the first convolution's subsampling too.
         output_stride: image pixels per pixel of the map; None: the network's own. 8, 16 and 32 where timm can dilate
             instead of subsampling, and for DenseNets.
         image_size: S, to which position embeddings and windows of transformers are made; None: that of the weights.
@@ -137,7 +139,7 @@ def create_backbone(
             f"take {low or stride}{f' or {low + stride}' if low else ''}"
         )
     if antialias:
-        _antialias(name, body, findings.layout, filter_size)
+        _antialias(name, body, findings.layout, filter_size, antialias_stem)
     return Backbone(body, findings.layout, findings.channels, stride)
 
 
@@ -299,7 +301,7 @@ def _stride(base: str, body: nn.Module, findings: Findings, size: int, output_st
     return round(size / height)
 
 
-def _antialias(name: str, body: nn.Module, layout: Layout, filter_size: int) -> None:
+def _antialias(name: str, body: nn.Module, layout: Layout, filter_size: int, stem: bool) -> None:
     if layout != "channels_first":
         raise UsageError(
             f"antialias: {name} cuts images into patches; there is no subsampling to blur in front of; set "
@@ -307,6 +309,6 @@ def _antialias(name: str, body: nn.Module, layout: Layout, filter_size: int) -> 
         )
     first = next((module for module, layer in body.named_modules() if isinstance(layer, nn.Conv2d)), None)
     try:
-        antialias_(body, filter_size=filter_size, skip=[] if first is None else [first])
+        antialias_(body, filter_size=filter_size, skip=[] if stem or first is None else [first])
     except ValueError as error:
         raise UsageError(f"antialias: {name} has no strided convolution or pooling; set antialias=false") from error
