@@ -203,8 +203,9 @@ def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
     for name, row in pooled["classes"].items():
         assert (row["n_positive"], row["n_negative"]) == (positive[name], 40 - positive[name])
         assert row["n_annotated"] == boxed[name]
-        low, high = row["auroc"]["interval"]
-        assert low <= row["auroc"]["pooled"] <= high
+    ends = [(row["auroc"]["interval"], row["auroc"]["pooled"]) for row in pooled["classes"].values()]
+    assert any(interval for interval, _ in ends)  # not of the rarest
+    assert all(interval is None or interval[0] <= value <= interval[1] for interval, value in ends)
     assert cross_validate(one_epoch, **plan) == folder  # finished
     with pytest.raises(UsageError, match="has of all, not boxes; choose another folder"):
         cross_validate(one_epoch, folds=2, out=folder, say=quiet)
