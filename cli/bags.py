@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import Device, Seed
-from cxrfast.errors import UsageError
 
 
 def bags(
@@ -94,35 +93,32 @@ def bags(
 
     cxrfast bags --preset seibold4 --root data --runs 1 --epochs 20
     """
-    from cxrfast.bags import Plan, find_preset, markdown, read_source, run_grid
+    from cxrfast.bags import Plan, find_preset, markdown, parse_fields, read_source, run_grid
     from cxrfast.training.devices import resolve_device
 
-    if lr is not None and not lr > 0:
-        raise UsageError(f"lr: expected a number above 0, got {lr}")
     begin = find_preset(preset).plan if preset is not None else Plan()
-    plan = begin.changed(
-        {
-            "dataset": dataset,
-            "positive_class": positive_class,
-            "method": _parts(method),
-            "bag_size": numbers("bag-size", bag_size, 1),
-            "bag_size_std": _deviations(bag_size_std),
-            "train_bags": numbers("train-bags", train_bags, 2),
-            "positives": _parts(positives),
-            "network": network,
-            "pool": pool,
-            "delta": delta,
-            "lam": lam,
-            "runs": runs,
-            "epochs": numbers("epochs", epochs, 1, distinct=False),
-            "steps": numbers("steps", steps, 1, distinct=False),
-            "batch_size": batch_size,
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "val_bags": val_bags,
-            "test_bags": test_bags,
-        }
-    )
+    given = {
+        "dataset": dataset,
+        "positive_class": positive_class,
+        "method": method,
+        "bag_size": bag_size,
+        "bag_size_std": bag_size_std,
+        "train_bags": train_bags,
+        "positives": positives,
+        "network": network,
+        "pool": pool,
+        "delta": delta,
+        "lam": lam,
+        "runs": runs,
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "val_bags": val_bags,
+        "test_bags": test_bags,
+    }
+    plan = begin.changed(parse_fields(given))
     place = resolve_device(device or "auto")
     source = read_source(plan.dataset, root, positive_class=plan.positive_class, download=download, seed=seed)
     grid = plan.grid(source, seed)
@@ -136,33 +132,3 @@ def bags(
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):
         typer.echo(f"\n{title}, mean (min–max) over runs\n\n{markdown(summaries, measure)}")
     typer.echo(f"\nwritten: {folder}")
-
-
-def _parts(text: str | None) -> tuple[str, ...] | None:
-    """Comma-separated words, each once."""
-    return None if text is None else tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-
-
-def _deviations(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not all(0 <= value < float("inf") for value in values):
-        raise UsageError(f"bag-size-std: expected comma-separated numbers of at least 0, got {text!r}")
-    return values
-
-
-def numbers(name: str, text: str | None, least: int, distinct: bool = True) -> tuple[int, ...] | None:
-    """Comma-separated integers, each once if they are to be distinct."""
-    if text is None:
-        return None
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or min(values) < least:
-        raise UsageError(f"{name}: expected comma-separated numbers of at least {least}, got {text!r}")
-    return tuple(dict.fromkeys(values) if distinct else values)

@@ -138,6 +138,12 @@ def run_grid(
     return summaries
 
 
+def finished(source: Source, grid: Sequence[Settings], out: Path) -> list[Summary]:
+    """A summary of those runs of the grid that stand in `out`."""
+    table = RunTable(out / "runs.csv")
+    return summarize(table[key] for key in (run_key(source, settings) for settings in grid) if key in table)
+
+
 def _title(settings: Settings) -> str:
     name = Spelling(settings.method, settings.pool).label
     positive = "" if settings.positives == "natural" else f", {settings.positives} positive"

@@ -9,11 +9,12 @@ loss are frozen while weights train, and found on the frozen network in between 
 is localised at the union of the patches with z ≥ 0.5 (§4).
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from cxrfast.data import Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -38,8 +39,22 @@ def _odd(value: int) -> int:
 
 
 OddInt = Annotated[int, AfterValidator(_odd)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Gamma = Literal["data", "data-per-class"] | Positive | Annotated[list[Positive], Field(min_length=1)]
+
+
+def _gamma(value: Any) -> str | float | list[float]:
+    """A word, a number above 0, or a list of such numbers."""
+    if value in ("data", "data-per-class"):
+        return value
+    try:
+        numbers = [float(number) for number in (value if isinstance(value, list | tuple) else [value])]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ValueError("expected data, data-per-class, a number above 0, or a list of one for each class")
+    return numbers if isinstance(value, list | tuple) else numbers[0]
+
+
+Gamma = Annotated[str | float | list[float], BeforeValidator(_gamma)]
 
 
 class RozenbergOptions(PatchOptions):
