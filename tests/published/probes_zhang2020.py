@@ -2,12 +2,13 @@
 
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import nn
 
-from cxrfast.data import BOXED_CLASSES, CLASSES, Record, TripletBatchSampler, TripletMiner
+from cxrfast.data import BOXED_CLASSES, CLASSES, Record, TripletBatchSampler, TripletMiner, XrayDataset, write_phantoms
 from cxrfast.evaluation import Folds, auroc, find_protocol
 from cxrfast.localization import ClassFinding, FoundBox, Localization, draw
 from cxrfast.losses import TripletLoss
@@ -68,6 +69,14 @@ def features() -> None:
     with torch.no_grad():
         output = small().network(images())
     assert torch.allclose(output.pooled, output.features.mean(dim=(2, 3)), atol=1e-6)
+
+
+def label_vector() -> None:
+    with TemporaryDirectory() as folder:
+        phantoms = write_phantoms(Path(folder) / "phantoms", images=1, image_size=64, progress=False)
+        image = next((phantoms / "images").iterdir())
+        shown = Record(image.name, image, "1", frozenset({"A", "C"}))
+        assert XrayDataset([shown], NAMES, 64)[0]["labels"].tolist() == [1, 0, 1]
 
 
 def eq_2() -> None:
@@ -384,6 +393,7 @@ PROBES = {
     "three-losses": three_losses,
     "eq-1": eq_1,
     "features": features,
+    "label-vector": label_vector,
     "eq-2": eq_2,
     "uniform-sampling": uniform_sampling,
     "negatives": negatives,
