@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from cxrfast.methods.base import MethodOptions
-from cxrfast.models import Backbone, InputScaling, create_backbone, input_statistics
+from cxrfast.models import Backbone, InputScaling, check_backbone, create_backbone, input_statistics
 
 _GREY = (0.5,), (0.5,)  # [-1, 1]
 
@@ -51,7 +51,8 @@ class BackboneOptions(MethodOptions):
         return {**values, **{name: auto[name] if value == "auto" else value for name, value in given.items()}}
 
     @model_validator(mode="after")
-    def _input_fits(self) -> "BackboneOptions":
+    def _network_and_input_fit(self) -> "BackboneOptions":
+        check_backbone(self.backbone)
         if not self.input_mean or len(self.input_mean) != len(self.input_std) or min(self.input_std) <= 0:
             raise ValueError("expected input_mean and input_std of equal length, with input_std above 0")
         return self

@@ -1,6 +1,6 @@
 """Backbones and heads."""
 
-from cxrfast.models.backbones import SMALL_BACKBONES, Backbone, create_backbone, input_statistics
+from cxrfast.models.backbones import SMALL_BACKBONES, Backbone, check_backbone, create_backbone, input_statistics
 from cxrfast.models.cam import (
     AveragePool,
     CAMNetwork,
@@ -32,6 +32,7 @@ __all__ = [
     "PatchNetwork",
     "TransitionLayer",
     "attended_region",
+    "check_backbone",
     "class_activation_maps",
     "create_backbone",
     "enclosing_rectangle",

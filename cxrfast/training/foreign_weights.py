@@ -11,8 +11,8 @@ import torch
 
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.models import SMALL_BACKBONES, create_backbone
-from cxrfast.models.foreign_names import current_name
-from cxrfast.models.weight_files import State, read_tensors
+from cxrfast.models.backbones.foreign_names import current_name
+from cxrfast.models.backbones.weight_files import State, read_tensors
 
 _COUNTER = "num_batches_tracked"  # of batch norms; checkpoints before torch 0.4.1 have none, and nothing depends on it
 
@@ -56,8 +56,7 @@ class ForeignClassifier(NamedTuple):
 
 
 def read_foreign(path: Path) -> State:
-    """The tensors of a checkpoint, as :func:`cxrfast.models.weight_files.read_tensors` reads them; UsageError for a
-    weights file of our own."""
+    """What :func:`cxrfast.models.backbones.weight_files.read_tensors` reads; UsageError for a file of our own."""
     state, metadata = read_tensors(path, "import")
     if "cxrfast" in metadata:
         raise UsageError(f"import: {path} is a weights file of cxrfast already; use it with --checkpoint")

@@ -12,9 +12,13 @@ import torch
 from torch import nn
 
 from cxrfast.errors import UsageError
-from cxrfast.models._feature_map import Findings, Layout, NoFeatureMap, explore, feature_map
-from cxrfast.models._pretrained import cannot_fetch, load_file, offline_if_unreachable, one_line
-from cxrfast.models.torchvision_backbones import TORCHVISION_BACKBONES, torchvision_backbone, torchvision_tensors
+from cxrfast.models.backbones.feature_map import Findings, Layout, NoFeatureMap, explore, feature_map
+from cxrfast.models.backbones.pretrained import cannot_fetch, load_file, offline_if_unreachable, one_line
+from cxrfast.models.backbones.torchvision_networks import (
+    TORCHVISION_BACKBONES,
+    torchvision_backbone,
+    torchvision_tensors,
+)
 from cxrfast.nn import antialias_
 
 # Smaller members of a family, for tests and for training without a GPU: timm's name and what differs from it.
@@ -91,7 +95,8 @@ def create_backbone(
         name: a network of timm, with or without the tag of its weights (`resnet50.a1_in1k`); `alexnet` and `googlenet`
             of torchvision; or one of `SMALL_BACKBONES`.
         pretrained: True fetches weights by timm or torchvision (needs a network the first time); a path loads a file of
-            weights (:func:`cxrfast.models._pretrained.load_file`). Three-channel stems are summed for `in_chans=1`.
+            weights (see :func:`cxrfast.models.backbones.pretrained.load_file`). Stems of three channels are summed for
+            `in_chans=1`.
         antialias: put blur-pools with `filter_size` taps in front of every subsampling of a CNN but the first
             convolution's, which Zhang's ResNets leave strided too. The keys of the weights stay.
         antialias_stem: with `antialias`, in front of the first convolution's subsampling too.
@@ -106,7 +111,7 @@ def create_backbone(
         CxrfastError: the weights cannot be fetched or read, or do not fit.
     """
     base, overrides = SMALL_BACKBONES.get(name, (name, {}))
-    _check_name(name)
+    check_backbone(name)
     if pretrained is True and name in SMALL_BACKBONES:
         raise UsageError(f"pretrained: there are no weights for {name}; leave --pretrained out, or use {base}")
     sizes = [image_size or _own_size(base)]
@@ -117,11 +122,13 @@ def create_backbone(
         settings |= _size_settings(base, sizes)
         if output_stride is not None and "output_stride" in _accepted(base):
             settings["output_stride"] = output_stride
-    body = _create(name, base, pretrained, settings, output_stride)
+    body = _create(name, base, pretrained is True, settings, output_stride)
     if base.startswith("densenet") and output_stride is not None:
         _dilate_densenet(name, body, output_stride)
     findings = _findings(name, base, body, settings, output_stride, sizes)
     _leave_out(body, findings)
+    if isinstance(pretrained, str):
+        load_file(body, name, pretrained, _whole(base, settings))
     stride = _stride(base, body, findings, sizes[0], output_stride)
     if output_stride is not None and stride != output_stride:
         raise _wrong_stride(name, (stride,), output_stride)
@@ -142,7 +149,7 @@ def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     Where they are the same for all channels, they are given once: three equal channels make no other features than one
     with the filters of the stem summed.
     """
-    _check_name(name)
+    check_backbone(name)
     base, _ = SMALL_BACKBONES.get(name, (name, {}))
     known = None if base in TORCHVISION_BACKBONES else timm.get_pretrained_cfg(base)
     mean, std = (
@@ -153,7 +160,8 @@ def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean), tuple(std)
 
 
-def _check_name(name: str) -> None:
+def check_backbone(name: str) -> None:
+    """UsageError with the nearest names for one that is no network's; whether it has a map is not looked at."""
     if name in SMALL_BACKBONES or name in TORCHVISION_BACKBONES:
         return
     if not timm.is_model(name):
@@ -187,11 +195,8 @@ def _size_settings(base: str, sizes: Sequence[int]) -> dict[str, Any]:
     return {"img_size": sizes[0], **{key: value for key, value in _OTHER_SIZES.items() if key in accepted}}
 
 
-def _create(
-    name: str, base: str, pretrained: bool | str, settings: dict[str, Any], output_stride: int | None
-) -> nn.Module:
+def _create(name: str, base: str, fetch: bool, settings: dict[str, Any], output_stride: int | None) -> nn.Module:
     """The network without its classifier; `name` is what the user called it."""
-    fetch = pretrained is True
     if base in TORCHVISION_BACKBONES:
         body: nn.Module = torchvision_backbone(base, pretrained=fetch, in_chans=settings["in_chans"])
     else:
@@ -208,8 +213,6 @@ def _create(
                 body = timm.create_model(base, pretrained=True, num_classes=0, **settings)
         except Exception as error:  # network, cache, file and key errors of four libraries
             raise cannot_fetch(name, error) from error
-    if isinstance(pretrained, str):
-        load_file(body, name, pretrained, _whole(base, settings))
     return body
 
 

@@ -70,19 +70,21 @@ def explore(body: nn.Module, in_chans: int, sizes: Sequence[int]) -> Findings:
     mode = body.training
     body.eval()
     try:
-        return _explore(body, in_chans, sizes, torch.device("meta"))
-    except NoFeatureMap:
-        raise
-    except Exception:  # as many kinds as timm has models
-        return _explore(body, in_chans, sizes, next(body.parameters()).device)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has
+            try:
+                return _explore(body, in_chans, sizes, torch.device("meta"))
+            except NoFeatureMap:
+                raise
+            except Exception:  # as many kinds as timm has models
+                return _explore(body, in_chans, sizes, next(body.parameters()).device)
     finally:
         body.train(mode)
 
 
 def _explore(body: nn.Module, in_chans: int, sizes: Sequence[int], device: torch.device) -> Findings:
     network = _MapOf(body)
-    parameters = {name: p.detach().to(device).requires_grad_() for name, p in network.named_parameters()}
-    buffers = {name: b.to(device) for name, b in network.named_buffers()}
+    parameters = {name: p.detach().to(device, copy=True).requires_grad_() for name, p in network.named_parameters()}
+    buffers = {name: b.to(device, copy=True) for name, b in network.named_buffers()}
     images = [torch.zeros(1, in_chans, size, size, device=device) for size in sizes]
     layout = _layout(network, {**parameters, **buffers}, images[0])
 

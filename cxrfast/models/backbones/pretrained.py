@@ -11,20 +11,20 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from cxrfast.errors import CxrfastError
-from cxrfast.models.foreign_names import to_timm_names
-from cxrfast.models.weight_files import State, read_tensors
+from cxrfast.models.backbones.foreign_names import to_timm_names
+from cxrfast.models.backbones.weight_files import State, read_tensors
 
 _COUNTER = "num_batches_tracked"  # of batch norms; old checkpoints have none, and nothing depends on it
 
 
 def load_file(body: nn.Module, name: str, path: str, whole: Collection[str]) -> None:
     """Fill the network `name` with the tensors in a file: timm's or torchvision's names, with or without those of the
-    classifier and behind any prefix; the names of :mod:`cxrfast.models.foreign_names`.
+    classifier and behind any prefix; the names of :mod:`cxrfast.models.backbones.foreign_names`.
 
     A stem of three channels is summed for a network of one; position embeddings are resized.
 
     Args:
-        whole: names of all tensors of the network with its classifier, which `body` may lack.
+        whole: names of all tensors of the network with its classifier, which `body` lacks.
 
     Raises CxrfastError, in one line that names the difference, if a tensor is missing, has another shape, or has no
     place in the network.
@@ -38,15 +38,15 @@ def load_file(body: nn.Module, name: str, path: str, whole: Collection[str]) -> 
         raise CxrfastError(f"pretrained: {path} does not hold weights of {name} ({one_line(error)})") from error
     needed = {key for key in own if not key.endswith(_COUNTER)}
     differences = {
-        "are missing": needed - state.keys(),
+        f"of its {len(needed)} tensors are missing": needed - state.keys(),
         "have another shape": {key for key in needed & state.keys() if state[key].shape != own[key].shape},
-        "have no place in it": {key for key in state if key not in own and key not in whole and _COUNTER not in key},
+        "of the file have no place in it": {key for key in state if key not in whole and not key.endswith(_COUNTER)},
     }
-    problems = [f"{len(keys)} {what} ({sorted(keys)[0]})" for what, keys in differences.items() if keys]
+    problems = [f"{len(keys)} {what} ({min(keys)})" for what, keys in differences.items() if keys]
     if problems:
         raise CxrfastError(
-            f"pretrained: {path} does not hold weights of {name}, of whose {len(needed)} tensors "
-            f"{', '.join(problems)}; give another file, or name the network that it is of: --set backbone=NAME"
+            f"pretrained: {path} does not hold weights of {name}: {', '.join(problems)}; give another file, or the "
+            "name of its network with --set backbone=NAME"
         )
     body.load_state_dict({key: state[key] for key in own if key in state}, strict=False)
 
@@ -74,10 +74,11 @@ def _adapt_stem(state: State, body: nn.Module) -> State:
     """For another number of channels, as timm does: for one, the filters of the colours are summed."""
     first = cast(Any, body).pretrained_cfg.get("first_conv") or ()
     adapted = dict(state)
+    modules = dict(body.named_modules())
     for layer in (first,) if isinstance(first, str) else first:
-        key, channels = f"{layer}.weight", cast(nn.Conv2d, body.get_submodule(layer)).in_channels
-        if key in state and state[key].ndim == 4 and state[key].shape[1] == 3 != channels:
-            adapted[key] = adapt_input_conv(channels, state[key])
+        key, convolution = f"{layer}.weight", modules.get(layer)
+        if isinstance(convolution, nn.Conv2d) and key in state and state[key].shape[1] == 3 != convolution.in_channels:
+            adapted[key] = adapt_input_conv(convolution.in_channels, state[key])
     return adapted
 
 

@@ -8,7 +8,7 @@ import torchvision
 from timm.models import adapt_input_conv
 from torch import nn
 
-from cxrfast.models._pretrained import cannot_fetch
+from cxrfast.models.backbones.pretrained import cannot_fetch
 
 _LAST = {"alexnet": "features", "googlenet": "inception5b"}  # behind it stand pooling and the classifier
 _STEM = {"alexnet": "features.0", "googlenet": "conv1.conv"}

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from cxrfast.models.weight_files import State
+from cxrfast.models.backbones.weight_files import State
 
 # torchvision 0.1 called the parts of a dense layer norm.1, conv.1, norm.2, conv.2.
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")
@@ -23,17 +23,17 @@ def to_timm_names(state: State, own: Iterable[str]) -> State:
         own: names of the tensors of timm's network, which tell how blocks are grouped into stages.
     """
     state = {current_name(name): tensor for name, tensor in state.items()}
-    if "_conv_stem.weight" in state:
-        return _efficientnet(state, own)
-    patches = next((name for name in state if name.endswith(_HF_PATCHES)), None)
-    if patches is None:
-        return state
-    prefix = patches.removesuffix(_HF_PATCHES)  # of a model with a head, its name for the transformer
-    return _huggingface_dinov2({name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)})
+    for anchor, convert in ((_EFFICIENTNET_STEM, _efficientnet), (_HF_PATCHES, _huggingface_dinov2)):
+        found = next((name for name in state if name.endswith(anchor)), None)
+        if found is not None:
+            prefix = found.removesuffix(anchor)  # the name that a model with a head has for this part
+            return convert({name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}, own)
+    return state
 
 
 # --- EfficientNet, EfficientNet-Lite: the port of the TensorFlow checkpoints whose modules begin with an underscore
 
+_EFFICIENTNET_STEM = "_conv_stem.weight"
 _STEM_AND_HEAD = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -97,7 +97,7 @@ _HF_QUERY = re.compile(r"(encoder\.layer\.\d+\.attention\.attention\.)query(\.\w
 _HF_LAYER_PARTS = (("mlp.weights_in.", "mlp.w12."), ("mlp.weights_out.", "mlp.w3."))
 
 
-def _huggingface_dinov2(state: State) -> State:
+def _huggingface_dinov2(state: State, own: Iterable[str]) -> State:
     """The names of DINOv2's authors, which timm knows how to turn into its own: it puts registers in their place and
     resizes position embeddings. Queries, keys and values become one matrix, in this order."""
     renamed: State = {"mask_token": torch.zeros(0)}  # by which timm knows the format; it drops it
