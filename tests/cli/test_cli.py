@@ -247,9 +247,11 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     )
     assert code == 0, err
 
-    def table(text):
-        return [line for line in text.splitlines() if line.startswith(("Mass", "Nodule", "mean"))]
+    def table(text):  # of the trained classes; the files are also asked for one that no training image shows
+        trained_classes = ("Atelectasis", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
+        return [line for line in text.splitlines() if line.startswith(trained_classes)]
 
+    assert len(table(val)) == 4 * 7
     assert table(again) == table(val)
     code, _, err = cli("evaluate", "--predictions=here/predictions-val.csv")
     assert code == 2
