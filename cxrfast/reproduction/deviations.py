@@ -59,7 +59,7 @@ def _settings(run: PlannedRun, config: RunConfig, paper: str, found: Sequence[St
         own = value_of(config, name)
         if _same(own, of.value):
             continue
-        places = ", ".join(of.places)
+        places = "; ".join(dict.fromkeys(of.places))
         if name == "pretrained" and not own:
             yield f"random weights at the start instead of ImageNet's ({places}; --pretrained imagenet)"
         elif name == "pretrained":

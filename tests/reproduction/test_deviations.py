@@ -86,12 +86,13 @@ def test_the_same_value_at_two_places_is_said_once_and_of_two_values_the_first(r
         "zhang",
         {"place": "§3", "setting": {"epochs": 30}},
         {"place": "§4", "setting": {"epochs": 30}},
+        {"place": "§3", "setting": {"epochs": 30}},
         {"place": "§5", "status": "option", "setting": {"options.margin": 0.5}},
         {"place": "§6", "setting": {"options.margin": 0.5}},
     )
     assert texts(settings={"epochs": 1}, options={"margin": 0.1}) == (
-        "epochs 1 instead of 30 (§3, §4)",
-        "margin 0.1 instead of 0.5 (§5, §6)",
+        "epochs 1 instead of 30 (§3; §4)",
+        "margin 0.1 instead of 0.5 (§5; §6)",
     )
 
 
