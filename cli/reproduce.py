@@ -36,7 +36,7 @@ def reproduce(
     pretrained: Annotated[
         str | None,
         typer.Option(
-            "--pretrained", help="'imagenet' (the papers' start, fetched by timm) or a .safetensors backbone."
+            "--pretrained", help="'imagenet' (the papers' start, fetched by timm) or a file of weights of the backbone."
         ),
     ] = None,
     set_: Annotated[

@@ -52,8 +52,12 @@ def train(
     ] = None,
     no_augment: NoAugment = False,
     pretrained: Annotated[
-        str | None, typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a .safetensors backbone.")
+        str | None,
+        typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a file of weights of the backbone."),
     ] = None,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="Train what stands on the pretrained backbone, not the backbone.")
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the method, NAME=VALUE; see: cxrfast info METHOD.")
     ] = None,
@@ -63,6 +67,10 @@ def train(
     folds: Annotated[
         int | None,
         typer.Option("--folds", help="Cross-validation, with so many parts of the images with boxes."),
+    ] = None,
+    folds_of: Annotated[
+        str | None,
+        typer.Option("--folds-of", help="boxes: images with boxes are tested (default); all: every image is, once."),
     ] = None,
     fold: Annotated[int | None, typer.Option("--fold", help="Only this fold, 0 …; for several machines.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of every fold, from --seed on.")] = None,
@@ -86,7 +94,7 @@ def train(
 
     cxrfast train --method rozenberg --data DIR --folds 5 --seeds 3 --unannotated 0.2
     """
-    settings = {
+    settings: dict[str, Any] = {
         "method": method,
         "data": data,
         "epochs": epochs,
@@ -106,13 +114,16 @@ def train(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     given["options"] = method_options(set_ or [], pretrained)
-    plan = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": folds_by}
+    if freeze_backbone:
+        given["options"]["freeze_backbone"] = True
+    plan = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol}
+    plan |= {"by": folds_by, "of": folds_of}
     plan = {name: value for name, value in plan.items() if value is not None}
     machine = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     if resume is not None:
         names = [*given, *given.pop("options"), *plan]
         names += [name for name, value in (("out", out), ("config", config)) if value is not None]
-        flags = {"by": "folds-by", "augment": "no-augment"}
+        flags = {"by": "folds-by", "of": "folds-of", "augment": "no-augment"}
         refuse_with_resume([flags.get(name, name) for name in names if name != "options"])
         _resume(resume, fold, machine)
     else:
@@ -143,7 +154,7 @@ def _start(
         return
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:
-        name = "folds-by" if lonely[0] == "by" else lonely[0]
+        name = {"by": "folds-by", "of": "folds-of"}.get(lonely[0], lonely[0])
         raise UsageError(f"{name}: goes with a cross-validation; add --folds 5, or leave it out")
     _say_next(training.train(config, out, say=typer.echo))
 

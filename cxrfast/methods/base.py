@@ -12,6 +12,7 @@ from torch import nn
 
 from cxrfast.data import Augmentation, Record
 from cxrfast.evaluation import AnnotatedMaps
+from cxrfast.models import Backbone
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
 
@@ -63,7 +64,8 @@ class Stage:
 
     name: str
     epochs: int
-    trains: tuple[str, ...]  # prefixes of the parameters that train; the rest is frozen, its batch norms too
+    # Prefixes of the parameters that train, less `Method.frozen`; the rest is frozen, its batch norms too
+    trains: tuple[str, ...]
 
 
 class Method(nn.Module, ABC):
@@ -100,6 +102,13 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
         """Scores [B, K] and maps [B, K, P, P] in (0, 1), after training up to `stage`."""
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that no stage trains: those of the backbone, with option `freeze_backbone`."""
+        if not getattr(self.options, "freeze_backbone", False):
+            return ()
+        return tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Backbone))
 
     @property
     @abstractmethod

@@ -9,11 +9,12 @@ loss are frozen while weights train, and found on the frozen network in between 
 is localised at the union of the patches with z ≥ 0.5 (§4).
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from cxrfast.data import Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -38,13 +39,27 @@ def _odd(value: int) -> int:
 
 
 OddInt = Annotated[int, AfterValidator(_odd)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Gamma = Literal["data", "data-per-class"] | Positive | Annotated[list[Positive], Field(min_length=1)]
+
+
+def _gamma(value: Any) -> str | float | list[float]:
+    """A word, a number above 0, or a list of such numbers."""
+    if value in ("data", "data-per-class"):
+        return value
+    try:
+        numbers = [float(number) for number in (value if isinstance(value, list | tuple) else [value])]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ValueError("expected data, data-per-class, a number above 0, or a list of one for each class")
+    return numbers if isinstance(value, list | tuple) else numbers[0]
+
+
+Gamma = Annotated[str | float | list[float], BeforeValidator(_gamma)]
 
 
 class RozenbergOptions(PatchOptions):
-    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019)")
-    antialias_stem: bool = Field(True, description="a blur-pool for the first convolution too")
+    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019), if it is a CNN")
+    antialias_stem: bool = Field(True, description="with antialias, a blur-pool for the first convolution too")
     loss: Literal["area", "area_sigmoid", "li"] = Field(
         "area", description="Eq. 12; Eq. 5 and 8 in its place; or the loss of Li et al."
     )
@@ -100,7 +115,7 @@ class Rozenberg(Method):
             )
         self.patch_area = 1 / options.grid**2 if options.area_unit == "fraction" else 1.0  # in the loss's unit
         self.network = CRFNetwork(
-            build_patch_network(options, num_classes, antialias_stem=options.antialias_stem),
+            build_patch_network(options, num_classes, image_size),
             GuideBranch(options.guide_channels or num_classes, options.grid),
             PacCRF(
                 num_classes,

@@ -19,8 +19,9 @@ from torch import nn
 
 from cxrfast.data import Augmentation
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
-from cxrfast.methods.base import Batch, Defaults, Method, MethodOptions, Stage
-from cxrfast.models import FullyConvolutionalNetwork, classification_backbone
+from cxrfast.methods._backbone import BackboneOptions
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
+from cxrfast.models import FullyConvolutionalNetwork
 from cxrfast.ops import mil_pool
 from cxrfast.ops.mil_pool import MODES
 from cxrfast.prediction import Prediction
@@ -29,11 +30,9 @@ from cxrfast.regions import RegionRule
 Pool = Literal["softmax", "max", "mean", "noisy_or", "lse", "linear_softmax", "generalized_mean"]
 
 
-class SGLOptions(MethodOptions):
-    backbone: str = Field("resnet50", description="a resnet*, densenet*, vgg*, googlenet, alexnet; small: resnet_nano")
-    pretrained: bool | str = Field(False, description="ImageNet weights from timm, or a .safetensors file")
-    antialias: bool = Field(False, description="blur-pools in the backbone (Zhang 2019)")
-    output_stride: Literal[8, 16, 32] = Field(32, description="image pixels per instance")
+class SGLOptions(BackboneOptions):
+    backbone: str = Field("resnet50", description="any timm network with a spatial map; small: resnet_nano")
+    output_stride: int | None = Field(None, ge=1, description="image pixels per instance; null: the network's own")
     pool: Pool = Field("softmax", description="instances to image")
     sharpness: float | None = Field(None, description="of the pooling; default: that of cxrfast.ops.mil_pool")
     loss: Literal["sgl", "bil", "mmm", "bag"] = Field(
@@ -110,13 +109,8 @@ class SGL(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: SGLOptions) -> None:
         super().__init__(class_names, image_size, options)
-        backbone = classification_backbone(
-            options.backbone,
-            pretrained=options.pretrained,
-            antialias=options.antialias,
-            output_stride=options.output_stride,
-        )
-        self.network = FullyConvolutionalNetwork(backbone, len(class_names))
+        backbone = options.build_backbone(image_size, self.augmentation.crop)
+        self.network = FullyConvolutionalNetwork(backbone, len(class_names), scaling=options.build_scaling())
         self.criterion = build_loss(options)
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:

@@ -25,16 +25,9 @@ from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner
 from cxrfast.errors import UsageError
 from cxrfast.evaluation import AnnotatedMaps, fit_map_thresholds
 from cxrfast.losses import TripletLoss
-from cxrfast.methods._cam import UNCHANGED, CAMOptions, build_backbone, heat_maps, same_for_all
+from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
-from cxrfast.models import (
-    CAMNetwork,
-    InputScaling,
-    attended_region,
-    class_activation_maps,
-    feature_channels,
-    region_logits,
-)
+from cxrfast.models import CAMNetwork, attended_region, class_activation_maps, region_logits
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
 
@@ -104,10 +97,9 @@ class Zhang(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: ZhangOptions) -> None:
         super().__init__(class_names, image_size, options)
-        backbone, num_classes = build_backbone(options), len(class_names)
-        scaling = InputScaling(options.input_mean, options.input_std)
-        self.network = CAMNetwork(backbone, num_classes, scaling=scaling)
-        self.verifier = nn.Linear(feature_channels(backbone), num_classes) if options.verification else None
+        backbone, num_classes = options.build_backbone(image_size, self.augmentation.crop), len(class_names)
+        self.network = CAMNetwork(backbone, num_classes, scaling=options.build_scaling())
+        self.verifier = nn.Linear(backbone.num_features, num_classes) if options.verification else None
         for classifier in (self.network.classifier, self.verifier):
             if classifier is not None and not options.bias:
                 classifier.register_parameter("bias", None)

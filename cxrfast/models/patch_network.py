@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cxrfast.models.backbones import Backbone
+from cxrfast.models.input_scaling import InputScaling
 from cxrfast.nn import PacCRF
 
 _CLIP = 1e-6  # of probabilities whose logit is taken
@@ -32,16 +34,32 @@ class PatchHead(nn.Sequential):
 
 
 class PatchNetwork(nn.Module):
-    """Backbone features, resized to P×P, scored by the head: the unary term of the CRF."""
+    """Backbone features, resized to P×P, scored by the head: the unary term of the CRF.
 
-    def __init__(self, backbone: nn.Module, num_classes: int, grid: int, *, hidden: int = 512) -> None:
+    Args:
+        backbone: for as many channels as `scaling` gives.
+        num_classes, grid: K, P.
+        hidden: channels between the head's two layers.
+        scaling: default: images as they are.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        grid: int,
+        *,
+        hidden: int = 512,
+        scaling: InputScaling | None = None,
+    ) -> None:
         super().__init__()
         self.grid = grid
+        self.scaling = scaling or InputScaling((0.5,), (0.5,))
         self.backbone = backbone
-        self.head = PatchHead(cast(int, backbone.num_features), num_classes, hidden=hidden)
+        self.head = PatchHead(backbone.num_features, num_classes, hidden=hidden)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> logits [B, K, P, P]
-        features = self.backbone.forward_features(images)  # type: ignore[operator]  # timm's, not nn.Module's
+        features = self.backbone.forward_features(self.scaling(images))
         return self.head(resize_to_grid(features, self.grid))
 
 

@@ -1,6 +1,6 @@
 """The register's statements as settings of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,16 @@ def merged(setting: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         else:
             settings[name] = value
     return settings, options
+
+
+def papers_setting(found: Iterable[Statement]) -> dict[str, Any]:
+    """What these statements set together, but for ablations and choices of ours; where the paper has two values, the
+    first."""
+    setting: dict[str, Any] = {}
+    for statement in found:
+        if statement.kind != "ablation" and not statement.silent:
+            setting = {**statement.setting, **setting}
+    return setting
 
 
 def configured(method: str, setting: Mapping[str, Any]) -> RunConfig:

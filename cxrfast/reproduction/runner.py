@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cxrfast._files import write_text
 from cxrfast.data import read_chestxray14
@@ -126,7 +127,10 @@ def _check_folder(job: _Job) -> None:
     content = load_config(saved)
     folds = content.pop("cross_validation", {}).get("folds")
     before = build_config(content)
-    different = before.first_difference(job.config.model_copy(update={"split": before.split}))  # the folds have theirs
+    own: dict[str, Any] = {"split": before.split}
+    if job.run.cross_validated:  # the folds have theirs, and the protocol says what validates in them
+        own["val_share"] = before.val_share
+    different = before.first_difference(job.config.model_copy(update=own))
     if different is None and folds != (wanted := job.folds if job.run.cross_validated else None):
         different = f"folds {folds}, not {wanted}"
     if different is not None:
@@ -218,6 +222,7 @@ def _run(plan: TablePlan, job: _Job, say: Say) -> None:
             unannotated=job.run.unannotated,
             protocol=plan.protocol,
             by=plan.folds_by,
+            val_share=config.val_share,
             out=folder,
             say=say,
         )

@@ -6,14 +6,15 @@ from typing import Any
 
 from cxrfast.demo import SETTINGS
 from cxrfast.errors import UsageError
+from cxrfast.evaluation import find_protocol
 from cxrfast.methods import get_method
 from cxrfast.reproduction.plans import PlannedRun, TablePlan
-from cxrfast.reproduction.register import merged, statements_on
+from cxrfast.reproduction.register import merged, papers_setting, statements_on
 from cxrfast.training import RunConfig, build_config
 
 LABELS = "2017"  # the only version there was
 SCALES = ("small",)
-_SMALL: dict[str, Any] = {"image_size": 64, "epochs": 2, "batch_size": 16, "lr": 2e-3}
+_SMALL: dict[str, Any] = {"image_size": 64, "epochs": 2, "batch_size": 16, "lr": 2e-3, "lr_schedule": "steps"}
 _SMALL_FOLDS = 2
 _SMALL_METHOD: dict[str, dict[str, Any]] = {
     "rozenberg": {"crf_epochs": 1, "grid": 8},
@@ -49,19 +50,20 @@ class Overrides:
 def run_config(run: PlannedRun, table: TablePlan, data: Any, overrides: Overrides) -> RunConfig:
     """The paper's setting with the overrides; options go to the methods that have them.
 
-    The paper's setting is the method's defaults and, of the register's statements, those that take an option.
-    Pretrained weights are not fetched unasked.
+    The paper's setting is what the register's statements have, ablations apart, and the method's defaults where they
+    have nothing. Pretrained weights are not fetched unasked.
     """
     fields = get_method(run.method).Options.model_fields
-    stated = [of for of in statements_on(table.paper, run.method) if of.status == "option" and of.kind != "ablation"]
-    settings, options = merged({name: value for of in stated for name, value in of.setting.items()})
+    settings, options = merged(papers_setting(statements_on(table.paper, run.method)))
     options.pop("pretrained", None)
+    validation = find_protocol(table.protocol).training_validation
+    if run.cross_validated and validation is not None:
+        settings = {"val_share": validation, **settings}
     if overrides.scale == "small":
         settings |= _SMALL
         options |= {**SETTINGS[run.method]["options"], **_SMALL_METHOD.get(run.method, {})}
     options |= {name: value for name, value in overrides.options.items() if name in fields}
     options |= run.options  # what makes it this row
     settings = {"labels": LABELS, **settings, **overrides.settings, "method": run.method, "data": data}
-    if not run.cross_validated:
-        settings["split"] = "official"
+    settings["split"] = "patient" if run.cross_validated else "official"  # its folds have theirs
     return build_config({**settings, "options": options})

@@ -92,6 +92,7 @@ class Trainer:
         load_state(self.method, state["state"], str(path))
         optimizer.load_state_dict(state["optimizer"])
         divide(optimizer, self.config.lr_decay)
+        self._say(f"E = {leg.first}: learning rate {optimizer.param_groups[0]['lr']:g} from epoch {leg.first + 1} on")
 
     def _epoch(self, number: int, stage: Stage, epoch: int, optimizer: Any) -> dict[str, Any]:
         started = time.perf_counter()
@@ -276,11 +277,13 @@ def search_result(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def freeze(method: Method, stage: Stage) -> None:
     """Gradients for the parameters that the stage trains, and for no other."""
+    frozen = method.frozen
     for name, parameter in method.named_parameters():
-        parameter.requires_grad_(name.startswith(stage.trains))
+        parameter.requires_grad_(name.startswith(stage.trains) and not name.startswith(frozen))
 
 
 def set_training(method: Method, stage: Stage) -> None:
     """Training mode for the modules that the stage trains; frozen ones keep their batch-norm statistics."""
+    frozen = method.frozen
     for name, module in method.named_modules():
-        module.training = f"{name}.".startswith(stage.trains)
+        module.training = f"{name}.".startswith(stage.trains) and not f"{name}.".startswith(frozen)

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from cxrfast.data import Splits
-from cxrfast.errors import CxrfastError
+from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches, Say
 from cxrfast.training.checkpoint import load_checkpoint
@@ -37,6 +37,7 @@ def train(
     """
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
+    _check_frozen(config)
     data = prepare_data(config, splits)
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
     method = _new_method(config, data)
@@ -46,6 +47,7 @@ def train(
         for note in data.notes:
             say(note)
         weights = "pretrained backbone" if config.options.get("pretrained") else "random weights"
+        weights += ", frozen" if method.frozen else ""
         size = sum(p.numel() for p in method.parameters()) / 1e6
         say(f"{method.title}: {size:.1f} M parameters, {weights}, into {run.path}")
         save_config(config, run.config)
@@ -97,6 +99,13 @@ def resume(
     sampler = _batch_sampler(config, data, method, fabric, say)
     _fit(Trainer(config, run, data, method, fabric, sampler), say, within, resume=True)
     return run
+
+
+def _check_frozen(config: RunConfig) -> None:
+    if config.options.get("freeze_backbone") and not config.options.get("pretrained"):
+        raise UsageError(
+            "freeze-backbone: the backbone would stay at random weights; give some with --pretrained imagenet or a file"
+        )
 
 
 def is_finished(run: RunDirectory) -> bool:

@@ -45,14 +45,17 @@ def data_sets(draw):
     folds=st.integers(2, 6),
     by=st.sampled_from(["patient", "image"]),
     fraction=st.floats(0, 1),
+    validation=st.sampled_from([0.0, 0.125, 0.4]),
     seed=st.integers(0, 99),
 )
-def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_pool(records, folds, by, fraction, seed):
+def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_pool(
+    records, folds, by, fraction, validation, seed
+):
     boxed = images(record for record in records if record.boxes)
     groups = patients(boxed, records) if by == "patient" else boxed
     assume(len(groups) > folds)
     try:
-        made = make_folds(records, folds=folds, by=by, unannotated=fraction, seed=seed)
+        made = make_folds(records, folds=folds, by=by, unannotated=fraction, validation=validation, seed=seed)
     except CxrfastError as error:  # one patient has so many of the images that a single other one is left to train
         if "1 patients cannot be split into 2 parts" not in str(error):
             raise
@@ -67,7 +70,7 @@ def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_poo
         splits = made.splits(number, records)
         parts = [set(splits.train), set(splits.val), set(splits.test)]
         assert splits.train
-        assert splits.val
+        assert bool(splits.val) == (validation > 0)
         assert set(splits.test) == set(fold.test)
         assert sum(map(len, parts)) == len(set.union(*parts))
         if by == "image":
@@ -78,7 +81,9 @@ def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_poo
             # Nobody else has to leave: what is missing belongs to those who are held out
             assert pool - set.union(*parts) == {i for i in pool - parts[2] if patients([i], records) <= of_parts[2]}
     shuffled = random.Random(seed).sample(records, len(records))
-    assert make_folds(shuffled, folds=folds, by=by, unannotated=fraction, seed=seed) == made
+    again = make_folds(shuffled, folds=folds, by=by, unannotated=fraction, validation=validation, seed=seed)
+    assert again == made
+    assert any("none validates" in note for note in made.notes) == (validation == 0)
     made.check(records)
 
 
@@ -89,17 +94,65 @@ def test_a_smaller_fraction_of_the_unannotated_images_is_part_of_a_larger_one():
     assert small != set(make_folds(records, folds=5, unannotated=0.2, seed=2).unannotated)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    records=data_sets(),
+    folds=st.integers(2, 6),
+    by=st.sampled_from(["patient", "image"]),
+    validation=st.sampled_from([0.0, 0.2]),
+    seed=st.integers(0, 99),
+)
+def test_of_all_images_each_is_held_out_once(records, folds, by, validation, seed):
+    assume(len(patients(images(records), records)) > folds)
+    try:
+        made = make_folds(records, folds=folds, by=by, of="all", validation=validation, seed=seed)
+    except CxrfastError as error:  # as above
+        if "1 patients cannot be split into 2 parts" not in str(error):
+            raise
+        assume(False)
+    assert made.unannotated == ()
+    assert sorted(image for fold in made.folds for image in fold.test) == sorted(images(records))
+    for number in range(folds):
+        parts = made.splits(number, records)
+        everybody = [*parts.train, *parts.val, *parts.test]
+        assert sorted(everybody) == sorted(images(records))  # nobody is left out, as nobody is on two sides
+        if by == "patient":
+            assert not patients(parts.test, records) & patients(parts.train + parts.val, records)
+    made.check(records)
+
+
+def test_folds_of_all_images_are_even_in_the_classes_of_the_labels(tmp_path):
+    names = ["Hernia"] * 10 + ["Mass"] * 50 + [""] * 140
+    records = [
+        replace(record, labels=frozenset({name} - {""}), boxes={})
+        for record, name in zip(make_records([1] * 200), names, strict=True)
+    ]
+    made = make_folds(records, folds=5, of="all", seed=1)
+    label = {record.image: next(iter(record.labels), "") for record in records}
+    for fold in made.folds:
+        counts = Counter(label[image] for image in fold.test)
+        assert (counts["Hernia"], counts["Mass"], counts[""]) == (2, 10, 28)
+    made.save(tmp_path / "splits.json")
+    assert FoldSplits.load(tmp_path / "splits.json") == made
+    with pytest.raises(UsageError, match="no image of the data set has a box"):
+        make_folds(records, folds=5)
+
+
 def test_wrong_use():
     records = make_records([2] * 12, dict.fromkeys(range(4), "Mass").items())
     for options, message in (
         ({"folds": 1}, "folds: expected 2 or more, got 1"),
         ({"folds": 5}, "folds: 5 are more than the 4 patients with boxes; choose 4 or fewer"),
         ({"folds": 2, "by": "box"}, "folds-by is 'box'; expected patient or image"),
+        ({"folds": 2, "of": "none"}, "folds-of is 'none'; expected boxes or all"),
+        ({"folds": 2, "of": "all", "unannotated": 0.5}, "unannotated: folds of all images have none beside them"),
+        ({"folds": 13, "of": "all"}, "folds: 13 are more than the 12 patients; choose 12 or fewer"),
         ({"folds": 2, "unannotated": 1.5}, "unannotated: expected a fraction from 0 to 1, got 1.5"),
+        ({"folds": 2, "validation": 1}, "validation: expected a share from 0 to below 1, got 1"),
     ):
         with pytest.raises(UsageError, match=message):
             make_folds(records, **options)
-    with pytest.raises(UsageError, match="no image of the data set has a box"):
+    with pytest.raises(UsageError, match="no image of the data set has a box.*--folds-of all"):
         make_folds(make_records([1] * 12), folds=2)
 
 
@@ -214,11 +267,11 @@ def released(real_data):
     return data
 
 
-@pytest.mark.parametrize("by", ["patient", "image"])
-def test_the_released_boxes(released, by):
+@pytest.mark.parametrize(("by", "validation"), [("patient", 0.125), ("image", 0.125), ("image", 0.0)])
+def test_the_released_boxes(released, by, validation):
     """880 images of 726 patients in five folds: 80 % and 20 % of every class, as the papers have it."""
     data = released
-    made = make_folds(data.records, folds=5, by=by, unannotated=0.05, seed=0)
+    made = make_folds(data.records, folds=5, by=by, unannotated=0.05, validation=validation, seed=0)
     boxes = {record.image: record.boxes for record in data.records}
     total = Counter(name for of in boxes.values() for name in of)
     assert len(made.unannotated) == round(0.05 * 111240)
@@ -232,3 +285,5 @@ def test_the_released_boxes(released, by):
         assert bool(shared) == (by == "image")
         annotated = sum(bool(boxes[image]) for image in splits.train + splits.val)
         assert annotated == 880 - len(fold.test)
+        training = sum(bool(boxes[image]) for image in splits.train)
+        assert training == annotated if not validation else training == pytest.approx(0.7 * 880, abs=12)

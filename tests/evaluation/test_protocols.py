@@ -129,6 +129,7 @@ SHAPES = {
     "li2018": "union",
     "seibold2020": "peak box",
     "zhang2020": "one box",
+    "zhang2020-pooled": "one box",
     "wang2017": "every box",
     "strict": "union",
     "own": "union",
@@ -159,10 +160,10 @@ def test_against_counting_cells(name, seed):
         others = [
             (other, target)
             for p, (other, target) in enumerate(units.items())
-            if other[1] == k and result.fold[p] != result.fold[position]
+            if (other[1] == k or name == "zhang2020-pooled") and result.fold[p] != result.fold[position]
         ]
         means = [
-            sum(float(best(regions(other[0], k, level), target)[0]) for other, target in others)
+            sum(float(best(regions(*other[:2], level), target)[0]) for other, target in others)
             for level in LEVELS.tolist()
         ]
         return [LEVELS[max(range(len(means)), key=lambda i: round(means[i], 9))].item()]
@@ -227,8 +228,10 @@ def test_the_entries_are_those_of_the_papers():
     morphology = {name: (p.region.opening, p.region.closing) for name, p in PROTOCOLS.items() if p.region}
     assert {name for name, sides in morphology.items() if any(sides)} == {"seibold2020"}
     assert morphology["seibold2020"] == (1 / 16, 1 / 8)
+    # Table 2 has four T
     zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, (0.1, 0.3, 0.5, 0.7))], (None,))
     assert row(PROTOCOLS["zhang2020"]) == zhang
+    assert row(PROTOCOLS["zhang2020-pooled"]) == (*zhang[:2], Folds(10, "box", pooled=True), *zhang[3:])
     wang = [("iou", False, tenths), ("ior", False, (0.1, 0.25, 0.5, 0.75, 0.9))]
     assert row(PROTOCOLS["wang2017"]) == ("box", ("boxes", "all"), None, wang, (None,))
     assert PROTOCOLS["wang2017"].region.levels == (60 / 255, 180 / 255)
@@ -238,6 +241,9 @@ def test_the_entries_are_those_of_the_papers():
     folds = {name: p.training_folds for name, p in PROTOCOLS.items() if p.training_folds}
     by_image = Folds(5, "image")
     assert folds == {"strict": Folds(5, "patient"), "rozenberg2019": by_image, "li2018": by_image}
+    without = {name for name, p in PROTOCOLS.items() if p.training_validation is not None}
+    assert without == {"rozenberg2019", "li2018"}
+    assert all(PROTOCOLS[name].training_validation == 0 for name in without)
     assert row(PROTOCOLS["strict"]) == ("annotation", None, Folds(5, "patient"), strict, (None, "operating point"))
 
 
@@ -319,6 +325,19 @@ def test_folds_keep_groups_together_and_spread_the_classes():
         # The rarest class is dealt first, evenly; of the others, patients with a rarer class are dealt with that.
         assert max(count) - min(count) <= (1 if k == rarest else len(of_class) / 5)
     assert torch.equal(fold, deal_folds(groups, class_index, 5))
+
+
+def test_pooled_thresholds_are_one_for_all_classes():
+    truth, source, scores = scene(3)
+    own = OwnRule(RegionRule(), torch.full((3,), 0.5), torch.full((3,), 0.5))
+    single, pooled = (
+        score_localization(find_protocol(name), source, truth, scores, own, resamples=10)
+        for name in ("zhang2020", "zhang2020-pooled")
+    )
+    assert (single.thresholds[:, 0] != single.thresholds[:, 1]).any()
+    assert (pooled.thresholds == pooled.thresholds[:, :1]).all()  # of Hernia too, which has no box
+    assert torch.equal(single.fold, pooled.fold)
+    assert str(find_protocol("zhang2020-pooled").threshold) == "10 folds by box, one for all classes"
 
 
 def test_a_class_that_no_other_fold_has_is_scored_at_the_methods_own_threshold():

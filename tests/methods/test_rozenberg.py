@@ -116,7 +116,7 @@ def test_a_gamma_of_the_wrong_length():
 
 @pytest.mark.parametrize("gamma", [0, -1, "all", [], [0.1, 0], float("inf"), float("nan"), None])
 def test_a_gamma_that_is_none(gamma):
-    with pytest.raises(ValueError, match="gamma"):
+    with pytest.raises(ValueError, match="expected data, data-per-class, a number above 0, or a list"):
         RozenbergOptions(gamma=gamma)
 
 

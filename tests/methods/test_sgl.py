@@ -6,7 +6,7 @@ import torch
 from cxrfast.errors import UsageError
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
 from cxrfast.methods.sgl import SGL, SGLOptions
-from cxrfast.models import FullyConvolutionalNetwork, classification_backbone
+from cxrfast.models import FullyConvolutionalNetwork, create_backbone
 from cxrfast.ops import mil_pool
 from cxrfast.prediction import Prediction
 from cxrfast.training import build_config
@@ -28,7 +28,7 @@ def regions(method, maps, scores):
 
 def test_the_papers_network_scores_every_place_of_images_of_any_size():
     with torch.device("meta"):
-        network = FullyConvolutionalNetwork(classification_backbone("resnet50"), 14)
+        network = FullyConvolutionalNetwork(create_backbone("resnet50"), 14)
         assert network(torch.empty(1, 1, 512, 512)).shape == (1, 14, 16, 16)
         assert network(torch.empty(1, 1, 448, 448)).shape == (1, 14, 14, 14)
     assert network.classifier.weight.shape == (14, 2048, 1, 1)

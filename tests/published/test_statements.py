@@ -7,8 +7,9 @@ import yaml
 
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.published import find_paper, find_statements, papers
-from cxrfast.published.statements import read_paper, read_papers
+from cxrfast.published.statements import Statement, read_paper, read_papers
 from tests.interpreter import run_code
+from tests.published import checks
 
 STATEMENT = {
     "id": "anchors-only",
@@ -124,3 +125,87 @@ def test_the_papers_as_data_import_nothing_else_of_the_package():
     code = "import sys, cxrfast.published; print(*sorted(n for n in sys.modules if n.startswith('cxrfast.')))"
     imported = run_code(code).stdout.split()
     assert [name for name in imported if not name.startswith("cxrfast.published")] == ["cxrfast.errors"]
+
+
+# What the register says of the code
+
+REGISTER = find_statements()
+EACH = pytest.mark.parametrize("statement", REGISTER, ids=[statement.name for statement in REGISTER])
+PROBES = {(paper.paper, name): probe for paper in papers() for name, probe in checks.probes_of(paper.paper).items()}
+
+
+def some(keep):
+    found = [statement for statement in REGISTER if keep(statement)]
+    return pytest.mark.parametrize("statement", found, ids=[statement.name for statement in found])
+
+
+@EACH
+def test_the_places_of_a_statement_exist(statement):
+    checks.places_exist(statement)
+
+
+@some(lambda of: of.status == "default" and of.setting)
+def test_a_default_is_what_the_paper_states(statement):
+    checks.default_is_what_it_says(statement)
+
+
+@some(lambda of: of.status == "default" and not of.setting)
+def test_a_default_that_no_setting_shows_has_a_probe(statement):
+    assert (statement.paper, statement.id) in PROBES, f"write one in tests/published/probes_{statement.paper}.py"
+
+
+@pytest.mark.parametrize("key", PROBES, ids=", ".join)
+def test_a_probe_finds_what_its_statement_says(key):
+    assert any((statement.paper, statement.id) == key for statement in REGISTER), "the probe is of no statement"
+    PROBES[key]()
+
+
+@some(lambda of: of.status != "default" and of.setting)
+def test_the_setting_of_an_option_or_a_deviation_is_valid_and_no_default(statement):
+    checks.setting_is_another_than_the_default(statement)
+
+
+@some(lambda of: of.alternatives)
+def test_alternatives_are_valid(statement):
+    checks.alternatives_are_other_settings(statement)
+
+
+def made_up(**changes):
+    return Statement(**{**STATEMENT, "paper": "p", "method": "chexnet", "setting": {"epochs": 15}, **changes})
+
+
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (
+            "places_exist",
+            {"code": ["cxrfast.methods.chexnet:CheXNet.loss"]},
+            {"code": ["cxrfast.methods.chexnet:CheX"]},
+        ),
+        ("places_exist", {"code": ["cxrfast.training:RunConfig.epochs"]}, {"code": ["cxrfast.training:RunConfig.eps"]}),
+        ("places_exist", {"code": ["cxrfast/methods/base.py"]}, {"code": ["cxrfast/methods/basis.py"]}),
+        ("places_exist", {"tests": ["tests/test_demo.py"]}, {"tests": ["tests/test_demos.py"]}),
+        ("places_exist", {"tests": ["tests/tolerances.py"]}, {"tests": ["tests/test_demo.py::test_nothing"]}),
+        ("default_is_what_it_says", {"setting": {"lr": "1e-3"}}, {"setting": {"lr": 0.01}}),
+        ("default_is_what_it_says", {"setting": {"options.upsample": 8}}, {"setting": {"options.upsample": 2}}),
+        ("default_is_what_it_says", {}, {"setting": {"pretrained": "imagenet"}}),
+        ("setting_is_another_than_the_default", {"setting": {"epochs": 9, "lr": 0.001}}, {"setting": {"epochs": 15}}),
+        ("setting_is_another_than_the_default", {"setting": {"pretrained": "imagenet"}}, {"setting": {"lr": "1e-3"}}),
+        (
+            "alternatives_are_other_settings",
+            {"alternatives": [{"setting": {"epochs": 9}, "says": "s"}]},
+            {"alternatives": [{"setting": {"epochs": 15}, "says": "s"}]},
+        ),
+    ],
+)
+def test_the_checks_find_what_is_wrong(check, good, bad):
+    getattr(checks, check)(made_up(**{"code": [], "status": "deviation", "does": "d", "reason": "r", **good}))
+    with pytest.raises(AssertionError):
+        getattr(checks, check)(made_up(**{"code": [], "status": "deviation", "does": "d", "reason": "r", **bad}))
+
+
+@pytest.mark.parametrize("check", ["setting_is_another_than_the_default", "default_is_what_it_says"])
+def test_a_setting_that_no_run_has_is_an_error(check):
+    for setting in ({"epoch": 1}, {"options.edges": 1}, {"options.upsample": "much"}):
+        with pytest.raises(UsageError):
+            getattr(checks, check)(made_up(setting=setting))

@@ -237,7 +237,7 @@ def test_wrong_schedules(settings, message):
 @pytest.mark.parametrize("schedule", ["plateau", "search"])
 def test_what_validation_chooses_needs_validation(settings, tmp_path, schedule):
     wrong = {**settings, "lr_schedule": schedule, "lr_milestones": [2], "val_share": 0}
-    with pytest.raises(UsageError, match=f"lr_schedule: {schedule} divides .* no image validates; give the epoch"):
+    with pytest.raises(UsageError, match=f"lr_schedule: {schedule} divides .* no image validates; give its epoch"):
         train(build_config(wrong), tmp_path / "run", say=quiet)
     assert not (tmp_path / "run").exists()
 
