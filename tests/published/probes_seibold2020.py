@@ -210,7 +210,8 @@ def patches_are_instances() -> None:
 def classification_layer() -> None:
     network = method().network
     assert isinstance(network, FullyConvolutionalNetwork)
-    assert [name for name, _ in network.named_children()] == ["backbone", "classifier"]
+    learnt = {name.partition(".")[0] for name, _ in network.named_parameters()}
+    assert learnt == {"backbone", "classifier"}
     assert network.classifier.kernel_size == (1, 1)
 
 
@@ -441,6 +442,7 @@ PROBES = {
     "bil": bil,
     "mmm": mmm,
     "patches-are-instances": patches_are_instances,
+    "patch-grid": patches_are_instances,
     "classification-layer": classification_layer,
     "joint-loss": joint_loss,
     "mnist-images": mnist_images,
