@@ -39,11 +39,15 @@ def train(
     ] = None,
     lr_schedule: Annotated[
         str | None,
-        typer.Option("--lr-schedule", help="steps, milestones, plateau or search; see: cxrfast info METHOD."),
+        typer.Option(
+            "--lr-schedule",
+            help="When the learning rate falls: steps, milestones, plateau (once, when validation stops improving) or "
+            "search (once; several epochs are tried, and validation chooses).",
+        ),
     ] = None,
     lr_milestones: Annotated[
         str | None,
-        typer.Option("--lr-milestones", help="Comma-separated epochs after which the learning rate falls."),
+        typer.Option("--lr-milestones", help="Comma-separated epochs after which it falls, or which a search tries."),
     ] = None,
     classes: Annotated[str | None, typer.Option("--classes", help="Comma-separated; default: all that occur.")] = None,
     annotated: Annotated[
@@ -94,7 +98,7 @@ def train(
 
     cxrfast train --method rozenberg --data DIR --folds 5 --seeds 3 --unannotated 0.2
     """
-    settings = {
+    settings: dict[str, Any] = {
         "method": method,
         "data": data,
         "epochs": epochs,

@@ -8,14 +8,21 @@ pass.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from cxrfast.methods import get_method
+from cxrfast.methods import Stage
 from cxrfast.reproduction.plans import PlannedRun, TablePlan
+from cxrfast.reproduction.settings import Overrides, run_config
+from cxrfast.training.schedule import plan_legs
 
-GFLOP = {"li": 147.9, "rozenberg": 181.0, "sgl": 125.3, "wang": 131.7, "chexnet": 16.4, "zhang": 16.5}
+GFLOP = {
+    "li": 147.9, "rozenberg": 183.0, "sgl": 125.3, "wang": 131.7, "chexnet": 16.4, "zhang": 16.5, "yao": 108.9,
+}  # fmt: skip
 """Per training image at the method's defaults, forward and backward; a multiply-add counts 2."""
 
-PARAMETERS = {"li": 32.9e6, "rozenberg": 33.0e6, "sgl": 23.5e6, "wang": 27.7e6, "chexnet": 7.0e6, "zhang": 7.0e6}
+PARAMETERS = {
+    "li": 32.9e6, "rozenberg": 33.0e6, "sgl": 23.5e6, "wang": 27.7e6, "chexnet": 7.0e6, "zhang": 7.0e6, "yao": 11.3e6,
+}  # fmt: skip
 SUSTAINED = 20e12  # assumed FLOP/s of the GPU: what a data-centre card does on convolutions in float32 with TF32
 PROCESSES = 16  # assumed processes that read images
 READ = 50.0  # measured images/s of one process: copies of 512×512; originals of 1024×1024: 13
@@ -37,9 +44,10 @@ class Cost:
 
 def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
     """At the paper's setting, on the whole of ChestX-ray14."""
-    method = get_method(run.method)
-    options = method.Options(**run.options)
-    epochs = method.defaults.epochs + _crf_epochs(method.defaults.epochs, options)
+    config = run_config(run, table, Path("data"), Overrides())
+    options = config.method_options()
+    legs = plan_legs([Stage("first", config.epochs, ())], config)
+    epochs = sum(leg.epochs for leg in legs) + _crf_epochs(config.epochs, options)
     if run.unannotated is not None:
         trainings = table.folds
         annotated = _BOXED * (1 - 1 / table.folds)
@@ -47,7 +55,7 @@ def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
         test = _BOXED / table.folds
     else:
         trainings, pool, test = 1, float(_TRAIN_VAL), float(_TEST)
-    val, train = pool / 8, pool * 7 / 8
+    val, train = config.val_share * pool, (1 - config.val_share) * pool
     passes = 3 if getattr(options, "triplet", None) else 1  # anchor, positive and negative
     trained = epochs * passes * train
     seen = trained + epochs * val / 3 + 2 * test / 3

@@ -69,13 +69,11 @@ _SHARED: Mapping[str, Any] = {
     "weight_decay": 1e-4,
 }
 _PATCHES: Mapping[str, Any] = {"backbone": "resnetv2_nano", "grid": 8}
-_AS_PUBLISHED: Mapping[str, Any] = {"lambda_ann": 70.0, "lambda_ann_end": None, "guide_channels": None}
 _OWN: Mapping[str, Mapping[str, Any]] = {
-    # The loss is the paper's as published: λ_ann = 70, γ from the data, areas in patches.
-    "rozenberg": {"epochs": 20, "options": {**_PATCHES, "crf_epochs": 5, "crf_kernel_size": 7, **_AS_PUBLISHED}},
+    "rozenberg": {"epochs": 20, "options": {**_PATCHES, "crf_epochs": 5, "crf_kernel_size": 7}},
     "li": {"epochs": 20, "options": _PATCHES},
     "sgl": {"epochs": 20, "lr_step": 14, "options": {"output_stride": 8}},
-    "zhang": {"epochs": 5, "lr_step": 2, "options": {"hard_after": 3}},
+    "zhang": {"epochs": 5, "lr_milestones": [3], "options": {"hard_after": 3}},
     "wang": {"epochs": 16, "options": {"backbone": "resnet_nano"}},
     "chexnet": {"epochs": 12, "lr_step": 4},
 }

@@ -17,7 +17,7 @@ from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
 from cxrfast.methods.base import Say
 from cxrfast.training.config import RunConfig, build_config, load_config, validated
-from cxrfast.training.preparation import choose_classes
+from cxrfast.training.preparation import check_without_validation, choose_classes
 from cxrfast.training.run import RUNS, RunDirectory, make_folder, refuse_full_folder
 
 SECTION = "cross_validation"  # of config.yaml
@@ -157,6 +157,8 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say:
             seed=config.seed,
             label_version=source.label_version,
         )
+    if not all(fold.val for fold in splits.folds):
+        check_without_validation(config)
     config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source.records, say)})
     make_folder(folder.path)
     if not folder.splits.is_file():

@@ -92,6 +92,7 @@ class Trainer:
         load_state(self.method, state["state"], str(path))
         optimizer.load_state_dict(state["optimizer"])
         divide(optimizer, self.config.lr_decay)
+        self._say(f"E = {leg.first}: learning rate {optimizer.param_groups[0]['lr']:g} from epoch {leg.first + 1} on")
 
     def _epoch(self, number: int, stage: Stage, epoch: int, optimizer: Any) -> dict[str, Any]:
         started = time.perf_counter()

@@ -45,7 +45,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
     notes = [*source.notes, *splits.notes]
     if not records["val"]:
-        _check_without_validation(config)
+        check_without_validation(config)
         notes.append("no image validates: the last epoch is kept, and every class is called present from 0.5 on")
     if config.annotated is not None:
         for part in ("train", "val"):
@@ -56,11 +56,12 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
 
 
-def _check_without_validation(config: RunConfig) -> None:
+def check_without_validation(config: RunConfig) -> None:
+    """Raise UsageError for settings that nothing can follow where no image validates."""
     if config.lr_schedule in ("plateau", "search"):
         raise UsageError(
             f"lr_schedule: {config.lr_schedule} divides the learning rate by validation, and no image validates; give "
-            "the epoch (lr_milestones: [10]), or a validation part (val_share: 0.1)"
+            "its epoch (--lr-milestones 10), or a validation part (--val-share 0.1)"
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from torchvision.models import DenseNet
 
 from cxrfast.cli.main import app, run
+from cxrfast.errors import CxrfastError
 from cxrfast.training import RunDirectory, load_config
 from tests.interpreter import run_code
 
@@ -101,6 +102,24 @@ def test_reproduce_shows_what_is_published(cli, phantoms, tmp_path):
     assert (tmp_path / "o" / "zhang1.md").is_file()
 
 
+def test_no_augment_reaches_the_run(cli, phantoms, tmp_path, monkeypatch):
+    from cxrfast import reproduction, training
+
+    def stop(config, *arguments, **more):
+        raise CxrfastError(f"augment is {config.augment}")
+
+    monkeypatch.setattr(training, "train", stop)
+    for flags, augment in (((), True), (("--no-augment",), False)):
+        code, _, error = cli("train", "--method", "chexnet", "--data", phantoms, *flags)
+        assert (code, error) == (1, f"cxrfast: augment is {augment}\n")
+    monkeypatch.setattr(reproduction.runner, "train", stop)
+    arguments = ("reproduce", "wang17", "--data", phantoms, "--scale", "small", "--out", tmp_path / "o")
+    code, out, _ = cli(*arguments, "--no-augment")
+    assert code == 1
+    assert "wang: failed: augment is False" in out
+    assert "- augment false instead of the planned true" in out
+
+
 def test_info(cli):
     code, out, _ = cli("info")
     assert code == 0
@@ -155,6 +174,9 @@ def test_train_resumes_from_the_command_line(cli, trained):
     code, out, _ = cli("train", "--resume", trained)
     assert code == 0
     assert "nothing to do" in out
+    code, _, err = cli("train", "--resume", trained, "--no-augment")
+    assert code == 2
+    assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --no-augment\n"
     code, _, err = cli("train", "--resume", trained, "--lr=1", "--set", "grid=3")
     assert code == 2
     assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --lr, --grid\n"
@@ -219,7 +241,7 @@ def test_training_without_validation_from_the_command_line(cli, small_settings, 
     assert err.endswith("leave out --val-share, --lr-milestones\n")
     code, _, err = cli("train", "--method=zhang", f"--data={phantoms}", "--val=none", "--set=backbone=densenet_nano")
     assert (code, err.count("\n")) == (2, 1)
-    assert "lr_schedule: plateau divides the learning rate by validation, and no image validates; give the epoch" in err
+    assert "lr_schedule: plateau divides the learning rate by validation, and no image validates; give its epoch" in err
 
 
 def test_evaluate_other_data_and_parts(cli, trained, phantoms):
@@ -247,9 +269,11 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     )
     assert code == 0, err
 
-    def table(text):
-        return [line for line in text.splitlines() if line.startswith(("Mass", "Nodule", "mean"))]
+    def table(text):  # of the trained classes; the files are also asked for one that no training image shows
+        trained_classes = ("Atelectasis", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
+        return [line for line in text.splitlines() if line.startswith(trained_classes)]
 
+    assert len(table(val)) == 4 * 7
     assert table(again) == table(val)
     code, _, err = cli("evaluate", "--predictions=here/predictions-val.csv")
     assert code == 2
@@ -395,7 +419,11 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
             "lr_milestones.0: input should be a valid integ",
         ),
         (["train", "--method=li", "--data=.", "--lr-schedule=cosine"], 2, "lr_schedule: input should be 'steps', 'mi"),
-        (["train", "--method=li", "--data=.", "--lr-schedule=search"], 2, "lr_milestones: required by lr_schedule sea"),
+        (
+            ["train", "--method=li", "--data=.", "--lr-schedule=milestones"],
+            2,
+            "lr_milestones: required by lr_schedule m",
+        ),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),
         (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),

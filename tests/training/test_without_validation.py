@@ -202,6 +202,13 @@ def test_another_share_is_another_cross_validation(folds_config, tmp_path, monke
     assert cross_validate(folds_config, **plan) == tmp_path / "folds"
 
 
+def test_a_schedule_that_needs_validation_leaves_no_folder(folds_config, tmp_path):
+    config = folds_config.model_copy(update={"lr_schedule": "plateau"})
+    with pytest.raises(UsageError, match="lr_schedule: plateau divides the learning rate by validation"):
+        cross_validate(config, folds=2, protocol="rozenberg2019", out=tmp_path / "folds", say=quiet)
+    assert not (tmp_path / "folds").exists()
+
+
 @pytest.mark.parametrize("share", [1, 1.5, -0.1, "some", True, None])
 def test_wrong_shares(small_settings, share):
     with pytest.raises(UsageError, match="val_share: expected none, or a share from 0 to below 1, got") as refusal:
