@@ -16,6 +16,7 @@ SMALL = {  # maps of 6×6 for images of 64 pixels, but for GRIDS
     "sgl": {"backbone": "resnet_nano", "output_stride": 8},
     "zhang": {"backbone": "densenet_nano", "upsample": 3},
     "yao": {"width": 8, "growth": 4, "dense_layers": 1, "levels": 3},
+    "cia": {"backbone": "resnet_nano", "output_stride": 16, "grid": 6, "fine": 1, "hidden": 16, "negatives": 2},
 }
 GRIDS = {"sgl": 8, "yao": 16}  # where maps are not 6×6
 
