@@ -6,39 +6,62 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import Device, Seed
-from cxrfast.errors import UsageError
 
 
 def bags(
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="seibold4, seibold5a or seibold6: a figure's experiment; options change it."),
+    ] = None,
     dataset: Annotated[
-        str, typer.Option("--dataset", help="mnist, cifar10, or an .npz file of images and labels.")
-    ] = "mnist",
+        str | None, typer.Option("--dataset", help="mnist, cifar10, or an .npz file of images and labels. [mnist]")
+    ] = None,
     root: Annotated[Path | None, typer.Option("--root", help="torchvision's folder of the data set.")] = None,
     download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch it into --root.")] = False,
     positive_class: Annotated[
         str | None, typer.Option("--positive-class", help="Makes a bag positive; default: 9 of mnist, dog of cifar10.")
     ] = None,
-    bag_size: Annotated[str, typer.Option("--bag-size", help="Mean number of images per bag; comma-separated.")] = "10",
+    bag_size: Annotated[
+        str | None, typer.Option("--bag-size", help="Mean number of images per bag; comma-separated. [10]")
+    ] = None,
     bag_size_std: Annotated[
-        float, typer.Option("--bag-size-std", min=0, help="Standard deviation of the bag size; 0: all the same.")
-    ] = 2.0,
+        str | None,
+        typer.Option("--bag-size-std", help="Standard deviation of the bag size, one number or one per size. [2]"),
+    ] = None,
     train_bags: Annotated[
-        str, typer.Option("--train-bags", help="Training bags, half of them positive; comma-separated.")
-    ] = "50,100,200",
+        str | None,
+        typer.Option("--train-bags", help="Training bags, half of them positive; comma-separated. [50,100,200]"),
+    ] = None,
     positives: Annotated[
-        str,
-        typer.Option("--positives", help="Positive images in a positive bag: natural (by chance, ≥ 1), 3, 0.1 or 10%."),
-    ] = "natural",
+        str | None,
+        typer.Option(
+            "--positives",
+            help="Positive images in a positive bag, comma-separated: natural (by chance, ≥ 1), 3, 0.1 or 10%. "
+            "[natural]",
+        ),
+    ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="Comma-separated; a wrong name lists them all.")
-    ] = "sgl,max,mean,softmax,noisy-or,bil,mmm,attention",
+        str | None,
+        typer.Option(
+            "--method",
+            help="Comma-separated, each with a pooling if not its own: bil:max. A wrong name lists them all. "
+            "[sgl,max,mean,softmax,noisy-or,bil,mmm,attention]",
+        ),
+    ] = None,
     network: Annotated[
         str | None, typer.Option("--network", help="lenet5 or resnet18; default: lenet5 for grey images.")
     ] = None,
-    pool: Annotated[str, typer.Option("--pool", help="Pooling under sgl, bil and mmm.")] = "max",
-    delta: Annotated[float, typer.Option("--delta", help="Of sgl: δ_l, with δ_h = 1 − δ_l.")] = 0.3,
-    lam: Annotated[float, typer.Option("--lam", help="Of sgl and bil: λ, the weight of the instance loss.")] = 1.0,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Of each combination, with other bags and weights.")] = 3,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", help="Pooling under sgl, bil and mmm; default: each one's own, mean for bil, else max."),
+    ] = None,
+    delta: Annotated[float | None, typer.Option("--delta", help="Of sgl: δ_l, with δ_h = 1 − δ_l. [0.3]")] = None,
+    lam: Annotated[
+        float | None, typer.Option("--lam", help="Of sgl and bil: λ, the weight of the instance loss. [1]")
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", min=1, help="Of each combination, with other bags and weights. [3]")
+    ] = None,
     epochs: Annotated[
         str | None,
         typer.Option("--epochs", help="One number, or one per bag size; the best by validation bags is tested. [50]"),
@@ -46,15 +69,17 @@ def bags(
     steps: Annotated[
         str | None, typer.Option("--steps", help="Instead: as many optimisation steps, whatever the training bags.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Bags at a time.")] = 8,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", min=0, help="Added to the gradient.")] = 1e-4,
-    val_bags: Annotated[int, typer.Option("--val-bags", min=2, help="Bags that choose the epoch.")] = 50,
-    test_bags: Annotated[int, typer.Option("--test-bags", min=2, help="Bags that are measured.")] = 1000,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Bags at a time. [8]")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of Adam. [0.001]")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option("--weight-decay", min=0, help="Added to the gradient. [0.0001]")
+    ] = None,
+    val_bags: Annotated[int | None, typer.Option("--val-bags", min=2, help="Bags that choose the epoch. [50]")] = None,
+    test_bags: Annotated[int | None, typer.Option("--test-bags", min=2, help="Bags that are measured. [1000]")] = None,
     device: Device = None,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; default: runs/bags-<dataset>.")
+        Path | None, typer.Option("--out", help="Folder of the results; default: runs/bags-<preset or dataset>.")
     ] = None,
 ) -> None:
     """Compare ways to learn from bags of images with one label per bag.
@@ -64,53 +89,46 @@ def bags(
 
     Examples: cxrfast bags --dataset mnist --root data --download --method sgl,max --bag-size 10,50
 
-    cxrfast bags --dataset images.npz --positive-class dog
+    cxrfast bags --dataset images.npz --positive-class dog --positives 1,5,10 --bag-size 20 --bag-size-std 0
+
+    cxrfast bags --preset seibold4 --root data --runs 1 --epochs 20
     """
-    from cxrfast.bags import Settings, default_network, make_grid, markdown, read_source, run_grid
+    from cxrfast.bags import Plan, find_preset, markdown, parse_fields, read_source, run_grid
     from cxrfast.training.devices import resolve_device
 
-    if not lr > 0:
-        raise UsageError(f"lr: expected a number above 0, got {lr}")
-    sizes, counts = numbers("bag-size", bag_size, 1), numbers("train-bags", train_bags, 2)
+    begin = find_preset(preset).plan if preset is not None else Plan()
+    given = {
+        "dataset": dataset,
+        "positive_class": positive_class,
+        "method": method,
+        "bag_size": bag_size,
+        "bag_size_std": bag_size_std,
+        "train_bags": train_bags,
+        "positives": positives,
+        "network": network,
+        "pool": pool,
+        "delta": delta,
+        "lam": lam,
+        "runs": runs,
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "val_bags": val_bags,
+        "test_bags": test_bags,
+    }
+    plan = begin.changed(parse_fields(given))
     place = resolve_device(device or "auto")
-    source = read_source(dataset, root, positive_class=positive_class, download=download, seed=seed)
-    base = Settings(
-        bag_size_std=bag_size_std,
-        positives=positives,
-        network=network or default_network(source.train.images.shape[1]),
-        pool=pool,
-        delta=delta,
-        lam=lam,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        val_bags=val_bags,
-        test_bags=test_bags,
-        seed=seed,
-    )
-    methods = list(dict.fromkeys(name.strip() for name in method.split(",")))
-    grid = make_grid(
-        base,
-        methods,
-        sizes,
-        counts,
-        runs,
-        epochs=numbers("epochs", epochs, 1, distinct=False) if epochs is not None else (),
-        steps=numbers("steps", steps, 1, distinct=False) if steps is not None else (),
-    )
-    folder = out or Path("runs") / f"bags-{source.name}"
+    source = read_source(plan.dataset, root, positive_class=plan.positive_class, download=download, seed=seed)
+    grid = plan.grid(source, seed)
+    if preset is not None:
+        chosen = find_preset(preset)
+        typer.echo(f"{chosen.title}. {chosen.sources()}")
+        if differs := plan.differences(chosen.plan):
+            typer.echo(f"NOT THE PRESET'S: {'; '.join(differs)}")
+    folder = out or Path("runs") / f"bags-{preset or source.name}"
     summaries = run_grid(source, grid, folder, device=place, say=typer.echo)
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):
         typer.echo(f"\n{title}, mean (min–max) over runs\n\n{markdown(summaries, measure)}")
     typer.echo(f"\nwritten: {folder}")
-
-
-def numbers(name: str, text: str, least: int, distinct: bool = True) -> list[int]:
-    """Comma-separated integers, each once if they are to be distinct."""
-    try:
-        values = [int(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or min(values) < least:
-        raise UsageError(f"{name}: expected comma-separated numbers of at least {least}, got {text!r}")
-    return list(dict.fromkeys(values)) if distinct else values

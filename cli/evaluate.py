@@ -24,8 +24,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--protocol",
-            help="strict, own, rozenberg2019, li2018, seibold2020, zhang2020 or wang2017; default: strict, or that of "
-            "the cross-validation.",
+            help="strict, own, rozenberg2019, li2018, seibold2020, zhang2020, zhang2020-pooled or wang2017; default: "
+            "strict, or that of the cross-validation.",
         ),
     ] = None,
     iou_threshold: Annotated[

@@ -30,6 +30,8 @@ def localize(
     from cxrfast.training import load_predictor
 
     predictor = load_predictor(checkpoint, device=device or "auto")
+    for note in predictor.notes:
+        typer.echo(f"note: {note}")
     batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)
     for output in batch.outputs:
         found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)

@@ -15,4 +15,5 @@ Checkpoint = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Processes that read images.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
+NoAugment = Annotated[bool, typer.Option("--no-augment", help="Without random transformations in training.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same numbers on the same machine.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cxrfast.cli.options import BatchSize, Data, Device, Workers
+from cxrfast.cli.options import BatchSize, Data, Device, NoAugment, Workers
 from cxrfast.cli.train import method_options
 from cxrfast.errors import UsageError
 
@@ -32,20 +32,21 @@ def reproduce(
     workers: Workers = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the split, the weights and the order.")] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: 2017, the papers'.")] = None,
+    no_augment: NoAugment = False,
     pretrained: Annotated[
         str | None,
         typer.Option(
-            "--pretrained", help="'imagenet' (the papers' start, fetched by timm) or a .safetensors backbone."
+            "--pretrained", help="'imagenet' (the papers' start, fetched by timm) or a file of weights of the backbone."
         ),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option, NAME=VALUE, of the methods that have it.")
     ] = None,
 ) -> None:
-    """Run a table of a paper, and compare with what is printed.
+    """Run a table or a figure of a paper, and compare with what is published.
 
-    Without TABLE: lists the tables, their rows, and what they cost. With one: does the runs that are not finished, and
-    writes TABLE.md and TABLE.json. Interrupted, the same command goes on.
+    Without TABLE: lists all, their rows, and what they cost. With one: does the runs that are not finished, and writes
+    TABLE.md and TABLE.json. Interrupted, the same command goes on.
 
     Examples: cxrfast reproduce rozenberg1 --data ChestX-ray14 --pretrained imagenet --workers 16
 
@@ -56,9 +57,9 @@ def reproduce(
     if table is None:
         typer.echo(reproduction.listing(), nl=False)
         return
-    reproduction.find_table(table)
+    plan = reproduction.find_plan(table)
     if data is None:
-        raise UsageError(f"data: required; give the folder of ChestX-ray14: cxrfast reproduce {table} --data DIR")
+        raise UsageError(f"data: required; give {plan.data}: cxrfast reproduce {table} --data DIR")
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -69,6 +70,7 @@ def reproduce(
         "workers": workers,
         "seed": seed,
         "labels": labels,
+        "augment": False if no_augment else None,
     }
     overrides = reproduction.Overrides(
         {name: value for name, value in settings.items() if value is not None},
@@ -78,7 +80,7 @@ def reproduce(
     )
     names = [name.strip() for name in rows.split(",")] if rows is not None else None
     result = reproduction.reproduce(table, data, out, rows=names, overrides=overrides, say=typer.echo)
-    typer.echo(reproduction.to_text(result.table))
-    typer.echo(f"written: {result.markdown}, {result.report}")
+    typer.echo(result.text)
+    typer.echo(f"written: {', '.join(map(str, result.written))}")
     if result.failed:
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrfast.cli.options import BatchSize, Data, Device, Workers
+from cxrfast.cli.options import BatchSize, Data, Device, NoAugment, Workers
 from cxrfast.errors import UsageError
 
 
@@ -29,14 +29,35 @@ def train(
     split: Annotated[
         str | None, typer.Option("--split", help="patient (own, by patient) or official (the published lists).")
     ] = None,
+    val_share: Annotated[
+        str | None,
+        typer.Option(
+            "--val-share",
+            "--val",
+            help="Share of the images that are not tested which choose the epoch, or none; default: the paper's.",
+        ),
+    ] = None,
+    lr_schedule: Annotated[
+        str | None,
+        typer.Option("--lr-schedule", help="steps, milestones, plateau or search; see: cxrfast info METHOD."),
+    ] = None,
+    lr_milestones: Annotated[
+        str | None,
+        typer.Option("--lr-milestones", help="Comma-separated epochs after which the learning rate falls."),
+    ] = None,
     classes: Annotated[str | None, typer.Option("--classes", help="Comma-separated; default: all that occur.")] = None,
     annotated: Annotated[
         float | None,
         typer.Option("--annotated", help="Share of the training images that may keep boxes; default: all with boxes."),
     ] = None,
+    no_augment: NoAugment = False,
     pretrained: Annotated[
-        str | None, typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a .safetensors backbone.")
+        str | None,
+        typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a file of weights of the backbone."),
     ] = None,
+    freeze_backbone: Annotated[
+        bool, typer.Option("--freeze-backbone", help="Train what stands on the pretrained backbone, not the backbone.")
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the method, NAME=VALUE; see: cxrfast info METHOD.")
     ] = None,
@@ -69,7 +90,7 @@ def train(
 
     cxrfast train --method rozenberg --data DIR --folds 5 --seeds 3 --unannotated 0.2
     """
-    settings = {
+    settings: dict[str, Any] = {
         "method": method,
         "data": data,
         "epochs": epochs,
@@ -81,17 +102,24 @@ def train(
         "labels": labels,
         "split": split,
         "annotated": annotated,
+        "val_share": val_share,
+        "lr_schedule": lr_schedule,
+        "lr_milestones": [part.strip() for part in lr_milestones.split(",")] if lr_milestones is not None else None,
+        "augment": False if no_augment else None,
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     given["options"] = method_options(set_ or [], pretrained)
+    if freeze_backbone:
+        given["options"]["freeze_backbone"] = True
     plan = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": folds_by}
     plan = {name: value for name, value in plan.items() if value is not None}
     machine = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     if resume is not None:
-        names = [*given, *given.pop("options"), *("folds-by" if name == "by" else name for name in plan)]
+        names = [*given, *given.pop("options"), *plan]
         names += [name for name, value in (("out", out), ("config", config)) if value is not None]
-        refuse_with_resume([name for name in names if name != "options"])
+        flags = {"by": "folds-by", "augment": "no-augment"}
+        refuse_with_resume([flags.get(name, name) for name in names if name != "options"])
         _resume(resume, fold, machine)
     else:
         _start(config, given, machine, plan, fold, out)
@@ -114,7 +142,10 @@ def _start(
     config = training.build_config({**base, **given, **machine, "options": options})
     if "folds" in plan:
         complete = training.build_cross_validation(plan).model_dump()
-        _say_next_of_folds(training.cross_validate(config, **complete, fold=fold, out=out, say=typer.echo))
+        asked = config.val_share if "val_share" in {**base, **given} else None
+        _say_next_of_folds(
+            training.cross_validate(config, **complete, val_share=asked, fold=fold, out=out, say=typer.echo)
+        )
         return
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:

@@ -29,11 +29,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr_decay": 0.87,
         "options": {
             **_PATCHES,
-            # Boxes are far more frequent here than among the paper's images, so they need less weight; in the end they
-            # get little, so that classes which a lesion is not are unlearnt at its place.
-            "lambda_ann": 20.0,
-            "lambda_ann_end": 2.0,
-            "guide_channels": 16,
             "crf_kernel_size": 7,
             "crf_epochs": 4,
         },

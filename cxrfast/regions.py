@@ -1,5 +1,6 @@
 """From a map of patch scores to the regions that a method reports: what `localize` draws and `evaluate` scores."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +24,10 @@ class RegionRule:
 
     The positive patches are those whose value is at least the threshold. Then, in this order:
 
-    1. ``opening`` removes from them what a square of so many image pixels does not fit into (morphological opening of
-       the nearest-neighbour upsampled map); 0 removes nothing.
+    1. ``opening`` removes from them what a square of that side does not fit into, ``closing`` adds what such a square
+       between them does not fit into (morphological opening and closing of the nearest-neighbour upsampled map, of
+       which whole patches are left). A side is a number of image pixels, or below 1 a share of the image's side; 0 does
+       nothing.
     2. ``select`` keeps all of their connected components (8 neighbours), the largest, or that of the highest value.
     3. ``shape`` says what is compared with an annotation: ``"patches"``, the union of the patches (Li 2018, Rozenberg
        2019); ``"boxes"``, the bounding box of each component, any of which may match (Wang 2017; with ``select="peak"``
@@ -37,13 +40,15 @@ class RegionRule:
 
     shape: Shape = "patches"
     select: Select = "all"
-    opening: int = 0
+    opening: float = 0
+    closing: float = 0
     levels: tuple[float, ...] = ()
     gate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.opening < 0:
-            raise UsageError(f"opening: expected a number of pixels, 0 or more, got {self.opening}")
+        for name in ("opening", "closing"):
+            if not 0 <= (side := getattr(self, name)) < math.inf:
+                raise UsageError(f"{name}: expected a number of pixels or a share of the image's side, got {side}")
         if self.levels and self.shape == "patches":
             raise UsageError("levels: expected shape 'boxes' or 'rectangle'; several unions of patches are no region")
 
@@ -54,9 +59,26 @@ class RegionRule:
             "boxes": f"box around {_SELECTED[self.select]}",
             "rectangle": f"one box around {_SELECTED[self.select]}",
         }[self.shape]
-        opened = f", opened by {self.opening} pixels" if self.opening else ""
+        shaped = f", opened by {_side(self.opening)}" if self.opening else ""
+        shaped += f", closed by {_side(self.closing)}" if self.closing else ""
         gated = f", where the score is over {self.gate:g}" if self.gate is not None else ""
-        return f"{text}, map ≥ {where}{opened}{gated}"
+        return f"{text}, map ≥ {where}{shaped}{gated}"
+
+    @property
+    def needs_image_size(self) -> bool:
+        """Whether a side is given in pixels."""
+        return self.opening > 1 or self.closing > 1
+
+    def square(self, side: float, grid: tuple[int, int], image_size: int | None) -> tuple[int, int]:
+        """An opening's or closing's square in patches of a P×Q grid: rows and columns, 1 and 1 where it does nothing.
+
+        Patches are rectangles of equal size, whether they have whole pixels or not.
+        """
+        if side > 1 and image_size is None:
+            raise ValueError("image_size: expected the number of pixels, because the rule has an opening or a closing")
+        share = side / image_size if side > 1 and image_size is not None else side if side < 1 else 0.0
+        rows, columns = (max(1, math.ceil(share * count - 1e-9)) for count in grid)
+        return rows, columns
 
     def find(
         self,
@@ -64,7 +86,7 @@ class RegionRule:
         thresholds: Tensor,  # [K]
         *,
         scores: Tensor | None = None,  # [B, K], needed for a gate
-        image_size: int | None = None,  # of the image in pixels, needed for an opening
+        image_size: int | None = None,  # of the image in pixels, needed for an opening or closing by pixels
     ) -> "Regions":
         """The regions of every image and class."""
         levels = [torch.full_like(thresholds, level) for level in self.levels] or [thresholds]
@@ -78,12 +100,9 @@ class RegionRule:
             if scores is None:
                 raise ValueError("scores: expected [B, K], because the rule has a gate")
             positive &= (scores > self.gate)[:, :, None, None]
-        if self.opening > 1:
-            if image_size is None:
-                raise ValueError("image_size: expected the number of pixels, because the rule has an opening")
-            maps = F.interpolate(maps, size=(image_size, image_size), mode="nearest-exact")
-            positive = F.interpolate(positive.to(maps.dtype), size=(image_size, image_size), mode="nearest-exact") > 0
-            positive = _open(positive, self.opening)
+        grid = (maps.shape[-2], maps.shape[-1])
+        positive = _open(positive, self.square(self.opening, grid, image_size))
+        positive = _close(positive, self.square(self.closing, grid, image_size))
         if self.select != "all":
             positive = _select(maps, positive, self.select)
         # Negative values everywhere else, so that the operator finds exactly these patches.
@@ -92,15 +111,14 @@ class RegionRule:
         boxes = component_boxes(inside, everything)
         if self.shape == "rectangle":
             boxes = _enclose(inside, positive)
-        size = (maps.shape[-2], maps.shape[-1])
-        return Regions(boxes, positive, size, self.shape)
+        return Regions(boxes, positive, grid, self.shape)
 
 
 @dataclass(frozen=True)
 class Regions:
-    """What a rule has found on B images for K classes, on a grid of P×Q cells (patches, or pixels after an opening)."""
+    """What a rule has found on B images for K classes, on a grid of P×Q patches."""
 
-    boxes: ComponentBoxes  # one row per box, in cells; those of further levels after those of the first
+    boxes: ComponentBoxes  # one row per box, in patches; those of further levels after those of the first
     masks: Tensor  # [B, K, P, Q] bool: the selected patches, of the first level
     size: tuple[int, int]  # P, Q
     shape: Shape
@@ -158,9 +176,33 @@ def _enclose(
     )
 
 
-def _open(mask: Tensor, size: int) -> Tensor:  # [B, K, H, W] bool
-    """The union of all squares of `size` pixels that lie in the mask."""
-    if size > min(mask.shape[-2:]):
+def _side(side: float) -> str:
+    return f"{side:g} pixels" if side >= 1 else f"{100 * side:g} % of the side"
+
+
+def _open(
+    mask: Tensor,  # [B, K, P, Q] bool
+    square: tuple[int, int],  # rows, columns
+) -> Tensor:  # [B, K, P, Q] bool
+    """The union of all squares of whole patches that lie in the mask.
+
+    A square of any side that lies in a union of patches lies in a square of whole patches there, which is the union of
+    all places that it can take: so patches are enough.
+    """
+    if square == (1, 1):
+        return mask
+    rows, columns = square
+    if rows > mask.shape[-2] or columns > mask.shape[-1]:
         return torch.zeros_like(mask)
-    fits = 1 - F.max_pool2d((~mask).float(), size, stride=1)
-    return F.max_pool2d(F.pad(fits, [size - 1] * 4), size, stride=1) > 0
+    fits = 1 - F.max_pool2d((~mask).float(), square, stride=1)
+    padded = F.pad(fits, (columns - 1, columns - 1, rows - 1, rows - 1))
+    return F.max_pool2d(padded, square, stride=1) > 0
+
+
+def _close(mask: Tensor, square: tuple[int, int]) -> Tensor:  # [B, K, P, Q] bool
+    """What is left of an opening of everything else, where all around the image counts as not in the mask."""
+    if square == (1, 1):
+        return mask
+    rows, columns = square
+    others = F.pad(~mask, (columns, columns, rows, rows), value=True)
+    return ~_open(others, square)[..., rows:-rows, columns:-columns]

@@ -89,15 +89,48 @@ def test_a_gate_is_a_score_to_exceed():
         rule.find(maps, torch.tensor([0.5]))
 
 
-@given(st.integers(2, 5), st.integers(0, 2**32 - 1))
-def test_opening_agrees_with_scipy(size, seed):
+@given(st.integers(2, 8), st.integers(0, 2**32 - 1), st.sampled_from(["opening", "closing", "both"]))
+def test_opening_and_closing_agree_with_scipys_of_the_upsampled_map(size, seed, kind):
     maps = torch.from_numpy(np.random.default_rng(seed).random((1, 2, 6, 6)))
-    regions = RegionRule(opening=size).find(maps, torch.full((2,), 0.4, dtype=torch.float64), image_size=12)
-    assert regions.masks.shape == (1, 2, 12, 12)
-    for k in range(2):
-        mask = (maps[0, k].numpy() >= 0.4).repeat(2, 0).repeat(2, 1)
-        expected = ndimage.binary_opening(mask, np.ones((size, size)))
-        assert (regions.masks[0, k].numpy() == expected).all()
+    names = ("opening", "closing") if kind == "both" else (kind,)
+    for sides in (dict.fromkeys(names, size), dict.fromkeys(names, size / 12)):  # in pixels, and as a share
+        regions = RegionRule(**sides).find(maps, torch.full((2,), 0.4, dtype=torch.float64), image_size=12)
+        for k in range(2):
+            mask = (maps[0, k].numpy() >= 0.4).repeat(2, 0).repeat(2, 1)
+            expected = np.pad(mask, 20)  # scipy's closing eats from the border
+            for name in names:
+                expected = getattr(ndimage, f"binary_{name}")(expected, np.ones((size, size)))
+            found = regions.masks[0, k].numpy().repeat(2, 0).repeat(2, 1)
+            assert (found == expected[20:-20, 20:-20]).all()
+
+
+def test_a_closing_joins_what_is_near():
+    maps = torch.zeros(1, 1, 8, 8)
+    maps[0, 0, 1:3, [1, 2, 4]] = 0.6
+    maps[0, 0, 1:3, 7] = 0.9
+    rule, threshold = RegionRule("boxes", closing=0.25), torch.tensor([0.5])  # two patches
+    assert rule.find(maps, threshold).boxes.boxes.tolist() == [[1, 1, 5, 3], [7, 1, 8, 3]]
+    wider = RegionRule("boxes", "peak", closing=3 / 8)
+    assert wider.find(maps, threshold).boxes.boxes.tolist() == [[1, 1, 8, 3]]
+    opened = RegionRule("boxes", opening=0.25, closing=3 / 8).find(maps, threshold).boxes.boxes.tolist()
+    assert opened == [[1, 1, 3, 3]]  # first
+
+
+def test_a_side_in_pixels_needs_an_image_and_a_share_does_not():
+    maps, threshold = torch.ones(1, 1, 4, 8), torch.tensor([0.5])
+    for name in ("opening", "closing"):
+        with pytest.raises(ValueError, match="image_size: expected the number of pixels"):
+            RegionRule(**{name: 2}).find(maps, threshold)
+        assert RegionRule(**{name: 2}).needs_image_size
+        assert RegionRule(**{name: 0.5}).find(maps, threshold).masks.all()
+        assert not RegionRule(**{name: 0.5}).needs_image_size
+        for side in (-1, float("nan"), float("inf")):
+            with pytest.raises(UsageError, match=f"{name}: expected a number of pixels or a share .* got {side}"):
+                RegionRule(**{name: side})
+    rule = RegionRule()
+    assert [rule.square(side, (4, 8), 64) for side in (0, 1, 2, 8, 8.5, 16, 17, 1 / 8, 0.126)] == [
+        (1, 1), (1, 1), (1, 1), (1, 1), (1, 2), (1, 2), (2, 3), (1, 1), (1, 2),
+    ]  # fmt: skip
 
 
 def test_an_opening_removes_thin_regions():
@@ -124,3 +157,5 @@ def test_a_rule_says_what_it_is():
     assert str(rule) == (
         "box around the component of the maximum, map ≥ the threshold, opened by 3 pixels, where the score is over 0.5"
     )
+    shares = RegionRule("boxes", opening=1 / 16, closing=1 / 8)
+    assert str(shares).endswith("map ≥ the threshold, opened by 6.25 % of the side, closed by 12.5 % of the side")

@@ -33,7 +33,7 @@ class Settings:
     train_bags: int = 100
     positives: str = "natural"  # see parse_positives
     network: str = "lenet5"
-    pool: str | None = "max"
+    pool: str | None = None  # None: the method's own, or it has none
     delta: float | None = 0.3
     lam: float | None = 1.0
     epochs: int = 50

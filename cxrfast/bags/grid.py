@@ -5,18 +5,20 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cxrfast._files import atomic_path, write_text
+from cxrfast.bags.drawing import parse_positives
 from cxrfast.bags.experiment import Epoch, Outcome, Settings, train_bags
 from cxrfast.bags.images import Source
-from cxrfast.bags.methods import METHODS
-from cxrfast.bags.plots import Example, plot_curves, plot_examples
+from cxrfast.bags.methods import METHODS, Spelling
+from cxrfast.bags.plots import Example, plot_examples, plot_summaries
 from cxrfast.bags.results import RunTable, Summary, markdown, run_key, summarize, write_summary
 from cxrfast.errors import CxrfastError, UsageError
 
+T = TypeVar("T")
 _EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a picture
 
 
@@ -27,31 +29,56 @@ def make_grid(
     train_bags: Sequence[int],
     runs: int,
     *,
+    positives: Sequence[str] = ("natural",),
+    bag_size_std: Sequence[float] = (),
     epochs: Sequence[int] = (),
     steps: Sequence[int] = (),
 ) -> list[Settings]:
     """Every combination. Options that a method does not take are None, so that they do not tell its runs apart.
 
-    `epochs` has one number for all bag sizes, or one for each; so has `steps`, which instead gives all sizes of the
-    training set the same number of optimisation steps, rounded to whole epochs.
+    Args:
+        base: what all runs share; its pooling is for the methods that are spelt without one.
+        methods: as in :class:`cxrfast.bags.methods.Spelling`: "bil", or "bil:max" with another pooling.
+        positives: as in :func:`parse_positives`.
+        bag_size_std, epochs, steps: one number for all bag sizes, or one for each. Steps are optimisation steps, as
+            many for all sizes of the training set, rounded to whole epochs.
+
+    Raises:
+        UsageError: an unknown method, or numbers that do not fit each other.
     """
-    for method in methods:
-        if method not in METHODS:
-            raise UsageError(f"method: expected some of {', '.join(METHODS)}, got {method!r}")
+    spellings = list(dict.fromkeys(Spelling.parse(method, base.pool) for method in methods))
     if epochs and steps:
         raise UsageError("steps: expected either --epochs or --steps, got both")
+    for text, size in itertools.product(positives, sizes):
+        if isinstance(count := parse_positives(text), int) and count > size:
+            raise UsageError(f"positives: {count} are more than a bag of {size} holds; lower --positives")
     name, lengths = ("steps", steps) if steps else ("epochs", epochs or (base.epochs,))
-    if len(lengths) not in (1, len(sizes)):
-        raise UsageError(f"{name}: expected one number, or one for each of {len(sizes)} bag sizes, got {len(lengths)}")
-    of_size = dict(zip(sizes, lengths if len(lengths) > 1 else [lengths[0]] * len(sizes), strict=True))
+    lengths = _per_size(name, lengths, sizes)
+    stds = _per_size("bag-size-std", bag_size_std or (base.bag_size_std,), sizes)
     grid = []
     # First runs of everything before second runs, numbers in the order given: something can be compared early
-    for run, bags, size, method in itertools.product(range(runs), train_bags, sizes, methods):
-        unused: dict[str, Any] = dict.fromkeys({"pool", "delta", "lam"} - set(METHODS[method].options))
-        length = max(1, round(of_size[size] / math.ceil(bags / base.batch_size))) if steps else of_size[size]
-        changes: dict[str, Any] = {"method": method, "bag_size": size, "train_bags": bags, "run": run, "epochs": length}
+    for run, bags, share, size, spelling in itertools.product(range(runs), train_bags, positives, sizes, spellings):
+        options = METHODS[spelling.method].options
+        unused: dict[str, Any] = dict.fromkeys({"delta", "lam"} - set(options))
+        length = max(1, round(lengths[size] / math.ceil(bags / base.batch_size))) if steps else lengths[size]
+        changes: dict[str, Any] = {
+            "method": spelling.method,
+            "pool": spelling.pool,
+            "bag_size": size,
+            "bag_size_std": stds[size],
+            "train_bags": bags,
+            "positives": share,
+            "run": run,
+            "epochs": length,
+        }
         grid.append(dataclasses.replace(base, **changes, **unused))
     return grid
+
+
+def _per_size(name: str, values: Sequence[T], sizes: Sequence[int]) -> dict[int, T]:
+    if len(values) not in (1, len(sizes)):
+        raise UsageError(f"{name}: expected one number, or one for each of {len(sizes)} bag sizes, got {len(values)}")
+    return dict(zip(sizes, values if len(values) > 1 else [values[0]] * len(sizes), strict=True))
 
 
 def run_grid(
@@ -65,8 +92,9 @@ def run_grid(
     """Run what is not in `out` yet, and summarise all of `grid`.
 
     Writes into `out`: ``runs.csv`` after every run; at the end ``summary.csv`` and ``summary.md`` (mean, minimum and
-    maximum over the runs), ``by_train_bags.png`` and ``by_bag_size.png`` (the paper's Figures 4 and 6) and
-    ``examples.png`` (Figure 5(b)); ``examples/*.npz`` hold some test bags of the first runs with their scores.
+    maximum over the runs), curves as in :func:`cxrfast.bags.plots.plot_summaries` (``by_train_bags.png`` is the paper's
+    Figure 4, ``by_positives.png`` its Figure 6) and ``examples.png`` (Figure 5(b)); ``examples/*.npz`` hold some test
+    bags of the first runs with their scores.
     """
     from tqdm import tqdm
 
@@ -110,9 +138,16 @@ def run_grid(
     return summaries
 
 
+def finished(source: Source, grid: Sequence[Settings], out: Path) -> list[Summary]:
+    """A summary of those runs of the grid that stand in `out`."""
+    table = RunTable(out / "runs.csv")
+    return summarize(table[key] for key in (run_key(source, settings) for settings in grid) if key in table)
+
+
 def _title(settings: Settings) -> str:
-    name = METHODS[settings.method].label
-    return f"{name}, {settings.train_bags} bags of {settings.bag_size}, run {settings.run + 1}"
+    name = Spelling(settings.method, settings.pool).label
+    positive = "" if settings.positives == "natural" else f", {settings.positives} positive"
+    return f"{name}, {settings.train_bags} bags of {settings.bag_size}{positive}, run {settings.run + 1}"
 
 
 def _write_overview(
@@ -121,17 +156,17 @@ def _write_overview(
     write_summary(out / "summary.csv", summaries)
     texts = [f"{title}\n\n{markdown(summaries, measure)}\n" for measure, title in _TITLES.items()]
     write_text(out / "summary.md", "\n".join(texts))
-    plot_curves(summaries, "train_bags", out / "by_train_bags.png")
-    plot_curves(summaries, "bag_size", out / "by_bag_size.png")
+    plot_summaries(summaries, out)
     # Of the examples those of the smallest bags, which fit a line, and the best trained networks
     first = [(key, settings) for key, settings in zip(keys, grid, strict=True) if settings.run == 0]
     size = min(settings.bag_size for _, settings in first)
     bags = max(settings.train_bags for _, settings in first)
+    wanted = (size, bags, first[0][1].positives)
     examples = []
     for key, settings in first:
         path = _example_path(out, key, settings)
-        if (settings.bag_size, settings.train_bags) == (size, bags) and path.is_file():
-            examples.append(_read_example(path, settings.method))
+        if (settings.bag_size, settings.train_bags, settings.positives) == wanted and path.is_file():
+            examples.append(_read_example(path, Spelling(settings.method, settings.pool).label))
     if examples:
         title = f"{bags} training bags of {size} on average; positive class: {source.positive_class}"
         plot_examples(examples, source.test.images, title, out / "examples.png")
@@ -169,6 +204,6 @@ def _write_example(path: Path, outcome: Outcome) -> None:
         np.savez(file, sizes=np.array([row.stop - row.start for row in rows]), **arrays)
 
 
-def _read_example(path: Path, method: str) -> Example:
+def _read_example(path: Path, label: str) -> Example:
     with np.load(path, allow_pickle=False) as file:
-        return Example(METHODS[method].label, file["sizes"], file["index"], file["positive"], file["scores"])
+        return Example(label, file["sizes"], file["index"], file["positive"], file["scores"])

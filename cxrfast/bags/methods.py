@@ -16,7 +16,7 @@ from cxrfast.ops.mil_pool import MODES
 class Options(NamedTuple):
     """What methods can be told; each takes those that it names in :data:`METHODS`."""
 
-    pool: str = "max"
+    pool: str | None = None  # None: the method's own
     delta: float = 0.3
     lam: float = 1.0
 
@@ -95,10 +95,20 @@ class AttentionModel(BagModel):
         return torch.where(high > low, (weights - low) / (high - low), 1.0)
 
 
+class MeanLogit(nn.Module):
+    """The mean of a bag's logits, where pooling "mean" is that of its probabilities: the published script of Seibold et
+    al. 2020 pools so under BIL."""
+
+    def forward(self, logits: Tensor, *, offsets: Tensor) -> Tensor:  # [N, K], [B + 1] -> [B, K]
+        sizes = offsets.diff()
+        return torch.segment_reduce(logits, "sum", lengths=sizes) / sizes.clamp(min=1)[:, None]
+
+
 class Method(NamedTuple):
     label: str  # in pictures
     options: tuple[str, ...]  # fields of Options that it takes
     make: Callable[[nn.Module, int, Options], BagModel]
+    pool: str = "max"  # its own, of those that take one
 
 
 def _pooling(pool: str) -> Callable[[nn.Module, int, Options], BagModel]:
@@ -109,22 +119,31 @@ def _attention(gated: bool) -> Callable[[nn.Module, int, Options], BagModel]:
     return lambda network, features, options: AttentionModel(network, features, gated)
 
 
-def _bil(network: nn.Module, features: int, options: Options) -> BagModel:
-    return InstanceModel(network, features, BILLoss(options.pool, options.lam))
+def _pool(options: Options) -> str | nn.Module:
+    assert options.pool is not None
+    return MeanLogit() if options.pool == MEAN_LOGIT else options.pool.replace("-", "_")
+
+
+def _bil(form: str) -> Callable[[nn.Module, int, Options], BagModel]:
+    return lambda network, features, options: InstanceModel(
+        network, features, BILLoss(_pool(options), options.lam, form=form)
+    )
 
 
 def _mmm(network: nn.Module, features: int, options: Options) -> BagModel:
-    return InstanceModel(network, features, MMMLoss(options.pool))
+    return InstanceModel(network, features, MMMLoss(_pool(options)))
 
 
 def _sgl(rescale: bool = True, weighted: bool = True) -> Callable[[nn.Module, int, Options], BagModel]:
     def make(network: nn.Module, features: int, options: Options) -> BagModel:
-        pool, delta, lam = options
-        return InstanceModel(network, features, SelfGuidingLoss(pool, delta, lam, rescale=rescale, weighted=weighted))
+        loss = SelfGuidingLoss(_pool(options), options.delta, options.lam, rescale=rescale, weighted=weighted)
+        return InstanceModel(network, features, loss)
 
     return make
 
 
+MEAN_LOGIT = "mean-logit"
+POOLS = (*(mode.replace("_", "-") for mode in MODES), MEAN_LOGIT)
 _SGL = ("pool", "delta", "lam")
 METHODS = {
     "max": Method("max", (), _pooling("max")),
@@ -133,7 +152,8 @@ METHODS = {
     "noisy-or": Method("noisy-OR", (), _pooling("noisy_or")),
     "lse": Method("LSE", (), _pooling("lse")),
     "linear-softmax": Method("linear softmax", (), _pooling("linear_softmax")),
-    "bil": Method("BIL", ("pool", "lam"), _bil),
+    "bil": Method("BIL", ("pool", "lam"), _bil("sum"), pool="mean"),
+    "bil-script": Method("BIL, script", ("pool", "lam"), _bil("script"), pool=MEAN_LOGIT),
     "mmm": Method("MMM", ("pool",), _mmm),
     "attention": Method("attention", (), _attention(gated=False)),
     "gated-attention": Method("gated attention", (), _attention(gated=True)),
@@ -144,6 +164,45 @@ METHODS = {
 }
 
 
+class Spelling(NamedTuple):
+    """A method with its pooling, as a user writes it: "bil" with its own, "bil:max" with another."""
+
+    method: str
+    pool: str | None  # None: the method takes none
+
+    @classmethod
+    def parse(cls, text: str, pool: str | None = None) -> "Spelling":
+        """`pool` is for a method that takes one and is spelt without.
+
+        Raises:
+            UsageError: an unknown method or pooling, or a pooling for a method that takes none.
+        """
+        method, colon, own = (part.strip() for part in text.partition(":"))
+        if method not in METHODS:
+            raise UsageError(f"method: expected some of {', '.join(METHODS)}, got {method!r}")
+        if "pool" not in METHODS[method].options:
+            if colon:
+                raise UsageError(f"method: {method} takes no pooling of its own, got {text!r}")
+            return cls(method, None)
+        return cls(method, check_pool(own if colon else pool or METHODS[method].pool))
+
+    def __str__(self) -> str:
+        return self.method if self.pool in (None, METHODS[self.method].pool) else f"{self.method}:{self.pool}"
+
+    @property
+    def label(self) -> str:
+        """In pictures and tables."""
+        label = METHODS[self.method].label
+        return label if str(self) == self.method else f"{label} ({self.pool} pooling)"
+
+
+def check_pool(pool: str) -> str:
+    """The pooling as it is spelt here; :class:`UsageError` lists them."""
+    if pool.replace("_", "-") not in POOLS:
+        raise UsageError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")
+    return pool.replace("_", "-")
+
+
 def make_model(method: str, network: nn.Module, num_features: int, options: Options) -> BagModel:
     """`network`, from images to `num_features` features, with a method on top.
 
@@ -152,9 +211,7 @@ def make_model(method: str, network: nn.Module, num_features: int, options: Opti
     """
     if method not in METHODS:
         raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    pool = options.pool.replace("-", "_")
-    if pool not in MODES:
-        raise UsageError(f"pool: expected one of {', '.join(m.replace('_', '-') for m in MODES)}, got {options.pool!r}")
+    pool = check_pool(options.pool or METHODS[method].pool)
     try:
         return METHODS[method].make(network, num_features, options._replace(pool=pool))
     except ValueError as error:  # of a loss's option: it names it

@@ -8,12 +8,21 @@ import numpy as np
 from torch import Tensor
 
 from cxrfast._files import atomic_path
-from cxrfast.bags.methods import METHODS
-from cxrfast.bags.results import Summary
+from cxrfast.bags.methods import METHODS, Spelling
+from cxrfast.bags.results import Summary, positives_order
 
 _MEASURES = {"iou": "IoU of positive instances", "auc": "AUC of bags"}
-_AXES = {"bag_size": "mean number of instances per bag", "train_bags": "number of training bags"}
-_FACETS = {"bag_size": "{} training bags", "train_bags": "bags of {} instances"}
+_AXES = {
+    "train_bags": "number of training bags",
+    "bag_size": "mean number of instances per bag",
+    "positives": "positive instances per positive bag",
+}
+_OTHERS = {  # axes of a picture: of its columns, and what there is one file for each of
+    "train_bags": ("bag_size", "positives"),
+    "bag_size": ("train_bags", "positives"),
+    "positives": ("bag_size", "train_bags"),
+}
+_FACETS = {"bag_size": "bags of {} instances", "train_bags": "{} training bags", "positives": "positives: {}"}
 # Colours that stay apart in the common kinds of colour blindness (Okabe & Ito); a method keeps its own in every picture
 _STYLES: dict[str, tuple[str, str, str]] = {
     "sgl": ("#d55e00", "o", "-"),
@@ -30,7 +39,9 @@ _STYLES: dict[str, tuple[str, str, str]] = {
     "sgl-no-weight": ("#d55e00", "o", "--"),
     "sgl-no-rescale": ("#d55e00", "o", ":"),
     "sgl-no-rescale-no-weight": ("#d55e00", "o", "-."),
+    "bil-script": ("#cc79a7", "d", "--"),
 }
+_ORDER = {name: place for place, name in enumerate(METHODS)}
 _FOUND, _MISSED, _FALSE = "#009e73", "#0072b2", "#d55e00"
 _PER_ROW = 20  # instances of a bag side by side
 
@@ -60,13 +71,33 @@ def _save(figure: Any, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def plot_curves(summaries: Sequence[Summary], axis: str, path: Path) -> None:
-    """IoU above AUC against `axis` ("bag_size" or "train_bags"), a column for each value of the other one; lines are
-    means over runs, bands reach from the worst to the best run."""
-    facet = "train_bags" if axis == "bag_size" else "bag_size"
-    columns = sorted({getattr(summary, facet) for summary in summaries})
-    ticks = sorted({getattr(summary, axis) for summary in summaries})
-    methods = [name for name in METHODS if any(summary.method == name for summary in summaries)]
+def plot_summaries(summaries: Sequence[Summary], folder: Path) -> list[Path]:
+    """``by_train_bags.png``, ``by_bag_size.png`` and ``by_positives.png``: each where there is more than one value to
+    draw against, the first where there is none of them. A file has a column for each value of a second axis; of a third
+    there is one file each, which then has it in its name: ``by_positives-500.png`` is that of 500 training bags."""
+    many = [axis for axis in _AXES if len({getattr(s, axis) for s in summaries}) > 1]
+    written = []
+    for axis in many or ["train_bags"]:
+        facet, third = _OTHERS[axis]
+        values = _values(summaries, third)
+        for value in values:
+            name = f"by_{axis}.png" if len(values) == 1 else f"by_{axis}-{str(value).replace('%', 'percent')}.png"
+            written.append(folder / name)
+            chosen = [s for s in summaries if getattr(s, third) == value]
+            plot_curves(chosen, axis, facet, written[-1])
+    return written
+
+
+def _values(summaries: Sequence[Summary], axis: str) -> list[Any]:
+    return sorted({getattr(s, axis) for s in summaries}, key=positives_order if axis == "positives" else None)
+
+
+def plot_curves(summaries: Sequence[Summary], axis: str, facet: str, path: Path) -> None:
+    """IoU above AUC against `axis`, a column for each value of `facet`; both are axes of the grid. Lines are means over
+    runs, bands reach from the worst to the best run."""
+    columns = _values(summaries, facet)
+    ticks = sorted({_place(summary, axis) for summary in summaries})
+    methods = sorted({s.method for s in summaries}, key=lambda name: (_ORDER[name.partition(":")[0]], name))
     figure = _figure(1.2 + 3.1 * max(len(columns), 2), 6.4)
     grid = figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False)
     for row, (measure, title) in enumerate(_MEASURES.items()):
@@ -74,36 +105,45 @@ def plot_curves(summaries: Sequence[Summary], axis: str, path: Path) -> None:
             axes = grid[row, column]
             for method in methods:
                 chosen = [s for s in summaries if s.method == method and getattr(s, facet) == value]
-                _draw_method(axes, method, sorted(chosen, key=lambda s: getattr(s, axis)), axis, measure)
+                _draw_method(axes, method, sorted(chosen, key=lambda s: _place(s, axis)), axis, measure)
             axes.grid(alpha=0.3)
-            axes.set_xscale("log")
-            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            if len(ticks) > 1:
+                axes.set_xscale("log")
+            axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
             axes.minorticks_off()
             if measure == "auc":
                 axes.axhline(0.5, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
                 axes.set_xlabel(_AXES[axis])
             else:
-                axes.set_title(_FACETS[axis].format(value), fontsize=10)
+                axes.set_title(_FACETS[facet].format(value), fontsize=10)
         grid[row, 0].set_ylabel(title)
         low, high = grid[row, 0].get_ylim()
         grid[row, 0].set_ylim(max(low, 0 if measure == "iou" else low) - 0.01, min(high, 1) + 0.01)
     handles: dict[str, Any] = {}
     for axes in grid.flat:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    labels = [METHODS[method].label for method in methods]
+    labels = [Spelling.parse(method).label for method in methods]
     figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=min(len(labels), 7))
     _save(figure, path)
+
+
+def _place(summary: Summary, axis: str) -> float:
+    """Where its point stands. Of positives there are as many as there were, however they were asked for."""
+    return summary.positives_per_bag if axis == "positives" else getattr(summary, axis)
 
 
 def _draw_method(axes: Any, method: str, summaries: Sequence[Summary], axis: str, measure: str) -> None:
     if not summaries:
         return
-    colour, marker, line = _STYLES[method]
-    x = [getattr(summary, axis) for summary in summaries]
+    name, colon, _ = method.partition(":")
+    colour, marker, line = _STYLES[name]
+    x = [_place(summary, axis) for summary in summaries]
     spreads = [getattr(summary, measure) for summary in summaries]
-    front = 4 if method == "sgl" else 3
+    front = 4 if name == "sgl" else 3
     style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5, "zorder": front}
-    axes.plot(x, [s.mean for s in spreads], label=METHODS[method].label, **style)
+    if colon:  # with a pooling that is not its own
+        style |= {"markerfacecolor": "white", "linestyle": (0, (3, 1, 1, 1))}
+    axes.plot(x, [s.mean for s in spreads], label=summaries[0].label, **style)
     low, high = [s.min for s in spreads], [s.max for s in spreads]
     axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
     if len(x) == 1:  # a band of no width

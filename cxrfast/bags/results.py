@@ -2,15 +2,17 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
 from cxrfast._files import write_text
+from cxrfast.bags.drawing import parse_positives
 from cxrfast.bags.experiment import Outcome, Settings
 from cxrfast.bags.images import Source
-from cxrfast.bags.methods import METHODS
+from cxrfast.bags.methods import Spelling
 from cxrfast.errors import CxrfastError
 
 _SOURCE = ("dataset", "positive_class")
@@ -77,57 +79,73 @@ class Spread(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The runs of one method on bags of one size, with one number of training bags."""
+    """The runs of one method on bags of one kind, with one number of training bags."""
 
-    method: str
+    method: str  # as :class:`cxrfast.bags.methods.Spelling` spells it
     bag_size: int
     train_bags: int
+    positives: str  # as they were asked for
+    positives_per_bag: float  # as they were: the mean of the positive test bags
     runs: int
     iou: Spread
     auc: Spread
 
+    @property
+    def label(self) -> str:
+        return Spelling.parse(self.method).label
+
 
 def summarize(rows: Iterable[dict[str, str]]) -> list[Summary]:
     """Mean, minimum and maximum over the runs of every configuration, in the order of their first rows."""
-    groups: dict[tuple[str, int, int], list[dict[str, str]]] = {}
+    groups: dict[tuple[str, int, int, str], list[dict[str, str]]] = {}
     for row in rows:
-        groups.setdefault((row["method"], int(row["bag_size"]), int(row["train_bags"])), []).append(row)
+        spelling = str(Spelling(row["method"], row["pool"] or None))
+        key = (spelling, int(row["bag_size"]), int(row["train_bags"]), row["positives"])
+        groups.setdefault(key, []).append(row)
     summaries = []
     for key, group in groups.items():
-        spreads = []
-        for measure in ("iou", "auc"):
-            values = [float(row[measure]) for row in group]
-            spreads.append(Spread(sum(values) / len(values), min(values), max(values)))
-        summaries.append(Summary(*key, len(group), *spreads))
+        of = {name: [float(row[name]) for row in group] for name in ("positives_per_bag", "iou", "auc")}
+        mean = {name: sum(values) / len(values) for name, values in of.items()}
+        spreads = [Spread(mean[name], min(of[name]), max(of[name])) for name in ("iou", "auc")]
+        summaries.append(Summary(*key, mean["positives_per_bag"], len(group), *spreads))
     return summaries
 
 
 def write_summary(path: Path, summaries: Sequence[Summary]) -> None:
-    columns = ["method", "bag_size", "train_bags", "runs"]
+    columns = list(Summary._fields[:-2])
     columns += [f"{measure}_{kind}" for measure in ("iou", "auc") for kind in Spread._fields]
     rows = []
     for summary in summaries:
-        values = [*summary[:4], *(f"{value:.4f}" for value in (*summary.iou, *summary.auc))]
-        rows.append(dict(zip(columns, map(str, values), strict=True)))
+        values = [*map(_text, summary[:-2]), *(f"{value:.4f}" for value in (*summary.iou, *summary.auc))]
+        rows.append(dict(zip(columns, values, strict=True)))
     write_csv(path, columns, rows)
 
 
+def positives_order(text: str) -> tuple[float, str]:
+    """For sorting: natural, then shares, then numbers of instances, ascending."""
+    value = parse_positives(text)
+    return (-1.0 if value is None else float(value), text)
+
+
 def markdown(summaries: Sequence[Summary], measure: str) -> str:
-    """One measure as a table: a row per number of training bags and method, a column per bag size. Cells are
-    "mean (min–max)" over the runs; the best mean of a column among equal numbers of training bags is bold."""
+    """One measure as a table: a row per number of training bags, positives (where there are several) and method, a
+    column per bag size. Cells are "mean (min–max)" over the runs; the best mean of a column among rivals is bold."""
     sizes = sorted({summary.bag_size for summary in summaries})
     methods = list(dict.fromkeys(summary.method for summary in summaries))
-    cells = {(s.train_bags, s.method, s.bag_size): getattr(s, measure) for s in summaries}
-    lines = ["| training bags | method | " + " | ".join(f"bags of {size}" for size in sizes) + " |"]
-    lines.append("|---|---|" + "---|" * len(sizes))
-    for bags in sorted({summary.train_bags for summary in summaries}):
+    labels = {summary.method: summary.label for summary in summaries}
+    kinds = sorted({s.positives for s in summaries}, key=positives_order)
+    cells = {(s.train_bags, s.positives, s.method, s.bag_size): getattr(s, measure) for s in summaries}
+    several = ["positives"] if len(kinds) > 1 else []
+    headers = ["training bags", *several, "method", *(f"bags of {size}" for size in sizes)]
+    lines = ["| " + " | ".join(headers) + " |", "|---" * len(headers) + "|"]
+    for bags, kind in itertools.product(sorted({summary.train_bags for summary in summaries}), kinds):
         for method in methods:
-            if not any((bags, method, size) in cells for size in sizes):
+            if not any((bags, kind, method, size) in cells for size in sizes):
                 continue
-            row = [str(bags), METHODS[method].label]
+            row = [str(bags), *([kind] if several else []), labels[method]]
             for size in sizes:
-                rivals = [cells[bags, m, size].mean for m in methods if (bags, m, size) in cells]
-                row.append(_cell(cells.get((bags, method, size)), max(rivals, default=0)))
+                rivals = [cells[bags, kind, m, size].mean for m in methods if (bags, kind, m, size) in cells]
+                row.append(_cell(cells.get((bags, kind, method, size)), max(rivals, default=0)))
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from cxrfast.data.negatives import SubsetBatches, draw_records, read_some, witho
 from cxrfast.data.patches import boxes_to_aligned_patches, boxes_to_patches
 from cxrfast.data.phantom import write_phantoms
 from cxrfast.data.records import Record
-from cxrfast.data.splits import Splits, make_splits
+from cxrfast.data.splits import Splits, fractions_with, make_splits
 from cxrfast.data.transforms import Augmentation, normalize, resize, to_input
 from cxrfast.data.triplets import TripletBatchSampler, TripletMiner, Triplets, label_bits
 
@@ -35,6 +35,7 @@ __all__ = [
     "boxes_to_aligned_patches",
     "boxes_to_patches",
     "draw_records",
+    "fractions_with",
     "hash_records",
     "label_bits",
     "make_folds",

@@ -162,6 +162,7 @@ def make_folds(
     folds: int,
     by: FoldsBy = "patient",
     unannotated: float = 1.0,
+    validation: float = VALIDATION,
     seed: int = 0,
     label_version: str | None = None,
 ) -> FoldSplits:
@@ -170,15 +171,15 @@ def make_folds(
     Folds are stratified by the rarest boxed class of an image (scikit-learn's ``StratifiedGroupKFold``), groups are the
     patients, or, ``by="image"``, every image is its own: patients are then on both sides, as in the papers that do so.
     ``unannotated`` is the fraction of the images without boxes that join training; with the same seed, smaller
-    fractions are contained in larger ones. Of what a fold does not hold out, an eighth validates, chosen as
-    :func:`cxrfast.data.make_splits` does.
+    fractions are contained in larger ones. Of what a fold may train on, the share ``validation`` (default: an eighth)
+    validates, chosen as :func:`cxrfast.data.make_splits` does; with 0, all of it trains.
 
     The answer depends on the records' content and the seed, not on the records' order. Raises :class:`UsageError` for
     fewer than two folds, more folds than patients (images) with boxes, or a fraction outside [0, 1].
     """
     records = sorted(records, key=lambda record: record.image)
     boxed = [record for record in records if record.boxes]
-    _check_options(boxed, folds, by, unannotated)
+    _check_options(boxed, folds, by, unannotated, validation)
     tests = _hold_out(boxed, folds, by, seed)
     others = [record for record in records if not record.boxes]
     order = np.random.default_rng(seed).permutation(len(others))[: round(unannotated * len(others))]
@@ -189,22 +190,26 @@ def make_folds(
         rest = [record for record in [*boxed, *pool] if _group(record, by) not in held_out]
         if by == "image":
             rest = [replace(record, patient=record.image) for record in rest]
-        _, val, _ = deal(rest, (1 - VALIDATION, VALIDATION, 0.0), seed + number)
+        val = deal(rest, (1 - validation, validation, 0.0), seed + number)[1] if validation else []
         made.append(Fold(tuple(record.image for record in test), tuple(sorted(val))))
-    notes = (f"{len(pool)} of {len(others)} images without boxes may train",)
+    notes = [f"{len(pool)} of {len(others)} images without boxes may train"]
+    if not validation:
+        notes.append("all that a fold does not hold out trains, none validates")
     names = tuple(record.image for record in pool)
-    splits = FoldSplits(by, tuple(made), names, seed, label_version, notes)
+    splits = FoldSplits(by, tuple(made), names, seed, label_version, tuple(notes))
     splits.check(records)
     return splits
 
 
-def _check_options(boxed: Sequence[Record], folds: int, by: str, unannotated: float) -> None:
+def _check_options(boxed: Sequence[Record], folds: int, by: str, unannotated: float, validation: float) -> None:
     if by not in get_args(FoldsBy):
         raise UsageError(f"folds-by is {by!r}; expected {' or '.join(get_args(FoldsBy))}")
     if folds < 2:
         raise UsageError(f"folds: expected 2 or more, got {folds}")
     if not 0 <= unannotated <= 1:
         raise UsageError(f"unannotated: expected a fraction from 0 to 1, got {unannotated:g}")
+    if not 0 <= validation < 1:
+        raise UsageError(f"validation: expected a share from 0 to below 1, got {validation:g}")
     if not boxed:
         raise UsageError("folds: no image of the data set has a box, and annotated images are what folds hold out")
     groups = len({_group(record, by) for record in boxed})

@@ -16,6 +16,7 @@ from cxrfast.errors import CxrfastError, UsageError
 
 PARTS = ("train", "val", "test")
 STRATEGIES = ("patient", "official")
+TEST_SHARE = 0.2  # of all images, without official lists
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class Splits:
             label_version=None if version is None else str(version),
             notes=tuple(content.get("notes", ())),
         )
+
+
+def fractions_with(val_share: float) -> tuple[float, float, float]:
+    """Fractions for :func:`make_splits` such that this share of what is not tested validates."""
+    return round((1 - TEST_SHARE) * (1 - val_share), 12), round((1 - TEST_SHARE) * val_share, 12), TEST_SHARE
 
 
 def make_splits(

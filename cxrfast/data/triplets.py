@@ -1,7 +1,7 @@
 """Triplets of images for distance learning (Zhang et al. 2020): what to compare every image with, and batches of it.
 
-A positive of an anchor shares a label with it, a negative none. Hard ones are those that look wrong: positives whose
-perceptual hash is far from the anchor's, and negatives whose hash is near.
+A positive of an anchor shares a label with it, a negative none (§3.2). Hard ones are those that look wrong: positives
+whose perceptual hash is far from the anchor's, and negatives whose hash is near.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,8 @@ from torch.utils.data import Sampler
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.ops import hamming_topk
 
-SAMPLING = ("all", "paper")
+SAMPLING = ("paper", "all", "random")
+PARTIAL_OF = ("picks", "list")
 MAX_CLASSES = 63
 _RULES = ("exact", "partial", "disjoint")
 _DRAWS, _ORDER = 1, 2  # streams of random numbers
@@ -54,16 +55,19 @@ def label_bits(label_sets: Iterable[AbstractSet[str]], class_names: Sequence[str
 class TripletMiner:
     """Chooses a positive and a negative for an anchor, easier ones in the first epochs and hard ones later.
 
-    A positive has the anchor's set of labels (exact match) or, with probability ``partial``, another set that shares
-    a label (partial match); if the anchor has no match of the kind, the other kind is taken. A negative has labels, or
-    lacks them, such that none is shared. Images without a finding match each other exactly, and are negatives of all
-    others. Images without any positive or negative are not anchors; they still serve as negatives.
+    A positive has the anchor's set of labels (exact match) or another set that shares a label (partial match);
+    ``partial`` is the share of the latter. If the anchor has no match of one kind, the other kind is taken; but with
+    ``partial`` 0 exact matches are the only positives. A negative has labels, or lacks them, such that none is shared.
+    Images without a finding match each other exactly, and are negatives of all others. Images without any positive or
+    negative are not anchors; they still serve as negatives.
 
     Candidates are ordered from the hardest (rank 0) on: positives by falling distance of their hashes to the anchor's,
     negatives by rising distance. ``sampling`` says which are candidates:
 
+    - ``"paper"``: up to ``positives`` and ``negatives`` (Zhang et al.: 500 and 1000) drawn at random, anew for every
+      anchor and epoch;
     - ``"all"``: the hardest ``positives`` or ``negatives`` of *all* images;
-    - ``"paper"``: so many drawn at random from them, anew for every anchor and epoch (Zhang et al.: 500 and 1000).
+    - ``"random"``: all images, each as likely in every epoch, whatever its hash (§4.2: "without considering hardness").
 
     Of n candidates, in epoch e (0 is the first) of a schedule of E epochs, the one with rank ::
 
@@ -73,13 +77,17 @@ class TripletMiner:
     density levels out; from epoch E on it is one of the h hardest, each as likely. h is 1 for ``"paper"``, where the
     draw makes a difference from epoch to epoch, and 10 for ``"all"``.
 
+    ``partial_of`` says what ``partial`` is a share of. ``"picks"``: a positive is partial with this probability, and is
+    chosen among the matches of its kind. ``"list"``: the candidates are up to ``partial · positives`` partial matches
+    and up to ``(1 − partial) · positives`` exact ones, sorted together.
+
     A triplet depends on the seed, the epoch and the anchor alone.
 
     Args:
-        hashes: perceptual hashes ``[N]``, int64, of all images of the data set.
+        hashes: perceptual hashes ``[N]``, int64, of all images of the data set; None with ``"random"``.
         labels: their labels as bit masks ``[N]``, int64 (:func:`label_bits`).
         known: bool ``[N]``; False leaves an image out altogether, for example for want of a hash.
-        partial: share of the positives that are partial matches.
+        partial: share of the positives that are partial matches; 0: exact matches only.
         epochs: E.
         hardest: h.
 
@@ -90,26 +98,23 @@ class TripletMiner:
 
     def __init__(
         self,
-        hashes: np.ndarray,  # [N] int64
+        hashes: np.ndarray | None,  # [N] int64
         labels: np.ndarray,  # [N] int64
         *,
         known: np.ndarray | None = None,  # [N] bool
-        sampling: str = "all",
+        sampling: str = "paper",
         negatives: int = 1000,
         positives: int = 500,
         partial: float = 0.25,
+        partial_of: str = "picks",
         epochs: int = 10,
         hardest: int | None = None,
     ):
-        if sampling not in SAMPLING:
-            raise UsageError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLING)}")
-        for name, value in (("negatives", negatives), ("positives", positives), ("hardest", hardest)):
-            if value is not None and value < 1:
-                raise UsageError(f"{name} is {value}; expected at least 1")
-        if not 0 <= partial <= 1:
-            raise UsageError(f"partial is {partial}; expected a share from 0 to 1")
-        if epochs < 0:
-            raise UsageError(f"epochs of the schedule is {epochs}; expected 0 or more")
+        _check_miner_options(sampling, negatives, positives, partial, partial_of, epochs, hardest)
+        if hashes is None:
+            if sampling != "random":
+                raise UsageError(f"hashes: expected one for each image, as sampling is {sampling!r}, got None")
+            hashes = np.zeros(len(labels), dtype=np.int64)
         known = np.ones(len(hashes), dtype=bool) if known is None else np.asarray(known)
         if not len(hashes) == len(labels) == len(known):
             raise UsageError(
@@ -117,8 +122,8 @@ class TripletMiner:
             )
         self.sampling = sampling
         self.negatives, self.positives = negatives, positives
-        self.partial, self.epochs = partial, epochs
-        self.hardest = hardest if hardest is not None else {"all": 10, "paper": 1}[sampling]
+        self.partial, self.partial_of, self.epochs = partial, partial_of, epochs
+        self.hardest = hardest if hardest is not None else {"all": 10}.get(sampling, 1)
         self._places = np.flatnonzero(known)  # of the images that take part, in the data set
         self._index = np.full(len(hashes), -1)
         self._index[self._places] = np.arange(len(self._places))
@@ -127,13 +132,14 @@ class TripletMiner:
         self._sets = _LabelSets(self._labels.numpy())
         self._counts = self._sets.counts()
         exact, partly, disjoint = self._counts.values()
-        usable = (exact + partly > 0) & (disjoint > 0)
+        usable = ((exact + partly if partial else exact) > 0) & (disjoint > 0)
         self.anchors = self._places[usable]  # [A], rising
         self._is_anchor = np.isin(np.arange(len(hashes)), self.anchors)
-        self.notes = tuple(_describe(usable, exact, known))
+        self.notes = tuple(_describe(usable, exact, disjoint, known, partial))
         if not len(self.anchors):
+            positive = "a shared label" if partial else "the same labels, as partial is 0"
             raise CxrfastError(
-                f"none of {len(self._places)} images has both a positive (a shared label) and a negative (no shared "
+                f"none of {len(self._places)} images has both a positive ({positive}) and a negative (no shared "
                 "label), so there are no triplets; add images of other labels"
             )
 
@@ -144,21 +150,25 @@ class TripletMiner:
             raise UsageError(
                 f"{anchors[~self._is_anchor[anchors]][0]} is no anchor; expected some of the miner's anchors"
             )
+        if not len(anchors):
+            return Triplets(anchors, anchors, anchors)
         index = self._index[anchors]
         generators = [np.random.default_rng([_DRAWS, seed, epoch, int(anchor)]) for anchor in anchors]
         uniform = np.array([generator.random(3) for generator in generators]).reshape(-1, 3)
-        partial = self._counts["partial"][index] > 0
-        partial &= (uniform[:, 0] < self.partial) | (self._counts["exact"][index] == 0)
-        chosen = {name: np.zeros(len(index), dtype=np.int64) for name in ("positive", "negative")}
-        for role, rule, rows, u in (
-            ("positive", "exact", ~partial, uniform[:, 1]),
-            ("positive", "partial", partial, uniform[:, 1]),
-            ("negative", "disjoint", np.ones_like(partial), uniform[:, 2]),
-        ):
-            at = np.flatnonzero(rows)
-            if len(at):
-                chosen[role][at] = self._choose(index[at], rule, epoch, u[at], [generators[i] for i in at])
-        return Triplets(anchors, self._places[chosen["positive"]], self._places[chosen["negative"]])
+        negatives = self._choose(index, "disjoint", epoch, uniform[:, 2], generators)
+        if self.partial_of == "list":
+            listed = zip(index.tolist(), uniform[:, 1], generators, strict=True)
+            positives = np.array([self._choose_from_list(i, epoch, u, generator) for i, u, generator in listed])
+        else:
+            partial = self._counts["partial"][index] > 0
+            partial &= (uniform[:, 0] < self.partial) | (self._counts["exact"][index] == 0)
+            positives = np.zeros_like(index)
+            for rule, rows in (("exact", ~partial), ("partial", partial)):
+                at = np.flatnonzero(rows)
+                if len(at):
+                    of_rows = [generators[i] for i in at]
+                    positives[at] = self._choose(index[at], rule, epoch, uniform[at, 1], of_rows)
+        return Triplets(anchors, self._places[positives.astype(np.int64)], self._places[negatives])
 
     def _choose(
         self,
@@ -169,12 +179,46 @@ class TripletMiner:
         generators: Sequence[np.random.Generator],
     ) -> np.ndarray:  # [B]
         limit = self.negatives if rule == "disjoint" else self.positives
+        if self.sampling == "random":
+            drawn = [self._sets.draw(i, rule, 1, generator) for i, generator in zip(index, generators, strict=True)]
+            return np.concatenate(drawn)
         rank = self._rank(np.minimum(self._counts[rule][index], limit), epoch, u)
         if self.sampling == "all":
             return self._ranked(index, rank, rule, None)
-        drawn = (self._sets.draw(i, rule, limit, generator) for i, generator in zip(index, generators, strict=True))
-        one = zip(index, rank, drawn, strict=True)
-        return np.concatenate([self._ranked(np.array([i]), np.array([r]), rule, among) for i, r, among in one])
+        one = zip(index, rank, generators, strict=True)
+        chosen = [self._ranked(i[None], r[None], rule, self._sets.draw(i, rule, limit, g))[0] for i, r, g in one]
+        return np.array(chosen, dtype=np.int64)
+
+    def _choose_from_list(self, i: int, epoch: int, u: float, generator: np.random.Generator) -> int:
+        """A positive of image `i`, of exact and partial matches that are sorted together."""
+        partly = round(self.partial * self.positives)
+        limits = {"exact": self.positives - partly, "partial": partly}
+        counts = {rule: int(self._counts[rule][i]) for rule in limits}
+        rules = [rule for rule in limits if limits[rule] and counts[rule]]
+        if not rules:  # no match of the only kind that the list would hold
+            rules, limits = [rule for rule in limits if counts[rule]], dict.fromkeys(limits, self.positives)
+        # Shuffled: of equal distances the first is taken, and a kind that always came first would win them all.
+        among = generator.permutation(np.concatenate([self._candidates(i, r, limits[r], generator) for r in rules]))
+        if self.sampling == "random":
+            return int(among[int(u * len(among))])
+        rank = self._rank(np.array([len(among)]), epoch, np.array([u]))
+        return int(self._ranked(np.array([i]), rank, "shared", among)[0])
+
+    def _candidates(self, i: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
+        """The places of up to `limit` matches of image `i`, among the images that take part."""
+        if self.sampling != "all":
+            return self._sets.draw(i, rule, limit, generator)
+        here, labels = torch.tensor([i]), self._labels
+        return hamming_topk(
+            self._hashes[here],
+            self._hashes,
+            min(limit, int(self._counts[rule][i])),
+            query_labels=labels[here],
+            labels=labels,
+            rule=rule,
+            farthest=True,
+            query_indices=here,
+        ).indices.numpy()[0]
 
     def _rank(self, n: np.ndarray, epoch: int, u: np.ndarray) -> np.ndarray:
         t = min(epoch / self.epochs, 1.0) if self.epochs else 1.0
@@ -232,12 +276,36 @@ class _LabelSets:
         return dict(zip(_RULES, (same, meet & ~same, ~meet & ~same), strict=True))
 
 
-def _describe(usable: np.ndarray, exact: np.ndarray, known: np.ndarray) -> Iterator[str]:
+def _check_miner_options(
+    sampling: str, negatives: int, positives: int, partial: float, partial_of: str, epochs: int, hardest: int | None
+) -> None:
+    for name, choice, known in (("sampling", sampling, SAMPLING), ("partial_of", partial_of, PARTIAL_OF)):
+        if choice not in known:
+            raise UsageError(f"{name} is {choice!r}; expected one of {', '.join(known)}")
+    for name, value in (("negatives", negatives), ("positives", positives), ("hardest", hardest)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is {value}; expected at least 1")
+    if not 0 <= partial <= 1:
+        raise UsageError(f"partial is {partial}; expected a share from 0 to 1")
+    if epochs < 0:
+        raise UsageError(f"epochs of the schedule is {epochs}; expected 0 or more")
+
+
+def _describe(
+    usable: np.ndarray, exact: np.ndarray, disjoint: np.ndarray, known: np.ndarray, partial: float
+) -> Iterator[str]:
     if unknown := int((~known).sum()):
         yield f"{unknown} images have no hash and are in no triplet"
+    unique = (exact == 0) & (disjoint > 0)
+    if not partial and (unmatched := int(unique.sum())):
+        yield (
+            f"{unmatched} images share their set of labels with no other image and are not anchors, as partial "
+            "matches are no positives"
+        )
+        usable = usable | unique  # said already
     if alone := int((~usable).sum()):
         yield f"{alone} images have no positive or no negative and are not anchors"
-    if without := int((usable & (exact == 0)).sum()):
+    if without := int((usable & (exact == 0)).sum()) if partial else 0:
         yield f"{without} anchors share their set of labels with no other image: all of their positives are partial"
 
 

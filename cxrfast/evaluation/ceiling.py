@@ -18,7 +18,7 @@ def ceiling(
     grid: tuple[int, int],  # P, Q
     rule: RegionRule,
     measure: Measure,
-    image_size: int | None = None,  # of the network's images in pixels, needed for an opening
+    image_size: int | None = None,  # of the network's images in pixels, needed for an opening by pixels
 ) -> Tensor:  # [U] float64
     """The largest IoU or IoR with each annotation that any region of the rule's shape has on a P×Q grid.
 
@@ -26,14 +26,14 @@ def ceiling(
     the best-covered one alone. For boxes the sides of the best box are the grid lines next to those of the annotation,
     outside or inside; of an annotation of several boxes, next to any of theirs.
 
-    An opening leaves whole patches, of whole pixels, for it is the union of all rectangles of them that are large
-    enough. A box is then as large as the opening at least; of ``"patches"`` the ceiling is a bound, for it does not ask
-    whether the best-covered ones are next to each other.
+    An opening leaves the union of all squares of whole patches that are large enough. A box is then as large as the
+    opening at least; of ``"patches"`` the ceiling is a bound, for it does not ask whether the best-covered ones are
+    next to each other. A closing leaves boxes as they are, and of ``"patches"`` the bound.
     """
     best = torch.zeros(len(units.image), dtype=torch.float64)
-    pixels = image_size if rule.opening > 1 else None
-    lines = tuple(_grid_lines(count, pixels) for count in grid)
-    least = 0.0 if pixels is None else rule.opening / pixels
+    lines = tuple(torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
+    square = rule.square(rule.opening, grid, image_size)
+    least = tuple(side / count for side, count in zip(square, grid, strict=True)) if square != (1, 1) else None
     most = max(grid) + 1
     count = units.has_box.sum(dim=1)
     for number in count.unique().tolist():  # annotations of one box are the rule, and quick
@@ -46,15 +46,6 @@ def ceiling(
             else:
                 best[chosen] = _best_patches(inside, area, lines, measure)
     return best
-
-
-def _grid_lines(count: int, pixels: int | None) -> Tensor:  # [count + 1] float64
-    """As fractions of the image; where it has pixels, those at which its nearest-neighbour upsampling changes."""
-    lines = torch.arange(count + 1, dtype=torch.float64)
-    if pixels is None:
-        return lines / count
-    nearest = ((torch.arange(pixels, dtype=torch.float64) + 0.5) * count / pixels).floor()
-    return torch.searchsorted(nearest, lines).double() / pixels
 
 
 def _best_patches(inside: Tensor, area: Tensor, lines: Sequence[Tensor], measure: Measure) -> Tensor:  # [U, P, Q], [U]
@@ -72,7 +63,7 @@ def _best_box(
     area: Tensor,  # [U]
     lines: Sequence[Tensor],  # [P + 1], [Q + 1]
     measure: Measure,
-    least: float,  # length of a side
+    least: tuple[float, float] | None,  # height and width; None: any
 ) -> Tensor:  # [U]
     """Between two sides of the annotation intersection and union are linear in the place of a side of the region, so
     their ratio is largest at an end: L ≤ 4 M lines on each axis are enough to try, but for sides of some length.
@@ -80,7 +71,9 @@ def _best_box(
     The best ratio λ of Dinkelbach 1967: while some box has intersection − λ · union > 0, its ratio is larger. The box
     where that is largest is found for all tops and bottoms at once, with a running minimum from left to right.
     """
-    y, x = (_tried(boxes[..., 1 - axis :: 2], lines[axis], every=least > 0) for axis in (0, 1))  # [U, L] int64
+    # [U, L] int64
+    y, x = (_tried(boxes[..., 1 - axis :: 2], lines[axis], every=least is not None) for axis in (0, 1))
+    low, wide = least or (0.0, 0.0)
     sums = F.pad(inside.cumsum(dim=1).cumsum(dim=2), (1, 0, 1, 0))
     sums = sums[torch.arange(len(boxes))[:, None, None], y[:, :, None], x[:, None]]  # above and left of the lines
     top, bottom = torch.triu_indices(y.shape[1], y.shape[1], 1)
@@ -88,8 +81,8 @@ def _best_box(
     covered = (sums[:, bottom] - sums[:, top]).flatten(1)  # [U, pairs · L], left of each line
     region = (height[:, :, None] * place[:, None]).flatten(1)
     # The last line that is far enough to the left of each
-    before = torch.searchsorted(place, place - least + 1e-12, right=True) - 1
-    allowed = (height >= least - 1e-12)[:, :, None] & (before >= 0)[:, None]
+    before = torch.searchsorted(place, place - wide + 1e-12, right=True) - 1
+    allowed = (height >= low - 1e-12)[:, :, None] & (before >= 0)[:, None]
     before = before.clamp(min=0)[:, None].expand(allowed.shape)
     best = torch.zeros(len(boxes), dtype=torch.float64)
     while True:

@@ -137,7 +137,8 @@ def _apply(
 def _nested(
     folds: Folds, source: Source, units: Units, rule: RegionRule, own: OwnRule, truth: Truth, patients: list[str]
 ) -> tuple[BestOverlap, Tensor, Tensor, int]:
-    """Per fold and class the level with the largest mean IoU on the other folds; the lowest of equals."""
+    """Per fold, and class unless they are pooled, the level with the largest mean IoU on the other folds; the lowest of
+    equals."""
     k = len(truth.class_names)
     groups = {
         "patient": patients,
@@ -154,6 +155,8 @@ def _nested(
         total = torch.zeros(len(LEVELS), k, dtype=torch.float64)
         total.index_add_(1, units.class_index[fold != f], iou[:-1, fold != f])
         seen = torch.bincount(units.class_index[fold != f], minlength=k) > 0
+        if folds.pooled:  # over all boxes of the other folds, a class without any among them
+            total, seen = total.sum(dim=1, keepdim=True).expand(-1, k), seen.any().expand(k)
         chosen[f, seen] = total.argmax(dim=0)[seen]
     level = chosen[fold, units.class_index]
     at = (level, torch.arange(len(level)))

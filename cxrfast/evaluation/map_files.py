@@ -44,8 +44,10 @@ def read_npz(path: Path, into: FoundInFiles) -> None:
         into.add_to_method("image_size", "", size, path)
     if "region_rule" in arrays:
         rule = _read_rule(str(arrays["region_rule"]), path)
-        if rule.opening > 1 and not size:
-            raise CxrfastError(f"{path}: region_rule opens by {rule.opening} pixels of no known image; add image_size")
+        if rule.needs_image_size and not size:
+            pixels = max(rule.opening, rule.closing)
+            what = "opens" if rule.opening > 1 else "closes"
+            raise CxrfastError(f"{path}: region_rule {what} by {pixels} pixels of no known image; add image_size")
         into.add_to_method("region_rule", "", rule, path)
 
 
@@ -106,8 +108,9 @@ def _read_rule(text: str, path: Path) -> RegionRule:
     try:
         fields = json.loads(text)
         rule = RegionRule(**{**fields, "levels": tuple(fields.get("levels", ()))})
-        known = rule.shape in get_args(Shape) and rule.select in get_args(Select) and isinstance(rule.opening, int)
-        if not known or not all(isinstance(value, float | int) for value in (*rule.levels, rule.gate or 0)):
+        known = rule.shape in get_args(Shape) and rule.select in get_args(Select)
+        numbers = (*rule.levels, rule.gate or 0, rule.opening, rule.closing)
+        if not known or not all(isinstance(value, float | int) for value in numbers):
             raise ValueError(text)
     except (AttributeError, TypeError, ValueError, UsageError) as error:
         raise CxrfastError(f"{path}: region_rule is not one of cxrfast ({error}); leave it out") from error

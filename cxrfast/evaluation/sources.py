@@ -37,7 +37,7 @@ class MapSource:
 
     images: Tensor  # [n] int64: which images the maps are of, ascending
     maps: Tensor  # [n, K, P, Q]
-    image_size: int | None = None  # of the network's images in pixels, for rules with an opening
+    image_size: int | None = None  # of the network's images in pixels, for rules with an opening or closing by pixels
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -73,10 +73,7 @@ class MapSource:
 
     def _chunks(self) -> list[tuple[Tensor, Tensor]]:
         """Images and their maps, some at a time."""
-        cells = max(self.maps[0].numel(), 1) if len(self.maps) else 1
-        if self.image_size is not None:
-            cells = max(cells, self.maps.shape[1] * self.image_size**2)
-        step = max(1, _CHUNK // cells)
+        step = max(1, _CHUNK // max(self.maps[0].numel(), 1) if len(self.maps) else 1)
         return list(zip(self.images.split(step), self.maps.split(step), strict=True))
 
 

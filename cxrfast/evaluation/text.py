@@ -5,6 +5,7 @@ import math
 from cxrfast.evaluation.layout import between, decimal, ruled, wrap
 from cxrfast.evaluation.localization import AccuracyTable, Localization
 from cxrfast.evaluation.metrics import Mean, mean_without_nan
+from cxrfast.evaluation.protocols import Folds
 from cxrfast.evaluation.result import Detection, EvaluationResult
 
 
@@ -37,8 +38,10 @@ def _threshold(found: Localization) -> str:
     if found.rule.levels:
         return " of the stretched map" if found.protocol.stretched else ""
     stretched = " of the stretched map" if found.protocol.stretched else ""
-    if found.fold is not None:
-        return f"{stretched} of the class, chosen by {found.protocol.threshold} without the scored fold"
+    folds = found.protocol.threshold
+    if isinstance(folds, Folds):
+        of = "all classes" if folds.pooled else "the class"
+        return f"{stretched} of {of}, chosen by {folds.count} folds by {folds.by} without the scored fold"
     low, high = found.thresholds.min().item(), found.thresholds.max().item()
     return f" {low:.3g}{stretched}" if low == high else f"{stretched} of the class, {low:.3g} to {high:.3g}"
 

@@ -64,6 +64,7 @@ def localize(
             "weights": str(predictor.weights),
             "label_version": predictor.label_version,
             "image_size": predictor.image_size,
+            **({"notes": list(notes)} if (notes := getattr(predictor, "notes", ())) else {}),
         },
     )
 

@@ -2,9 +2,19 @@
 
 from cxrfast.losses.bags import BagLoss, BILLoss, MMMLoss
 from cxrfast.losses.li import LiLoss
-from cxrfast.losses.rozenberg import RozenbergLoss
+from cxrfast.losses.rozenberg import RozenbergLoss, positive_to_negative
 from cxrfast.losses.self_guiding import SelfGuidingLoss
 from cxrfast.losses.wang import WeightedBCE
 from cxrfast.losses.zhang import TripletLoss
 
-__all__ = ["BILLoss", "BagLoss", "LiLoss", "MMMLoss", "RozenbergLoss", "SelfGuidingLoss", "TripletLoss", "WeightedBCE"]
+__all__ = [
+    "BILLoss",
+    "BagLoss",
+    "LiLoss",
+    "MMMLoss",
+    "RozenbergLoss",
+    "SelfGuidingLoss",
+    "TripletLoss",
+    "WeightedBCE",
+    "positive_to_negative",
+]

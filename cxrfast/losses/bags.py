@@ -1,6 +1,7 @@
 """Losses for bags of instances with one label a bag: the bag loss alone, and the rivals of the self-guiding loss."""
 
 import torch
+import torch.nn.functional as F
 
 from cxrfast.losses._bags import BagLossBase, ModePool, mean_bce, present_bags
 from cxrfast.losses._inputs import check_weight
@@ -40,30 +41,50 @@ class BagLoss(BagLossBase):
         return terms["bag"]
 
 
+BIL_FORMS = ("sum", "script")
+
+
 class BILLoss(BagLossBase):
     """Binary instance labels (Zhou et al. 2017): the bag loss, and every instance against its own rounded prediction.
 
     With `p = σ(logit)`, an instance's label is 1 where its bag is positive and p > 0.5, else 0; no gradient goes
-    through it::
+    through it. Seibold et al. 2020 describe it (§3.2, Figure 2) as the bag loss kept beside instance labels::
 
-        L = BCE(pooled, y) + λ · mean BCE(p, [p > 0.5] · y)
+        form="sum"      L = mean BCE(pooled, y) + λ · mean BCE(p, [p > 0.5] · y)
 
-    The first mean is over bags and classes, the second over all instances and classes of the batch; `terms` gives them
-    as "bag" and "instance".
+    where the first mean is over bags and classes, the second over all instances and classes of the batch. Their
+    published script does something else: with b = BCE(pooled, y) and r = mean BCE(p, [p > 0.5] · y) of one bag, a
+    positive bag asks r to equal b, which is held fixed, and a negative bag has no bag loss::
+
+        form="script"   L = mean over bags and classes of   y · [b + λ · (b − r)²] + (1 − y) · λ · r
+
+    The script has no λ: it is 1. (There `[p > 0.5]` is multiplied by the labels of all bags of the batch, because two
+    shapes meet that do not belong together; this is the formula of one bag.)
+
+    `terms` gives "bag" and "instance", which add up as bag + λ · instance.
 
     Args:
-        pool, sharpness: as in :class:`BagLoss`.
+        pool, sharpness: as in :class:`BagLoss`; "mean" is what the paper trains it with, having found that it does not
+            train with "max".
         lam: λ.
+        form: "sum" or "script".
 
     Shape, Raises: as :class:`BagLoss`.
     """
 
     def __init__(
-        self, pool: str | torch.nn.Module = "max", lam: float = 1.0, *, sharpness: float | None = None
+        self,
+        pool: str | torch.nn.Module = "mean",
+        lam: float = 1.0,
+        *,
+        sharpness: float | None = None,
+        form: str = "sum",
     ) -> None:
         super().__init__(pool, sharpness)
         check_weight("lam", lam)
-        self.lam = lam
+        if form not in BIL_FORMS:
+            raise ValueError(f"form: expected one of {', '.join(BIL_FORMS)}, got {form!r}")
+        self.lam, self.form = lam, form
 
     def parts(
         self,
@@ -72,6 +93,8 @@ class BILLoss(BagLossBase):
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
+        if self.form == "script":
+            return self._parts_of_the_script(logits, labels, mask, offsets)
         bag = self.bag_loss(logits, labels, mask, offsets)
         if offsets is not None:
             of_bag = labels.repeat_interleave(offsets.diff(), 0, output_size=logits.shape[0])
@@ -80,11 +103,47 @@ class BILLoss(BagLossBase):
         inside = None if mask is None else mask_rows(mask, logits)
         return {"bag": bag, "instance": mean_bce(rows, labels[..., None] * (rows > 0), inside)}
 
+    def _parts_of_the_script(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K]
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        present = present_bags(logits, mask, offsets)
+        kept = torch.ones_like(labels, dtype=torch.bool) if present is None else present.expand_as(labels)
+        pooled = torch.where(kept, self.pooled(logits, mask, offsets), 0)
+        bag = F.binary_cross_entropy_with_logits(pooled, labels, reduction="none")
+        instance = _mean_bce_of_bags(logits, labels, mask, offsets)
+        instance = labels * (bag.detach() - instance) ** 2 + (1 - labels) * instance
+        terms = {"bag": labels * bag, "instance": instance}
+        bags = kept.sum().clamp(min=1)
+        return {name: torch.where(kept, each, 0).sum() / bags for name, each in terms.items()}
+
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
         return terms["bag"] + self.lam * terms["instance"]
 
     def extra_repr(self) -> str:
-        return f"lam={self.lam}"
+        return f"lam={self.lam}, form={self.form!r}"
+
+
+def _mean_bce_of_bags(
+    logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+    labels: torch.Tensor,  # [B, K]
+    mask: torch.Tensor | None,
+    offsets: torch.Tensor | None,
+) -> torch.Tensor:  # [B, K], 0 for a bag without instances
+    """BCE(p, [p > 0.5] · y), averaged over the instances of each bag."""
+    if offsets is not None:
+        sizes = offsets.diff()
+        of_bag = labels.repeat_interleave(sizes, 0, output_size=logits.shape[0])
+        loss = F.binary_cross_entropy_with_logits(logits, of_bag * (logits > 0), reduction="none")
+        return torch.segment_reduce(loss, "sum", lengths=sizes) / sizes.clamp(min=1)[:, None]
+    rows = logits.flatten(2)
+    inside = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask_rows(mask, logits).expand_as(rows)
+    rows = torch.where(inside, rows, 0)
+    loss = F.binary_cross_entropy_with_logits(rows, labels[..., None] * (rows > 0), reduction="none")
+    return torch.where(inside, loss, 0).sum(2) / inside.sum(2).clamp(min=1)
 
 
 class MMMLoss(BagLossBase):

@@ -9,48 +9,65 @@ from cxrfast.ops import region_sums
 from cxrfast.ops._validation import check_integer, choose
 
 AREA_UNITS = {"patches": float("inf"), "fraction": 1.0}  # and the greatest area in it
+RELAXATIONS = ("relu", "sigmoid")
+THRESHOLDS = ("tau", "rho", "tau_hat", "rho_hat")
+_EDGE = 1e-4  # learnt thresholds start this far inside their range at least: a logit of 0 or 1 is infinite
 
-Threshold = float | Sequence[float] | torch.Tensor
+Numbers = float | Sequence[float] | torch.Tensor
 
 
 class RozenbergLoss(torch.nn.Module):
-    """Eq. 12: bounds on areas of positive patches, each a ReLU that is silent once its bound is kept.
+    """Bounds on the number of positive patches: Eq. 12, or the first pass of Eq. 5 to 8.
 
     With patch scores `z_i = σ(logit_i)`, the patches b of a box, the others b̄, and a = 1 for the pairs of image and
     class that have a box, for every class k::
 
-        Eq. 9   L_ann = ReLU(τ − 1/|b| Σ_{i∈b} z_i) + γ · ReLU(1/|b̄| Σ_{i∈b̄} z_i − ρ)      there is a box
-        Eq. 10  L_pos = ReLU(τ̂ − Σ_i z_i)                                                  positive, without a box
-        Eq. 11  L_neg = ReLU(Σ_i z_i − ρ̂)                                                  negative
-        Eq. 12  L     = Σ_k λ_ann · a · L_ann + (1 − a) · [y · L_pos + (1 − y) · L_neg]
+        Eq. 9   L_ann = ReLU(τ·|b| − Σ_{i∈b} z_i) / |b| + ReLU(Σ_{i∈b̄} z_i − ρ·|b̄|) / |b̄|         there is a box
+        Eq. 11  L_un  = y · ReLU(τ̂ − Σ_i z_i) + γ · (1 − y) · ReLU(Σ_i z_i − ρ̂)                     there is none
+        Eq. 12  L     = Σ_k λ_ann · a · L_ann + (1 − a) · L_un
 
-    averaged over the images of the batch. a is per image *and* class; where it is 1 the label is not asked.
+    averaged over the images of the batch (Eq. 10 is Eq. 11 without γ). `relaxation="sigmoid"` takes, in the place of
+    Eq. 9 and 10, what the paper starts from and discards for its vanishing gradients::
 
-    Mind the scales: τ and ρ bound a mean of z, in [0, 1]; τ̂ and ρ̂ bound an area, a sum of z over the map, in patches.
-    On 20×20 patches L_neg can reach 400, L_ann no more than 1 + γ. `area_unit="fraction"` divides the areas of Eq. 10
-    and 11 by the number of patches; τ̂ and ρ̂ are then fractions of the map. `cxrfast train` uses that, with
-    τ̂ = 1/P²: in patches the negatives outweigh the boxes, and all scores may collapse to zero.
+        Eq. 5   L_ann = −σ(Σ_{i∈b} z_i − τ·|b|) · σ(ρ·|b̄| − Σ_{i∈b̄} z_i)
+        Eq. 8   L_un  = −y · σ(Σ_i z_i − τ̂) − γ · (1 − y) · σ(ρ̂ − Σ_i z_i)
 
-    A ReLU's gradient at its kink is 0, as it is where a bound is kept, and z·(1 − z) vanishes where σ saturates. A term
-    over no patches (an empty box; the outside of a box that covers the whole map) is 0.
+    where the paper has no γ yet; γ = 1 is Eq. 8 as published. a is per image *and* class; where it is 1 the label is
+    not used. A term over no patches (an empty box; the outside of a box that covers the whole map) is 0 in Eq. 9.
 
-    The thresholds are buffers: they never receive a gradient (minimising L over them is degenerate), travel with the
-    state dict, and are changed by :meth:`set_thresholds`.
+    γ is the ratio of positive to negative examples in the training data (:func:`positive_to_negative`): it takes
+    weight from the negatives, of which there are many more. τ and ρ are fractions of |b| and |b̄|; τ̂ and ρ̂ are numbers
+    of patches. `area_unit="fraction"`, which is not in the paper, divides Σ_i z_i of Eq. 11 by the number of patches; τ̂
+    and ρ̂ are then fractions of the map.
+
+    A ReLU's gradient at its kink is 0, as it is where a bound is kept, and z·(1 − z) vanishes where σ saturates.
+
+    γ and the thresholds are buffers: they are saved with the state, and no gradient reaches them. The thresholds are
+    changed by :meth:`set_thresholds`. With `learnt_thresholds` they are parameters, each the sigmoid of a free number,
+    scaled to its range [0, 1] or [0, number of patches]; minimising the loss over them moves τ and τ̂ to 0, ρ to 1
+    and ρ̂ to the number of patches, where every term vanishes. The paper names this solution as the reason not to.
 
     Args:
         num_classes: K.
         lambda_ann: λ_ann, the weight of the pairs with a box. 70 in the paper.
-        gamma: γ, the weight of the patches outside a box.
+        gamma: γ, the weight of negatives; a number or one per class.
         tau: τ, the least mean score inside a box; a number or one per class, as the following.
         rho: ρ, the greatest mean score outside a box.
         tau_hat: τ̂, the least area on a positive image without a box, in `area_unit`.
         rho_hat: ρ̂, the greatest area on a negative image, in `area_unit`.
-        area_unit: "patches" or "fraction".
+        area_unit: "patches", as in the paper, or "fraction".
+        relaxation: "relu", Eq. 9 to 12, or "sigmoid", Eq. 5 and 8.
+        learnt_thresholds: None; or the number of patches of the map, which makes the thresholds parameters.
 
     Raises:
         TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
+
+    Example:
+        >>> criterion = RozenbergLoss(14, gamma=0.0545)
+        >>> loss = criterion(logits, labels, annotated, region)  # [B, 14, 20, 20], [B, 14], [B, 14], [B, 14, 20, 20]
     """
 
+    gamma: torch.Tensor  # [K]
     tau: torch.Tensor  # [K]
     rho: torch.Tensor  # [K]
     tau_hat: torch.Tensor  # [K]
@@ -61,50 +78,72 @@ class RozenbergLoss(torch.nn.Module):
         num_classes: int,
         *,
         lambda_ann: float = 70.0,
-        gamma: float = 1.0,
-        tau: Threshold = 0.9,
-        rho: Threshold = 0.05,
-        tau_hat: Threshold = 1.0,
-        rho_hat: Threshold = 0.0,
+        gamma: Numbers = 1.0,
+        tau: Numbers = 0.9,
+        rho: Numbers = 0.05,
+        tau_hat: Numbers = 1.0,
+        rho_hat: Numbers = 0.0,
         area_unit: str = "patches",
+        relaxation: str = "relu",
+        learnt_thresholds: int | None = None,
     ) -> None:
         super().__init__()
         check_integer("num_classes", num_classes, 1)
         check_weight("lambda_ann", lambda_ann)
-        check_weight("gamma", gamma)
         choose("area_unit", area_unit, AREA_UNITS)
+        choose("relaxation", relaxation, dict.fromkeys(RELAXATIONS))
         self.num_classes = num_classes
         self.lambda_ann = lambda_ann
-        self.gamma = gamma
         self.area_unit = area_unit
-        for name in ("tau", "rho", "tau_hat", "rho_hat"):
+        self.relaxation = relaxation
+        self._greatest = dict.fromkeys(("tau", "rho"), 1.0) | dict.fromkeys(
+            ("tau_hat", "rho_hat"), AREA_UNITS[area_unit]
+        )
+        self.learnt = torch.nn.ParameterDict()
+        if learnt_thresholds is not None:
+            check_integer("learnt_thresholds", learnt_thresholds, 1)
+            for name in ("tau_hat", "rho_hat"):
+                self._greatest[name] = float(learnt_thresholds) if area_unit == "patches" else 1.0
+            self.learnt.update({name: torch.zeros(num_classes) for name in THRESHOLDS})
+        for name in ("gamma", *THRESHOLDS):
             self.register_buffer(name, torch.zeros(num_classes))
+        self.set_gamma(gamma)
         self.set_thresholds(tau=tau, rho=rho, tau_hat=tau_hat, rho_hat=rho_hat)
+
+    def set_gamma(self, gamma: Numbers) -> None:
+        """Change γ, in place."""
+        if isinstance(gamma, int | float | str | None):
+            check_weight("gamma", gamma)  # type: ignore[arg-type]  # whose error names the type
+        self.gamma.copy_(self._per_class("gamma", gamma, float("inf")))
 
     def set_thresholds(
         self,
         *,
-        tau: Threshold | None = None,
-        rho: Threshold | None = None,
-        tau_hat: Threshold | None = None,
-        rho_hat: Threshold | None = None,
+        tau: Numbers | None = None,
+        rho: Numbers | None = None,
+        tau_hat: Numbers | None = None,
+        rho_hat: Numbers | None = None,
     ) -> None:
         """Change the given thresholds, in place; None keeps one. Nothing changes if any of them is out of range."""
-        area = AREA_UNITS[self.area_unit]
-        checked = [
-            (name, self._threshold(name, value, high))
-            for name, value, high in (
-                ("tau", tau, 1.0),
-                ("rho", rho, 1.0),
-                ("tau_hat", tau_hat, area),
-                ("rho_hat", rho_hat, area),
-            )
+        given = {"tau": tau, "rho": rho, "tau_hat": tau_hat, "rho_hat": rho_hat}
+        checked = {
+            name: self._per_class(name, value, self._greatest[name])
+            for name, value in given.items()
             if value is not None
-        ]
-        for name, values in checked:
+        }
+        for name, values in checked.items():
             getattr(self, name).copy_(values)
+            if name in self.learnt:
+                share = (values / self._greatest[name]).clamp(_EDGE, 1 - _EDGE)
+                self.learnt[name].data.copy_(torch.logit(share))
 
-    def _threshold(self, name: str, value: Threshold, high: float) -> torch.Tensor:
+    def thresholds(self) -> dict[str, torch.Tensor]:
+        """τ, ρ, τ̂ and ρ̂ as the loss uses them now, `[K]` each, by their names as arguments."""
+        if not self.learnt:
+            return {name: getattr(self, name) for name in THRESHOLDS}
+        return {name: self._greatest[name] * torch.sigmoid(self.learnt[name]) for name in THRESHOLDS}
+
+    def _per_class(self, name: str, value: Numbers, high: float) -> torch.Tensor:
         values = torch.as_tensor(value, dtype=torch.float32).detach()
         if values.shape not in ((), (self.num_classes,)):
             raise ValueError(f"{name}: expected a number or {self.num_classes} of them, got {list(values.shape)}")
@@ -129,35 +168,69 @@ class RozenbergLoss(torch.nn.Module):
         annotated: torch.Tensor,  # [B, K] bool
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> dict[str, torch.Tensor]:
-        """The three summands of Eq. 12 per image and class `[B, K]`, without λ_ann: "annotated", "positive",
-        "negative"."""
+        """The summands of Eq. 12 per image and class `[B, K]`: "annotated" (without λ_ann), "positive" and "negative"
+        (with γ)."""
         check_patch_inputs(logits, labels, annotated, region)
         if logits.shape[1] != self.num_classes:
             raise ValueError(f"logits: expected {self.num_classes} classes, got {logits.shape[1]}")
         sums = region_sums(logits, region)
-        tau, rho, tau_hat, rho_hat = (t.to(sums.inside.dtype) for t in (self.tau, self.rho, self.tau_hat, self.rho_hat))
-
-        # Eq. 9: inside a box the mean score is at least τ, outside it is at most ρ.
-        too_low_inside = torch.relu(tau - sums.inside / sums.inside_count.clamp_min(1))
-        too_high_outside = torch.relu(sums.outside / sums.outside_count.clamp_min(1) - rho)
-        loss_annotated = (sums.inside_count > 0) * too_low_inside + self.gamma * too_high_outside
-
+        dtype = sums.inside.dtype
+        t = {name: value.to(dtype) for name, value in self.thresholds().items()}
         area = sums.inside + sums.outside  # Σ_i z_i
         if self.area_unit == "fraction":
             area = area / (sums.inside_count + sums.outside_count).clamp_min(1)
-        loss_positive = torch.relu(tau_hat - area)  # Eq. 10: somewhere, but where is not known
-        loss_negative = torch.relu(area - rho_hat)  # Eq. 11: nowhere
-
-        a, y = annotated.to(area.dtype), labels.to(area.dtype)
-        return {  # Eq. 12
+        if self.relaxation == "relu":
+            # Eq. 9, each term divided by its number of patches
+            too_low_inside = torch.relu(t["tau"] - sums.inside / sums.inside_count.clamp_min(1))
+            too_high_outside = torch.relu(sums.outside / sums.outside_count.clamp_min(1) - t["rho"])
+            loss_annotated = (sums.inside_count > 0) * too_low_inside + too_high_outside
+            loss_positive = torch.relu(t["tau_hat"] - area)  # Eq. 11: somewhere, but where is not known
+            loss_negative = torch.relu(area - t["rho_hat"])  # Eq. 11: nowhere
+        else:
+            enough_inside = torch.sigmoid(sums.inside - t["tau"] * sums.inside_count)
+            little_outside = torch.sigmoid(t["rho"] * sums.outside_count - sums.outside)
+            loss_annotated = -enough_inside * little_outside  # Eq. 5
+            loss_positive = -torch.sigmoid(area - t["tau_hat"])  # Eq. 6
+            loss_negative = -torch.sigmoid(t["rho_hat"] - area)  # Eq. 7
+        a, y = annotated.to(dtype), labels.to(dtype)
+        return {
             "annotated": a * loss_annotated,
             "positive": (1 - a) * y * loss_positive,
-            "negative": (1 - a) * (1 - y) * loss_negative,
+            "negative": (1 - a) * self.gamma.to(dtype) * (1 - y) * loss_negative,
         }
 
     def extra_repr(self) -> str:
+        values = ", ".join(f"{name}={value.tolist()}" for name, value in self.thresholds().items())
         return (
-            f"{self.num_classes}, lambda_ann={self.lambda_ann}, gamma={self.gamma}, area_unit={self.area_unit!r}, "
-            f"tau={self.tau.tolist()}, rho={self.rho.tolist()}, "
-            f"tau_hat={self.tau_hat.tolist()}, rho_hat={self.rho_hat.tolist()}"
+            f"{self.num_classes}, lambda_ann={self.lambda_ann}, gamma={self.gamma.tolist()}, "
+            f"area_unit={self.area_unit!r}, relaxation={self.relaxation!r}, {values}"
         )
+
+
+def positive_to_negative(
+    labels: torch.Tensor,  # [N, K] 0 or 1, of the training images
+    class_names: Sequence[str],
+    *,
+    per_class: bool = False,
+) -> torch.Tensor:  # [K]
+    """γ of Eq. 11: positive examples divided by negative ones.
+
+    An example is a pair of image and class. One ratio over all pairs (0.0545 on ChestX-ray14 with the labels of 2017),
+    the same for every class; or with `per_class` the ratio of each class (0.0020 to 0.216).
+
+    Raises:
+        ValueError: a ratio is 0 or infinite, because there is no positive or no negative example.
+    """
+    positive = (labels > 0.5).double().sum(dim=0)
+    negative = len(labels) - positive
+    if not per_class:
+        positive, negative = (count.sum().expand(len(class_names)) for count in (positive, negative))
+    for name, p, n in zip(class_names, positive.tolist(), negative.tolist(), strict=True):
+        if p == 0 or n == 0:
+            what, ratio = ("positive", 0) if p == 0 else ("negative", "infinite")
+            where = f"of {name} " if per_class else ""
+            raise ValueError(
+                f"gamma: there is no {what} example {where}among {len(labels)} training images, so that the ratio of "
+                f"positive to negative examples is {ratio}"
+            )
+    return (positive / negative).float()

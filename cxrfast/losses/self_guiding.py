@@ -5,11 +5,13 @@ import torch
 
 from cxrfast.losses._bags import BagLossBase, ModePool, mean_bce, present_bags
 from cxrfast.losses._inputs import check_weight
+from cxrfast.losses._target_norm import mean_target_norm
 from cxrfast.ops._validation import choose
 from cxrfast.ops.self_guiding import MEDIANS, check_delta, pooled_and_stacked_sums, stacked_sums
 
 KINDS = ("negative", "soft", "positive")  # of supervision: M = 0, θ and 1
 NORMALIZATIONS = {"batch": True, "bag": False}
+L2_FORMS = ("squares", "norm")
 
 
 class SelfGuidingLoss(BagLossBase):
@@ -23,11 +25,17 @@ class SelfGuidingLoss(BagLossBase):
         Eq. 7   L_in  = Σ_i Σ_c Σ_j 2^(α−1) · BCE(p_j, M_j), each kind of supervision (M = 0, θ, 1) divided by how many
                         instances have it
         Eq. 8   α     = max(max p − median p, 1 − y)
-        Eq. 9   L     = L_bag + λ · L_in + l2 · mean of p² where M ≠ 0
+        Eq. 9   L     = L_bag + λ · L_in + l2 · penalty
 
-    θ, M and α are targets and weights: no gradient goes through them. A positive bag whose predictions are all equal,
-    as in a bag of one instance, leaves Eq. 5 at 0/0: it says nothing about its instances, and only its bag loss counts.
-    Kinds of supervision that a batch does not have are 0, bags without instances do not count.
+    The penalty is on non-zero elements of M by an L2 norm (§3.3, chest X-rays only), which can be read in two ways::
+
+        l2_form="squares"   mean of p² over the instances with M ≠ 0
+        l2_form="norm"      mean over bags and classes of ‖M‖₂ = √(Σ_j M_j²), where M = θ has a gradient, through min p
+                            and max p too, and M = 1 has none
+
+    Everywhere else θ, M and α are targets and weights: no gradient goes through them. A positive bag whose predictions
+    are all equal, as in a bag of one instance, leaves Eq. 5 at 0/0: it says nothing about its instances, and only its
+    bag loss counts. Kinds of supervision that a batch does not have are 0, bags without instances do not count.
 
     `terms` gives the parts without λ and the penalty's weight: "bag" (Eq. 4), "negative", "soft" and "positive" (the
     kinds of Eq. 7: M = 0, θ and 1) and, unless its weight is 0, "l2".
@@ -47,7 +55,9 @@ class SelfGuidingLoss(BagLossBase):
         average_weight: a kind's mean BCE times the mean weight of its instances, as in the published script, instead
             of the mean of their products. Needs normalize="batch".
         median: of an even number of predictions: "lower", the lower of the two in the middle, or "mean" of them.
-        l2: weight of the penalty on the predictions with M ≠ 0, which the paper adds for chest X-rays.
+        l2: weight of the penalty.
+        l2_form: which. The gradient of "norm" goes with 1 / (max p − min p), which at the start, when all predictions
+            of a bag are nearly equal, is far greater than that of any other term.
 
     Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally `mask=`, boolean, true where an
     instance counts; or logits `[N, K]` of all bags and `offsets=[B + 1]` as :func:`cxrfast.ops.mil_pool_ragged` takes
@@ -70,6 +80,7 @@ class SelfGuidingLoss(BagLossBase):
         average_weight: bool = False,
         median: str = "lower",
         l2: float = 0.0,
+        l2_form: str = "squares",
     ) -> None:
         super().__init__(pool, sharpness)
         check_delta(delta)
@@ -79,7 +90,9 @@ class SelfGuidingLoss(BagLossBase):
         if average_weight and not choose("normalize", normalize, NORMALIZATIONS):
             raise ValueError("average_weight: expected False with normalize='bag', where a bag has one weight")
         choose("normalize", normalize, NORMALIZATIONS)
-        self.delta, self.lam, self.l2 = delta, lam, l2
+        if l2_form not in L2_FORMS:
+            raise ValueError(f"l2_form: expected one of {', '.join(L2_FORMS)}, got {l2_form!r}")
+        self.delta, self.lam, self.l2, self.l2_form = delta, lam, l2, l2_form
         self.rescale, self.weighted = rescale, weighted
         self.normalize, self.average_weight, self.median = normalize, average_weight, median
 
@@ -95,7 +108,8 @@ class SelfGuidingLoss(BagLossBase):
         pooled, sums, statistics = self._pooled_and_sums(x, y, mask, offsets)
         # As the sum of `terms`, in fewer steps: on small maps the steps are the time.
         factors = self._factors(statistics) * statistics.new_tensor([[[self.lam]]] * 3 + [[[self.l2]]])
-        return mean_bce(pooled, y, present_bags(x, mask, offsets)) + (factors * sums).sum()  # Eq. 9
+        loss = mean_bce(pooled, y, present_bags(x, mask, offsets)) + (factors * sums).sum()  # Eq. 9
+        return loss + self.l2 * self._norm(x, y, mask, offsets) if self._by_norm else loss
 
     def parts(
         self,
@@ -108,7 +122,22 @@ class SelfGuidingLoss(BagLossBase):
         means = (self._factors(statistics) * sums).sum((1, 2))
         terms = {"bag": mean_bce(pooled, labels, present_bags(logits, mask, offsets))}
         terms |= zip((*KINDS, "l2"), means.unbind(), strict=True)
+        if self._by_norm:
+            terms["l2"] = self._norm(logits, labels, mask, offsets)
         return terms if self.l2 else {name: term for name, term in terms.items() if name != "l2"}
+
+    @property
+    def _by_norm(self) -> bool:
+        return self.l2 > 0 and self.l2_form == "norm"
+
+    def _norm(
+        self,
+        logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
+        labels: torch.Tensor,  # [B, K]
+        mask: torch.Tensor | None,
+        offsets: torch.Tensor | None,
+    ) -> torch.Tensor:  # []
+        return mean_target_norm(logits, labels > 0.5, mask, offsets, self.delta, self.rescale)
 
     def _pooled_and_sums(
         self,
@@ -138,7 +167,7 @@ class SelfGuidingLoss(BagLossBase):
         kinds.copy_((torch.exp2(certainty - 1) if self.weighted else 1) / numbers)
         if self.average_weight:
             kinds.copy_((kinds * counts).sum((1, 2), keepdim=True) / numbers)
-        if self.l2:
+        if self.l2 and not self._by_norm:
             found = counts[1] + counts[2]
             factors[3] = 1 / (found.sum().clamp(min=1) if per_batch else found.clamp(min=1) * bags)
         return factors
@@ -146,5 +175,6 @@ class SelfGuidingLoss(BagLossBase):
     def extra_repr(self) -> str:
         return (
             f"delta={self.delta}, lam={self.lam}, rescale={self.rescale}, weighted={self.weighted}, "
-            f"normalize={self.normalize!r}, average_weight={self.average_weight}, median={self.median!r}, l2={self.l2}"
+            f"normalize={self.normalize!r}, average_weight={self.average_weight}, median={self.median!r}, "
+            f"l2={self.l2}, l2_form={self.l2_form!r}"
         )

@@ -8,16 +8,17 @@ from cxrfast.ops._validation import check_floating, check_same, check_shape
 
 
 class TripletLoss(torch.nn.Module):
-    """Eq. 3 to 5: an image is nearer to one with its disease than to one without, by a margin.
+    """Eq. 4 and 5: an image is nearer to one with its disease than to one without, by a margin.
 
-    With features `f`, an anchor `x`, a positive `x⁺` that shares a label with it and a negative `x⁻` that shares none::
+    With features `f`, an anchor `x`, a positive `x⁺` that shares a label with it and a negative `x⁻` that shares none,
+    over the triplets of Eq. 3::
 
-        Eq. 3   d⁺ = ‖f(x) − f(x⁺)‖
-        Eq. 4   d⁻ = ‖f(x) − f(x⁻)‖
-        Eq. 5   L  = [d⁺ − d⁻ + m]₊
+        Eq. 4   l(x, x⁺, x⁻) = [‖f(x) − f(x⁺)‖ − ‖f(x) − f(x⁻)‖ + m]₊
+        Eq. 5   L            = Σ l(x, x⁺, x⁻)
 
-    averaged over the triplets of the batch. The distances are L2 norms, not their squares. The gradient of a norm has
-    length 1 however near two features are, and is taken as 0 where they are equal; the hinge's is 0 at its kink.
+    of which the mean over the batch is taken, so that it does not depend on the batch's size. The distances are L2
+    norms, not their squares. The gradient of a norm has length 1 however near two features are, and is taken as 0 where
+    they are equal; the hinge's is 0 at its kink.
 
     Args:
         margin: m.
@@ -51,13 +52,13 @@ class TripletLoss(torch.nn.Module):
             if features.shape != anchor.shape:
                 raise ValueError(f"{name}: expected anchor's shape {list(anchor.shape)}, got {list(features.shape)}")
         difference = _distance(anchor, positive) - _distance(anchor, negative)
-        return torch.relu(difference + self.margin).sum() / max(anchor.shape[0], 1)  # Eq. 5
+        return torch.relu(difference + self.margin).sum() / max(anchor.shape[0], 1)  # Eq. 4, the mean of Eq. 5
 
     def extra_repr(self) -> str:
         return f"margin={self.margin}"
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # [B, D] -> [B]
-    """Eq. 3, 4. `vector_norm` has the subgradient 0 at 0, where the root of a sum of squares has NaN."""
+    """The distances of Eq. 4. `vector_norm` has the subgradient 0 at 0, where the root of a sum of squares has NaN."""
     wide = torch.float64 if a.dtype == torch.float64 else torch.float32
     return torch.linalg.vector_norm(a.to(wide) - b.to(wide), dim=1)

@@ -12,6 +12,7 @@ from torch import nn
 
 from cxrfast.data import Augmentation, Record
 from cxrfast.evaluation import AnnotatedMaps
+from cxrfast.models import Backbone
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
 
@@ -50,7 +51,11 @@ class Defaults:
     lr: float
     weight_decay: float
     lr_decay: float  # the learning rate is multiplied by it…
-    lr_step: int = 1  # …after every so many epochs
+    lr_step: int = 1  # …after every so many epochs, with the schedule "steps"
+    lr_schedule: str = "steps"  # the others: RunConfig.lr_schedule
+    lr_milestones: tuple[int, ...] = ()  # epochs of "milestones", or those among which "search" chooses
+    lr_patience: int = 3  # of "plateau": epochs without a better score
+    val_share: float = 1 / 8  # of the images that are not tested, those that choose the epoch: 10 % of all
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Stage:
 
     name: str
     epochs: int
-    trains: tuple[str, ...]  # prefixes of the parameters that train; the rest is frozen, its batch norms too
+    # Prefixes of the parameters that train, less `Method.frozen`; the rest is frozen, its batch norms too
+    trains: tuple[str, ...]
 
 
 class Method(nn.Module, ABC):
@@ -98,6 +104,13 @@ class Method(nn.Module, ABC):
         """Scores [B, K] and maps [B, K, P, P] in (0, 1), after training up to `stage`."""
 
     @property
+    def frozen(self) -> tuple[str, ...]:
+        """Prefixes of the parameters that no stage trains: those of the backbone, with option `freeze_backbone`."""
+        if not getattr(self.options, "freeze_backbone", False):
+            return ()
+        return tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Backbone))
+
+    @property
     @abstractmethod
     def map_thresholds(self) -> torch.Tensor:
         """[K]: a patch is positive for its class where the map is at least this."""
@@ -130,6 +143,12 @@ class Method(nn.Module, ABC):
             rank, world_size: of how many processes this is which; each trains on its share.
         """
         return None
+
+    def before_training(self, records: Sequence[Record]) -> None:
+        """Called once before a training begins, with all training images: for what a loss has to know of their labels.
+
+        It belongs in buffers, so that a run that is resumed finds it in its checkpoint.
+        """
 
     def fit_map_thresholds(self, validation: AnnotatedMaps) -> None:
         """Called after every epoch with the maps of annotated validation images, before they are scored with

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from cxrfast.data import Augmentation
-from cxrfast.methods._cam import UNCHANGED, CAMOptions, build_backbone, heat_maps, same_for_all
+from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
-from cxrfast.models import CAMNetwork, InputScaling
+from cxrfast.models import CAMNetwork
 from cxrfast.prediction import Prediction
 
 STAGE = "classifier"
@@ -39,8 +39,8 @@ class CheXNet(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: CheXNetOptions) -> None:
         super().__init__(class_names, image_size, options)
-        scaling = InputScaling(options.input_mean, options.input_std)
-        self.network = CAMNetwork(build_backbone(options), len(class_names), scaling=scaling)
+        backbone, scaling = options.build_backbone(image_size, self.augmentation.crop), options.build_scaling()
+        self.network = CAMNetwork(backbone, len(class_names), scaling=scaling)
         # Training leaves them alone; imported models may bring their own.
         self.register_buffer("midpoints", same_for_all(class_names, 0.5))
 

@@ -44,14 +44,14 @@ from cxrfast.data import (
 )
 from cxrfast.errors import CxrfastError
 from cxrfast.losses import LiLoss
-from cxrfast.methods.base import Batch, Defaults, Method, MethodOptions, Say, Stage
+from cxrfast.methods._backbone import BackboneOptions
+from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
 from cxrfast.models import (
     AlignmentNetwork,
     ContrastNetwork,
     FeatureDistance,
     NegativeLibrary,
     align,
-    classification_backbone,
     maps_in_original,
     shrunk,
 )
@@ -62,10 +62,8 @@ ALIGNMENT, ATTENTION = "alignment", "attention"
 AVERAGED = 512  # images that make up the canonical chest, at most
 
 
-class CIAOptions(MethodOptions):
-    backbone: str = Field("resnet50", description="a resnet*, densenet*, vgg*, googlenet, alexnet; small: resnet_nano")
-    pretrained: bool | str = Field(False, description="ImageNet weights from timm, or a .safetensors file")
-    output_stride: Literal[8, 16, 32] = Field(32, description="image pixels per pixel of the last feature map")
+class CIAOptions(BackboneOptions):
+    backbone: str = Field("resnet50", description="any timm network with a spatial map; small: resnet_nano")
     grid: int = Field(16, ge=2, description="P: the aligned image is cut into P×P cells")
     fine: int = Field(8, ge=1, description="maps in testing: the features are enlarged so many times before the head")
     hidden: int = Field(512, ge=1, description="channels of the head's first layer")
@@ -97,10 +95,13 @@ class CIA(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: CIAOptions) -> None:
         super().__init__(class_names, image_size, options)
-        backbone = classification_backbone(
-            options.backbone, pretrained=options.pretrained, output_stride=options.output_stride
+        self.network = ContrastNetwork(
+            options.build_backbone(image_size),
+            len(class_names),
+            options.grid,
+            hidden=options.hidden,
+            scaling=options.build_scaling(),
         )
-        self.network = ContrastNetwork(backbone, len(class_names), options.grid, hidden=options.hidden)
         self.alignment = AlignmentNetwork()
         self.distance = FeatureDistance()
         self.library = NegativeLibrary(options.negatives, image_size) if options.attention == "contrast" else None

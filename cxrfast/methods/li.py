@@ -13,20 +13,18 @@ import torch
 from pydantic import Field
 
 from cxrfast.losses import LiLoss
+from cxrfast.methods._backbone import BackboneOptions
 from cxrfast.methods._regions import annotated_regions
-from cxrfast.methods.base import Batch, Defaults, Method, MethodOptions, Stage
-from cxrfast.models import PatchNetwork, preactivation_resnet
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
+from cxrfast.models import PatchNetwork
 from cxrfast.ops import mil_pool
 from cxrfast.prediction import Prediction
 
 
-class PatchOptions(MethodOptions):
+class PatchOptions(BackboneOptions):
     """Options of the patch network, which Rozenberg's method builds on."""
 
-    backbone: str = Field("resnetv2_50", description="a timm resnetv2_*, resnetv2_micro or resnetv2_nano")
-    pretrained: bool | str = Field(False, description="ImageNet weights from timm, or a .safetensors file")
-    antialias: bool = Field(False, description="blur-pools in the backbone (Zhang 2019)")
-    output_stride: Literal[8, 16, 32] = Field(32, description="image pixels per pixel of the last feature map")
+    backbone: str = Field("resnetv2_50", description="any timm network with a spatial map; small: resnetv2_nano")
     grid: int = Field(20, ge=2, description="P: the image is cut into P×P patches")
     hidden: int = Field(512, ge=1, description="channels of the head's first layer")
     patch_rule: Literal["half", "any", "center"] = Field("half", description="which patches belong to a box")
@@ -38,14 +36,9 @@ class LiOptions(PatchOptions):
     floor: float = Field(0.0, ge=0, lt=1, description="patch scores are rescaled to [floor, 1]; the paper: 0.98")
 
 
-def build_patch_network(options: PatchOptions, num_classes: int) -> PatchNetwork:
-    backbone = preactivation_resnet(
-        options.backbone,
-        pretrained=options.pretrained,
-        antialias=options.antialias,
-        output_stride=options.output_stride,
-    )
-    return PatchNetwork(backbone, num_classes, options.grid, hidden=options.hidden)
+def build_patch_network(options: PatchOptions, num_classes: int, image_size: int) -> PatchNetwork:
+    backbone, scaling = options.build_backbone(image_size), options.build_scaling()
+    return PatchNetwork(backbone, num_classes, options.grid, hidden=options.hidden, scaling=scaling)
 
 
 class Li(Method):
@@ -58,7 +51,7 @@ class Li(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: LiOptions) -> None:
         super().__init__(class_names, image_size, options)
-        self.network = build_patch_network(options, len(class_names))
+        self.network = build_patch_network(options, len(class_names), image_size)
         self.criterion = LiLoss(lambda_box=options.lambda_box, floor=options.floor)
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:

@@ -1,20 +1,24 @@
 """Rozenberg, Freedman, Bronstein 2019, "Localization with Limited Annotation for Chest X-rays" (ML4H).
 
-Li's patch scores, from an anti-aliased pre-activation ResNet-50, become the unary term of a pixel-adaptive CRF whose
-guide two convolutions compute from the image (§3.2, Figure 3). The loss bounds areas (Eq. 9-12, in
+Li's patch scores, from an anti-aliased pre-activation ResNet-50, are the unary term of a pixel-adaptive CRF whose guide
+two convolutions compute from the image (§3.3, Figure 3). The loss bounds areas (Eq. 9-12, in
 `cxrfast/losses/rozenberg.py`): enough positive patches inside a box and few outside, at least some on an image with the
-label, none on an image without. Training (§3.3, §4): the unaries to convergence, then the CRF on the frozen unaries;
-the thresholds of the loss are frozen while weights train, and fitted per class on the frozen network in between
-(`rozenberg_thresholds.py`). A class is localised at the union of the patches with z ≥ 0.5.
+label, none on an image without. γ, the weight of the negatives, is the ratio of positive to negative examples in the
+training data. Training: the unaries to convergence, then the CRF on the frozen unaries (§3.3); the thresholds of the
+loss are frozen while weights train, and found on the frozen network in between (§4, `rozenberg_thresholds.py`). A class
+is localised at the union of the patches with z ≥ 0.5 (§4).
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from cxrfast.losses import LiLoss, RozenbergLoss
+from cxrfast.data import Record
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.losses import LiLoss, RozenbergLoss, positive_to_negative
 from cxrfast.methods._regions import annotated_regions
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.methods.li import PatchOptions, build_patch_network
@@ -25,6 +29,7 @@ from cxrfast.ops import mil_pool
 from cxrfast.prediction import Prediction
 
 UNARY, CRF = "unary", "crf"
+_PROBABILITY_STRENGTH = 0.2  # how far one step may move z at the start, where z is a probability and not a logit
 
 
 def _odd(value: int) -> int:
@@ -36,26 +41,59 @@ def _odd(value: int) -> int:
 OddInt = Annotated[int, AfterValidator(_odd)]
 
 
+def _gamma(value: Any) -> str | float | list[float]:
+    """A word, a number above 0, or a list of such numbers."""
+    if value in ("data", "data-per-class"):
+        return value
+    try:
+        numbers = [float(number) for number in (value if isinstance(value, list | tuple) else [value])]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ValueError("expected data, data-per-class, a number above 0, or a list of one for each class")
+    return numbers if isinstance(value, list | tuple) else numbers[0]
+
+
+Gamma = Annotated[str | float | list[float], BeforeValidator(_gamma)]
+
+
 class RozenbergOptions(PatchOptions):
-    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019)")
-    loss: Literal["area", "li"] = Field("area", description="Eq. 12, or the loss of Li et al. in its place")
-    lambda_box: float = Field(5.0, ge=0, description="λ_bbox of Li's Eq. 3, with loss=li")
+    antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019), if it is a CNN")
+    antialias_stem: bool = Field(True, description="with antialias, a blur-pool for the first convolution too")
+    loss: Literal["area", "area_sigmoid", "li"] = Field(
+        "area", description="Eq. 12; Eq. 5 and 8 in its place; or the loss of Li et al."
+    )
+    unary_loss: Literal["same", "li"] = Field(
+        "same", description="loss of the unary stage: that of `loss`, or Li's, which §3.1 counts to the base model"
+    )
+    lambda_box: float = Field(5.0, ge=0, description="λ_bbox of Li's Eq. 3, with loss=li or unary_loss=li")
     lambda_ann: float = Field(70.0, ge=0, description="λ_ann of Eq. 12")
     lambda_ann_end: float | None = Field(None, gt=0, description="λ_ann falls to it in the second half of the unaries")
-    gamma: float = Field(1.0, ge=0, description="γ of Eq. 9: weight of the patches outside the box")
+    gamma: Gamma = Field(
+        "data",
+        description="γ of Eq. 11, weight of negatives: positive / negative examples of the training images, over all "
+        "pairs of image and class (data) or of each class (data-per-class); or a number, or one per class",
+    )
     tau: float = Field(0.9, ge=0, le=1, description="τ of Eq. 9 at the start: mean score wanted inside a box")
     rho: float = Field(0.05, ge=0, le=1, description="ρ of Eq. 9 at the start: mean score allowed outside a box")
-    tau_hat: float = Field(1.0, ge=0, description="τ̂ of Eq. 10 at the start, in patches: area wanted on a positive")
+    tau_hat: float = Field(1.0, ge=0, description="τ̂ of Eq. 11 at the start, in patches: area wanted on a positive")
     rho_hat: float = Field(0.0, ge=0, description="ρ̂ of Eq. 11 at the start, in patches: area allowed on a negative")
-    area_unit: Literal["fraction", "patches"] = Field("fraction", description="Σz of Eq. 10, 11: divided by P², or not")
-    fit_thresholds: bool = Field(True, description="fit the four thresholds per class on the frozen network")
-    fit_every: int = Field(5, ge=1, description="epochs of weight training between two fits")
+    area_unit: Literal["patches", "fraction"] = Field(
+        "patches", description="Σz of Eq. 11: a number of patches, or divided by P²"
+    )
+    thresholds: Literal["alternate", "fixed", "learnt"] = Field(
+        "alternate", description="found per class on the frozen network in turns; as given; or trained by the loss"
+    )
+    fit_every: int = Field(5, ge=1, description="epochs of weight training between two turns of the thresholds")
     fit_quantile: float = Field(0.75, gt=0.5, lt=1, description="see docs/papers.md")
     crf_epochs: int | None = Field(None, ge=0, description="epochs of the CRF stage; default a third of --epochs")
     crf_kernel_size: OddInt = Field(19, ge=3, description="window of the CRF, in patches; odd")
     crf_steps: int = Field(5, ge=1, description="mean-field steps")
     crf_activation: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one field per class, or one label")
-    guide_channels: int = Field(64, ge=2, description="channels of the guide")
+    crf_unary: Literal["logit", "probability"] = Field(
+        "logit", description="the CRF's unary term: logit(p) with z = σ(…), or p itself"
+    )
+    guide_channels: int | None = Field(None, ge=1, description="channels of the guide; default: K, one per class")
     image_pooling: Literal["lse", "max", "mean", "noisy_or"] = Field("lse", description="patch scores to image score")
 
 
@@ -70,37 +108,65 @@ class Rozenberg(Method):
     def __init__(self, class_names: Sequence[str], image_size: int, options: RozenbergOptions) -> None:
         super().__init__(class_names, image_size, options)
         num_classes = len(class_names)
+        if isinstance(options.gamma, list) and len(options.gamma) != num_classes:
+            raise UsageError(
+                f"gamma: expected data, data-per-class, a number or {num_classes} numbers, one for each of "
+                f"{', '.join(class_names)}; got {len(options.gamma)} numbers"
+            )
         self.patch_area = 1 / options.grid**2 if options.area_unit == "fraction" else 1.0  # in the loss's unit
         self.network = CRFNetwork(
-            build_patch_network(options, num_classes),
-            GuideBranch(options.guide_channels, options.grid),
+            build_patch_network(options, num_classes, image_size),
+            GuideBranch(options.guide_channels or num_classes, options.grid),
             PacCRF(
                 num_classes,
                 options.crf_kernel_size,
                 steps=options.crf_steps,
                 activation=options.crf_activation,
+                strength=2.0 if options.crf_unary == "logit" else _PROBABILITY_STRENGTH,
             ),
+            unary_form=options.crf_unary,
         )
-        self.criterion = self._area_loss() if options.loss == "area" else LiLoss(options.lambda_box)
+        self.criterion = LiLoss(options.lambda_box) if options.loss == "li" else self._area_loss()
+        self.unary_criterion = LiLoss(options.lambda_box) if options.unary_loss == "li" else None
+        self.stage = UNARY
 
     def _area_loss(self) -> RozenbergLoss:
         options = self.options
-        return RozenbergLoss(
+        from_data = isinstance(options.gamma, str)
+        criterion = RozenbergLoss(
             len(self.class_names),
             lambda_ann=options.lambda_ann,
-            gamma=options.gamma,
+            gamma=1.0 if from_data else options.gamma,
             tau=options.tau,
             rho=options.rho,
             tau_hat=options.tau_hat * self.patch_area,
             rho_hat=options.rho_hat * self.patch_area,
             area_unit=options.area_unit,
+            relaxation="sigmoid" if options.loss == "area_sigmoid" else "relu",
+            learnt_thresholds=options.grid**2 if options.thresholds == "learnt" else None,
         )
+        if from_data:
+            criterion.gamma.fill_(torch.nan)  # until before_training, or weights that are loaded, say what it is
+        return criterion
+
+    def before_training(self, records: Sequence[Record]) -> None:
+        """γ of Eq. 11 from the labels of the training images."""
+        gamma = self.options.gamma
+        if not isinstance(self.criterion, RozenbergLoss) or not isinstance(gamma, str):
+            return
+        labels = torch.tensor([[name in record.labels for name in self.class_names] for record in records]).float()
+        try:
+            found = positive_to_negative(labels, self.class_names, per_class=gamma == "data-per-class")
+        except ValueError as error:
+            way = "give numbers, or leave the class out with --classes" if gamma != "data" else "give a number"
+            raise UsageError(f"{error}; {way}") from error
+        self.criterion.set_gamma(found)
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:
         crf_epochs = max(1, epochs // 3) if self.options.crf_epochs is None else self.options.crf_epochs
         stages = (
-            Stage(UNARY, epochs, trains=("network.unary.",)),
-            Stage(CRF, crf_epochs, trains=("network.guide.", "network.crf.")),
+            Stage(UNARY, epochs, trains=("network.unary.", "criterion.")),  # learnt thresholds train in both
+            Stage(CRF, crf_epochs, trains=("network.guide.", "network.crf.", "criterion.")),
         )
         return tuple(stage for stage in stages if stage.epochs > 0)
 
@@ -108,13 +174,22 @@ class Rozenberg(Method):
         return self.network(images, with_crf=stage == CRF)
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return self.criterion(logits, batch["labels"], *self._regions(batch))  # Eq. 12, or Li's Eq. 3
+        criterion = self._criterion_of(self.stage)
+        return criterion(logits, batch["labels"], *self._regions(batch))  # Eq. 12, or Li's Eq. 3
+
+    def _criterion_of(self, stage: str) -> RozenbergLoss | LiLoss:
+        return self.unary_criterion if stage == UNARY and self.unary_criterion is not None else self.criterion
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
-        """λ_ann of this epoch: constant, or from the middle of the unary stage falling geometrically to
+        """Which stage's loss it is, and λ_ann: constant, or from the middle of the unary stage falling geometrically to
         `lambda_ann_end` at its end."""
+        self.stage = stage.name
+        if not isinstance(self.criterion, RozenbergLoss):
+            return
+        if self.criterion.gamma.isnan().any():
+            raise CxrfastError("gamma: not known yet; call before_training with the training images first")
         start, end = self.options.lambda_ann, self.options.lambda_ann_end
-        if end is None or start == 0 or not isinstance(self.criterion, RozenbergLoss):
+        if end is None or start == 0:
             return
         done = (epoch - 1) / max(stage.epochs - 1, 1) if stage.name == UNARY else 1.0
         self.criterion.lambda_ann = start * (end / start) ** max(0.0, 2 * done - 1)
@@ -125,11 +200,14 @@ class Rozenberg(Method):
         epoch: int,
         training_outputs: Callable[[], Iterable[tuple[torch.Tensor, Batch]]],
     ) -> dict[str, Any]:
-        """Every `fit_every` epochs, the thresholds' turn in the alternation (§3.3). Not after a stage's last epoch:
+        """Every `fit_every` epochs, the thresholds' turn in the alternation (§4). Not after a stage's last epoch:
         thresholds serve the loss only, and no weight would train on them."""
-        options, criterion = self.options, self.criterion
-        if not isinstance(criterion, RozenbergLoss) or not options.fit_thresholds:
+        options = self.options
+        criterion = self._criterion_of(stage.name)
+        if not isinstance(criterion, RozenbergLoss) or options.thresholds == "fixed":
             return {}
+        if options.thresholds == "learnt":
+            return {name: value.tolist() for name, value in criterion.thresholds().items()}
         if epoch % options.fit_every or epoch == stage.epochs:
             return {}
         fit = ThresholdFit(len(self.class_names), options.fit_quantile, self.patch_area)

@@ -1,9 +1,10 @@
 """Fitting the thresholds τ, ρ, τ̂, ρ̂ of Rozenberg's loss on a frozen network.
 
-Minimising Eq. 12 over the thresholds themselves is degenerate, as the paper says: τ = τ̂ = 0 and ρ = ρ̂ = ∞ make every
-term zero. We therefore fit each to a quantile of the quantity that it bounds, over the training images that it is used
-on. With q = 0.75, a quarter of the images already satisfies the new bound and the rest is pulled towards it. The bounds
-ask for more as the network improves, and never for less than what the rule "positive from z ≥ 0.5 on" needs:
+§4: with the network frozen, the optimal thresholds are to be found; how is not stated. Minimising Eq. 12 over the
+thresholds is degenerate, as the paper says: τ = τ̂ = 0, ρ = 1 and ρ̂ = P² make every term zero. We therefore fit each to
+a quantile of the quantity that it bounds, over the training images that it is used on. With q = 0.75, a quarter of the
+images already satisfies the new bound and the rest is pulled towards it. The bounds ask for more as the network
+improves, and never for less than what the rule "positive from z ≥ 0.5 on" needs:
 
     τ  = q-quantile of the mean z inside the boxes of class k                      in [0.6, 0.95]
     ρ  = (1−q)-quantile of the mean z outside them                                 in [0.01, 0.2]

@@ -19,8 +19,9 @@ from torch import nn
 
 from cxrfast.data import Augmentation
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
-from cxrfast.methods.base import Batch, Defaults, Method, MethodOptions, Stage
-from cxrfast.models import FullyConvolutionalNetwork, classification_backbone
+from cxrfast.methods._backbone import BackboneOptions
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
+from cxrfast.models import FullyConvolutionalNetwork
 from cxrfast.ops import mil_pool
 from cxrfast.ops.mil_pool import MODES
 from cxrfast.prediction import Prediction
@@ -29,11 +30,9 @@ from cxrfast.regions import RegionRule
 Pool = Literal["softmax", "max", "mean", "noisy_or", "lse", "linear_softmax", "generalized_mean"]
 
 
-class SGLOptions(MethodOptions):
-    backbone: str = Field("resnet50", description="a resnet*, densenet*, vgg*, googlenet, alexnet; small: resnet_nano")
-    pretrained: bool | str = Field(False, description="ImageNet weights from timm, or a .safetensors file")
-    antialias: bool = Field(False, description="blur-pools in the backbone (Zhang 2019)")
-    output_stride: Literal[8, 16, 32] = Field(32, description="image pixels per instance")
+class SGLOptions(BackboneOptions):
+    backbone: str = Field("resnet50", description="any timm network with a spatial map; small: resnet_nano")
+    output_stride: int | None = Field(None, ge=1, description="image pixels per instance; null: the network's own")
     pool: Pool = Field("softmax", description="instances to image")
     sharpness: float | None = Field(None, description="of the pooling; default: that of cxrfast.ops.mil_pool")
     loss: Literal["sgl", "bil", "mmm", "bag"] = Field(
@@ -41,12 +40,22 @@ class SGLOptions(MethodOptions):
     )
     delta: float = Field(0.3, ge=0, le=0.5, description="δ_l of Eq. 6; δ_h = 1 − δ_l")
     lam: float = Field(20.0, ge=0, description="λ of Eq. 9, weight of the instances; of loss=bil too")
+    bil_form: Literal["sum", "script"] = Field("sum", description="of loss=bil: the text's, or the published script's")
     rescale: bool = Field(True, description="Eq. 5; false: θ = p")
     weighted: bool = Field(True, description="Eq. 8; false: every weight is 1")
-    l2: float = Field(1.0, ge=0, description="weight of the penalty on p² where M is not 0")
+    normalize: Literal["batch", "bag"] = Field(
+        "batch", description="what Eq. 7 divides a kind's sum by: its instances there"
+    )
+    average_weight: bool = Field(False, description="Eq. 7 with a kind's mean weight, as in the published script")
+    median: Literal["lower", "mean"] = Field("lower", description="of Eq. 8, of an even number of instances")
+    l2: float = Field(1.0, ge=0, description="weight of the penalty on what is not 0 in M")
+    l2_form: Literal["squares", "norm"] = Field("squares", description="mean of p² there, or the norm of M itself")
     region_threshold: float = Field(0.5, gt=0, lt=1, description="an instance is positive from this p on")
     gate: float | None = Field(0.5, ge=0, lt=1, description="no region unless the image's p is over it; null: always")
-    opening: int = Field(0, ge=0, description="positive areas are opened by a square of so many image pixels")
+    opening: float = Field(
+        0, ge=0, allow_inf_nan=False, description="opens positive areas: image pixels, or below 1 a share of the side"
+    )
+    closing: float = Field(0, ge=0, allow_inf_nan=False, description="closes them after that, in the same units")
 
     @field_validator("sharpness")
     @classmethod
@@ -56,10 +65,17 @@ class SGLOptions(MethodOptions):
             raise ValueError(f"pool {pool!r} has none; expected no value")
         return value
 
+    @field_validator("average_weight")
+    @classmethod
+    def _belongs_to_the_batch(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("normalize") == "bag":
+            raise ValueError("normalize 'bag' has one weight a bag; expected false")
+        return value
+
 
 def build_loss(options: SGLOptions) -> nn.Module:
     if options.loss == "bil":
-        return BILLoss(options.pool, options.lam, sharpness=options.sharpness)
+        return BILLoss(options.pool, options.lam, sharpness=options.sharpness, form=options.bil_form)
     if options.loss == "mmm":
         return MMMLoss(options.pool, sharpness=options.sharpness)
     if options.loss == "bag":
@@ -71,7 +87,11 @@ def build_loss(options: SGLOptions) -> nn.Module:
         sharpness=options.sharpness,
         rescale=options.rescale,
         weighted=options.weighted,
+        normalize=options.normalize,
+        average_weight=options.average_weight,
+        median=options.median,
         l2=options.l2,
+        l2_form=options.l2_form,
     )
 
 
@@ -89,13 +109,8 @@ class SGL(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: SGLOptions) -> None:
         super().__init__(class_names, image_size, options)
-        backbone = classification_backbone(
-            options.backbone,
-            pretrained=options.pretrained,
-            antialias=options.antialias,
-            output_stride=options.output_stride,
-        )
-        self.network = FullyConvolutionalNetwork(backbone, len(class_names))
+        backbone = options.build_backbone(image_size, self.augmentation.crop)
+        self.network = FullyConvolutionalNetwork(backbone, len(class_names), scaling=options.build_scaling())
         self.criterion = build_loss(options)
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:
@@ -118,4 +133,5 @@ class SGL(Method):
 
     @property
     def region_rule(self) -> RegionRule:
-        return RegionRule("boxes", "peak", opening=self.options.opening, gate=self.options.gate)
+        options = self.options
+        return RegionRule("boxes", "peak", opening=options.opening, closing=options.closing, gate=options.gate)

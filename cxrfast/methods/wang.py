@@ -16,9 +16,9 @@ from pydantic import AfterValidator, Field
 
 from cxrfast.data import Augmentation
 from cxrfast.losses import WeightedBCE
-from cxrfast.methods._cam import UNCHANGED, CAMOptions, build_backbone, heat_maps, same_for_all
+from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
-from cxrfast.models import CAMNetwork, InputScaling, LogSumExpPool, TransitionLayer, feature_channels
+from cxrfast.models import CAMNetwork, LogSumExpPool, TransitionLayer
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
 
@@ -32,7 +32,7 @@ def _levels(values: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class WangOptions(CAMOptions):
-    backbone: str = Field("resnet50", description="a resnet*, vgg*, googlenet, alexnet, densenet*; small: resnet_nano")
+    backbone: str = Field("resnet50", description="any timm network with a spatial map; googlenet, alexnet")
     transition_channels: int = Field(2048, ge=1, description="D: maps of the transition layer")
     transition_stride: int = Field(1, ge=1, description="subsampling by the transition layer")
     sharpness: float = Field(10.0, gt=0, description="r of the log-sum-exp pooling: mean at 0, maximum at ∞")
@@ -52,14 +52,14 @@ class Wang(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: WangOptions) -> None:
         super().__init__(class_names, image_size, options)
-        backbone, channels = build_backbone(options), options.transition_channels
+        backbone, channels = options.build_backbone(image_size, self.augmentation.crop), options.transition_channels
         self.network = CAMNetwork(
             backbone,
             len(class_names),
             channels=channels,
-            transition=TransitionLayer(feature_channels(backbone), channels, stride=options.transition_stride),
+            transition=TransitionLayer(backbone.num_features, channels, stride=options.transition_stride),
             pooling=LogSumExpPool(options.sharpness),
-            scaling=InputScaling(options.input_mean, options.input_std),
+            scaling=options.build_scaling(),
         )
         self.criterion = WeightedBCE()
 

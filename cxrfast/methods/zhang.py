@@ -2,12 +2,13 @@
 Verification".
 
 A DenseNet-121 gives features f(x) and a classifier W_G, trained with binary cross-entropy (Eq. 1, 2). Two things are
-added. Distance learning: a triplet loss (Eq. 3-5) on batches of anchors, positives and negatives, which look wrong by
+added. Distance learning: a triplet loss (Eq. 4, 5) on anchors, positives and negatives (Eq. 3), which look wrong by
 their perceptual hashes (`cxrfast/data/triplets.py`). Region verification: what is outside the rectangle that the class
-activation maps of the image's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to recognise
-the diseases from the rest (Eq. 8). The losses are added (Eq. 9). An image's score is that of both classifiers together
-(Eq. 10), and a class is localised at the box around the positive part of the average of their maps (Eq. 11), from a
-threshold on that is fitted for each class on validation images. Without the two, the method is a CheXNet.
+activation maps of an anchor's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to recognise
+the diseases from the rest (Eq. 8). Both cross-entropies are of the anchors; positives and negatives serve the triplet
+loss alone. The losses are added (Eq. 9). An image's score is that of both classifiers together (Eq. 10), and a class is
+localised at the box around the positive part of the average of their maps (Eq. 11), from a threshold on that is fitted
+for each class on validation images. Without the two additions, the method is a CheXNet.
 """
 
 from collections.abc import Sequence
@@ -24,16 +25,9 @@ from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner
 from cxrfast.errors import UsageError
 from cxrfast.evaluation import AnnotatedMaps, fit_map_thresholds
 from cxrfast.losses import TripletLoss
-from cxrfast.methods._cam import UNCHANGED, CAMOptions, build_backbone, heat_maps, same_for_all
+from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
-from cxrfast.models import (
-    CAMNetwork,
-    InputScaling,
-    attended_region,
-    class_activation_maps,
-    feature_channels,
-    region_logits,
-)
+from cxrfast.models import CAMNetwork, attended_region, class_activation_maps, region_logits
 from cxrfast.prediction import Prediction
 from cxrfast.regions import RegionRule
 
@@ -43,13 +37,27 @@ STAGE = "classifiers"
 class ZhangOptions(CAMOptions):
     triplet: float = Field(1.0, ge=0, description="weight of the triplet loss in Eq. 9; 0: no distance learning")
     verification: float = Field(1.0, ge=0, description="weight of V's loss in Eq. 9; 0: no region verification")
-    margin: float = Field(0.5, ge=0, description="m of Eq. 5")
-    sampling: Literal["all", "paper"] = Field("all", description="hard examples from all images, or a random draw")
+    classified: Literal["anchors", "all"] = Field(
+        "anchors", description="images of a triplet that the cross-entropies see: the anchor, or all three"
+    )
+    bias: bool = Field(True, description="both classifiers have one; Eq. 1 and 8 are printed without")
+    margin: float = Field(0.5, ge=0, description="m of Eq. 4")
+    sampling: Literal["paper", "all", "random"] = Field(
+        "paper", description="hard examples of a random draw, or of all images; or drawn without hardness"
+    )
     negatives: int = Field(1000, ge=1, description="candidates for an anchor's negative")
     positives: int = Field(500, ge=1, description="candidates for an anchor's positive")
-    partial: float = Field(0.25, ge=0, le=1, description="share of positives with another set of labels")
+    partial: float = Field(
+        0.25, ge=0, le=1, description="share of positives with another set of labels; 0: exact matches only"
+    )
+    partial_of: Literal["picks", "list"] = Field(
+        "picks", description="it is the share of the positives that are taken, or of the list that is sorted"
+    )
     hard_after: int = Field(10, ge=0, description="epochs until triplets are the hardest")
     region_level: float = Field(0.8, ge=0, lt=1, description="Eq. 7: the rectangle is around values over it")
+    without_finding: Literal["top", "whole"] = Field(
+        "top", description="V's region of an anchor without a finding: of its highest class, or the whole image"
+    )
     verified: Literal["predicted", "top", "each"] = Field(
         "predicted", description="V's region without labels: of classes from 0.5 on, of the highest, or each its own"
     )
@@ -73,7 +81,15 @@ class Zhang(Method):
     title = "Zhang et al. 2020, Thoracic Disease Identification and Localization (triplets, region verification)"
     Options = ZhangOptions
     defaults: ClassVar[Defaults] = Defaults(
-        image_size=224, epochs=30, batch_size=48, lr=1e-3, weight_decay=0.0, lr_decay=0.1, lr_step=10
+        image_size=224,
+        epochs=30,
+        batch_size=48,
+        lr=1e-3,
+        weight_decay=0.0,
+        lr_decay=0.1,  # once, after E epochs; E by validation
+        lr_schedule="plateau",
+        lr_milestones=(10, 15, 20),  # E of lr_schedule=search
+        val_share=0.1,
     )
     augmentation: ClassVar[Augmentation] = replace(UNCHANGED, rotation=5, flip=0.5)
 
@@ -81,10 +97,12 @@ class Zhang(Method):
 
     def __init__(self, class_names: Sequence[str], image_size: int, options: ZhangOptions) -> None:
         super().__init__(class_names, image_size, options)
-        backbone, num_classes = build_backbone(options), len(class_names)
-        scaling = InputScaling(options.input_mean, options.input_std)
-        self.network = CAMNetwork(backbone, num_classes, scaling=scaling)
-        self.verifier = nn.Linear(feature_channels(backbone), num_classes) if options.verification else None
+        backbone, num_classes = options.build_backbone(image_size, self.augmentation.crop), len(class_names)
+        self.network = CAMNetwork(backbone, num_classes, scaling=options.build_scaling())
+        self.verifier = nn.Linear(backbone.num_features, num_classes) if options.verification else None
+        for classifier in (self.network.classifier, self.verifier):
+            if classifier is not None and not options.bias:
+                classifier.register_parameter("bias", None)
         self.distance = TripletLoss(options.margin)
         self.register_buffer("thresholds", same_for_all(class_names, options.region_threshold))
 
@@ -108,20 +126,22 @@ class Zhang(Method):
             return None
         if batch_size < 3:
             raise UsageError(f"batch-size: {batch_size} images are no triplet; expected at least 3, or triplet=0")
-        found = hash_records(records, folder, progress=rank == 0)
+        hardness = options.sampling != "random"
+        found = hash_records(records, folder, progress=rank == 0) if hardness else None
         # All classes that occur: an image whose only label is not trained would pass for one without a finding.
         classes = sorted({name for record in records for name in record.labels})
         miner = TripletMiner(
-            found.hashes,
+            found.hashes if found else None,
             label_bits([record.labels for record in records], classes),
-            known=found.known,
+            known=found.known if found else None,
             sampling=options.sampling,
             negatives=options.negatives,
             positives=options.positives,
             partial=options.partial,
+            partial_of=options.partial_of,
             epochs=options.hard_after,
         )
-        for note in (*found.notes, *miner.notes):
+        for note in (*(found.notes if found else ()), *miner.notes):
             say(note)
         return TripletBatchSampler(miner, batch_size // 3, seed=seed, rank=rank, world_size=world_size)
 
@@ -131,16 +151,22 @@ class Zhang(Method):
         return ZhangOutput(g.logits, g.maps, g.pooled, verifier_maps)
 
     def loss(self, output: ZhangOutput, batch: Batch) -> torch.Tensor:
-        """Eq. 9. With the triplet loss, a batch is as many anchors, then positives, then negatives."""
-        labels = batch["labels"]
-        total = cross_entropy(output.logits, labels)  # Eq. 2
-        if self.options.triplet:
+        """Eq. 9 per anchor. With the triplet loss, a batch is as many anchors, then positives, then negatives."""
+        options = self.options
+        images = len(batch["labels"])
+        seen = images // 3 if options.triplet and options.classified == "anchors" else images
+        labels, logits = batch["labels"][:seen], output.logits[:seen]
+        total = cross_entropy(logits, labels)  # Eq. 2
+        if options.triplet:
             anchor, positive, negative = output.features.unflatten(0, (3, -1))
-            total = total + self.options.triplet * self.distance(anchor, positive, negative)  # Eq. 5
+            total = total + options.triplet * self.distance(anchor, positive, negative)  # Eq. 5
         if self.verifier is not None and output.verifier_maps is not None:
-            region = self._region(output.maps.detach(), one_at_least(labels > 0.5, output.logits))
-            verified = region_logits(output.verifier_maps, region, self.verifier.bias)
-            total = total + self.options.verification * cross_entropy(verified, labels)  # Eq. 8
+            shown = labels > 0.5
+            if options.without_finding == "top":
+                shown = one_at_least(shown, logits)
+            region = self._region(output.maps[:seen].detach(), shown)
+            verified = region_logits(output.verifier_maps[:seen], region, self.verifier.bias)
+            total = total + options.verification * cross_entropy(verified, labels)  # Eq. 8
         return total
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
@@ -158,7 +184,7 @@ class Zhang(Method):
         maps: torch.Tensor,  # [B, K, h, w]
         classes: torch.Tensor,  # [B, K] bool
     ) -> torch.Tensor:  # [B, 1, h, w] bool
-        """Eq. 7, for the sum of the maps of some classes."""
+        """The rectangle of Eq. 7's sum of the maps of some classes; everything, where there are none."""
         return attended_region((maps * classes[:, :, None, None]).sum(dim=1, keepdim=True), self.options.region_level)
 
     def _region_without_labels(self, maps: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

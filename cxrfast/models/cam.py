@@ -10,12 +10,14 @@ the classifier, for every class at once; nothing is differentiated.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from cxrfast.models.backbones import Backbone
+from cxrfast.models.input_scaling import InputScaling
 
 
 class CAMOutput(NamedTuple):
@@ -95,39 +97,11 @@ class TransitionLayer(nn.Sequential):
         )
 
 
-class InputScaling(nn.Module):
-    """What a network was trained to see, from grey values in [-1, 1]: `(grey in [0, 1] − mean_c) / std_c` per channel.
-
-    It stands in front of the first convolution rather than inside its weights, because that convolution pads with zeros
-    after the scaling, and a mean folded into a bias would be wrong along the border.
-    """
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        if not mean or len(mean) != len(std) or min(std) <= 0:
-            raise ValueError(f"expected as many means as standard deviations above 0, got {mean} and {std}")
-        pairs = list(zip(mean, std, strict=True))
-        self.identity = pairs == [(0.5, 0.5)]
-        for name, values in (("scale", [0.5 / s for _, s in pairs]), ("shift", [(0.5 - m) / s for m, s in pairs])):
-            # Given with the options, not learnt: no part of the state.
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-
-    @property
-    def channels(self) -> int:
-        return len(self.scale)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] in [-1, 1] -> [B, C, S, S]
-        return images if self.identity else images * self.scale + self.shift
-
-
 class CAMNetwork(nn.Module):
     """Image → backbone → (transition) → g → pooling → f → linear classifier, with the maps of all classes.
 
     Args:
-        backbone: with `forward_features`, for as many channels as `scaling` gives.
+        backbone: for as many channels as `scaling` gives.
         channels: D, of what `transition` gives, or of the backbone's features.
         pooling: default: average.
         scaling: default: images as they are.
@@ -135,7 +109,7 @@ class CAMNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         num_classes: int,
         *,
         channels: int | None = None,
@@ -148,16 +122,10 @@ class CAMNetwork(nn.Module):
         self.backbone = backbone
         self.transition = transition or nn.Identity()
         self.pooling = pooling or AveragePool()
-        self.classifier = nn.Linear(channels or feature_channels(backbone), num_classes)
+        self.classifier = nn.Linear(channels or backbone.num_features, num_classes)
 
     def forward(self, images: torch.Tensor) -> CAMOutput:  # [B, 1, S, S]
-        scaled = self.scaling(images)
-        features = self.transition(cast(Any, self.backbone).forward_features(scaled))
+        features = self.transition(self.backbone.forward_features(self.scaling(images)))
         pooled = self.pooling(features)
         maps = class_activation_maps(features, self.classifier.weight)
         return CAMOutput(self.classifier(pooled), maps, features, pooled)
-
-
-def feature_channels(backbone: nn.Module) -> int:
-    """Channels of `backbone.forward_features`."""
-    return cast(Any, backbone).feature_info[-1]["num_chs"]

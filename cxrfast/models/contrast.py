@@ -2,13 +2,13 @@
 the two (in the manner of Liu et al. 2019)."""
 
 from collections.abc import Callable
-from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cxrfast.models.cam import feature_channels
+from cxrfast.models.backbones import Backbone
+from cxrfast.models.input_scaling import InputScaling
 from cxrfast.models.patch_network import PatchHead, resize_to_grid
 
 HASH_SIDE = 16
@@ -88,17 +88,26 @@ class ContrastNetwork(nn.Module):
     Images and negatives pass the backbone as one batch, so that both are normalised alike.
 
     Args:
-        backbone: with `forward_features`, as :func:`cxrfast.models.classification_backbone` gives.
-        num_classes: K.
-        grid: P.
-        hidden: channels of the head's first layer.
+        backbone: for as many channels as `scaling` gives.
+        num_classes, grid: K, P.
+        hidden: channels between the head's two layers.
+        scaling: default: images as they are.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, grid: int, *, hidden: int = 512) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        grid: int,
+        *,
+        hidden: int = 512,
+        scaling: InputScaling | None = None,
+    ) -> None:
         super().__init__()
         self.grid = grid
+        self.scaling = scaling or InputScaling((0.5,), (0.5,))
         self.backbone = backbone
-        self.head = PatchHead(feature_channels(backbone), num_classes, hidden=hidden)
+        self.head = PatchHead(backbone.num_features, num_classes, hidden=hidden)
 
     def attended(
         self,
@@ -106,7 +115,7 @@ class ContrastNetwork(nn.Module):
         negatives: torch.Tensor | None,  # [B, 1, S, S]; None: no attention
     ) -> torch.Tensor:  # [B, C, P, P]
         together = images if negatives is None else torch.cat([images, negatives])
-        features = resize_to_grid(cast(Any, self.backbone).forward_features(together), self.grid)
+        features = resize_to_grid(self.backbone.forward_features(self.scaling(together)), self.grid)
         if negatives is None:
             return features
         positive, negative = features.chunk(2)

@@ -1,4 +1,4 @@
-"""From an image to one logit per class and patch (Li et al. 2018 §3; Rozenberg et al. 2019 §3.2, Figures 2 and 3)."""
+"""From an image to one logit per class and patch (Li et al. 2018 §3; Rozenberg et al. 2019 §3, Figures 2, 3)."""
 
 import math
 from typing import cast
@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cxrfast.models.backbones import Backbone
+from cxrfast.models.input_scaling import InputScaling
 from cxrfast.nn import PacCRF
+
+_CLIP = 1e-6  # of probabilities whose logit is taken
 
 
 class PatchHead(nn.Sequential):
@@ -30,49 +34,84 @@ class PatchHead(nn.Sequential):
 
 
 class PatchNetwork(nn.Module):
-    """Backbone features, resized to P×P, scored by the head: the unary term of the CRF."""
+    """Backbone features, resized to P×P, scored by the head: the unary term of the CRF.
 
-    def __init__(self, backbone: nn.Module, num_classes: int, grid: int, *, hidden: int = 512) -> None:
+    Args:
+        backbone: for as many channels as `scaling` gives.
+        num_classes, grid: K, P.
+        hidden: channels between the head's two layers.
+        scaling: default: images as they are.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        grid: int,
+        *,
+        hidden: int = 512,
+        scaling: InputScaling | None = None,
+    ) -> None:
         super().__init__()
         self.grid = grid
+        self.scaling = scaling or InputScaling((0.5,), (0.5,))
         self.backbone = backbone
-        self.head = PatchHead(cast(int, backbone.num_features), num_classes, hidden=hidden)
+        self.head = PatchHead(backbone.num_features, num_classes, hidden=hidden)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> logits [B, K, P, P]
-        features = self.backbone.forward_features(images)  # type: ignore[operator]  # timm's, not nn.Module's
+        features = self.backbone.forward_features(self.scaling(images))
         return self.head(resize_to_grid(features, self.grid))
 
 
 class GuideBranch(nn.Sequential):
-    """Rozenberg's Figure 3: two convolutions with batch norm and ReLU, from the image to a P×P guide for the CRF.
+    """Rozenberg's lower branch (§3.3, Figure 3): two convolutions, each followed by ReLU and batch norm, from the image
+    to a guide of the size of the unary map.
 
-    The paper says "to output a tensor with the same size": we read the size of the unary map, P×P.
+    The paper states no kernel and no stride: 5×5 with stride 4 and 3×3 with stride 2 here; the average over each patch
+    brings the result to P×P.
     """
 
     def __init__(self, channels: int, grid: int, *, in_chans: int = 1) -> None:
+        first = max(1, channels // 2)
         super().__init__(
-            nn.Conv2d(in_chans, channels // 2, 5, stride=4, padding=2, bias=False),
-            nn.BatchNorm2d(channels // 2),
+            nn.Conv2d(in_chans, first, 5, stride=4, padding=2, bias=False),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.Conv2d(first, channels, 3, stride=2, padding=1, bias=False),
+            nn.ReLU(inplace=True),
             nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(grid),
         )
 
 
 class CRFNetwork(nn.Module):
-    """Rozenberg's network: the unary patch network, and a PAC-CRF guided by the image on top of it."""
+    """Rozenberg's network: the unary patch network, and a PAC-CRF guided by the image on top of it.
 
-    def __init__(self, unary: PatchNetwork, guide: GuideBranch, crf: PacCRF) -> None:
+    Args:
+        unary, guide, crf: the parts.
+        unary_form: what the CRF takes as its unary term (§3.3 says: the probabilities p, and that without neighbours
+            z = p). "logit": logit(p), and z is the sigmoid of the result. "probability": p itself, and z is the
+            result, which the pairwise terms can move out of [0, 1]; it is clipped there, and the gradient passes as if
+            it were not, so that it can come back. Both give z = p without neighbours.
+    """
+
+    def __init__(self, unary: PatchNetwork, guide: GuideBranch, crf: PacCRF, *, unary_form: str = "logit") -> None:
         super().__init__()
         self.unary = unary
         self.guide = guide
         self.crf = crf
+        self.unary_form = unary_form
 
-    def forward(self, images: torch.Tensor, *, with_crf: bool = True) -> torch.Tensor:  # -> logits [B, K, P, P]
+    def forward(self, images: torch.Tensor, *, with_crf: bool = True) -> torch.Tensor:  # -> logits [B, K, P, P] of z
         unary = self.unary(images)
-        return self.crf(unary, self.guide(images)) if with_crf else unary
+        if not with_crf:
+            return unary
+        guide = self.guide(images)
+        if self.unary_form == "logit":
+            return self.crf(unary, guide)
+        z = self.crf(torch.sigmoid(unary), guide)
+        z = z.float()
+        return torch.logit(z + (z.clamp(_CLIP, 1 - _CLIP) - z).detach())
 
 
 def resize_to_grid(features: torch.Tensor, grid: int) -> torch.Tensor:  # [B, C, h, w] -> [B, C, P, P]

@@ -9,8 +9,8 @@ def attended_region(
     maps: torch.Tensor,  # [B, C, h, w]: class activation maps, or sums of them
     level: float,
 ) -> torch.Tensor:  # [B, C, h, w] bool
-    """Eq. 7: the rectangle around the positions where a map, min–max normalised, is over `level`. One rectangle, also
-    where they have several components. Of a constant map, which points nowhere, everything."""
+    """What follows Eq. 7: the rectangle around the positions where a map, min–max normalised, is over `level`. One
+    rectangle, also where they have several components. Of a constant map, which points nowhere, everything."""
     over = normalize_maps(maps) > level
     return enclosing_rectangle(over | ~over.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True))
 
@@ -33,11 +33,12 @@ def _span(line: torch.Tensor) -> torch.Tensor:  # [..., n] bool -> the same
 def region_logits(
     maps: torch.Tensor,  # [B, K, h, w]: Σ_d v_kd g_d, the class activation maps of V
     region: torch.Tensor,  # [B, 1, h, w] bool, or [B, K, h, w]: of every class its own
-    bias: torch.Tensor,  # [K] of V
+    bias: torch.Tensor | None,  # [K] of V, if it has one
 ) -> torch.Tensor:  # [B, K]
     """Eq. 8: V f′, where f′ averages g over all positions, with those outside the region set to zero.
 
     Averaging is linear, so V's maps are masked and averaged in place of g: K maps instead of D, and regions of all
     classes cost no more than one.
     """
-    return (maps * region).mean(dim=(-2, -1)) + bias
+    logits = (maps * region).mean(dim=(-2, -1))
+    return logits if bias is None else logits + bias

@@ -218,9 +218,11 @@ def _learning(
         title, Axis(0.5, last + 0.5, epochs, "epoch"), Axis(low, high, nice_ticks(low, high)), 430, 230, left=40, top=18
     )
     stages = [row.get("stage", "") for row in rows]
-    for place, stage in enumerate(stages):
-        if place == 0 or stage != stages[place - 1]:
-            chart.column(place + 0.5, "stage", f"stage {stage}")
+    parts = [(stage, row.get("divided_after")) for stage, row in zip(stages, rows, strict=True)]
+    for place, (stage, divided) in enumerate(parts):
+        if place == 0 or parts[place] != parts[place - 1]:
+            branch = "" if divided is None else f", rate divided after epoch {divided}"
+            chart.column(place + 0.5, "stage", f"stage {stage}{branch}")
     for kind, points in series:
         chart.line(points, f"curve {kind}")
         chart.dots(points, f"dot {kind}", 2 if len(points) <= 40 else 1, [f"epoch {x:g}: {y:.4g}" for x, y in points])

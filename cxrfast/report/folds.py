@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.printed import PrintedRow
 from cxrfast.evaluation.run_numbers import RunNumbers
-from cxrfast.report import printed
+from cxrfast.published.numbers import PublishedRow
+from cxrfast.report import published
 from cxrfast.report.facts import read_json
 from cxrfast.report.fold_curves import fold_curves
 from cxrfast.report.page import render, report_path
-from cxrfast.report.tables import Cell, Row, Table, beside_papers, number, plain, printed_notes, printed_row
+from cxrfast.report.tables import Cell, Row, Table, beside_papers, number, plain, published_notes, published_row
 
 POOLED = "cross-validation.json"
 
@@ -42,7 +42,7 @@ def render_folds(numbers: Mapping[str, Any], title: str, folder: Path | None = N
             headline=_headline(numbers),
             facts_rows=_facts(numbers),
             run_table=_runs(numbers, folder, beside),
-            score_tables=[_scores(numbers), *_printed_auroc(numbers)],
+            score_tables=[_scores(numbers), *_published_auroc(numbers)],
             localization_tables=[*_localization(numbers), *_detection(numbers)],
             curves=fold_curves(numbers, runs) if runs else [],
             no_curves=no_curves,
@@ -119,6 +119,10 @@ def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = numbers["localization"]
     if found is not None:
         facts += [("region", found["region_rule"]), ("training, by the protocol", found["published_on"])]
+    validated = numbers.get("validation_images")
+    if validated is not None:
+        sizes = " to ".join(f"{n:,}" for n in sorted({min(validated), max(validated)}))
+        facts.append(("validation images", sizes if any(validated) else "none: the last epoch is kept"))
     left_out = numbers.get("classes_left_out")  # results of before do not say
     if left_out:
         names = ", ".join(f"{name} ({n:,})" for name, n in left_out.items())
@@ -190,8 +194,8 @@ def _exists(entry: Mapping[str, Any] | None) -> bool:
     return entry is not None and (entry["n"] > 0 or entry["pooled"] is not None)
 
 
-def _printed_auroc(numbers: Mapping[str, Any]) -> list[Table]:
-    lines = printed.printed_auroc(numbers)
+def _published_auroc(numbers: Mapping[str, Any]) -> list[Table]:
+    lines = published.published_auroc(numbers)
     if not lines:
         return []
     own = [_spread(row["auroc"]) for row in [*numbers["classes"].values(), numbers["mean"]]]
@@ -210,7 +214,7 @@ def _accuracies(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Map
     rows = [
         Row(f"{unit} scored", plain(*(f"{numbers['classes'][name]['n_annotated']:,}" for name in boxed), ""), "count")
     ]
-    lines: list[PrintedRow] = []
+    lines: list[PublishedRow] = []
     for entry in table["rows"]:
         cells = [_spread(entry["classes"][name]) for name in boxed]
         title = f"{_measure(table)} {table['relation']} {entry['T']:g}: this cross-validation"
@@ -219,20 +223,20 @@ def _accuracies(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Map
         if table["gate"] is None and best and None not in best:
             cells = plain(*map(number, [*best, sum(best) / len(best)]))
             rows.append(Row("perfect region on this grid", cells, "ceiling"))
-        beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
-        rows += [printed_row(line, boxed) for line in beside]
+        beside = published.published_accuracies(numbers, "accuracy", table["measure"], entry["T"])
+        rows += [published_row(line, boxed) for line in beside]
         lines += beside
     gate = f", only where the image's {table['gate']}" if table["gate"] else ""
     return Table(f"Share of {unit} found, {_measure(table)}{gate}", ["", *boxed, "mean"], rows, _notes(numbers, lines))
 
 
-def _notes(numbers: Mapping[str, Any], lines: Sequence[PrintedRow]) -> list[str]:
-    why = printed.other_places(numbers)
+def _notes(numbers: Mapping[str, Any], lines: Sequence[PublishedRow]) -> list[str]:
+    why = published.other_places(numbers)
     notes = [f"The papers' lines cannot be compared with these: {why}."] if lines and why else []
     without = [name for name, row in numbers["classes"].items() if not row["n_annotated"]]
     if without:
         notes.append(f"– No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
-    return [*notes, *printed_notes(lines)]
+    return [*notes, *published_notes(lines)]
 
 
 def _detection(numbers: Mapping[str, Any]) -> list[Table]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cxrfast.evaluation.printed import PrintedRow
-from cxrfast.report import printed
+from cxrfast.published.numbers import PublishedRow
+from cxrfast.report import published
 from cxrfast.report.charts import interval_bar
 from cxrfast.report.facts import Evaluated, RunFacts
 
@@ -86,53 +86,54 @@ def score_table(evaluated: Evaluated) -> Table:
     return Table("Is the disease on the image?", header, rows, _missing_scores(numbers))
 
 
-def printed_auroc_table(evaluated: Evaluated) -> Table | None:
+def published_auroc_table(evaluated: Evaluated) -> Table | None:
     """AUROC beside the papers'."""
     numbers = evaluated.numbers
-    lines = printed.printed_auroc(numbers)
+    lines = published.published_auroc(numbers)
     if not lines:
         return None
     names = list(numbers["classes"])
     own = [_with_interval(numbers["classes"][name], "auroc") for name in names]
     own.append(_mean_cell(numbers["mean"]["auroc"]))
-    why = printed.other_images(numbers)
+    why = published.other_images(numbers)
     first = [f"The papers' numbers cannot be compared with this model's: {why}."] if why else []
     return beside_papers("this model", own, lines, numbers, first)
 
 
 def beside_papers(
-    name: str, own: Sequence[Cell], lines: Sequence[PrintedRow], numbers: Mapping[str, Any], notes: Sequence[str]
+    name: str, own: Sequence[Cell], lines: Sequence[PublishedRow], numbers: Mapping[str, Any], notes: Sequence[str]
 ) -> Table:
     """A line for each class and the mean, a column for each of the papers': fourteen classes fit on a screen."""
     names = list(numbers["classes"])
-    theirs = [printed_row(line, names) for line in lines]
+    theirs = [published_row(line, names) for line in lines]
     rows = [
         Row(
             line,
-            [replace(own[n], kind="own"), *(replace(row.cells[n], kind="printed") for row in theirs)],
+            [replace(own[n], kind="own"), *(replace(row.cells[n], kind="published") for row in theirs)],
             "mean" if n == len(names) else "",
         )
         for n, line in enumerate([*names, "mean"])
     ]
-    missing = [f"{line}." for line in printed.unavailable_auroc(numbers)]
+    missing = [f"{line}." for line in published.unavailable_auroc(numbers)]
     header = ["class", name, *(row.name for row in theirs)]
-    return Table("AUROC beside the papers", header, rows, [*notes, *printed_notes(lines), *missing])
+    return Table("AUROC beside the papers", header, rows, [*notes, *published_notes(lines), *missing])
 
 
-def printed_row(line: PrintedRow, names: Sequence[str]) -> Row:
-    """The mean, printed or not, only where it is over the same classes."""
+def published_row(line: PublishedRow, names: Sequence[str]) -> Row:
+    """The mean, published or not, only where it is over the same classes."""
     values = line.values or {}
     mean = None
     if set(values) == set(names):
         mean = line.mean if line.mean is not None else _mean(list(values.values()))
     cells = [Cell(number(values.get(name))) for name in names]
-    return Row(line.name + ("" if line.comparable else "\N{NO-BREAK SPACE}*"), [*cells, Cell(number(mean))], "printed")
+    name = line.name + ("" if line.comparable else "\N{NO-BREAK SPACE}*")
+    return Row(name, [*cells, Cell(number(mean))], "published")
 
 
-def printed_notes(lines: Sequence[PrintedRow]) -> list[str]:
+def published_notes(lines: Sequence[PublishedRow]) -> list[str]:
     starred = any(not line.comparable for line in lines)
     first = ["* Not comparable with any run, for the reason that follows."] if starred else []
-    return [*first, *printed.remarks(lines)]
+    return [*first, *published.remarks(lines)]
 
 
 def _with_interval(row: Mapping[str, Any], name: str) -> Cell:
@@ -189,7 +190,7 @@ def _accuracy_table(numbers: Mapping[str, Any], found: Mapping[str, Any], table:
     measure = "IoU" if table["measure"] == "iou" else "IoR"
     unit = "boxes" if found["unit"] == "box" else "annotations"
     rows = [Row(f"{unit} scored", plain(*(f"{classes[name]['n_annotated']:,}" for name in boxed), ""), "count")]
-    lines: list[PrintedRow] = []
+    lines: list[PublishedRow] = []
     for entry in table["rows"]:
         sign = f"{measure} {table['relation']} {entry['T']:g}"
         values = [entry["classes"][name] for name in boxed]
@@ -197,16 +198,16 @@ def _accuracy_table(numbers: Mapping[str, Any], found: Mapping[str, Any], table:
         rows.append(Row(f"{sign}: this model", [*cells, _mean_cell(entry["mean"])], "own"))
         if table["gate"] is None and all(v.get("ceiling") is not None for v in values):
             rows.append(_values_row("perfect region on this grid", [v["ceiling"] for v in values]))
-        beside = printed.printed_accuracies(numbers, "accuracy", table["measure"], entry["T"])
-        rows += [printed_row(line, boxed) for line in beside]
+        beside = published.published_accuracies(numbers, "accuracy", table["measure"], entry["T"])
+        rows += [published_row(line, boxed) for line in beside]
         lines += beside
         if all(v.get("afp") is not None for v in values):
             rows.append(_values_row("AFP of this model", [v["afp"] for v in values]))
-            beside = printed.printed_accuracies(numbers, "afp", table["measure"], entry["T"])
-            rows += [replace(row, name=f"AFP, {row.name}") for row in (printed_row(line, boxed) for line in beside)]
-    why = printed.other_places(numbers)
+            beside = published.published_accuracies(numbers, "afp", table["measure"], entry["T"])
+            rows += [replace(row, name=f"AFP, {row.name}") for row in (published_row(line, boxed) for line in beside)]
+    why = published.other_places(numbers)
     notes = [f"The papers' lines cannot be compared with this model's: {why}."] if lines and why else []
-    notes += printed_notes(lines)
+    notes += published_notes(lines)
     without = [name for name, row in classes.items() if not row["n_annotated"]]
     if without:
         notes.append(f"{NONE} No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
@@ -218,15 +219,15 @@ def _values_row(name: str, values: Sequence[float]) -> Row:
     return Row(name, plain(*map(number, values), number(_mean(values))), "ceiling")
 
 
-def printed_remark(evaluated: Evaluated) -> str:
+def published_remark(evaluated: Evaluated) -> str:
     """What there is of papers' localisation for this protocol, where no table has a line."""
     numbers = evaluated.numbers
     if numbers["localization"] is None:
         return ""
-    missing = printed.unavailable_places(numbers)
+    missing = published.unavailable_places(numbers)
     if missing:
         return " ".join(f"{line}." for line in missing)
-    return "" if printed.has_lines(numbers) else f"No paper prints numbers by protocol {numbers['protocol']}."
+    return "" if published.has_lines(numbers) else f"No paper publishes numbers by protocol {numbers['protocol']}."
 
 
 def detection_table(evaluated: Evaluated) -> Table | None:
@@ -322,7 +323,8 @@ def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
 
 def _threshold_words(threshold: str) -> str:
     if "folds" in threshold:
-        return f"per class, chosen by {threshold} without the scored fold"
+        folds, _, pooled = threshold.partition(", ")
+        return f"{pooled or 'per class'}, chosen by {folds} without the scored fold"
     return {"None": "fixed levels", "the method's": "the method's own"}.get(threshold, threshold)
 
 

@@ -60,12 +60,17 @@ def viewer_data(evaluated: Evaluated, gallery: Gallery) -> dict[str, Any] | None
         "rule": {
             "shape": own.rule.shape,
             "select": own.rule.select,
-            "opening": own.rule.opening if isinstance(source, MapSource) else 0,
+            "opening": _square(own.rule, own.rule.opening, source),
+            "closing": _square(own.rule, own.rule.closing, source),
             "gate": own.rule.gate,
         },
-        "imageSize": source.image_size if isinstance(source, MapSource) else None,
         "colours": heat_colours(),
     }
+
+
+def _square(rule: RegionRule, side: float, source: Source) -> list[int]:
+    """In patches; boxes and masks of others come as they are."""
+    return list(rule.square(side, source.grid, source.image_size)) if isinstance(source, MapSource) else [1, 1]
 
 
 def _viewer_entry(

@@ -1,29 +1,41 @@
-"""`cxrfast reproduce`: the papers' tables, run and set beside what is printed."""
+"""`cxrfast reproduce`: the papers' tables and figures, run and set beside what is published."""
 
 from cxrfast.reproduction.comparison import Cell, ComparedRow, ComparedTable, Comparison, compare_row
 from cxrfast.reproduction.cost import Cost, run_cost, table_cost
-from cxrfast.reproduction.plans import TABLES, PlannedRun, TablePlan, TableRow, find_table
-from cxrfast.reproduction.runner import Reproduction, reproduce
-from cxrfast.reproduction.settings import Overrides
-from cxrfast.reproduction.text import listing, to_markdown, to_text
+from cxrfast.reproduction.deviations import Deviations, deviations_of
+from cxrfast.reproduction.interface import Outcome, Plan
+from cxrfast.reproduction.plans import Line, PlannedRun, TablePlan, TableRow
+from cxrfast.reproduction.registry import PLANS, find_plan, listing, reproduce
+from cxrfast.reproduction.runner import Reproduction, run_table
+from cxrfast.reproduction.settings import Overrides, run_config
+from cxrfast.reproduction.tables import TABLES
+from cxrfast.reproduction.text import to_markdown, to_text
 
 __all__ = [
+    "PLANS",
     "TABLES",
     "Cell",
     "ComparedRow",
     "ComparedTable",
     "Comparison",
     "Cost",
+    "Deviations",
+    "Line",
+    "Outcome",
     "Overrides",
+    "Plan",
     "PlannedRun",
     "Reproduction",
     "TablePlan",
     "TableRow",
     "compare_row",
-    "find_table",
+    "deviations_of",
+    "find_plan",
     "listing",
     "reproduce",
+    "run_config",
     "run_cost",
+    "run_table",
     "table_cost",
     "to_markdown",
     "to_text",

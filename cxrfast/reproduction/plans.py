@@ -1,25 +1,26 @@
-"""The papers' tables as data: which runs a table needs, by which protocol they are scored, what is printed."""
+"""What a table of a paper is: which runs it needs, by which protocol they are scored, what is published."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.printed import Metric, PrintedRow, rows
+from cxrfast.published import PublishedRow, rows
+from cxrfast.published.numbers import Metric
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """One training on the published lists, or the folds of a cross-validation; several tables may show it.
 
-    Settings that are not named here are the method's defaults, which are the paper's.
+    Settings that are not named here are the method's defaults, but for what the register of the paper's statements has
+    as options.
     """
 
     name: str  # of its folder
     method: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # what makes it this row
     unannotated: float | None = None  # share of the unannotated images in training; None: the published lists
-    pretrained: bool = True  # the paper starts from ImageNet weights
 
     @property
     def cross_validated(self) -> bool:
@@ -27,13 +28,30 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Which line of a published table, at every metric, measure and T."""
+
+    paper: str
+    table: str
+    row: str  # its name in the data, "" where the table has no other
+
+    def find(self, metric: Metric) -> tuple[PublishedRow, ...]:
+        """All that is published in it by this metric."""
+        return rows(paper=self.paper, table=self.table, row=self.row, metric=metric)
+
+    def at(self, metric: Metric, measure: str | None, t: float | None) -> PublishedRow | None:
+        """What is published in it by this metric and measure, at this T."""
+        return next((line for line in self.find(metric) if (line.measure, line.T) == (measure, t)), None)
+
+
+@dataclass(frozen=True)
 class TableRow:
-    """A line of a table: ours, printed, or both."""
+    """A line of a table: ours, published, or both."""
 
     name: str  # what --rows takes
     title: str
-    run: PlannedRun | None  # None: somebody else's method, printed only
-    printed: Mapping[str, str] | None = None  # what its printed lines are found by; None: no printed line is known
+    run: PlannedRun | None  # None: somebody else's method, published only
+    published: Line | None = None  # None: no published line is known
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,7 @@ class TablePlan:
 
     name: str  # what the command line takes
     title: str
+    paper: str  # key, as in the register
     protocol: str
     metrics: tuple[Metric, ...]  # what it shows, of all that an evaluation has
     rows: tuple[TableRow, ...]
@@ -57,139 +76,3 @@ class TablePlan:
             if name not in known:
                 raise UsageError(f"rows: unknown row {name!r} of {self.name}; expected {', '.join(known)}")
         return tuple(row for row in self.rows if not names or row.name in names)
-
-
-def printed_lines(row: TableRow, metric: Metric, measure: str | None, t: float | None) -> tuple[PrintedRow, ...]:
-    """What the paper prints in this row at this T."""
-    if row.printed is None:
-        return ()
-    found = rows(**row.printed, metric=metric, measure=measure)  # type: ignore[arg-type]
-    return tuple(line for line in found if t == line.T)
-
-
-_ROZENBERG = {
-    (method, share): PlannedRun(f"{method}-{round(100 * share)}", method, unannotated=share)
-    for share in (0.0, 0.2)
-    for method in ("li", "rozenberg")
-}
-_SGL = {
-    "sgl": PlannedRun("sgl", "sgl"),
-    **{loss: PlannedRun(f"sgl-{loss}", "sgl", {"loss": loss}) for loss in ("bil", "mmm", "bag")},
-}
-_ZHANG = {
-    "neither": PlannedRun("zhang-neither", "zhang", {"triplet": 0.0, "verification": 0.0}),
-    "distance learning": PlannedRun("zhang-distance", "zhang", {"verification": 0.0}),
-    "region verification": PlannedRun("zhang-verification", "zhang", {"triplet": 0.0}),
-    "both": PlannedRun("zhang", "zhang"),
-}
-_WANG = PlannedRun("wang", "wang")
-
-
-def _ours(run: PlannedRun, title: str, printed: Mapping[str, str] | None = None) -> TableRow:
-    return TableRow(run.name, title, run, printed)
-
-
-_RIVALS = (
-    _ours(_SGL["bil"], "BIL (Zhou 2017), same network"),
-    _ours(_SGL["mmm"], "MMM (Morfi & Stowell 2018), same network"),
-    _ours(_SGL["bag"], "Eq. 4 alone, same network"),
-)
-_WANG_PRINTED = TableRow(
-    "wang2017", "Wang et al. 2017, their Table 17 (printed only)", None, {"paper": "wang2017", "table": "17"}
-)
-_WANG_BOXES_PRINTED = TableRow(
-    "wang2017", "Wang et al. 2017, their Table 7 (printed only)", None, {"paper": "wang2017", "table": "7"}
-)
-_RIVALS_NOTE = "the rivals are ours; which of them the printed table has is not known here"
-
-
-def _zhang(table: str, *settings: str) -> tuple[TableRow, ...]:
-    return tuple(
-        _ours(_ZHANG[name], f"Zhang et al., {name}", {"paper": "zhang2020", "table": table, "row": name})
-        for name in settings
-    )
-
-
-TABLES: dict[str, TablePlan] = {
-    plan.name: plan
-    for plan in (
-        TablePlan(
-            "rozenberg1",
-            "Rozenberg et al. 2019, Table 1: localisation at T = 0.1 by IoU and IoR, few boxes",
-            "rozenberg2019",
-            ("accuracy",),
-            tuple(
-                _ours(
-                    run,
-                    f"{'Li et al.' if method == 'li' else 'Rozenberg et al.'}, {share:.0%} of the unannotated images",
-                    {
-                        "paper": "rozenberg2019",
-                        "table": "1",
-                        "row": f"{'Li et al.' if method == 'li' else 'ours'}, {100 * share:.0f} % unannotated",
-                    },
-                )
-                for (method, share), run in _ROZENBERG.items()
-            ),
-            note="folds by image, as published: patients are in training and test",
-        ),
-        TablePlan(
-            "seibold1",
-            "Seibold et al. 2020, Table 1: AUROC",
-            "seibold2020",
-            ("auroc",),
-            (_ours(_SGL["sgl"], "SGL", {"paper": "seibold2020", "table": "1"}), *_RIVALS, _WANG_PRINTED),
-            note=_RIVALS_NOTE,
-        ),
-        TablePlan(
-            "seibold2",
-            "Seibold et al. 2020, Table 2: localisation by IoU",
-            "seibold2020",
-            ("accuracy",),
-            (_ours(_SGL["sgl"], "SGL", {"paper": "seibold2020", "table": "2"}), *_RIVALS, _WANG_BOXES_PRINTED),
-            note=_RIVALS_NOTE,
-        ),
-        TablePlan(
-            "zhang1",
-            "Zhang et al. 2020, Table 1: AUROC",
-            "zhang2020",
-            ("auroc",),
-            (*_zhang("1", "both"), _WANG_PRINTED),
-        ),
-        TablePlan(
-            "zhang2",
-            "Zhang et al. 2020, Table 2: localisation by IoU",
-            "zhang2020",
-            ("accuracy",),
-            (_ours(_ZHANG["neither"], "Zhang et al., neither"), *_zhang("2", "both"), _WANG_BOXES_PRINTED),
-        ),
-        TablePlan(
-            "zhang3",
-            "Zhang et al. 2020, Table 3: the ablation",
-            "zhang2020",
-            ("auroc",),
-            _zhang("3", *_ZHANG),
-        ),
-        TablePlan(
-            "wang17",
-            "Wang et al. 2017, Table 17: AUROC",
-            "wang2017",
-            ("auroc",),
-            (_ours(_WANG, "Wang et al., ResNet-50", {"paper": "wang2017", "table": "17"}),),
-        ),
-        TablePlan(
-            "wang19",
-            "Wang et al. 2017, Table 19: localisation by IoBB, and average number of false positives",
-            "wang2017",
-            ("accuracy", "afp"),
-            (_ours(_WANG, "Wang et al., ResNet-50", {"paper": "wang2017", "table": "19"}),),
-            measures=("ior",),
-        ),
-    )
-}
-
-
-def find_table(name: str) -> TablePlan:
-    """The table of that name; :class:`UsageError` lists the names there are."""
-    if name not in TABLES:
-        raise UsageError(f"table is {name!r}; expected one of {', '.join(TABLES)}")
-    return TABLES[name]

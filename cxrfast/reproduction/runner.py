@@ -1,19 +1,22 @@
-"""`reproduce`: names the runs of a table, does those that are not finished, and compares."""
+"""A table of a paper: names its runs, does those that are not finished, and compares."""
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cxrfast._files import write_text
 from cxrfast.data import read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.reproduction.comparison import ComparedRow, ComparedTable, State, compare_row
+from cxrfast.reproduction.deviations import Deviations, deviations_of
+from cxrfast.reproduction.interface import Say
 from cxrfast.reproduction.numbers import Numbers, numbers_of, read_evaluation
-from cxrfast.reproduction.plans import PlannedRun, TablePlan, TableRow, find_table
-from cxrfast.reproduction.settings import Overrides, deviations, run_config
-from cxrfast.reproduction.text import to_markdown
+from cxrfast.reproduction.plans import PlannedRun, TablePlan, TableRow
+from cxrfast.reproduction.settings import LABELS, Overrides, run_config
+from cxrfast.reproduction.text import settings_lines, to_markdown, to_text
 from cxrfast.training import (
     RunConfig,
     build_config,
@@ -23,10 +26,7 @@ from cxrfast.training import (
     resume,
     train,
 )
-from cxrfast.training.run import RUNS
 
-FOLDER = RUNS / "reproduce"
-Say = Callable[[str], None]
 _FACTS = (
     "label_version", "n_images", "n_patients", "shared_patients", "split_hash", "splits_hash", "images_hash",
     "classes_left_out",
@@ -42,7 +42,7 @@ class _Job:
     config: RunConfig
     folder: Path
     folds: int
-    deviations: tuple[str, ...]
+    deviations: Deviations
 
 
 @dataclass(frozen=True)
@@ -54,32 +54,38 @@ class Reproduction:
     report: Path
 
     @property
+    def text(self) -> str:
+        return to_text(self.table)
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        return self.markdown, self.report
+
+    @property
     def failed(self) -> bool:
         return any(row.state == "failed" for row in self.table.rows)
 
 
-def reproduce(
-    table: str,
+def run_table(
+    plan: TablePlan,
     data: Path,
-    out: Path | None = None,
+    out: Path,
     *,
     rows: Sequence[str] | None = None,
     overrides: Overrides | None = None,
     say: Say = print,
 ) -> Reproduction:
-    """Run the rows of a paper's table that are not finished, and compare them with what is printed.
+    """Run the rows of a paper's table that are not finished, and compare them with what is published.
 
-    Runs lie in ``out/runs/NAME`` (default of ``out``: runs/reproduce), so that tables share them; the same call again
-    goes on where it was interrupted, and skips what is finished. A row that fails does not keep the others from
-    running. Writes ``out/TABLE.md`` and ``out/TABLE.json``.
+    Runs lie in ``out/runs/NAME``, so that tables share them; the same call again goes on where it was interrupted, and
+    skips what is finished. A row that fails does not keep the others from running. Writes ``out/TABLE.md`` and
+    ``out/TABLE.json``.
 
     Raises UsageError for unknown names and settings, and for a folder with runs of other settings, before anything
     runs.
     """
     overrides = overrides or Overrides()
-    plan = find_table(table)
     chosen = plan.choose(rows)
-    out = FOLDER if out is None else Path(out)
     jobs = _prepare(plan, chosen, Path(data), out, overrides)
     _announce(plan, chosen, jobs, say)
     compared = []
@@ -87,7 +93,7 @@ def reproduce(
         job = jobs.get(row.name)
         if job is None:
             compared.append(
-                ComparedRow(row.name, row.title, "printed only", None, None, {}, (), compare_row(plan, row, ()))
+                ComparedRow(row.name, row.title, "published only", None, None, {}, (), None, compare_row(plan, row, ()))
             )
             continue
         compared.append(_compared(plan, job, say))
@@ -100,13 +106,13 @@ def _prepare(
 ) -> dict[str, _Job]:
     runs = [row.run for row in chosen if row.run is not None]
     overrides.check(runs)
-    source = read_chestxray14(data, labels=str(overrides.settings.get("labels", "2017"))) if runs else None
+    source = read_chestxray14(data, labels=str(overrides.settings.get("labels", LABELS))) if runs else None
     jobs = {}
     for row in chosen:
         if row.run is None:
             continue
-        config, folds = run_config(row.run, data, overrides), overrides.folds_of(plan)
-        differs = deviations(row.run, config, plan, folds, source)
+        config, folds = run_config(row.run, plan, data, overrides), overrides.folds_of(plan)
+        differs = deviations_of(row.run, config, plan, folds, source)
         job = _Job(row, row.run, config, out / "runs" / row.run.name, folds, differs)
         _check_folder(job)
         jobs[row.name] = job
@@ -121,7 +127,10 @@ def _check_folder(job: _Job) -> None:
     content = load_config(saved)
     folds = content.pop("cross_validation", {}).get("folds")
     before = build_config(content)
-    different = before.first_difference(job.config.model_copy(update={"split": before.split}))  # the folds have theirs
+    own: dict[str, Any] = {"split": before.split}
+    if job.run.cross_validated:  # the folds have theirs, and the protocol says what validates in them
+        own["val_share"] = before.val_share
+    different = before.first_difference(job.config.model_copy(update=own))
     if different is None and folds != (wanted := job.folds if job.run.cross_validated else None):
         different = f"folds {folds}, not {wanted}"
     if different is not None:
@@ -143,9 +152,14 @@ def _announce(plan: TablePlan, chosen: Sequence[TableRow], jobs: dict[str, _Job]
             f"  {row.name}: {row.title}; method {job.run.method}{' ' + options if options else ''}, {how}, "
             f"{job.config.epochs} epochs at {job.config.image_size} pixels, in {job.folder} ({_state(plan, job)})"
         )
-    differences = tuple(dict.fromkeys(text for job in jobs.values() for text in job.deviations))
-    if differences:
-        say(f"NOT THE PAPER'S SETTING: {'; '.join(differences)}")
+    texts, unchecked = dict[str, tuple[str, ...]](), dict[str, tuple[str, ...]]()
+    for name, job in jobs.items():
+        for text in job.deviations.texts:
+            texts[text] = (*texts.get(text, ()), name)
+        if job.deviations.unchecked is not None:
+            unchecked[job.deviations.unchecked] = (*unchecked.get(job.deviations.unchecked, ()), name)
+    for line in settings_lines(texts, unchecked, len(jobs)):
+        say(line)
 
 
 def _state(plan: TablePlan, job: _Job) -> str:
@@ -173,7 +187,7 @@ def _finished(plan: TablePlan, job: _Job) -> bool:
 def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
     row = job.row
     state: State = "done"
-    reason, facts, numbers, differs = None, {}, list[Numbers](), job.deviations
+    reason, facts, numbers, differs = None, {}, list[Numbers](), job.deviations.texts
     try:
         if _finished(plan, job):
             say(f"{row.name}: finished before")
@@ -193,7 +207,8 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
         say(f"interrupted in {shlex.quote(str(job.folder))}; what is finished is kept: the same command goes on")
         raise
     comparisons = compare_row(plan, row, numbers)
-    return ComparedRow(row.name, row.title, state, reason, str(job.folder), facts, differs, comparisons)
+    folder, unchecked = str(job.folder), job.deviations.unchecked
+    return ComparedRow(row.name, row.title, state, reason, folder, facts, differs, unchecked, comparisons)
 
 
 def _run(plan: TablePlan, job: _Job, say: Say) -> None:
@@ -207,6 +222,7 @@ def _run(plan: TablePlan, job: _Job, say: Say) -> None:
             unannotated=job.run.unannotated,
             protocol=plan.protocol,
             by=plan.folds_by,
+            val_share=config.val_share,
             out=folder,
             say=say,
         )

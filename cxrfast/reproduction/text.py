@@ -1,13 +1,13 @@
-"""A comparison as Markdown and for a terminal, and the list of tables."""
+"""A comparison as Markdown and for a terminal, and the lines of a table in the list."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cxrfast.evaluation.layout import WIDTH, ruled, wrap
 from cxrfast.reproduction.comparison import Cell, ComparedRow, ComparedTable, Comparison
 from cxrfast.reproduction.cost import DATA_GB, PROCESSES, READ, SUSTAINED, run_cost, table_cost
 from cxrfast.reproduction.numbers import Value
-from cxrfast.reproduction.plans import TABLES
+from cxrfast.reproduction.plans import TablePlan
 
 ESTIMATE = (
     "Hours are estimates for one GPU machine, not measurements: images times epochs, at an assumed "
@@ -42,9 +42,11 @@ class _Section:
 def to_markdown(table: ComparedTable) -> str:
     """The comparison as a page."""
     lines = [f"# {table.title}", "", f"Protocol `{table.protocol}`{'; ' + table.note if table.note else ''}.", ""]
-    lines += [f"**{setting(table)}**" if table.deviations else setting(table), ""]
+    for line in _settings(table):
+        lines += [line] if line.startswith("- ") else [f"**{line}**" if table.deviations else line, ""]
+    lines += [""] if lines[-1] else []
     lines += [
-        "Ours: ± standard deviation over folds, or the 95 % interval of one run. Difference: ours − printed.",
+        "Ours: ± standard deviation over folds, or the 95 % interval of one run. Difference: ours − published.",
         "",
     ]
     lines += ["| row | what | state | run | test images | patients also in training |", "|---|---|---|---|---|---|"]
@@ -66,7 +68,7 @@ def to_markdown(table: ComparedTable) -> str:
 
 def to_text(table: ComparedTable) -> str:
     """The comparison for a terminal, 100 columns wide."""
-    lines = ["", *wrap(table.title), *wrap(setting(table))]
+    lines = ["", *wrap(table.title), *(part for line in _settings(table) for part in _item(line))]
     lines += [line for row in table.rows if row.reason for line in wrap(f"{row.name} failed: {row.reason}")]
     lines += [f"{row.name}: {text}" for row in table.rows for text in _unreadable(row)]
     sections, everywhere = _sections(table)
@@ -84,34 +86,56 @@ def to_text(table: ComparedTable) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _item(line: str) -> list[str]:
+    return wrap(line, "  ") if line.startswith("- ") else wrap(line)
+
+
 def _unreadable(row: ComparedRow) -> list[str]:
     """That images are in none of the numbers."""
     count = row.facts.get("unreadable")
     return [f"{count} test images could not be read"] if count else []
 
 
-def setting(table: ComparedTable) -> str:
-    """How far the runs are from the paper's setting, in a sentence."""
-    if table.deviations:
-        return f"Not the paper's setting: {'; '.join(table.deviations)}. These numbers do not reproduce the table."
-    return "The paper's setting, as far as docs/papers.md has it, on the whole of ChestX-ray14."
+def settings_lines(
+    deviations: Mapping[str, Sequence[str]], unchecked: Mapping[str, Sequence[str]], rows: int
+) -> list[str]:
+    """How far the runs are from the paper's setting: a sentence, and an item for each way.
 
-
-def listing() -> str:
-    """All tables with their rows and what they cost at the paper's setting."""
+    Args:
+        deviations, unchecked: each text with the names of the rows that it is true of.
+        rows: how many were run; what is true of all names none.
+    """
     lines = []
-    for plan in TABLES.values():
-        runs = [row.run for row in plan.rows if row.run is not None]
-        cost = table_cost(plan, runs)
-        lines += wrap(f"{plan.name:<12}{plan.title}; protocol {plan.protocol}", "")
-        for row in plan.rows:
-            if row.run is None:
-                lines.append(f"    {row.name:<20}{row.title}")
-                continue
-            of_row = run_cost(row.run, plan)
-            lines.append(f"    {row.name:<20}{row.title:<55}{of_row.hours:6.1f} h{of_row.disk_gb:6.1f} GB")
-        lines += [f"    {'all':<75}{cost.hours:6.1f} h{cost.disk_gb:6.1f} GB", ""]
-    return "\n".join([*lines, *wrap(ESTIMATE)]) + "\n"
+    if deviations:
+        lines.append("Not the paper's setting. These numbers do not reproduce the table:")
+        lines += [f"- {_of_rows(text, names, rows)}" for text, names in deviations.items()]
+    for text, names in unchecked.items():
+        lines.append(f"Not compared with the paper's setting: {_of_rows(text, names, rows)}.")
+    if not lines:
+        lines = ["The paper's setting, statement by statement of docs/papers.md, on the whole of ChestX-ray14."]
+    return lines
+
+
+def _of_rows(text: str, names: Sequence[str], rows: int) -> str:
+    return text if len(names) == rows else f"{', '.join(names)}: {text}"
+
+
+def _settings(table: ComparedTable) -> list[str]:
+    run = sum(row.state != "published only" for row in table.rows)
+    return settings_lines(table.deviations, table.unchecked, run) if run else []
+
+
+def table_lines(plan: TablePlan) -> list[str]:
+    """The rows of a table, and what they cost at the paper's setting."""
+    lines = []
+    for row in plan.rows:
+        if row.run is None:
+            lines.append(f"    {row.name:<20}{row.title}")
+            continue
+        of_row = run_cost(row.run, plan)
+        lines.append(f"    {row.name:<20}{row.title:<55}{of_row.hours:6.1f} h{of_row.disk_gb:6.1f} GB")
+    cost = table_cost(plan, [row.run for row in plan.rows if row.run is not None])
+    return [*lines, f"    {'all':<75}{cost.hours:6.1f} h{cost.disk_gb:6.1f} GB"]
 
 
 def _sections(table: ComparedTable) -> tuple[list[_Section], list[str]]:
@@ -143,17 +167,17 @@ def _columns(row: ComparedRow, of: Comparison, names: Iterable[str]) -> _Columns
     nothing = Cell(None, None, None)
     cells = {name: of.cells.get(name, nothing) for name in names} | {"mean": of.mean, _COMMON: of.common or nothing}
     ours = any(cell.ours is not None for cell in cells.values())
-    printed = any(cell.printed is not None for cell in cells.values())
-    headers = ("ours",) * ours + ("printed",) * printed + ("difference",) * (ours and printed)
-    return _Columns(row.name, headers, {name: tuple(_texts(cell, ours, printed)) for name, cell in cells.items()})
+    published = any(cell.published is not None for cell in cells.values())
+    headers = ("ours",) * ours + ("published",) * published + ("difference",) * (ours and published)
+    return _Columns(row.name, headers, {name: tuple(_texts(cell, ours, published)) for name, cell in cells.items()})
 
 
-def _texts(cell: Cell, ours: bool, printed: bool) -> Iterator[str]:
+def _texts(cell: Cell, ours: bool, published: bool) -> Iterator[str]:
     if ours:
         yield _ours(cell.ours)
-    if printed:
-        yield "-" if cell.printed is None else f"{cell.printed:.4f}"
-    if ours and printed:
+    if published:
+        yield "-" if cell.published is None else f"{cell.published:.{cell.digits}f}"
+    if ours and published:
         yield "-" if cell.difference is None else f"{cell.difference:+.3f}".replace("-", "−")
 
 

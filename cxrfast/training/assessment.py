@@ -90,7 +90,7 @@ def evaluate_run(
         weights=model.weights,
         split_hash=part.split_hash,
         training_patients=part.training_patients,
-        notes=part.notes,
+        notes=(*model.notes, *part.notes),
     )
     result = score_answers(rules, answers, facts, temperature=temperature)
     suffix = "" if part.name == "test" else f"-{part.name}"

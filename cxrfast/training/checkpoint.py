@@ -16,14 +16,23 @@ from cxrfast.errors import CxrfastError
 from cxrfast.methods import METHODS, Method, get_method
 
 _FORMAT = "cxrfast-1"
-_CHECKPOINT_KEYS = {"stage", "epoch", "best", "method", "state", "optimizer", "scheduler"}
+_CHECKPOINT_KEYS = {"leg", "epoch", "best", "method", "state", "optimizer", "scheduler"}
 
 
 def save_weights(
-    path: Path, method: Method, *, stage: str, label_version: str, operating_points: Sequence[float] | None = None
+    path: Path,
+    method: Method,
+    *,
+    stage: str,
+    label_version: str,
+    operating_points: Sequence[float] | None = None,
+    epoch: int | None = None,
+    validated: bool = True,
 ) -> None:
     """Write the method's whole state with what is needed to use it: classes in order, image size, options, and the
-    scores from which the classes are called present (0.5 where validation gave none)."""
+    scores from which the classes are called present (0.5 where validation gave none).
+
+    With `validated` false, no validation image was there: the epoch is the last one, which the file then says."""
     points = operating_points or [0.5] * len(method.class_names)
     metadata = {
         "format": _FORMAT,
@@ -35,6 +44,8 @@ def save_weights(
         "normalization": "grey, scaled from [0, 1] to [-1, 1]",
         "label_version": label_version,
         "operating_points": json.dumps([0.5 if math.isnan(point) else point for point in points]),
+        "validated": json.dumps(validated),
+        **({"epoch": str(epoch)} if epoch is not None else {}),
         "options": json.dumps(_without_pretrained(method.options.model_dump(mode="json"))),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
@@ -104,6 +115,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and runtime errors of a damaged file
         raise CxrfastError(problem) from error
+    if isinstance(state, dict) and "stage" in state:  # earlier versions trained every stage in one go
+        state["leg"] = state.pop("stage")
     if not isinstance(state, dict) or not state.keys() >= _CHECKPOINT_KEYS:
         raise CxrfastError(problem)
     return state

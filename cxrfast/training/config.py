@@ -1,6 +1,7 @@
 """The configuration of a run: what `cxrfast train` was asked for, completed by the method's defaults."""
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,22 @@ from cxrfast.methods import MethodOptions, get_method
 
 _ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # do not make it another run
 Device = Literal["auto", "cpu", "cuda"]
+LrSchedule = Literal["steps", "milestones", "plateau", "search"]
 _AS_TEXT = BeforeValidator(str)  # YAML reads 2017 and 32 as numbers
 Precision = Annotated[Literal["32", "bf16", "16"], _AS_TEXT]
+
+
+def _share(value: Any) -> Any:
+    """A share from 0 to below 1; "none" is 0."""
+    if value in ("none", "None"):
+        return 0.0
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        share = math.nan
+    if isinstance(value, bool) or not 0 <= share < 1:
+        raise ValueError("expected none, or a share from 0 to below 1")
+    return share
 
 
 class RunConfig(BaseModel):
@@ -30,6 +45,9 @@ class RunConfig(BaseModel):
         None, ge=0, le=1, description="share of the training images that may keep boxes; default: all that have them"
     )
     split: Literal["patient", "official", "folds"] = "patient"  # "folds": by the cross-validation that it is a run of
+    val_share: Annotated[float, BeforeValidator(_share)] = Field(
+        1 / 8, description="of the images that are not tested, the share that chooses the epoch; 0: the last is kept"
+    )
     image_size: int = Field(ge=32)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -37,6 +55,14 @@ class RunConfig(BaseModel):
     weight_decay: float = Field(ge=0)
     lr_decay: float = Field(gt=0, le=1)
     lr_step: int = Field(1, ge=1)
+    lr_schedule: LrSchedule = Field(
+        "steps",
+        description="lr_decay applies after every lr_step epochs; after the epochs lr_milestones; once, after "
+        "lr_patience epochs without a better validation score; or once, after that one of lr_milestones which "
+        "validation chooses by trying all",
+    )
+    lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    lr_patience: int = Field(3, ge=1)
     optimizer: Literal["adam", "adamw"] = "adam"
     augment: bool = True
     cache: bool | None = Field(None, description="keep decoded images in memory; default: if they need under 2 GB")
@@ -75,10 +101,30 @@ def build_config(settings: dict[str, Any]) -> RunConfig:
     if "data" not in settings:
         raise UsageError("data: required; give the folder of the data set with --data, or make one: cxrfast synth DIR")
     method = get_method(settings["method"])
-    given = {**vars(method.defaults), **settings}
+    given = {**vars(method.defaults), **_implied_schedule(settings), **settings}
     options = validated(method.Options, given.get("options") or {}, prefix="options.")
     config = validated(RunConfig, given)
+    _check_milestones(config)
     return config.model_copy(update={"options": options.model_dump(mode="json")})
+
+
+def _implied_schedule(settings: dict[str, Any]) -> dict[str, str]:
+    """Who gives the epochs of a division, or how often it comes, does not mean the method's own schedule.
+
+    (Files of earlier versions have lr_step, and no schedule.)"""
+    if "lr_milestones" in settings:
+        return {"lr_schedule": "milestones"}
+    return {"lr_schedule": "steps"} if "lr_step" in settings else {}
+
+
+def _check_milestones(config: RunConfig) -> None:
+    milestones = config.lr_milestones
+    if config.lr_schedule in ("milestones", "search") and not milestones:
+        raise UsageError(f"lr_milestones: required by lr_schedule {config.lr_schedule}; for example 10,15,20")
+    if list(milestones) != sorted(set(milestones)):
+        raise UsageError(f"lr_milestones: expected rising epochs, got {', '.join(map(str, milestones))}")
+    if config.lr_schedule == "search" and milestones[0] >= config.epochs:
+        raise UsageError(f"lr_milestones: expected one below the {config.epochs} epochs to try, got {milestones[0]}")
 
 
 def load_config(path: Path) -> dict[str, Any]:

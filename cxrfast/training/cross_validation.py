@@ -26,6 +26,7 @@ from cxrfast.training.folds_directory import (
     check_fold,
     open_folder,
     read_splits,
+    with_val_share,
 )
 from cxrfast.training.run import RunDirectory
 from cxrfast.training.train import is_finished, resume, train
@@ -46,6 +47,7 @@ def cross_validate(
     unannotated: float = 1.0,
     protocol: str = "strict",
     by: FoldsBy | None = None,
+    val_share: float | None = None,
     fold: int | None = None,
     out: Path | None = None,
     say: Say = print,
@@ -54,7 +56,8 @@ def cross_validate(
 
     Images with boxes are dealt into `folds` (see :func:`cxrfast.data.make_folds`, by `config.seed`); the fraction
     `unannotated` of the others joins training. Runs of a fold have the seeds `config.seed`, `config.seed` + 1, … Folds
-    are `by` "patient" or "image"; None: as the protocol's paper has them, else by patient.
+    are `by` "patient" or "image"; None: as the protocol's paper has them, else by patient. Of what a fold may train on,
+    `val_share` validates; None: as the protocol's paper has it (rozenberg2019, li2018: none), else `config.val_share`.
 
     The folder `out` may be that of the same cross-validation: what is finished is skipped, what was interrupted goes
     on; only `seeds` may have grown. By default it has a name under `runs/` that is the same for the same settings. A
@@ -66,6 +69,7 @@ def cross_validate(
     given = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": by}
     plan = build_cross_validation(given)
     check_fold(fold, plan)
+    config = with_val_share(config, plan, val_share)
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
     path = open_folder(config, plan, out, say) if fabric.is_global_zero else None
@@ -267,6 +271,7 @@ def _pool(
         "by": plan.by,
         "seeds": sorted({run.seed for run in planned}),
         "unannotated": plan.unannotated,
+        "validation_images": [len(fold.val) for fold in splits.folds],
         "classes_left_out": _left_out(config, runs, records),
         "splits_hash": splits.hash,
         "complete": not missing,

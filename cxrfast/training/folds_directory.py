@@ -17,7 +17,7 @@ from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
 from cxrfast.methods.base import Say
 from cxrfast.training.config import RunConfig, build_config, load_config, validated
-from cxrfast.training.preparation import choose_classes
+from cxrfast.training.preparation import check_without_validation, choose_classes
 from cxrfast.training.run import RUNS, RunDirectory, make_folder, refuse_full_folder
 
 SECTION = "cross_validation"  # of config.yaml
@@ -109,6 +109,13 @@ def build_cross_validation(settings: dict[str, Any]) -> CrossValidation:
     return plan
 
 
+def with_val_share(config: RunConfig, plan: CrossValidation, val_share: float | None) -> RunConfig:
+    """The share of what a fold may train on that validates: as given, as the protocol's paper has it, or the run's."""
+    if val_share is None:
+        val_share = PROTOCOLS[plan.protocol].training_validation
+    return config if val_share is None else config.model_copy(update={"val_share": val_share})
+
+
 def all_runs(config: RunConfig, plan: CrossValidation) -> list[FoldRun]:
     """Seed by seed: after the first seed every image has been tested once."""
     seeds = range(config.seed, config.seed + plan.seeds)
@@ -141,9 +148,12 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say:
             folds=plan.folds,
             by=plan.by,
             unannotated=plan.unannotated,
+            validation=config.val_share,
             seed=config.seed,
             label_version=source.label_version,
         )
+    if not all(fold.val for fold in splits.folds):
+        check_without_validation(config)
     config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source.records, say)})
     make_folder(folder.path)
     if not folder.splits.is_file():

@@ -1,25 +1,19 @@
 """Checkpoints that other programs have written: read without running anything in them, and told apart by their keys."""
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.models import CLASSIFICATION_BACKBONES, classification_backbone, feature_channels
+from cxrfast.models import SMALL_BACKBONES, create_backbone
+from cxrfast.models.backbones.foreign_names import current_name
+from cxrfast.models.backbones.weight_files import State, read_tensors
 
-State = dict[str, torch.Tensor]
-
-# Names under which training scripts keep the weights, the likeliest first.
-_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
-# torchvision 0.1 called the parts of a dense layer norm.1, conv.1, norm.2, conv.2.
-_OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")
 _COUNTER = "num_batches_tracked"  # of batch norms; checkpoints before torch 0.4.1 have none, and nothing depends on it
 
 
@@ -30,15 +24,19 @@ class _Family(NamedTuple):
     parts: re.Pattern  # first component of the keys of the feature extractor
 
 
+def _small(family: str) -> tuple[str, ...]:
+    return tuple(name for name in SMALL_BACKBONES if name.startswith(f"{family}_"))
+
+
 _FAMILIES = (
     _Family(
-        tuple(name for name in CLASSIFICATION_BACKBONES if name.startswith("densenet")),
+        ("densenet121", "densenet161", "densenet169", "densenet201", *_small("densenet")),
         "features.",
         ("conv0.weight", "denseblock1.denselayer1.conv1.weight"),
         re.compile(r"(conv0|norm0|denseblock\d+|transition\d+|norm5)\."),
     ),
     _Family(
-        tuple(name for name in CLASSIFICATION_BACKBONES if name.startswith("resnet")),
+        ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", *_small("resnet")),
         "",
         ("conv1.weight", "layer1.0.conv1.weight"),
         re.compile(r"(conv1|bn1|layer\d)\."),
@@ -47,7 +45,7 @@ _FAMILIES = (
 
 
 class ForeignClassifier(NamedTuple):
-    """A classifier of N outputs on pooled features, with the names of `classification_backbone`."""
+    """A classifier of N outputs on pooled features, with timm's names."""
 
     backbone: str
     in_chans: int
@@ -58,57 +56,11 @@ class ForeignClassifier(NamedTuple):
 
 
 def read_foreign(path: Path) -> State:
-    """The tensors of a checkpoint: `.safetensors`, or what `torch.save` has written.
-
-    Raises CxrfastError, in one line, for a file that is missing or damaged, that holds no network's weights, or that
-    would have to be unpickled.
-    """
-    if not path.is_file():
-        raise CxrfastError(f"import: no file {path}")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                if "cxrfast" in (file.metadata() or {}):
-                    raise UsageError(f"import: {path} is a weights file of cxrfast already; use it with --checkpoint")
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CxrfastError(f"import: {path} is not a safetensors file, or is damaged") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zip's and torch's errors of a file that holds something else
-        raise CxrfastError(_why_not_read(path, error)) from error
-    found = _find_state(content)
-    if found is None:
-        keys = f"its keys: {', '.join(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
-        raise CxrfastError(f"import: {path} holds no weights of a convolutional network ({keys})")
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
-
-
-def _why_not_read(path: Path, error: Exception) -> str:
-    message = str(error)
-    pickled = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"TorchScript", message)
-    if pickled is None:
-        return f"import: {path} is not a checkpoint of torch, or is damaged"
-    what = f"a pickled {pickled[1]}" if pickled.lastindex else "a TorchScript program"
-    return (
-        f"import: {path} holds {what}, not just tensors; opening it could run any code, so it is not opened. If you "
-        "trust it, load it where it was made and save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
-    )
-
-
-def _find_state(content: Any) -> Mapping[str, Any] | None:
-    """The dictionary that holds convolutions, wherever a training script has put it."""
-    if not isinstance(content, Mapping):
-        return None
-    if any(isinstance(name, str) and getattr(value, "ndim", 0) == 4 for name, value in content.items()):
-        return content
-    for name in _NESTS:
-        found = _find_state(content.get(name))
-        if found is not None:
-            return found
-    return None
+    """What :func:`cxrfast.models.backbones.weight_files.read_tensors` reads; UsageError for a file of our own."""
+    state, metadata = read_tensors(path, "import")
+    if "cxrfast" in metadata:
+        raise UsageError(f"import: {path} is a weights file of cxrfast already; use it with --checkpoint")
+    return state
 
 
 def match_classifier(state: State, source: str, ignore: Sequence[str] = ()) -> ForeignClassifier:
@@ -119,7 +71,7 @@ def match_classifier(state: State, source: str, ignore: Sequence[str] = ()) -> F
         ignore: shell patterns of keys that are left out.
     """
     state = {name: tensor for name, tensor in state.items() if not any(fnmatch(name, pattern) for pattern in ignore)}
-    original = {_OLD_DENSE_LAYER.sub(r"\1\2.", name): name for name in state}
+    original = {current_name(name): name for name in state}
     family, prefix = _only_network(original, source)
     body, rest = {}, {}
     for name, old_name in original.items():
@@ -189,6 +141,6 @@ def _differences(family: _Family, body: State, in_chans: int) -> Iterator[tuple[
 def _shapes(backbone: str, in_chans: int) -> tuple[dict[str, tuple[int, ...]], int]:
     """Shapes of the backbone's tensors by name, and its channels; no memory is filled."""
     with torch.device("meta"):
-        model = classification_backbone(backbone, in_chans=in_chans)
+        model = create_backbone(backbone, in_chans=in_chans)
     shapes = {name: tuple(x.shape) for name, x in model.state_dict().items() if not name.endswith(_COUNTER)}
-    return shapes, feature_channels(model)
+    return shapes, model.num_features

@@ -1,8 +1,9 @@
 """The training loop: stages, epochs, validation, checkpoints. The same seed gives the same numbers, resumed or not."""
 
 import math
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from cxrfast.training.checkpoint import load_checkpoint, load_state, read_weight
 from cxrfast.training.config import RunConfig
 from cxrfast.training.preparation import PreparedData, make_dataset, without_augmentation
 from cxrfast.training.run import RunDirectory
+from cxrfast.training.schedule import Leg, Schedule, divide, make_schedule, plan_legs
 from cxrfast.training.validation import Validation, validate
 
 
@@ -44,32 +46,53 @@ class Trainer:
         self.plain_train_set = without_augmentation(self.train_set)
         self.val_set = make_dataset(config, data, "val")
         self.stages = method.stages(config.epochs)
+        self.legs = plan_legs(self.stages, config)
         self.rows: list[dict[str, Any]] = []
         self.best = float("-inf")
 
     def fit(self, *, resume: bool = False) -> None:
         """Train all stages; with `resume`, go on after the last epoch that was saved."""
         state = load_checkpoint(self.run.checkpoint) if resume else None
-        first = state["stage"] if state else 0
-        for number in range(first, len(self.stages)):
-            self._fit_stage(number, state if number == first else None)
+        first = state["leg"] if state else 0
+        for number in range(first, len(self.legs)):
+            self._fit_leg(number, state if number == first else None)
 
-    def _fit_stage(self, number: int, state: dict[str, Any] | None) -> None:
-        stage = self.stages[number]
+    def _fit_leg(self, number: int, state: dict[str, Any] | None) -> None:
+        leg = self.legs[number]
+        stage = self.stages[leg.stage]
         freeze(self.method, stage)
         self.module = self.fabric.setup_module(self.method)  # anew: what is distributed depends on what trains
-        optimizer, scheduler = self._optimizer()
-        if state is None:
-            self.best = float("-inf")
-            done = 0
+        optimizer, schedule = self._optimizer()
+        done = leg.first
+        if state is not None:
+            done = self._restore(number, state, optimizer, schedule)
+        elif leg.divided_after is not None:
+            self._branch(leg, optimizer)
         else:
-            done = self._restore(state, optimizer, scheduler)
-        for epoch in range(done + 1, stage.epochs + 1):
-            row = self._epoch(number, stage, epoch, optimizer)
-            scheduler.step()
-            self._save(number, stage, epoch, row, optimizer, scheduler)
-        # The next stage, and whoever takes the last weights, goes on from this stage's best epoch.
-        self._load_best()
+            self.best = float("-inf")
+        for epoch in range(done + 1, leg.last + 1):
+            row = self._epoch(leg.stage, stage, epoch, optimizer)
+            rate = optimizer.param_groups[0]["lr"]
+            schedule.step(row["val_score"])
+            self._save(number, epoch, row, optimizer, schedule)
+            if self.config.lr_schedule == "plateau" and optimizer.param_groups[0]["lr"] != rate:
+                self._say(f"learning rate {optimizer.param_groups[0]['lr']:g} after epoch {epoch}")
+        if number + 1 == len(self.legs) or self.legs[number + 1].stage != leg.stage:
+            # The next stage, and whoever takes the last weights, goes on from this stage's best epoch.
+            self._load_best()
+            if leg.divided_after is not None and self.fabric.is_global_zero:
+                self._say(search_result([row for row in self.rows if row["stage"] == stage.name]))
+                shutil.rmtree(self.run.forks, ignore_errors=True)
+
+    def _branch(self, leg: Leg, optimizer: Any) -> None:
+        """From the trunk's state after E epochs, with its learning rate divided."""
+        self.fabric.barrier()
+        path = self.run.fork(leg.stage, leg.first)
+        state = load_checkpoint(path)
+        load_state(self.method, state["state"], str(path))
+        optimizer.load_state_dict(state["optimizer"])
+        divide(optimizer, self.config.lr_decay)
+        self._say(f"E = {leg.first}: learning rate {optimizer.param_groups[0]['lr']:g} from epoch {leg.first + 1} on")
 
     def _epoch(self, number: int, stage: Stage, epoch: int, optimizer: Any) -> dict[str, Any]:
         started = time.perf_counter()
@@ -117,12 +140,11 @@ class Trainer:
             for batch in self._progress(self._loader(self.plain_train_set, shuffle=False), "thresholds"):
                 yield self.method(batch["image"], stage.name), batch
 
-    def _optimizer(self) -> tuple[Any, Any]:
+    def _optimizer(self) -> tuple[Any, Schedule]:
         cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimizer]
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         optimizer = cls(trainable, lr=self.config.lr, weight_decay=self.config.weight_decay)
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.config.lr_step, gamma=self.config.lr_decay)
-        return self.fabric.setup_optimizers(optimizer), scheduler
+        return self.fabric.setup_optimizers(optimizer), make_schedule(optimizer, self.config)
 
     def _training_loader(self, epoch: int) -> Iterable[Batch]:
         if self.batch_sampler is None:
@@ -159,61 +181,75 @@ class Trainer:
         quiet = None if self.fabric.is_global_zero else True
         return _one_line_errors(tqdm(loader, desc=title, leave=False, disable=quiet))
 
-    def _save(self, number: int, stage: Stage, epoch: int, row: dict[str, Any], optimizer: Any, scheduler: Any) -> None:
+    def _save(self, number: int, epoch: int, row: dict[str, Any], optimizer: Any, schedule: Schedule) -> None:
         if not self.fabric.is_global_zero:
             return
-        score = row["val_score"] if row["val_score"] is not None else -row["train_loss"]
-        improved = score >= self.best
-        self.best = max(score, self.best)
-        self.rows.append({**row, "best": improved})
+        leg = self.legs[number]
+        stage = self.stages[leg.stage]
+        score = row["val_score"]
+        # Where nothing was measured, no epoch is better than another: the last one is kept.
+        improved = score is None or score >= self.best
+        self.best = max(score, self.best) if score is not None else self.best
+        marked = improved if score is not None else epoch == stage.epochs
+        self.rows.append({**row, "best": marked, **self._of_the_search(leg)})
         if improved:
-            self._save_weights(self.run.best, stage)
-        self._save_weights(self.run.last, stage)
+            self._save_weights(self.run.best, stage, epoch)
+        self._save_weights(self.run.last, stage, epoch)
         # Before the checkpoint: a crash in between repeats an epoch, and its row is then written again.
         self.run.write_metrics(self.rows)
-        save_checkpoint(
-            self.run.checkpoint,
-            {
-                "stage": number,
-                "epoch": epoch,
-                "best": self.best,
-                "method": self.method.name,
-                "state": self.method.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-            },
-        )
-        self._announce(row, improved)
+        state = {
+            "leg": number,
+            "epoch": epoch,
+            "best": self.best,
+            "method": self.method.name,
+            "state": self.method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": schedule.state_dict(),
+        }
+        if epoch in leg.forks:
+            save_checkpoint(self.run.fork(leg.stage, epoch), state)
+        save_checkpoint(self.run.checkpoint, state)
+        self._announce(row, marked and ("best" if score is not None else "kept"))
 
-    def _save_weights(self, path: Path, stage: Stage) -> None:
+    def _of_the_search(self, leg: Leg) -> dict[str, Any]:
+        return {"divided_after": leg.divided_after} if self.config.lr_schedule == "search" else {}
+
+    def _save_weights(self, path: Path, stage: Stage, epoch: int) -> None:
         save_weights(
             path,
             self.method,
             stage=stage.name,
             label_version=self.data.label_version,
             operating_points=self.validation.operating_points,
+            epoch=epoch,
+            validated=len(self.val_set) > 0,
         )
 
-    def _restore(self, state: dict[str, Any], optimizer: Any, scheduler: Any) -> int:
+    def _restore(self, number: int, state: dict[str, Any], optimizer: Any, schedule: Schedule) -> int:
         load_state(self.method, state["state"], str(self.run.checkpoint))
         optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
+        schedule.load_state_dict(state["scheduler"])
         self.best = state["best"]
-        done = sum(stage.epochs for stage in self.stages[: state["stage"]]) + state["epoch"]
+        epoch: int = state["epoch"]
+        done = sum(leg.epochs for leg in self.legs[:number]) + epoch - self.legs[number].first
         self.rows = self.run.read_metrics()[:done]
-        return state["epoch"]
+        return epoch
 
     def _load_best(self) -> None:
         self.fabric.barrier()
         load_state(self.method, read_weights(self.run.best)[1], str(self.run.best))
 
-    def _announce(self, row: dict[str, Any], improved: bool) -> None:
+    def _say(self, line: str) -> None:
+        if self.fabric.is_global_zero:
+            tqdm.write(f"{'':>6}     {line}")
+
+    def _announce(self, row: dict[str, Any], mark: str | bool) -> None:
         def number(value: float | None) -> str:
             return "-" if value is None else f"{value:.3f}"
 
         tqdm.write(
             f"{row['stage']:>6} {row['epoch']:>3}  loss {row['train_loss']:.4f}  val AUROC {number(row['val_auroc'])}  "
-            f"IoU@0.1 {number(row['val_iou_accuracy'])}  {row['seconds']:.0f} s{'  best' if improved else ''}"
+            f"IoU@0.1 {number(row['val_iou_accuracy'])}  {row['seconds']:.0f} s{f'  {mark}' if mark else ''}"
         )
 
 
@@ -226,13 +262,28 @@ def _one_line_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
         raise CxrfastError(line.removeprefix(f"{CxrfastError.__module__}.{type(error).__qualname__}: ")) from error
 
 
+def search_result(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which E validation has chosen, and the best score of each. Rows: of one stage of a search."""
+    trunk = [row for row in rows if row["divided_after"] is None]
+    tried = sorted({row["divided_after"] for row in rows} - {None})
+    best = {}
+    for e in tried:
+        run = [*trunk[:e], *(row for row in rows if row["divided_after"] == e)]
+        best[e] = max(row["val_score"] if row["val_score"] is not None else -math.inf for row in run)
+    chosen = max(tried, key=lambda e: (best[e], -e))
+    scores = ", ".join(f"{e}: {best[e]:.4f}" for e in tried)
+    return f"learning rate divided after E = {chosen} epochs, by validation ({scores})"
+
+
 def freeze(method: Method, stage: Stage) -> None:
     """Gradients for the parameters that the stage trains, and for no other."""
+    frozen = method.frozen
     for name, parameter in method.named_parameters():
-        parameter.requires_grad_(name.startswith(stage.trains))
+        parameter.requires_grad_(name.startswith(stage.trains) and not name.startswith(frozen))
 
 
 def set_training(method: Method, stage: Stage) -> None:
     """Training mode for the modules that the stage trains; frozen ones keep their batch-norm statistics."""
+    frozen = method.frozen
     for name, module in method.named_modules():
-        module.training = f"{name}.".startswith(stage.trains)
+        module.training = f"{name}.".startswith(stage.trains) and not f"{name}.".startswith(frozen)

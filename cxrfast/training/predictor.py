@@ -13,6 +13,11 @@ from cxrfast.training.devices import resolve_device
 from cxrfast.training.folds_directory import is_cross_validation
 from cxrfast.training.run import RunDirectory, latest_weights
 
+WITHOUT_VALIDATION = (
+    "trained without validation images: the weights are of the last epoch, every class is called present from 0.5 on, "
+    "and no map threshold was fitted to validation"
+)
+
 
 class TrainedModel:
     """The :class:`cxrfast.prediction.Predictor` of a weights file written by `cxrfast train`."""
@@ -27,6 +32,8 @@ class TrainedModel:
         self.weights = str(weights)
         points = json.loads(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
         self.operating_points = torch.tensor(points)
+        validated = json.loads(metadata.get("validated", "true"))
+        self.notes: tuple[str, ...] = () if validated else (WITHOUT_VALIDATION,)
         self.thresholds = network.map_thresholds.to(device)
         self.region_rule = network.region_rule
         self.device = torch.device(device)

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-from cxrfast.data import CLASSES, Record, Splits, XrayDataset, make_splits, read_chestxray14
+from cxrfast.data import CLASSES, Record, Splits, XrayDataset, fractions_with, make_splits, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import get_method
 from cxrfast.training.config import RunConfig
@@ -33,13 +33,20 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     source = read_chestxray14(config.data, labels=config.labels)
     if splits is None:
         splits = make_splits(
-            source.records, seed=config.seed, strategy=config.split, label_version=source.label_version
+            source.records,
+            seed=config.seed,
+            fractions=fractions_with(config.val_share),
+            strategy=config.split,
+            label_version=source.label_version,
         )
     splits.check(source.records)
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
     if not records["train"]:
         raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
     notes = [*source.notes, *splits.notes]
+    if not records["val"]:
+        check_without_validation(config)
+        notes.append("no image validates: the last epoch is kept, and every class is called present from 0.5 on")
     if config.annotated is not None:
         for part in ("train", "val"):
             records[part] = limit_annotation(records[part], config.annotated, config.seed)
@@ -47,6 +54,15 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         classes = choose_classes(config, records["train"], notes)
     notes.append(_describe(records, classes))
     return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
+
+
+def check_without_validation(config: RunConfig) -> None:
+    """Raise UsageError for settings that nothing can follow where no image validates."""
+    if config.lr_schedule in ("plateau", "search"):
+        raise UsageError(
+            f"lr_schedule: {config.lr_schedule} divides the learning rate by validation, and no image validates; give "
+            "its epoch (--lr-milestones 10), or a validation part (--val-share 0.1)"
+        )
 
 
 def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list[Record]:

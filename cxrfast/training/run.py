@@ -43,6 +43,14 @@ class RunDirectory:
         return self.path / "last.ckpt"
 
     @property
+    def forks(self) -> Path:
+        """States that the branches of a search for the learning rate begin from; deleted when it is over."""
+        return self.path / "forks"
+
+    def fork(self, stage: int, epoch: int) -> Path:
+        return self.forks / f"stage-{stage}-epoch-{epoch}.ckpt"
+
+    @property
     def best(self) -> Path:
         return self.path / "weights" / "best.safetensors"
 

@@ -9,8 +9,8 @@ import torch
 from lightning_fabric import Fabric
 
 from cxrfast.data import Splits
-from cxrfast.errors import CxrfastError
-from cxrfast.methods import Method, MethodOptions, Stage, get_method
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches, Say
 from cxrfast.training.checkpoint import load_checkpoint
 from cxrfast.training.config import RunConfig, build_config, load_config, save_config
@@ -18,6 +18,7 @@ from cxrfast.training.devices import make_fabric
 from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import PreparedData, prepare_data
 from cxrfast.training.run import RunDirectory, new_run, open_run, write_environment
+from cxrfast.training.schedule import Leg, plan_legs
 
 
 def train(
@@ -36,6 +37,7 @@ def train(
     """
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
+    _check_frozen(config)
     data = prepare_data(config, splits)
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
     method = _new_method(config, data)
@@ -45,6 +47,7 @@ def train(
         for note in data.notes:
             say(note)
         weights = "pretrained backbone" if config.options.get("pretrained") else "random weights"
+        weights += ", frozen" if method.frozen else ""
         size = sum(p.numel() for p in method.parameters()) / 1e6
         say(f"{method.title}: {size:.1f} M parameters, {weights}, into {run.path}")
         save_config(config, run.config)
@@ -86,13 +89,23 @@ def resume(
         return run
     method = get_method(config.method)(data.class_names, config.image_size, _without_pretrained(config))
     stages = method.stages(config.epochs)
-    if _at_end(state, stages):
+    legs = plan_legs(stages, config)
+    if _at_end(state, legs):
         say(f"{run.path}: nothing to do, all {stages[-1].epochs} epochs of the last stage are done")
         return run
-    say(f"{run.path}: going on after epoch {state['epoch']} of stage {stages[state['stage']].name}")
+    leg = legs[state["leg"]]
+    branch = f", with the learning rate divided after epoch {leg.divided_after}" if leg.divided_after else ""
+    say(f"{run.path}: going on after epoch {state['epoch']} of stage {stages[leg.stage].name}{branch}")
     sampler = _batch_sampler(config, data, method, fabric, say)
     _fit(Trainer(config, run, data, method, fabric, sampler), say, within, resume=True)
     return run
+
+
+def _check_frozen(config: RunConfig) -> None:
+    if config.options.get("freeze_backbone") and not config.options.get("pretrained"):
+        raise UsageError(
+            "freeze-backbone: the backbone would stay at random weights; give some with --pretrained imagenet or a file"
+        )
 
 
 def is_finished(run: RunDirectory) -> bool:
@@ -101,11 +114,11 @@ def is_finished(run: RunDirectory) -> bool:
         return False
     config = build_config(load_config(run.config))
     network = get_method(config.method)(config.classes or (), config.image_size, _without_pretrained(config))
-    return _at_end(load_checkpoint(run.checkpoint), network.stages(config.epochs))
+    return _at_end(load_checkpoint(run.checkpoint), plan_legs(network.stages(config.epochs), config))
 
 
-def _at_end(state: Mapping[str, Any], stages: Sequence[Stage]) -> bool:
-    return (state["stage"], state["epoch"]) >= (len(stages) - 1, stages[-1].epochs)
+def _at_end(state: Mapping[str, Any], legs: Sequence[Leg]) -> bool:
+    return (state["leg"], state["epoch"]) >= (len(legs) - 1, legs[-1].last)
 
 
 def _batch_sampler(
@@ -144,7 +157,9 @@ def _fit(trainer: Trainer, say: Say, within: Path | None, *, resume: bool = Fals
 
 def _new_method(config: RunConfig, data: PreparedData) -> Method:
     torch.manual_seed(config.seed)
-    return get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    method = get_method(config.method)(data.class_names, config.image_size, config.method_options())
+    method.before_training(data.records["train"])
+    return method
 
 
 def _without_pretrained(config: RunConfig) -> MethodOptions:

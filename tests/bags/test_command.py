@@ -74,6 +74,38 @@ def test_all_files_and_resume(cli, tmp_path, monkeypatch):
     assert (tmp_path / "first" / "runs.csv").read_bytes() == before
 
 
+def test_poolings_and_positives_in_one_grid(cli, tmp_path):
+    arguments = ["--method", "sgl,bil,bil:max", "--positives", "1,50%", "--train-bags", "6", "--runs", "1"]
+    code, out, err = cli(*arguments, "--bag-size-std", "0,1", "--out", "x")
+    assert (code, err) == (0, "")
+    rows = read("x/runs.csv")
+    assert {(row["method"], row["pool"]) for row in rows} == {("sgl", "max"), ("bil", "mean"), ("bil", "max")}
+    assert {(row["bag_size"], row["bag_size_std"]) for row in rows} == {("4", "0"), ("8", "1")}
+    assert {row["positives_per_bag"] for row in rows if row["positives"] == "1"} == {"1"}
+    assert {row["positives_per_bag"] for row in rows if row["bag_size"] == "4" and row["positives"] == "50%"} == {"2"}
+    assert "| 6 | 1 | BIL (max pooling) |" in out
+    assert len(read("x/summary.csv")) == 12
+    assert (tmp_path / "x" / "by_positives.png").is_file()
+    assert (tmp_path / "x" / "by_bag_size-50percent.png").is_file()
+
+
+def test_a_preset_is_said_and_may_be_changed(cli, array_file):
+    quick = ["--preset", "seibold6", "--dataset", str(array_file), "--network", "lenet5", "--positives", "1,2"]
+    code, out, err = cli(*quick, "--method", "sgl,bil", "--train-bags", "6", "--runs", "1", "--out", "x")
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()[:2]
+    assert first.startswith("Seibold et al. 2020, Figure 6: ")
+    assert "From the published script: lr, weight decay." in first
+    assert second.startswith("NOT THE PRESET'S: dataset ")
+    assert "epochs 1 instead of 50; " in second
+    assert second.endswith("; val bags 6 instead of 50; test bags 12 instead of 5000")
+    rows = read("x/runs.csv")
+    assert {(row["lr"], row["batch_size"], row["method"], row["pool"]) for row in rows} == {
+        ("0.0001", "64", "sgl", "max"),
+        ("0.0001", "64", "bil", "mean"),
+    }
+
+
 def test_goes_on_where_it_was_cut_off(cli, tmp_path, monkeypatch):
     cli("--method", "max", "--runs", "3", "--out", "whole")
     from cxrfast.bags import grid
@@ -133,7 +165,15 @@ def test_a_table_of_something_else_is_left_alone(cli, tmp_path):
         (["--steps", "3"], "steps: expected either --epochs or --steps, got both"),
         (["--lr", "0"], "lr: expected a number above 0, got 0.0"),
         (["--positives", "all"], "positives: expected 'natural'"),
+        (["--positives", "1,"], "positives: expected 'natural', a number of instances or a share (0.1 or 10%), got ''"),
+        (["--positives", "2,7"], "positives: 7 are more than a bag of 4 holds; lower --positives"),
+        (["--bag-size-std", "1,x"], "bag-size-std: expected comma-separated numbers of at least 0, got '1,x'"),
+        (["--bag-size-std", "-1"], "bag-size-std: expected comma-separated numbers of at least 0, got '-1'"),
+        (["--bag-size-std", "1,2,3"], "bag-size-std: expected one number, or one for each of 2 bag sizes, got 3"),
+        (["--preset", "seibold7"], "preset: expected one of seibold4, seibold5a, seibold6, got 'seibold7'"),
         (["--pool", "median"], "pool: expected one of"),
+        (["--method", "bil:median"], "pool: expected one of"),
+        (["--method", "mean:max"], "method: mean takes no pooling of its own, got 'mean:max'"),
         (["--delta", "0.9"], "delta: "),
         (["--positive-class", "dog"], "positive-class: there is no 'dog'"),
         (["--network", "vgg"], "network: expected one of lenet5, resnet18, got 'vgg'"),

@@ -12,7 +12,7 @@ import torch
 from torchvision.models import DenseNet
 
 from cxrfast.cli.main import app, run
-from cxrfast.training import RunDirectory
+from cxrfast.training import RunDirectory, load_config
 from tests.interpreter import run_code
 
 
@@ -85,7 +85,7 @@ def test_reproduce_lists_tables_and_refuses_others(cli, phantoms):
         (("zhang1",), "data: required; give the folder of ChestX-ray14: cxrfast reproduce zhang1 --data DIR"),
         (
             ("zhang1", "--data", phantoms, "--rows", "wang"),
-            "rows: unknown row 'wang' of zhang1; expected zhang, wang2017",
+            "rows: unknown row 'wang' of zhang1; expected zhang, zhang-distance, zhang-verification, zhang-neither, ",
         ),
         (("zhang1", "--data", phantoms, "--set", "crf_steps=2"), "crf_steps: no option of zhang"),
     ):
@@ -94,10 +94,10 @@ def test_reproduce_lists_tables_and_refuses_others(cli, phantoms):
         assert reason in error
 
 
-def test_reproduce_shows_what_is_printed(cli, phantoms, tmp_path):
+def test_reproduce_shows_what_is_published(cli, phantoms, tmp_path):
     code, out, _ = cli("reproduce", "zhang1", "--data", phantoms, "--rows", "wang2017", "--out", "o")
     assert code == 0
-    assert "0.7003" in out
+    assert "0.700" in out
     assert (tmp_path / "o" / "zhang1.md").is_file()
 
 
@@ -194,6 +194,32 @@ def test_cross_validation_from_the_command_line(cli, small_settings, small_optio
     code, _, err = cli("train", "--resume", folder / "fold-0" / "seed-0", "--fold=1")
     assert code == 2
     assert "is not the folder of a cross-validation; leave out --fold" in err
+
+
+def test_training_without_validation_from_the_command_line(cli, small_settings, small_options, phantoms, tmp_path):
+    settings = {**small_settings, "method": "li", "epochs": 1, "options": small_options}
+    code, out, err = cli("train", *small(settings, "--val=none", "--out=run"))
+    assert code == 0, err
+    assert "no image validates: the last epoch is kept" in out
+    assert ", val 0 images" in out
+    code, out, err = cli("localize", next((phantoms / "images").iterdir()), "--checkpoint=run")
+    assert code == 0, err
+    assert out.startswith("note: trained without validation images")
+    code, out, err = cli(
+        "train", *small(settings, "--folds=2", "--protocol=rozenberg2019", "--val=0.25", "--out=folds")
+    )
+    assert code == 0, err
+    assert load_config(tmp_path / "folds" / "config.yaml")["val_share"] == 0.25
+    assert "no image validated" not in out
+    code, out, err = cli("train", *small(settings, "--folds=2", "--val-share=none", "--out=unvalidated"))
+    assert code == 0, err
+    assert "no image validated: every run kept its last epoch" in " ".join(out.split())
+    code, _, err = cli("train", "--resume=run", "--val=none", "--lr-milestones=3")
+    assert code == 2
+    assert err.endswith("leave out --val-share, --lr-milestones\n")
+    code, _, err = cli("train", "--method=zhang", f"--data={phantoms}", "--val=none", "--set=backbone=densenet_nano")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "lr_schedule: plateau divides the learning rate by validation, and no image validates; give its epoch" in err
 
 
 def test_evaluate_other_data_and_parts(cli, trained, phantoms):
@@ -348,6 +374,28 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
         (["train", "--method=li", "--data=.", "--seeds=3"], 2, "seeds: goes with a cross-validation; add --folds 5"),
         (["train", "--method=li", "--data=.", "--fold=0"], 2, "fold: goes with a cross-validation; add --folds 5"),
         (["train", "--method=li", "--data=.", "--split=folds"], 2, "split: folds belong to a cross-validation"),
+        (
+            ["train", "--method=li", "--data=.", "--val=some"],
+            2,
+            "val_share: expected none, or a share from 0 to below 1",
+        ),
+        (
+            ["train", "--method=li", "--data=.", "--val-share=1"],
+            2,
+            "val_share: expected none, or a share from 0 to bel",
+        ),
+        (
+            ["train", "--method=li", "--data=.", "--lr-milestones=3,2"],
+            2,
+            "lr_milestones: expected rising epochs, got 3",
+        ),
+        (
+            ["train", "--method=li", "--data=.", "--lr-milestones=a"],
+            2,
+            "lr_milestones.0: input should be a valid integ",
+        ),
+        (["train", "--method=li", "--data=.", "--lr-schedule=cosine"], 2, "lr_schedule: input should be 'steps', 'mi"),
+        (["train", "--method=li", "--data=.", "--lr-schedule=search"], 2, "lr_milestones: required by lr_schedule sea"),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),
         (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),

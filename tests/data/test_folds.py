@@ -45,14 +45,17 @@ def data_sets(draw):
     folds=st.integers(2, 6),
     by=st.sampled_from(["patient", "image"]),
     fraction=st.floats(0, 1),
+    validation=st.sampled_from([0.0, 0.125, 0.4]),
     seed=st.integers(0, 99),
 )
-def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_pool(records, folds, by, fraction, seed):
+def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_pool(
+    records, folds, by, fraction, validation, seed
+):
     boxed = images(record for record in records if record.boxes)
     groups = patients(boxed, records) if by == "patient" else boxed
     assume(len(groups) > folds)
     try:
-        made = make_folds(records, folds=folds, by=by, unannotated=fraction, seed=seed)
+        made = make_folds(records, folds=folds, by=by, unannotated=fraction, validation=validation, seed=seed)
     except CxrfastError as error:  # one patient has so many of the images that a single other one is left to train
         if "1 patients cannot be split into 2 parts" not in str(error):
             raise
@@ -67,7 +70,7 @@ def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_poo
         splits = made.splits(number, records)
         parts = [set(splits.train), set(splits.val), set(splits.test)]
         assert splits.train
-        assert splits.val
+        assert bool(splits.val) == (validation > 0)
         assert set(splits.test) == set(fold.test)
         assert sum(map(len, parts)) == len(set.union(*parts))
         if by == "image":
@@ -78,7 +81,9 @@ def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_poo
             # Nobody else has to leave: what is missing belongs to those who are held out
             assert pool - set.union(*parts) == {i for i in pool - parts[2] if patients([i], records) <= of_parts[2]}
     shuffled = random.Random(seed).sample(records, len(records))
-    assert make_folds(shuffled, folds=folds, by=by, unannotated=fraction, seed=seed) == made
+    again = make_folds(shuffled, folds=folds, by=by, unannotated=fraction, validation=validation, seed=seed)
+    assert again == made
+    assert any("none validates" in note for note in made.notes) == (validation == 0)
     made.check(records)
 
 
@@ -96,6 +101,7 @@ def test_wrong_use():
         ({"folds": 5}, "folds: 5 are more than the 4 patients with boxes; choose 4 or fewer"),
         ({"folds": 2, "by": "box"}, "folds-by is 'box'; expected patient or image"),
         ({"folds": 2, "unannotated": 1.5}, "unannotated: expected a fraction from 0 to 1, got 1.5"),
+        ({"folds": 2, "validation": 1}, "validation: expected a share from 0 to below 1, got 1"),
     ):
         with pytest.raises(UsageError, match=message):
             make_folds(records, **options)
@@ -214,11 +220,11 @@ def released(real_data):
     return data
 
 
-@pytest.mark.parametrize("by", ["patient", "image"])
-def test_the_released_boxes(released, by):
+@pytest.mark.parametrize(("by", "validation"), [("patient", 0.125), ("image", 0.125), ("image", 0.0)])
+def test_the_released_boxes(released, by, validation):
     """880 images of 726 patients in five folds: 80 % and 20 % of every class, as the papers have it."""
     data = released
-    made = make_folds(data.records, folds=5, by=by, unannotated=0.05, seed=0)
+    made = make_folds(data.records, folds=5, by=by, unannotated=0.05, validation=validation, seed=0)
     boxes = {record.image: record.boxes for record in data.records}
     total = Counter(name for of in boxes.values() for name in of)
     assert len(made.unannotated) == round(0.05 * 111240)
@@ -232,3 +238,5 @@ def test_the_released_boxes(released, by):
         assert bool(shared) == (by == "image")
         annotated = sum(bool(boxes[image]) for image in splits.train + splits.val)
         assert annotated == 880 - len(fold.test)
+        training = sum(bool(boxes[image]) for image in splits.train)
+        assert training == annotated if not validation else training == pytest.approx(0.7 * 880, abs=12)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.labels import BOXED_CLASSES
 from cxrfast.data.records import Record
-from cxrfast.data.splits import PARTS, Splits, make_splits
+from cxrfast.data.splits import PARTS, Splits, fractions_with, make_splits
 from cxrfast.errors import CxrfastError, UsageError
 
 BOX = ((0.1, 0.1, 0.5, 0.5),)
@@ -84,6 +84,20 @@ def test_a_fraction_may_be_zero():
     splits = make_splits(make_records([1] * 10), seed=0, fractions=(0.5, 0.5, 0))
     assert splits.test == ()
     assert len(splits.train) == 5
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.125, 0.5])
+def test_the_share_of_what_is_not_tested(share):
+    fractions = fractions_with(share)
+    assert sum(fractions) == pytest.approx(1)
+    records = make_records([1 + patient % 4 for patient in range(400)])
+    own = make_splits(records, seed=0, fractions=fractions)
+    assert len(own.val) / len(own.train + own.val) == pytest.approx(share, abs=0.002)
+    assert len(own.test) / len(records) == pytest.approx(0.2, abs=0.005)
+    lists = [*make_records([1 + patient % 4 for patient in range(400)], split="train_val")]
+    official = make_splits(lists, seed=0, fractions=fractions, strategy="official")
+    assert len(official.val) / len(lists) == pytest.approx(share, abs=0.002)
+    assert fractions_with(0.125) == (0.7, 0.1, 0.2)
 
 
 def test_official_lists():
@@ -175,3 +189,24 @@ def test_real_partial_copy(real_data):
         assert boxed[0] >= 8
     official = make_splits(data.records, seed=0, strategy="official")
     assert "all 14 images with boxes" in official.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.1, (77_872, 8_652, 25_596)),  # Zhang et al. print 77,821, 8,703 and 25,596: 10.06 % of the 86,524
+        (0.125, (75_708, 10_816, 25_596)),  # 70 %, 10 % and 20 %
+        (0.0, (86_524, 0, 25_596)),
+    ],
+)
+def test_the_parts_of_the_published_lists(real_data, share, expected):
+    data = read_chestxray14(real_data / "nih", images_required=False)
+    if len(data.records) < 112_120:
+        pytest.skip("the whole tables of ChestX-ray14 are not there")
+    for seed in range(2):
+        splits = make_splits(data.records, seed=seed, fractions=fractions_with(share), strategy="official")
+        sizes = [len(getattr(splits, part)) for part in PARTS]
+        assert sizes == pytest.approx(expected, abs=2)
+        assert sum(sizes) == 112_120
+    own = make_splits(data.records, seed=0, fractions=fractions_with(share))
+    assert len(own.val) == pytest.approx(share * len(own.train + own.val), abs=2)

@@ -57,16 +57,17 @@ def matches(labels):
 @given(
     count=st.integers(2, 60),
     classes=st.sampled_from((1, 3, 63)),
-    sampling=st.sampled_from(("all", "paper")),
+    sampling=st.sampled_from(("all", "paper", "random")),
     epoch=st.sampled_from((0, 4, 10, 30)),
     partial=st.sampled_from((0.0, 0.25, 1.0)),
+    partial_of=st.sampled_from(("picks", "list")),
     seed=st.integers(0, 1000),
 )
-def test_every_triplet_obeys_its_rules(count, classes, sampling, epoch, partial, seed):
+def test_every_triplet_obeys_its_rules(count, classes, sampling, epoch, partial, partial_of, seed):
     hashes, labels = random_images(count, classes, seed)
     exact, partly, disjoint = matches(labels)
-    usable = (exact | partly) & disjoint
-    options = {"sampling": sampling, "partial": partial, "positives": 7, "negatives": 9}
+    usable = (exact | partly if partial else exact) & disjoint
+    options = {"sampling": sampling, "partial": partial, "partial_of": partial_of, "positives": 7, "negatives": 9}
     if not usable.any():
         with pytest.raises(CxrfastError, match="no triplets"):
             TripletMiner(hashes, labels, **options)
@@ -76,15 +77,16 @@ def test_every_triplet_obeys_its_rules(count, classes, sampling, epoch, partial,
     triplets = miner.mine(miner.anchors, seed=seed, epoch=epoch)
     assert triplets.anchors.tolist() == miner.anchors.tolist()
     is_partial = check_rules(triplets, labels, exact, partly)
-    wanted = {0.0: ~exact, 1.0: partly}.get(partial)
+    wanted = {0.0: np.zeros_like(partly), 1.0: partly}.get(partial)
     if wanted is not None:
         assert is_partial.tolist() == wanted[miner.anchors].tolist()
+    assert [len(x) for x in miner.mine([], seed=seed, epoch=epoch)] == [0, 0, 0]
 
 
 def test_the_hardest_are_the_farthest_positive_and_the_nearest_negative():
     hashes, labels = random_images(300)
     exact, partly, _ = matches(labels)
-    miner = TripletMiner(hashes, labels, hardest=1)
+    miner = TripletMiner(hashes, labels, sampling="all", hardest=1)
     triplets = miner.mine(miner.anchors, seed=0, epoch=10)
     is_partial = check_rules(triplets, labels, exact, partly)
     for (anchor, positive, negative), by_part in zip(zip(*triplets, strict=True), is_partial, strict=True):
@@ -130,8 +132,9 @@ def test_ranks_follow_the_formula():
 
 def test_a_quarter_of_the_positives_is_partial():
     hashes, labels = random_images(4000, classes=3)
-    for sampling in ("all", "paper"):
-        miner = TripletMiner(hashes, labels, sampling=sampling, positives=50, negatives=50)
+    # Not the list of the hardest of all images: there are more partial matches, so their hardest are harder.
+    for sampling, of in set(itertools.product(("all", "paper", "random"), ("picks", "list"))) - {("all", "list")}:
+        miner = TripletMiner(hashes, labels, sampling=sampling, partial_of=of, positives=50, negatives=50)
         both = miner.anchors[(labels[miner.anchors] != 0)]
         for epoch in (0, 20):
             triplets = miner.mine(both[:1500], seed=0, epoch=epoch)
@@ -152,6 +155,56 @@ def test_the_paper_s_lists_are_random_and_as_long_as_asked_for():
     assert np.mean(first.negatives != second.negatives) > 0.5
 
 
+def test_the_two_readings_of_a_quarter_differ_in_what_is_sorted_together():
+    """Where partial matches look more different than exact ones, the hardest of one list are all partial."""
+    labels = np.array([0b01] * 40 + [0b11] * 40 + [0b100] * 5)
+    hashes = np.where(labels == 0b11, -1, np.arange(len(labels)))  # of the anchors: near each other, and far from these
+    shares = {}
+    for of in ("picks", "list"):
+        for sampling in ("paper", "all"):
+            miner = TripletMiner(hashes, labels, sampling=sampling, partial_of=of, positives=20, hardest=1)
+            triplets = miner.mine(np.arange(40), seed=0, epoch=10)
+            shares[of, sampling] = np.mean(labels[triplets.positives] == 0b11)
+    assert shares["list", "paper"] == shares["list", "all"] == 1
+    assert min(shares["picks", "paper"], shares["picks", "all"]) > 0.1
+    assert max(shares["picks", "paper"], shares["picks", "all"]) < 0.45
+
+
+@pytest.mark.parametrize("sampling", ["paper", "all", "random"])
+def test_a_list_holds_a_quarter_of_partial_matches(sampling):
+    hashes, labels = random_images(900, classes=3)
+    miner = TripletMiner(hashes, labels, sampling=sampling, partial_of="list", positives=20)
+    for anchor in miner.anchors[labels[miner.anchors] == 0b011][:20]:
+        generator = np.random.default_rng(0)
+        listed = [
+            miner._candidates(int(anchor), rule, limit, generator) for rule, limit in (("exact", 15), ("partial", 5))
+        ]
+        assert [len(set(x.tolist())) for x in listed] == [15, 5]
+        assert (labels[listed[0]] == 0b011).all()
+        assert (labels[listed[1]] != 0b011).all()
+        assert (labels[listed[1]] & 0b011).all()
+        assert anchor not in np.concatenate(listed)
+
+
+def test_at_random_the_hash_says_nothing():
+    """§4.2: hard and easy examples are as likely, from the first epoch to the last, and no hash is needed."""
+    hashes, labels = random_images(3000, classes=2)
+    miner = TripletMiner(hashes, labels, sampling="random", partial=0.0)
+    anchors = miner.anchors[:600]
+    for epoch in (0, 10, 25):
+        triplets = miner.mine(anchors, seed=1, epoch=epoch)
+        for others in (triplets.positives, triplets.negatives):
+            found = [distance(a, b) for a, b in zip(hashes[anchors], hashes[others], strict=True)]
+            assert np.mean(found) == pytest.approx(32, abs=0.7)  # of random 64 bits; the error of the mean is 0.16
+    without = TripletMiner(None, labels, sampling="random", partial=0.0)
+    for one, other in zip(without.mine(anchors, seed=1, epoch=25), triplets, strict=True):
+        assert one.tolist() == other.tolist()
+    first, second = (miner.mine([miner.anchors[0]], seed=0, epoch=epoch).negatives[0] for epoch in range(2))
+    counts = np.bincount([miner.mine([0], seed=0, epoch=epoch).negatives[0] for epoch in range(400)])
+    assert counts.max() < 8  # of about 2,000 images
+    assert first != second
+
+
 def test_images_without_a_finding_are_positives_of_each_other():
     hashes, _ = random_images(6)
     miner = TripletMiner(hashes, np.array([0, 0, 0, 1, 1, 2]))
@@ -162,13 +215,36 @@ def test_images_without_a_finding_are_positives_of_each_other():
     assert miner.notes == ("1 images have no positive or no negative and are not anchors",)
 
 
-def test_an_anchor_without_an_exact_match_gets_partial_ones():
+@pytest.mark.parametrize("of", ["picks", "list"])
+def test_an_anchor_without_an_exact_match_gets_partial_ones(of):
     hashes, _ = random_images(4)
-    miner = TripletMiner(hashes, np.array([0b011, 0b001, 0b001, 0b100]), partial=0.0)
+    miner = TripletMiner(hashes, np.array([0b011, 0b001, 0b001, 0b100]), partial=0.25, partial_of=of)
     triplets = miner.mine([0], seed=0, epoch=0)
     assert triplets.positives[0] in (1, 2)
     assert triplets.negatives.tolist() == [3]
     assert "1 anchors share their set of labels with no other image" in miner.notes[-1]
+
+
+@pytest.mark.parametrize("sampling", ["paper", "all", "random"])
+@pytest.mark.parametrize("of", ["picks", "list"])
+def test_exact_matches_only(sampling, of):
+    """§4.2, "identical matches only": who has none is no anchor, and still a negative."""
+    hashes, _ = random_images(5)
+    labels = np.array([0b011, 0b001, 0b001, 0b100, 0b100])
+    miner = TripletMiner(hashes, labels, partial=0, sampling=sampling, partial_of=of)
+    assert miner.anchors.tolist() == [1, 2, 3, 4]
+    assert miner.notes == (
+        "1 images share their set of labels with no other image and are not anchors, as partial matches are no "
+        "positives",
+    )
+    negatives = set()
+    for epoch in range(12):
+        triplets = miner.mine(miner.anchors, seed=0, epoch=epoch)
+        assert triplets.positives.tolist() == [2, 1, 4, 3]
+        negatives |= set(triplets.negatives.tolist())
+    assert 0 in negatives
+    with pytest.raises(CxrfastError, match=r"both a positive \(the same labels, as partial is 0\) and a negative"):
+        TripletMiner(hashes[:3], np.array([0b01, 0b11, 0b100]), partial=0)
 
 
 def test_images_without_a_hash_are_in_no_triplet():
@@ -191,7 +267,7 @@ def batches(sampler, epoch=0, start=0):
 
 @pytest.fixture(scope="module")
 def miner():
-    return TripletMiner(*random_images(101, seed=4))
+    return TripletMiner(*random_images(101, seed=4), sampling="all")
 
 
 def test_batches_are_anchors_then_positives_then_negatives(miner):
@@ -289,7 +365,8 @@ def test_label_bits():
 @pytest.mark.parametrize(
     ("message", "options"),
     [
-        ("sampling is 'some'; expected one of all, paper", {"sampling": "some"}),
+        ("sampling is 'some'; expected one of paper, all, random", {"sampling": "some"}),
+        ("partial_of is 'some'; expected one of picks, list", {"partial_of": "some"}),
         ("negatives is 0; expected at least 1", {"negatives": 0}),
         ("hardest is 0; expected at least 1", {"hardest": 0}),
         ("partial is 1.5; expected a share", {"partial": 1.5}),
@@ -300,6 +377,11 @@ def test_label_bits():
 def test_wrong_options(message, options):
     with pytest.raises(UsageError, match=message):
         TripletMiner(*random_images(20), **options)
+
+
+def test_hashes_are_needed_where_hardness_counts():
+    with pytest.raises(UsageError, match="hashes: expected one for each image, as sampling is 'paper', got None"):
+        TripletMiner(None, np.array([0, 0, 1]))
 
 
 def test_wrong_sampler_options(miner):
@@ -350,6 +432,14 @@ def real_labels(real_data):
     return label_bits(sets, CLASSES)
 
 
+def test_exact_matches_only_of_the_real_labels(real_labels):
+    miner = TripletMiner(None, real_labels, sampling="random", partial=0)
+    sets, sizes = np.unique(real_labels, return_counts=True)
+    assert len(sets) - (sizes > 1).sum() == 289
+    assert len(miner.anchors) == 112_120 - 289
+    assert miner.notes[0].startswith("289 images share their set of labels with no other image")
+
+
 @pytest.mark.parametrize("sampling", ["all", "paper"])
 def test_real_labels(real_labels, sampling):
     count = len(real_labels)
@@ -377,7 +467,7 @@ def test_real_labels(real_labels, sampling):
 def test_every_real_label_row(real_labels):
     """All 112,120 as anchors, in one epoch of batches."""
     hashes, _ = random_images(len(real_labels), seed=7)
-    miner = TripletMiner(hashes, real_labels, positives=50, negatives=50)
+    miner = TripletMiner(hashes, real_labels, sampling="all", positives=50, negatives=50)
     sets, sizes = np.unique(real_labels, return_counts=True)
     exact, partly = np.isin(real_labels, sets[sizes > 1]), real_labels != 0
     seen = 0
@@ -406,7 +496,7 @@ def test_real_images(real_images):
         miner = TripletMiner(found.hashes, labels, known=found.known, sampling=sampling, hardest=1)
         for epoch in (0, 5, 10):
             check_rules(miner.mine(miner.anchors, seed=0, epoch=epoch), labels, exact, partly)
-    check_hardest(TripletMiner(found.hashes, labels, hardest=1), found.hashes, labels, miner.anchors)
+    check_hardest(TripletMiner(found.hashes, labels, sampling="all", hardest=1), found.hashes, labels, miner.anchors)
 
 
 def test_real_images_with_0_and_2_workers(real_images):

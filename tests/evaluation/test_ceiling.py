@@ -76,22 +76,23 @@ def test_many_boxes_that_tile_a_region_have_its_ceiling(shape):
         torch.testing.assert_close(found, ceiling(whole, (20, 20), RegionRule(shape), measure), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("opening", [4, 5, 8, 11])
-def test_an_opening_is_as_much_as_a_box_must_have(opening):
-    """All maps there are on 3×3 patches of 3, 4 and 3 pixels, through the rule itself."""
+@pytest.mark.parametrize("opening", [4, 5, 8, 11, 0.4])
+@pytest.mark.parametrize("closing", [0, 5])
+def test_an_opening_is_as_much_as_a_box_must_have(opening, closing):
+    """All maps there are on 3×3 patches of 10/3 pixels, through the rule itself."""
     pixels = 10
     maps = (torch.arange(512)[:, None] >> torch.arange(9) & 1).view(512, 1, 3, 3).double()
     annotations = torch.tensor([[0, 0, 3, 3], [2, 1, 6, 9], [3, 3, 7, 7], [1, 4, 10, 6]]).double() / pixels
     units = Units(torch.arange(4), torch.zeros(4).long(), annotations[:, None], torch.ones(4, 1).bool())
     for shape in ("boxes", "rectangle", "patches"):
-        rule = RegionRule(shape, opening=opening)
+        rule = RegionRule(shape, opening=opening, closing=closing)
         found = rule.find(maps, torch.tensor([0.5]), image_size=pixels)
         for measure in ("iou", "ior"):
             if shape == "patches":
                 masks = found.masks[:, 0]
                 overlaps = [patch_overlap(masks, annotation.expand(512, 4)) for annotation in annotations]
             else:
-                boxes = found.boxes.boxes.double() / pixels
+                boxes = found.boxes.boxes.double() / 3
                 overlaps = [box_overlap(boxes, annotation.expand(len(boxes), 4)) for annotation in annotations]
             best = [max(getattr(overlap, measure).tolist(), default=0.0) for overlap in overlaps]
             limit = ceiling(units, (3, 3), rule, measure, pixels).tolist()

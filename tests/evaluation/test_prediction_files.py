@@ -222,6 +222,8 @@ BAD_ARRAYS = [
     ({"region_rule": np.array('{"levels": ["high"]}')}, "region_rule is not one of cxrfast"),
     ({"region_rule": np.array("[1]")}, "region_rule is not one of cxrfast"),
     ({"region_rule": np.array(OPENED)}, "region_rule opens by 4 pixels of no known image; add image_size"),
+    ({"region_rule": np.array('{"closing": 3}')}, "region_rule closes by 3 pixels of no known image; add image_size"),
+    ({"region_rule": np.array('{"closing": "wide"}')}, "region_rule is not one of cxrfast"),
 ]
 
 

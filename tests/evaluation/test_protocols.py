@@ -19,11 +19,12 @@ from cxrfast.evaluation import (
     find_protocol,
     score_localization,
 )
+from cxrfast.evaluation.ceiling import ceiling
 from cxrfast.evaluation.localization import LEVELS
-from cxrfast.evaluation.printed import rows
-from cxrfast.evaluation.truth import deal_folds
+from cxrfast.evaluation.truth import Units, deal_folds
+from cxrfast.published.numbers import rows
 from cxrfast.regions import RegionRule
-from tests.evaluation.test_printed import BOXES, counts
+from tests.published.test_numbers import BOXES, counts
 
 GRID, FINE, IMAGES, CLASSES = 4, 12, 10, ("Mass", "Nodule", "Hernia")
 VALUES = torch.tensor([0.0, 30.0, 60.0, 127.5, 180.0, 220.0, 255.0]) / 255
@@ -128,6 +129,7 @@ SHAPES = {
     "li2018": "union",
     "seibold2020": "peak box",
     "zhang2020": "one box",
+    "zhang2020-pooled": "one box",
     "wang2017": "every box",
     "strict": "union",
     "own": "union",
@@ -158,10 +160,10 @@ def test_against_counting_cells(name, seed):
         others = [
             (other, target)
             for p, (other, target) in enumerate(units.items())
-            if other[1] == k and result.fold[p] != result.fold[position]
+            if (other[1] == k or name == "zhang2020-pooled") and result.fold[p] != result.fold[position]
         ]
         means = [
-            sum(float(best(regions(other[0], k, level), target)[0]) for other, target in others)
+            sum(float(best(regions(*other[:2], level), target)[0]) for other, target in others)
             for level in LEVELS.tolist()
         ]
         return [LEVELS[max(range(len(means)), key=lambda i: round(means[i], 9))].item()]
@@ -223,8 +225,13 @@ def test_the_entries_are_those_of_the_papers():
     assert row(PROTOCOLS["li2018"]) == (*fixed, [("iou", True, tenths), ("ior", True, tenths)], (None,))
     seibold = ("box", ("boxes", "peak"), "the method's", [("iou", False, (0.1, 0.3, 0.5, 0.7))], (0.5,))
     assert row(PROTOCOLS["seibold2020"]) == seibold
-    zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, tenths)], (None,))
+    morphology = {name: (p.region.opening, p.region.closing) for name, p in PROTOCOLS.items() if p.region}
+    assert {name for name, sides in morphology.items() if any(sides)} == {"seibold2020"}
+    assert morphology["seibold2020"] == (1 / 16, 1 / 8)
+    # Table 2 has four T
+    zhang = ("box", ("rectangle", "all"), Folds(10, "box"), [("iou", False, (0.1, 0.3, 0.5, 0.7))], (None,))
     assert row(PROTOCOLS["zhang2020"]) == zhang
+    assert row(PROTOCOLS["zhang2020-pooled"]) == (*zhang[:2], Folds(10, "box", pooled=True), *zhang[3:])
     wang = [("iou", False, tenths), ("ior", False, (0.1, 0.25, 0.5, 0.75, 0.9))]
     assert row(PROTOCOLS["wang2017"]) == ("box", ("boxes", "all"), None, wang, (None,))
     assert PROTOCOLS["wang2017"].region.levels == (60 / 255, 180 / 255)
@@ -234,7 +241,42 @@ def test_the_entries_are_those_of_the_papers():
     folds = {name: p.training_folds for name, p in PROTOCOLS.items() if p.training_folds}
     by_image = Folds(5, "image")
     assert folds == {"strict": Folds(5, "patient"), "rozenberg2019": by_image, "li2018": by_image}
+    without = {name for name, p in PROTOCOLS.items() if p.training_validation is not None}
+    assert without == {"rozenberg2019", "li2018"}
+    assert all(PROTOCOLS[name].training_validation == 0 for name in without)
     assert row(PROTOCOLS["strict"]) == ("annotation", None, Folds(5, "patient"), strict, (None, "operating point"))
+
+
+def test_seibolds_morphology_keeps_a_patch_of_their_map_and_fills_gaps_of_one():
+    maps = torch.zeros(1, 1, 16, 16)
+    maps[0, 0, 2, 3] = 0.9
+    maps[0, 0, 2, 5] = 0.7
+    maps[0, 0, 2, 8] = 0.7
+    rule, threshold = PROTOCOLS["seibold2020"].region, torch.tensor([0.5])
+    assert rule.find(maps, threshold).boxes.boxes.tolist() == [[3, 2, 6, 3]]
+    fine = torch.nn.functional.interpolate(maps, scale_factor=2, mode="nearest-exact")
+    fine[0, 0, 20:21, 20] = 0.95  # smaller than a patch of their map
+    assert rule.find(fine, threshold).boxes.boxes.tolist() == [[6, 4, 12, 6]]
+
+
+def test_a_larger_opening_would_leave_fewer_nodules_than_the_paper_finds(real_data):
+    """Table 2 has 0.10 of the nodules at T = 0.5: more than any region of two patches of 16×16 reaches."""
+    with open(real_data / "nih" / "BBox_List_2017.csv", encoding="utf-8") as file:
+        lines = [line.split(",") for line in file.read().splitlines()[1:]]
+    corner, size = (
+        torch.tensor([[float(v) for v in line[first : first + 2]] for line in lines if line[1] == "Nodule"]) / 1024
+        for first in (2, 4)
+    )
+    boxes = torch.cat([corner, corner + size], dim=1).double()
+    n = len(boxes)
+    nodules = Units(torch.arange(n), torch.zeros(n).long(), boxes[:, None], torch.ones(n, 1).bool())
+    found = {
+        opening: (ceiling(nodules, (16, 16), RegionRule("boxes", "peak", opening=opening), "iou") > 0.5).sum().item()
+        for opening in (1 / 16, 1 / 16 + 1e-6)
+    }
+    assert n == 79
+    assert found[1 / 16] / n > 0.4
+    assert found[1 / 16 + 1e-6] / n < 0.10 - 0.005
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
@@ -285,6 +327,19 @@ def test_folds_keep_groups_together_and_spread_the_classes():
     assert torch.equal(fold, deal_folds(groups, class_index, 5))
 
 
+def test_pooled_thresholds_are_one_for_all_classes():
+    truth, source, scores = scene(3)
+    own = OwnRule(RegionRule(), torch.full((3,), 0.5), torch.full((3,), 0.5))
+    single, pooled = (
+        score_localization(find_protocol(name), source, truth, scores, own, resamples=10)
+        for name in ("zhang2020", "zhang2020-pooled")
+    )
+    assert (single.thresholds[:, 0] != single.thresholds[:, 1]).any()
+    assert (pooled.thresholds == pooled.thresholds[:, :1]).all()  # of Hernia too, which has no box
+    assert torch.equal(single.fold, pooled.fold)
+    assert str(find_protocol("zhang2020-pooled").threshold) == "10 folds by box, one for all classes"
+
+
 def test_a_class_that_no_other_fold_has_is_scored_at_the_methods_own_threshold():
     boxes = Boxes(torch.tensor([0]), torch.tensor([0]), torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
     truth = Truth(("Mass",), ["a"], ["p"], torch.ones(1, 1), boxes)
@@ -306,7 +361,7 @@ def test_names_and_t_are_checked():
             find_protocol("strict").with_thresholds(0.5, t)
 
 
-# Wang et al. 2017: boxes per class, and for every T the printed accuracy and average number of false positives (AFP).
+# Wang et al. 2017: boxes per class, and for every T the published accuracy and average number of false positives (AFP).
 WANG_BOXES = BOXES
 WANG_CLASSES = tuple(BOXES)
 
@@ -353,8 +408,8 @@ def as_boxes(lines):
 
 @pytest.mark.parametrize(("measure", "number"), [("iou", "7"), ("ior", "4"), ("ior", "19")])
 def test_predictions_built_for_wangs_tables_give_them(measure, number):
-    printed = wang_table(number)
-    annotated, predicted = (as_boxes(lines) for lines in wang_files(measure, printed))
+    published = wang_table(number)
+    annotated, predicted = (as_boxes(lines) for lines in wang_files(measure, published))
     n = len(annotated.image)
     assert n == 984
     names = [str(i) for i in range(n)]
@@ -364,7 +419,7 @@ def test_predictions_built_for_wangs_tables_give_them(measure, number):
         find_protocol("wang2017"), BoxSource(predicted), truth, torch.ones(n, 8), own, resamples=10
     )
     table = next(table for table in result.tables if table.comparison.measure == measure)
-    assert table.comparison.thresholds == tuple(printed)
+    assert table.comparison.thresholds == tuple(published)
     for line in rows(paper="wang2017", table=number):
         row = table.comparison.thresholds.index(line.T)
         accuracy = line.metric == "accuracy"

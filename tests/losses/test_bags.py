@@ -12,12 +12,17 @@ from tests.ops.inputs import tensor
 from tests.tolerances import assert_close
 
 
-def bag_loss(p, y):
-    return bce(p.max(), y)
+def bag_loss(p, y, pool=torch.max):
+    return bce(pool(p), y)
 
 
 def instance_loss(p, y):
     return torch.stack([bce(each, 1.0 if y and each > 0.5 else 0.0) for each in p])
+
+
+def script_loss(p, y, lam):
+    bag, instance = bag_loss(p, y, torch.mean), instance_loss(p, y).mean()
+    return bag + lam * (bag.detach() - instance) ** 2 if y else lam * instance
 
 
 def minmax_loss(p, y):
@@ -36,8 +41,11 @@ def test_equal_their_formulas_for_maps_masks_and_ragged_bags(seed, sizes, classe
     ]
     expected = {
         BagLoss("max"): torch.stack([bag_loss(p, y) for p, y in pairs]).mean(),
-        BILLoss(lam=3.0): torch.stack([bag_loss(p, y) for p, y in pairs]).mean()
+        BILLoss(lam=3.0): torch.stack([bag_loss(p, y, torch.mean) for p, y in pairs]).mean()
         + 3 * torch.cat([instance_loss(p, y) for p, y in pairs]).mean(),
+        BILLoss("max", lam=3.0): torch.stack([bag_loss(p, y) for p, y in pairs]).mean()
+        + 3 * torch.cat([instance_loss(p, y) for p, y in pairs]).mean(),
+        BILLoss(lam=2.0, form="script"): torch.stack([script_loss(p, y, 2.0) for p, y in pairs]).mean(),
         MMMLoss(): torch.stack([minmax_loss(p, y) for p, y in pairs]).mean(),
     }
     offsets = torch.tensor([0, *sizes]).cumsum(0)
@@ -55,6 +63,8 @@ def test_terms_add_up():
     logits, labels = bags()
     terms = BILLoss("softmax", lam=2.0).terms(logits, labels)
     assert_close(terms["bag"] + 2 * terms["instance"], BILLoss("softmax", lam=2.0)(logits, labels))
+    terms = BILLoss(lam=2.0, form="script").terms(logits, labels)
+    assert_close(terms["bag"] + 2 * terms["instance"], BILLoss(lam=2.0, form="script")(logits, labels))
     terms = MMMLoss("mean").terms(logits, labels)
     assert_close(terms["bag"] + terms["mean"] + terms["min"], 3 * MMMLoss("mean")(logits, labels))
     assert_close(BagLoss("max").terms(logits, labels)["bag"], BagLoss("max")(logits, labels))
@@ -67,7 +77,7 @@ def test_an_instance_label_needs_more_than_a_half():
     assert (logits.grad == 0.5 / 4).all()
 
 
-@pytest.mark.parametrize("criterion", [BagLoss("noisy_or"), BILLoss(), MMMLoss()])
+@pytest.mark.parametrize("criterion", [BagLoss("noisy_or"), BILLoss(), BILLoss("max", form="script"), MMMLoss()])
 def test_extreme_and_empty_bags(criterion):
     for value in (50.0, -50.0, 1000.0, -1000.0):
         logits = torch.full((2, 1, 3), value, requires_grad=True)
@@ -88,7 +98,7 @@ def test_extreme_and_empty_bags(criterion):
     assert criterion(logits[:0], labels[:0]).item() == 0
 
 
-@pytest.mark.parametrize("criterion", [BagLoss("noisy_or"), BILLoss(), MMMLoss()])
+@pytest.mark.parametrize("criterion", [BagLoss("noisy_or"), BILLoss(), BILLoss("max", form="script"), MMMLoss()])
 def test_half_precision_and_compile(criterion):
     logits, labels = bags(dtype=torch.float32)
     assert criterion(logits.half(), labels).dtype == torch.float32
@@ -113,6 +123,7 @@ LOGITS, LABELS = bags()
     [
         (ValueError, "pool: expected one of", lambda: BagLoss("median")),
         (ValueError, "lam: expected a finite number", lambda: BILLoss(lam=-1)),
+        (ValueError, "form: expected one of sum, script, got 'product'", lambda: BILLoss(form="product")),
         (ValueError, r"labels: expected \[4, 2\], got \[4\]", lambda: MMMLoss()(LOGITS, LABELS[:, 0])),
         (TypeError, "mask: expected a boolean tensor", lambda: BILLoss()(LOGITS, LABELS, mask=LOGITS)),
     ],

@@ -1,45 +1,57 @@
-"""RozenbergLoss against Eq. 9 to 12 written as loops over patches."""
-
-import math
+"""RozenbergLoss against Eq. 5 to 12, written from the paper's text as loops over patches."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.losses import RozenbergLoss
+from cxrfast.losses import RozenbergLoss, positive_to_negative
 from tests.losses.inputs import batch
 from tests.tolerances import assert_close
 
 NAMES = ("tau", "rho", "tau_hat", "rho_hat")
 
 
-def relu(value):
-    return max(value, 0.0)
+def sigma(x):
+    return 1 / (1 + torch.exp(-x))
+
+
+def relu(x):
+    return x if x > 0 else 0 * x
 
 
 def equation_12(logits, labels, annotated, region, criterion):
-    total = 0.0
+    """Σ_k λ_ann a^k L_ann^k + (1 − a^k) L_un^k, averaged over images."""
+    total = logits.new_zeros(())
     images, classes, height, width = logits.shape
     for n in range(images):
         for k in range(classes):
-            tau, rho, tau_hat, rho_hat = (getattr(criterion, name)[k].item() for name in NAMES)
+            tau, rho, tau_hat, rho_hat = (getattr(criterion, name)[k].double() for name in NAMES)
+            gamma = criterion.gamma[k].double()
             inside, outside = [], []
             for i in range(height):
                 for j in range(width):
-                    z = 1 / (1 + math.exp(-logits[n, k, i, j]))
-                    (inside if region[n, k, i, j] else outside).append(z)
-            area = sum(inside) + sum(outside)
-            if criterion.area_unit == "fraction":
-                area /= height * width
+                    (inside if region[n, k, i, j] else outside).append(sigma(logits[n, k, i, j]))
+            sum_inside, sum_outside = sum(inside, 0 * total), sum(outside, 0 * total)
+            size, rest = len(inside), len(outside)  # |b|, |b̄|
+            if criterion.relaxation == "sigmoid":
+                if annotated[n, k]:  # Eq. 5
+                    found = sigma(sum_inside - tau * size) * sigma(rho * rest - sum_outside)
+                    total = total - criterion.lambda_ann * found
+                elif labels[n, k]:  # Eq. 6
+                    total = total - sigma(sum_inside + sum_outside - tau_hat)
+                else:  # Eq. 7
+                    total = total - gamma * sigma(rho_hat - sum_inside - sum_outside)
+                continue
             if annotated[n, k]:  # Eq. 9
-                lacking = relu(tau - sum(inside) / len(inside)) if inside else 0.0
-                spilt = relu(sum(outside) / len(outside) - rho) if outside else 0.0
-                total += criterion.lambda_ann * (lacking + criterion.gamma * spilt)
-            elif labels[n, k]:
-                total += relu(tau_hat - area)  # Eq. 10
-            else:
-                total += relu(area - rho_hat)  # Eq. 11
+                lacking = relu(tau * size - sum_inside) / size if size else 0
+                spilt = relu(sum_outside - rho * rest) / rest if rest else 0
+                total = total + criterion.lambda_ann * (lacking + spilt)
+                continue
+            area = sum_inside + sum_outside
+            if criterion.area_unit == "fraction":
+                area = area / (height * width)
+            total = total + (relu(tau_hat - area) if labels[n, k] else gamma * relu(area - rho_hat))  # Eq. 11
     return total / images
 
 
@@ -50,29 +62,100 @@ def equation_12(logits, labels, annotated, region, criterion):
     classes=st.integers(1, 3),
     size=st.integers(2, 5),
     scale=st.sampled_from((0.5, 5.0)),
-    area_unit=st.sampled_from(("patches", "fraction")),
+    form=st.sampled_from((("patches", "relu"), ("fraction", "relu"), ("patches", "sigmoid"))),
     box=st.sampled_from(("random", "everything", "nothing")),
 )
-def test_equals_the_equations(seed, images, classes, size, scale, area_unit, box):
+def test_equals_the_equations_with_its_gradient(seed, images, classes, size, scale, form, box):
     logits, labels, annotated, region = batch(images, classes, size, seed, scale)
+    area_unit, relaxation = form
     if box != "random":
         region = torch.full_like(region, box == "everything")
     generator = torch.Generator().manual_seed(seed)
-    tau, rho, tau_hat, rho_hat = torch.rand(4, classes, generator=generator)
+    tau, rho, tau_hat, rho_hat, gamma = torch.rand(5, classes, generator=generator)
     area = 1.0 if area_unit == "fraction" else size**2
     criterion = RozenbergLoss(
         classes,
         lambda_ann=7.0,
-        gamma=0.3,
+        gamma=gamma,
         tau=tau,
         rho=rho,
         tau_hat=tau_hat * area,
         rho_hat=rho_hat * area,
         area_unit=area_unit,
+        relaxation=relaxation,
     )
+    logits = logits.detach().contiguous().requires_grad_()
     loss = criterion(logits, labels, annotated, region)
     assert loss.shape == ()
-    assert loss.item() == pytest.approx(equation_12(logits, labels, annotated, region, criterion), rel=1e-9, abs=1e-12)
+    expected = equation_12(logits, labels, annotated, region, criterion)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9, abs=1e-12)
+    grad, right = (
+        torch.autograd.grad(x, logits, allow_unused=True, materialize_grads=True)[0] for x in (loss, expected)
+    )
+    torch.testing.assert_close(grad, right, rtol=1e-9, atol=1e-12)
+
+
+def test_gamma_weighs_the_negatives_and_nothing_else():
+    inputs = batch(images=5, classes=3)
+    one, other = RozenbergLoss(3), RozenbergLoss(3, gamma=[0.0, 0.5, 2.0])
+    before, after = one.terms(*inputs), other.terms(*inputs)
+    assert torch.equal(before["annotated"], after["annotated"])
+    assert torch.equal(before["positive"], after["positive"])
+    assert_close(after["negative"], before["negative"] * torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64))
+
+
+def test_the_first_pass_has_vanishing_gradients_where_the_final_loss_has_none():
+    """The paper's reason for Eq. 9 to 12: 400 patches of p = 0.5 saturate the sigmoids of Eq. 7."""
+    logits = torch.zeros(1, 1, 20, 20, dtype=torch.float64, requires_grad=True)
+    no = torch.zeros(1, 1)
+    arguments = (logits, no, no > 0, torch.zeros(1, 1, 20, 20, dtype=torch.bool))
+    norm = {}
+    for relaxation in ("sigmoid", "relu"):
+        loss = RozenbergLoss(1, relaxation=relaxation)(*arguments)
+        norm[relaxation] = torch.autograd.grad(loss, logits)[0].norm().item()
+    assert norm["sigmoid"] < 1e-80
+    assert norm["relu"] == pytest.approx(20 * 0.25)
+
+
+def test_learnt_thresholds_go_to_the_degenerate_solution():
+    """§4: τ, τ̂ → 0, ρ → 1, ρ̂ → P². Each moves until its term is silent, whatever the network says: here z = ½."""
+    logits = torch.zeros(3, 1, 4, 4)
+    labels, annotated = torch.tensor([[1.0], [1.0], [0.0]]), torch.tensor([[True], [False], [False]])
+    region = torch.zeros(3, 1, 4, 4, dtype=torch.bool)
+    region[0, 0, :2] = True
+    criterion = RozenbergLoss(1, tau_hat=12.0, rho_hat=1.0, learnt_thresholds=16)
+    for name, value in criterion.thresholds().items():
+        torch.testing.assert_close(value, getattr(criterion, name), rtol=1e-3, atol=1e-3)
+    optimizer = torch.optim.Adam(criterion.parameters(), lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = criterion(logits, labels, annotated, region)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() == 0
+    found = {name: value.item() for name, value in criterion.thresholds().items()}
+    assert found["tau"] <= 0.5 <= found["rho"]
+    assert found["tau_hat"] <= 8 <= found["rho_hat"]
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_gamma_from_the_data(per_class):
+    labels = torch.tensor([[1, 0], [1, 1], [0, 0], [0, 0], [1, 0]]).float()
+    found = positive_to_negative(labels, ("Mass", "Nodule"), per_class=per_class)
+    assert_close(found, torch.tensor([3 / 2, 1 / 4]) if per_class else torch.full((2,), 4 / 6))
+
+
+def test_gamma_of_data_that_have_none():
+    labels = torch.tensor([[1, 0], [1, 0]]).float()
+    with pytest.raises(ValueError, match="no negative example of Mass among 2 .* is infinite"):
+        positive_to_negative(labels, ("Mass", "Nodule"), per_class=True)
+    with pytest.raises(ValueError, match="no positive example of Nodule among 2 .* is 0"):
+        positive_to_negative(labels[:, 1:], ("Nodule",), per_class=True)
+    with pytest.raises(ValueError, match="no positive example among 2"):
+        positive_to_negative(labels[:, 1:], ("Nodule",))
+    with pytest.raises(ValueError, match="no negative example among 2"):
+        positive_to_negative(labels[:, :1], ("Mass",))
+    assert positive_to_negative(labels, ("Mass", "Nodule")).tolist() == [1, 1]  # both together have both
 
 
 def test_terms_add_up_and_exclude_each_other():
@@ -158,13 +241,14 @@ def test_gradcheck_away_from_the_kinks():
         assert torch.autograd.gradcheck(lambda x: criterion(x, *rest), logits)
 
 
-def test_thresholds_are_frozen_buffers():
-    criterion = RozenbergLoss(2, tau=[0.7, 0.8])
+def test_thresholds_and_gamma_are_frozen_buffers():
+    criterion = RozenbergLoss(2, tau=[0.7, 0.8], gamma=0.25)
     assert list(criterion.parameters()) == []
-    assert set(criterion.state_dict()) == set(NAMES)
+    assert set(criterion.state_dict()) == {"gamma", *NAMES}
     other = RozenbergLoss(2)
     other.load_state_dict(criterion.state_dict())
     assert other.tau.tolist() == pytest.approx([0.7, 0.8])
+    assert other.gamma.tolist() == [0.25, 0.25]
     before = criterion.rho.clone()
     criterion.set_thresholds(tau=0.5, tau_hat=torch.tensor([2.0, 3.0]))
     assert criterion.tau.tolist() == [0.5, 0.5]
@@ -198,6 +282,10 @@ LOGITS, LABELS, ANNOTATED, REGION = batch()
     [
         (ValueError, "lambda_ann: expected a finite number", lambda: RozenbergLoss(2, lambda_ann=float("nan"))),
         (TypeError, "gamma: expected a number, got '1'", lambda: RozenbergLoss(2, gamma="1")),
+        (ValueError, r"gamma: expected a number or 2 of them, got \[3\]", lambda: RozenbergLoss(2, gamma=[0.1] * 3)),
+        (ValueError, "gamma: expected a finite number", lambda: RozenbergLoss(2, gamma=-1.0)),
+        (ValueError, "relaxation: expected one of relu, sigmoid", lambda: RozenbergLoss(2, relaxation="tanh")),
+        (ValueError, "learnt_thresholds: expected", lambda: RozenbergLoss(2, learnt_thresholds=0)),
         (ValueError, "num_classes: expected at least 1, got 0", lambda: RozenbergLoss(0)),
         (ValueError, "tau: expected finite values from 0 to 1, got 1.5", lambda: RozenbergLoss(2, tau=1.5)),
         (ValueError, r"rho: expected a number or 2 of them, got \[3\]", lambda: RozenbergLoss(2, rho=[0.1] * 3)),

@@ -32,9 +32,11 @@ POOLS = {
 }
 
 
-def equation_9(bags_of, labels, pool, delta, lam, rescale, weighted, normalize, average_weight, median, l2):
+def equation_9(
+    bags_of, labels, pool, delta, lam, rescale, weighted, normalize, average_weight, median, l2, l2_form="squares"
+):
     """bags_of[i][c] are the logits of a bag."""
-    bag, squares, used = [], [], []
+    bag, squares, used, norms = [], [], [], []
     parts = {"zero": [], "soft": [], "one": []}  # (sum, weight, count) of every bag
     for row, row_labels in zip(bags_of, labels.tolist(), strict=True):
         for x, y in zip(row, row_labels, strict=True):
@@ -58,6 +60,11 @@ def equation_9(bags_of, labels, pool, delta, lam, rescale, weighted, normalize, 
             positives = [each**2 for each, (name, _) in zip(p, targets, strict=True) if name != "zero"]
             squares.append(sum(positives, torch.zeros(())))
             used.append(len(positives))
+            # ‖M‖₂, with the gradient of θ where M = θ
+            live = (p - p.min()) / (p.max() - p.min()) if rescale else p
+            values = {"zero": lambda j: 0.0, "soft": lambda j, live=live: live[j] ** 2, "one": lambda j: 1.0}
+            total = sum((values[name](j) for j, (name, _) in enumerate(targets)), torch.zeros((), dtype=p.dtype))
+            norms.append(total.sqrt() if total > 0 else total.detach())
 
     def instance(values):
         if normalize == "bag":
@@ -71,6 +78,8 @@ def equation_9(bags_of, labels, pool, delta, lam, rescale, weighted, normalize, 
     penalty = sum(squares) / max(sum(used), 1)
     if normalize == "bag":
         penalty = sum(s / max(n, 1) for s, n in zip(squares, used, strict=True)) / len(squares)
+    if l2_form == "norm":
+        penalty = sum(norms) / len(norms)
     return sum(bag) / len(bag) + lam * sum(instance(v) for v in parts.values()) + l2 * penalty  # Eq. 9
 
 
@@ -88,13 +97,14 @@ def equation_9(bags_of, labels, pool, delta, lam, rescale, weighted, normalize, 
     normalization=st.sampled_from((("batch", False), ("batch", True), ("bag", False))),
     median=st.sampled_from(("lower", "mean")),
     l2=st.sampled_from((0.0, 0.1)),
+    l2_form=st.sampled_from(("squares", "norm")),
 )
 def test_equals_the_equations(
-    seed, images, classes, size, pool, delta, lam, rescale, weighted, normalization, median, l2
+    seed, images, classes, size, pool, delta, lam, rescale, weighted, normalization, median, l2, l2_form
 ):
     logits, labels = bags(seed, images, classes, size)
     logits = logits.contiguous().requires_grad_()
-    options = {"rescale": rescale, "weighted": weighted, "median": median, "l2": l2}
+    options = {"rescale": rescale, "weighted": weighted, "median": median, "l2": l2, "l2_form": l2_form}
     options["normalize"], options["average_weight"] = normalization
     rows = [list(row.unbind()) for row in logits.flatten(2)]
     expected = equation_9(rows, labels, pool, delta, lam, **options)
@@ -106,15 +116,19 @@ def test_equals_the_equations(
 
 
 @settings(max_examples=20, deadline=None)
-@given(sizes=st.lists(st.integers(2, 6), min_size=2, max_size=6), seed=st.integers(0, 100))
-def test_bags_of_different_sizes(sizes, seed):
+@given(
+    sizes=st.lists(st.integers(2, 6), min_size=2, max_size=6),
+    seed=st.integers(0, 100),
+    l2_form=st.sampled_from(("squares", "norm")),
+)
+def test_bags_of_different_sizes(sizes, seed, l2_form):
     x = tensor((sum(sizes), 2), dtype=torch.float64, seed=seed, scale=3).contiguous().requires_grad_()
     labels = torch.arange(2 * len(sizes)).view(-1, 2) % 3 == 1
     offsets = torch.tensor([0, *sizes]).cumsum(0)
     rows = [list(part.unbind(1)) for part in x.split(sizes)]
-    options = ("softmax", 0.3, 2.0, True, True, "batch", False, "lower", 0.0)
+    options = ("softmax", 0.3, 2.0, True, True, "batch", False, "lower", 0.4, l2_form)
     expected = equation_9(rows, labels.long(), *options)
-    criterion = SelfGuidingLoss("softmax", 0.3, 2.0)
+    criterion = SelfGuidingLoss("softmax", 0.3, 2.0, l2=0.4, l2_form=l2_form)
     loss = criterion(x, labels, offsets=offsets)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
     (grad,), (expected_grad,) = torch.autograd.grad(loss, x), torch.autograd.grad(expected, x)
@@ -126,8 +140,9 @@ def test_bags_of_different_sizes(sizes, seed):
 
 @pytest.mark.parametrize("pool", ["softmax", "max", "noisy_or"])
 @pytest.mark.parametrize("value", [0.0, 50.0, -50.0])
-def test_degenerate_batches_are_finite(pool, value):
-    criterion = SelfGuidingLoss(pool, l2=0.1)
+@pytest.mark.parametrize("l2_form", ["squares", "norm"])
+def test_degenerate_batches_are_finite(pool, value, l2_form):
+    criterion = SelfGuidingLoss(pool, l2=0.1, l2_form=l2_form)
     for shape in ((3, 2, 4, 4), (3, 2, 1), (3, 2, 2)):  # constant bags; bags of one instance
         for label in (0.0, 1.0):
             logits = torch.full(shape, value, requires_grad=True)
@@ -160,7 +175,7 @@ def test_bags_without_instances_do_not_count():
     mask = torch.ones(4, 1, 3, 4, dtype=torch.bool)
     mask[2] = False
     others = [0, 1, 3]
-    for options in ({}, {"l2": 0.1, "median": "mean"}):
+    for options in ({}, {"l2": 0.1, "median": "mean"}, {"l2": 0.1, "l2_form": "norm"}):
         for pool in ("softmax", "max", "noisy_or"):
             criterion = SelfGuidingLoss(pool, **options)
             expected = criterion(logits[others], labels[others])
@@ -170,16 +185,18 @@ def test_bags_without_instances_do_not_count():
             (grad,) = torch.autograd.grad(loss, x)
             assert grad.isfinite().all()
             assert (grad[2] == 0).all()
-    assert SelfGuidingLoss()(logits[..., :0], labels).item() == 0
-    assert SelfGuidingLoss()(logits[:0], labels[:0]).item() == 0
+    for criterion in (SelfGuidingLoss(), SelfGuidingLoss(l2=0.1, l2_form="norm")):
+        assert criterion(logits[..., :0], labels).item() == 0
+        assert criterion(logits[:0], labels[:0]).item() == 0
 
 
 def test_terms_add_up():
     logits, labels = bags()
-    criterion = SelfGuidingLoss("max", lam=5.0, l2=0.2)
-    terms = criterion.terms(logits, labels)
-    total = terms["bag"] + 5 * (terms["negative"] + terms["soft"] + terms["positive"]) + 0.2 * terms["l2"]
-    assert_close(total, criterion(logits, labels))
+    for l2_form in ("squares", "norm"):
+        criterion = SelfGuidingLoss("max", lam=5.0, l2=0.2, l2_form=l2_form)
+        terms = criterion.terms(logits, labels)
+        total = terms["bag"] + 5 * (terms["negative"] + terms["soft"] + terms["positive"]) + 0.2 * terms["l2"]
+        assert_close(total, criterion(logits, labels))
     assert_close(terms["bag"], BagLoss("max")(logits, labels))
     assert "l2" not in SelfGuidingLoss().terms(logits, labels)
 
@@ -235,10 +252,25 @@ def test_half_precision_and_kinds_of_labels():
 def test_compiles():
     logits, labels = bags()
     mask = torch.ones(4, 1, 3, 4, dtype=torch.bool)
-    criterion = SelfGuidingLoss("max", lam=20.0, l2=0.1)
-    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
-    assert_close(compiled(logits, labels), criterion(logits, labels))
-    assert_close(compiled(logits, labels, mask=mask), criterion(logits, labels))
+    for l2_form in ("squares", "norm"):
+        criterion = SelfGuidingLoss("max", lam=20.0, l2=0.1, l2_form=l2_form)
+        compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(logits, labels), criterion(logits, labels))
+        assert_close(compiled(logits, labels, mask=mask), criterion(logits, labels))
+
+
+def test_the_norm_of_the_mask_falls_where_targets_are_soft():
+    """‖M‖₂ of (0, θ, 1): θ is pushed down, and the extremes apart."""
+    logits = torch.tensor([[[-1.0, 0.0, 1.0]]], dtype=torch.float64, requires_grad=True)
+    p = logits.detach().sigmoid().flatten()
+    theta = ((p[1] - p[0]) / (p[2] - p[0])).item()
+    norm = SelfGuidingLoss("max", lam=0.0, l2=1.0, l2_form="norm").terms(logits, torch.ones(1, 1))["l2"]
+    assert norm.item() == pytest.approx(math.sqrt(theta**2 + 1), rel=1e-12)
+    norm.backward()
+    low, soft, high = logits.grad.flatten().tolist()
+    assert low < 0 < soft
+    assert high < 0
+    assert SelfGuidingLoss(l2=1.0, l2_form="norm").terms(logits, torch.zeros(1, 1))["l2"] == 0
 
 
 def test_learns_which_instances_are_positive():
@@ -272,6 +304,7 @@ LOGITS, LABELS = bags()
         (ValueError, "delta: expected at least 0 and at most 0.5, got 0.6", lambda: SelfGuidingLoss(delta=0.6)),
         (ValueError, "lam: expected a finite number of at least 0, got -1", lambda: SelfGuidingLoss(lam=-1)),
         (ValueError, f"l2: .* got {math.nan}", lambda: SelfGuidingLoss(l2=math.nan)),
+        (ValueError, "l2_form: expected one of squares, norm, got 'l2'", lambda: SelfGuidingLoss(l2_form="l2")),
         (ValueError, "normalize: expected one of batch, bag, got 'image'", lambda: SelfGuidingLoss(normalize="image")),
         (ValueError, "average_weight: .*", lambda: SelfGuidingLoss(normalize="bag", average_weight=True)),
         (ValueError, "median: expected one of lower, mean", lambda: SelfGuidingLoss(median="upper")),

@@ -1,4 +1,4 @@
-"""TripletLoss against Eq. 3 to 5 written as loops, and against torch's own."""
+"""TripletLoss against Eq. 4 and 5 written as loops, and against torch's own."""
 
 import math
 
@@ -16,7 +16,7 @@ def triplets(count=4, features=6, seed=0, scale=1.0, dtype=torch.float64):
     return [tensor((count, features), dtype=dtype, seed=3 * seed + i, scale=scale) for i in range(3)]
 
 
-def equation_5(anchor, positive, negative, margin):
+def mean_of_equation_4(anchor, positive, negative, margin):
     total = 0.0
     for x, near, far in zip(anchor.tolist(), positive.tolist(), negative.tolist(), strict=True):
         total += max(math.dist(x, near) - math.dist(x, far) + margin, 0.0)
@@ -35,7 +35,7 @@ def test_equals_the_equations(seed, count, features, margin, scale):
     inputs = triplets(count, features, seed, scale)
     loss = TripletLoss(margin)(*inputs)
     assert loss.shape == ()
-    assert loss.item() == pytest.approx(equation_5(*inputs, margin), rel=1e-9, abs=1e-12)
+    assert loss.item() == pytest.approx(mean_of_equation_4(*inputs, margin), rel=1e-9, abs=1e-12)
 
 
 def test_equals_torch_s_own():

@@ -6,7 +6,7 @@ import torch
 from cxrfast.errors import UsageError
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
 from cxrfast.methods.sgl import SGL, SGLOptions
-from cxrfast.models import FullyConvolutionalNetwork, classification_backbone
+from cxrfast.models import FullyConvolutionalNetwork, create_backbone
 from cxrfast.ops import mil_pool
 from cxrfast.prediction import Prediction
 from cxrfast.training import build_config
@@ -28,7 +28,7 @@ def regions(method, maps, scores):
 
 def test_the_papers_network_scores_every_place_of_images_of_any_size():
     with torch.device("meta"):
-        network = FullyConvolutionalNetwork(classification_backbone("resnet50"), 14)
+        network = FullyConvolutionalNetwork(create_backbone("resnet50"), 14)
         assert network(torch.empty(1, 1, 512, 512)).shape == (1, 14, 16, 16)
         assert network(torch.empty(1, 1, 448, 448)).shape == (1, 14, 14, 14)
     assert network.classifier.weight.shape == (14, 2048, 1, 1)
@@ -62,7 +62,13 @@ def test_boxes_play_no_part_in_training():
             {"pool": "lse", "sharpness": 5.0, "delta": 0.2, "lam": 3.0, "rescale": False, "weighted": False, "l2": 0.5},
             SelfGuidingLoss("lse", 0.2, 3.0, sharpness=5.0, rescale=False, weighted=False, l2=0.5),
         ),
+        (
+            {"normalize": "bag", "median": "mean", "l2": 0.5, "l2_form": "norm"},
+            SelfGuidingLoss("softmax", 0.3, 20.0, normalize="bag", median="mean", l2=0.5, l2_form="norm"),
+        ),
+        ({"average_weight": True}, SelfGuidingLoss("softmax", 0.3, 20.0, average_weight=True, l2=1.0)),
         ({"loss": "bil", "pool": "max", "lam": 2.0}, BILLoss("max", 2.0)),
+        ({"loss": "bil", "pool": "mean", "bil_form": "script"}, BILLoss("mean", 20.0, form="script")),
         ({"loss": "mmm", "pool": "max"}, MMMLoss("max")),
         ({"loss": "bag", "pool": "mean"}, BagLoss("mean")),
     ],
@@ -99,7 +105,9 @@ def test_an_opening_removes_what_is_thin():
     maps[1:3, 1:6] = 0.6
     maps[5, 6] = maps[6, 5] = 0.9
     (box,) = regions(build(opening=12), maps, [0.9, 0.1]).boxes.boxes  # of patches of 8 pixels
-    assert box.tolist() == [8, 8, 48, 24]
+    assert box.tolist() == [1, 1, 6, 3]
+    (box,) = regions(build(closing=0.5), maps, [0.9, 0.1]).boxes.boxes  # of four patches: the two are two apart
+    assert box.tolist() == [1, 1, 7, 7]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +117,13 @@ def test_an_opening_removes_what_is_thin():
         ({"pool": "median"}, "options.pool: input should be 'softmax', "),
         ({"delta": 0.6}, "options.delta: input should be less than or equal to 0.5, got 0.6"),
         ({"gate": 1.0}, "options.gate"),
+        ({"normalize": "bag", "average_weight": True}, "options.average_weight: normalize 'bag' has one weight a bag"),
+        ({"normalize": "image"}, "options.normalize: input should be 'batch' or 'bag'"),
+        ({"median": "upper"}, "options.median: input should be 'lower' or 'mean'"),
+        ({"l2_form": "squared"}, "options.l2_form: input should be 'squares' or 'norm'"),
+        ({"bil_form": "product"}, "options.bil_form: input should be 'sum' or 'script'"),
+        ({"opening": -1}, "options.opening: input should be greater than or equal to 0, got -1"),
+        ({"closing": float("inf")}, "options.closing: input should be a finite number"),
     ],
 )
 def test_wrong_options_are_one_line(options, message):

@@ -26,7 +26,8 @@ def zhang(**options):
     for layer in (method.network.classifier, method.verifier):
         if layer is not None:  # biases too, so that none can be forgotten
             torch.nn.init.normal_(layer.weight)
-            torch.nn.init.normal_(layer.bias, std=0.3)
+            if layer.bias is not None:
+                torch.nn.init.normal_(layer.bias, std=0.3)
     with torch.no_grad():
         for _ in range(20):  # images differ in their features once these are normalised
             method(images(), "classifiers")
@@ -57,6 +58,7 @@ def region(cams, classes, level=0.8):  # [K, h, w], class numbers -> [h, w]
 
 
 def cross_entropy(z, y):
+    y = y[: len(z)]
     return np.mean((y * np.logaddexp(0, -z) + (1 - y) * np.logaddexp(0, z)).sum(axis=1))
 
 
@@ -69,7 +71,8 @@ def test_the_loss_is_that_of_equation_9(triplet, verification):
     g = features(method, x)
     f = g.mean(axis=(2, 3))
     w, w0 = linear(method.network.classifier)
-    z = f @ w.T + w0
+    anchors = 2 if triplet else 6
+    z = (f @ w.T + w0)[:anchors]
     expected = cross_entropy(z, LABELS)
     if triplet:
         near = np.linalg.norm(f[0:2] - f[2:4], axis=1)
@@ -79,7 +82,7 @@ def test_the_loss_is_that_of_equation_9(triplet, verification):
         v, v0 = linear(method.verifier)
         cams = np.einsum("kd,ndhw->nkhw", w, g)
         verified = np.empty_like(z)
-        for n in range(6):
+        for n in range(anchors):
             shown = np.flatnonzero(LABELS[n]) if LABELS[n].any() else [z[n].argmax()]
             verified[n] = np.where(region(cams[n], shown), g[n], 0).mean(axis=(1, 2)) @ v.T + v0
         expected += verification * cross_entropy(verified, LABELS)
@@ -114,6 +117,13 @@ def test_without_both_it_is_a_plain_classifier():
     assert not any("verifier" in name for name in method.state_dict())
     with torch.no_grad():
         assert_close(method.predict(x, "classifiers").scores, method.network(x).logits.float().sigmoid())
+
+
+def test_classifiers_without_a_bias():
+    method = zhang(bias=False)
+    assert not any(name.endswith(("classifier.bias", "verifier.bias")) for name in method.state_dict())
+    with torch.no_grad():
+        assert method.predict(images(), "classifiers").scores.isfinite().all()
 
 
 def test_the_classes_of_a_region():
@@ -196,6 +206,32 @@ def test_no_hashes_without_the_triplet_loss(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_hashes_without_hardness(tmp_path):
+    labels = [frozenset(), frozenset(), frozenset({"Mass"}), frozenset({"Mass"}), frozenset({"Mass", "Edema"})]
+    missing = [Record(f"{n}.png", tmp_path / f"{n}.png", str(n), of) for n, of in enumerate(labels)]
+    batches = sampler(zhang(sampling="random"), missing, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert sorted(place for batch in batches for place in batch[: len(batch) // 3]) == [0, 1, 2, 3, 4]
+    said = []
+    exact = sampler(zhang(sampling="random", partial=0), missing, tmp_path, say=said.append)
+    assert exact.miner.anchors.tolist() == [0, 1, 2, 3]
+    assert said == [
+        "1 images share their set of labels with no other image and are not anchors, as partial matches are no "
+        "positives"
+    ]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sampling": "all"}, {"sampling": "random"}, {"partial": 0}, {"partial_of": "list"}]
+)
+def test_the_miner_gets_the_method_s_options(options, phantoms, tmp_path):
+    folder = shutil.copytree(phantoms, tmp_path / "phantoms")
+    miner = sampler(zhang(**options, hard_after=3), read_chestxray14(folder).records, folder).miner
+    expected = {"sampling": "paper", "partial": 0.25, "partial_of": "picks", **options, "epochs": 3}
+    assert {name: getattr(miner, name) for name in expected} == expected
+    assert (miner.positives, miner.negatives) == (500, 1000)
+
+
 def test_a_batch_has_room_for_a_triplet(phantoms):
     with pytest.raises(UsageError, match="batch-size: 2 images are no triplet; expected at least 3, or triplet=0"):
         sampler(zhang(), read_chestxray14(phantoms).records, phantoms, batch_size=2)
@@ -207,6 +243,8 @@ def test_the_papers_settings():
     options = config.options
     assert (options["backbone"], options["margin"], options["region_level"]) == ("densenet121", 0.5, 0.8)
     assert (options["negatives"], options["positives"], options["partial"]) == (1000, 500, 0.25)
+    assert (options["sampling"], options["hard_after"], options["classified"]) == ("paper", 10, "anchors")
+    assert (options["triplet"], options["verification"]) == (1, 1)  # Eq. 9: a sum
     still = Augmentation(rotation=0, translate=0, scale=(1, 1), brightness=0, contrast=0)
     assert Zhang.augmentation == dataclasses.replace(still, rotation=5, flip=0.5)
 
@@ -217,7 +255,11 @@ def test_the_papers_settings():
         ({"region_level": 1.0}, "region_level: input should be less than 1"),
         ({"triplet": -1}, "triplet: input should be greater than or equal to 0"),
         ({"verified": "all"}, "verified: input should be 'predicted', 'top' or 'each'"),
-        ({"sampling": "hard"}, "sampling: input should be 'all' or 'paper'"),
+        ({"sampling": "hard"}, "sampling: input should be 'paper', 'all' or 'random', got 'hard'"),
+        ({"classified": "positives"}, "classified: input should be 'anchors' or 'all', got 'positives'"),
+        ({"partial": -0.1}, "partial: input should be greater than or equal to 0, got -0.1"),
+        ({"partial_of": "all"}, "partial_of: input should be 'picks' or 'list', got 'all'"),
+        ({"without_finding": "none"}, "without_finding: input should be 'top' or 'whole', got 'none'"),
     ],
 )
 def test_wrong_options(options, message):

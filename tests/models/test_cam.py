@@ -14,8 +14,7 @@ from cxrfast.models import (
     LogSumExpPool,
     TransitionLayer,
     class_activation_maps,
-    classification_backbone,
-    feature_channels,
+    create_backbone,
     normalize_maps,
 )
 from tests.ops.inputs import tensor
@@ -24,7 +23,7 @@ from tests.tolerances import assert_close
 
 def network(name="densenet_nano", **options):
     torch.manual_seed(0)
-    backbone = classification_backbone(name)
+    backbone = create_backbone(name)
     channels = options.pop("channels", None)
     return CAMNetwork(backbone, 3, channels=channels, **options).eval()
 
@@ -71,7 +70,7 @@ def test_the_logit_is_the_mean_of_the_map_plus_the_bias():
     output = model(torch.randn(4, 1, 64, 64))
     assert output.logits.shape == (4, 3)
     assert output.maps.shape == (4, 3, 2, 2)
-    assert output.features.shape == (4, feature_channels(model.backbone), 2, 2)
+    assert output.features.shape == (4, model.backbone.num_features, 2, 2)
     assert_close(output.logits, output.maps.mean(dim=(2, 3)) + model.classifier.bias)
     assert_close(output.pooled, output.features.mean(dim=(2, 3)))
 

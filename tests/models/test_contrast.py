@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.models import ContrastNetwork, NegativeLibrary, average_hash, classification_backbone, contrast_attention
+from cxrfast.models import ContrastNetwork, NegativeLibrary, average_hash, contrast_attention, create_backbone
 from tests.ops.inputs import tensor
 from tests.tolerances import assert_close
 
@@ -75,7 +75,7 @@ def test_attention_is_where_the_pair_differs():
 
 def test_the_network_weighs_features_and_scores_them():
     torch.manual_seed(0)
-    network = ContrastNetwork(classification_backbone("resnet_nano", output_stride=16), 3, 6, hidden=8).eval()
+    network = ContrastNetwork(create_backbone("resnet_nano", output_stride=16), 3, 6, hidden=8).eval()
     images, negatives = torch.randn(2, 1, 64, 64), torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
     plain = network.attended(images, None)
     assert plain.shape == (2, 128, 6, 6)
@@ -87,7 +87,7 @@ def test_the_network_weighs_features_and_scores_them():
 
 def test_gradients_reach_the_backbone_through_both_images():
     torch.manual_seed(0)
-    network = ContrastNetwork(classification_backbone("resnet_nano", output_stride=16), 3, 6, hidden=8)
+    network = ContrastNetwork(create_backbone("resnet_nano", output_stride=16), 3, 6, hidden=8)
     images, negatives = torch.randn(4, 1, 64, 64, requires_grad=True), torch.randn(4, 1, 64, 64, requires_grad=True)
     network(images, negatives).square().sum().backward()
     assert images.grad.abs().sum() > 0

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from cxrfast.models import CRFNetwork, GuideBranch, PatchHead, PatchNetwork, preactivation_resnet, resize_to_grid
+from cxrfast.models import CRFNetwork, GuideBranch, PatchHead, PatchNetwork, create_backbone, resize_to_grid
 from cxrfast.nn import PacCRF
 
 
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    unary = PatchNetwork(preactivation_resnet("resnetv2_nano"), num_classes=3, grid=6, hidden=16)
+    unary = PatchNetwork(create_backbone("resnetv2_nano"), num_classes=3, grid=6, hidden=16)
     return CRFNetwork(unary, GuideBranch(8, 6), PacCRF(3, 5)).eval()
 
 

@@ -33,6 +33,8 @@ RULES = [
     RegionRule(),
     RegionRule(select="largest"),
     RegionRule("boxes", "peak", opening=9, gate=0.4),
+    RegionRule(closing=0.3),
+    RegionRule("boxes", "peak", opening=1 / 8, closing=1 / 4),
     RegionRule("boxes", "peak"),
     RegionRule("rectangle"),
     RegionRule("boxes", levels=(60 / 255, 180 / 255)),

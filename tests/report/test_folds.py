@@ -10,7 +10,7 @@ import torch
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import RunNumbers, calibrate, expected_calibration_error, pool
 from cxrfast.report import is_folds, render_folds, write_folds
-from cxrfast.report.printed import BOXES
+from cxrfast.report.published import BOXES
 from tests.report.made_up import CUT_OFF, made_up
 
 FACTS = {

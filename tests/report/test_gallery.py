@@ -50,12 +50,12 @@ def test_encoded_maps_keep_the_regions_and_the_order(seed, thresholds, special, 
     assert torch.equal(decoded == decoded.max(), values == values.max())
 
 
-@given(seed=st.integers(0, 2**31), opening=st.sampled_from([0, 3, 4]))
-def test_encoded_maps_keep_the_component_of_the_maximum(seed, opening):
+@given(seed=st.integers(0, 2**31), opening=st.sampled_from([0, 3, 4]), closing=st.sampled_from([0, 0.2]))
+def test_encoded_maps_keep_the_component_of_the_maximum(seed, opening, closing):
     generator = torch.Generator().manual_seed(seed)
     # Values so near to each other that many share a code, over and under the threshold
     maps = (0.5 + 0.02 * torch.randn(1, 1, 8, 8, generator=generator)).clamp(0, 1)
-    rule, threshold = RegionRule("boxes", "peak", opening=opening), torch.tensor([0.5])
+    rule, threshold = RegionRule("boxes", "peak", opening=opening, closing=closing), torch.tensor([0.5])
     expected = rule.find(maps, threshold, image_size=16).boxes
     peak = expected.peak[0].item() if len(expected.peak) else None
     decoded = decode(encode_map(maps[0, 0], threshold.double(), peak), [0.5])[None, None]

@@ -11,9 +11,17 @@ import pytest
 from cxrfast.data import read_chestxray14
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.predictions import read_predictions
+from cxrfast.published import rows
 from cxrfast.report import from_folder, from_predictions, from_result, render_report, report_path
 from cxrfast.report.facts import read_run
-from cxrfast.report.printed import BOXES, TEST_IMAGES, other_images, other_places
+from cxrfast.report.published import (
+    BOXES,
+    TEST_IMAGES,
+    other_images,
+    other_places,
+    published_accuracies,
+    published_auroc,
+)
 from cxrfast.training import evaluate_run
 from tests.report.made_up import made_up
 
@@ -177,23 +185,57 @@ def test_means_have_intervals_unless_the_evaluation_is_older(tmp_path):
 
 
 def test_papers_stand_beside_the_same_protocol_only(tmp_path):
-    printed = '<tr class="printed"><th scope="row">Wang et al. 2017, Table 7\N{NO-BREAK SPACE}*</th>'
-    assert printed in render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017"))
+    published = '<tr class="published"><th scope="row">Wang et al. 2017, Table 7\N{NO-BREAK SPACE}*</th>'
+    assert published in render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017"))
     strict = render_report(made_up(tmp_path, 20, tuple(BOXES)))
-    assert printed not in strict
-    assert "No paper prints numbers by protocol strict." in strict
+    assert published not in strict
+    assert "No paper publishes numbers by protocol strict." in strict
     assert "The papers&#39; numbers cannot be compared with this model&#39;s: they are of the 25,596 images" in strict
 
 
-def test_tables_that_could_not_be_read_are_named_where_they_belong(tmp_path):
+def test_tables_that_could_not_be_read_are_named_where_they_belong(tmp_path, monkeypatch):
+    li = render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="li2018"))
+    assert "Li et al. 2018, Table localisation is not available here: " in li.split('<section id="places"')[1]
+
+    everything = rows(metric="auroc", method="sgl")
+    lost = [line.model_copy(update={"values": None, "mean": None, "unavailable": "lost"}) for line in everything]
+
+    def some(available=None, protocol=None, **wanted):
+        return () if protocol else everything if available else lost
+
+    monkeypatch.setattr("cxrfast.report.published.rows", some)
     evaluated = made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017")
     html = render_report(replace(evaluated, numbers={**evaluated.numbers, "method": "sgl"}))
     scores, places = html.split('<section id="places"')
-    missing = "Seibold et al. 2020, Table 1 is not available here: "
+    missing = "Seibold et al. 2020, Table 1 is not available here: lost"
     assert missing in scores.split('<section id="scores"')[1]
     assert missing not in places
-    rozenberg = render_report(made_up(tmp_path, 20, tuple(BOXES), protocol="rozenberg2019"))
-    assert "Rozenberg, Table 1 is not available here: " in rozenberg.split('<section id="places"')[1]
+
+
+def test_lines_of_others_stand_once_and_those_of_the_method_first():
+    def names(method):
+        return [line.name for line in published_auroc({"classes": dict.fromkeys(BOXES), "method": method})]
+
+    assert names("sgl")[0] == "Seibold et al. 2020, Table 1, SGL"
+    assert names("zhang")[:4] == [
+        f"Zhang et al. 2020, Table 1, {row}" for row in ("both", "distance learning", "region verification", "neither")
+    ]
+    for method in ("sgl", "li", "wang", "zhang"):
+        found = names(method)
+        assert len(found) == len(set(found))
+        assert sum("Li et al." in name for name in found) == 1  # of two copies
+        assert sum("Wang et al." in name for name in found) == 6  # of Tables 3 and 17 themselves, no copy
+    assert [name for name in names("sgl") if name.startswith("Zhang")] == ["Zhang et al. 2020, Table 1, both"]
+
+
+def test_rows_of_a_mean_alone_stand_in_no_table_of_classes():
+    found = published_accuracies({"protocol": "zhang2020"}, "accuracy", "iou", 0.3)
+    assert [line.name.split(", Table ")[1] for line in found] == [
+        "2, both",
+        "2, Wang et al.",
+        "2, Li et al.",
+        "2, CIA-Net",
+    ]
 
 
 def test_what_is_comparable():

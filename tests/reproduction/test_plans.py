@@ -5,28 +5,55 @@ import pytest
 from cxrfast.errors import UsageError
 from cxrfast.evaluation import PROTOCOLS
 from cxrfast.methods import METHODS
-from cxrfast.reproduction import TABLES, Overrides, find_table, listing, run_cost
-from cxrfast.reproduction.plans import printed_lines
-from cxrfast.reproduction.settings import deviations, run_config
+from cxrfast.reproduction import PLANS, TABLES, Overrides, find_plan, listing, run_config, run_cost
 
 RUNS = {row.run.name: (plan, row.run) for plan in TABLES.values() for row in plan.rows if row.run is not None}
 
 
 def test_every_table_of_the_papers_is_there():
-    assert {"rozenberg1", "seibold1", "seibold2", "zhang1", "zhang2", "zhang3"} <= set(TABLES)
+    assert {"rozenberg1", "seibold1", "seibold2", "zhang1", "zhang2", "zhang3", "zhang-hard"} <= set(TABLES)
     assert [row.name for row in TABLES["rozenberg1"].rows] == ["li-0", "rozenberg-0", "li-20", "rozenberg-20"]
     for plan in TABLES.values():
         assert plan.protocol in PROTOCOLS
         for row in plan.rows:
             assert row.run is None or row.run.method in METHODS
-            # A row that names a printed line finds it, for every metric and T that the table shows.
-            for metric in plan.metrics if row.printed else ():
+            assert row.run is not None or row.published is not None
+            # A row that names a published line finds it, and no other, for every metric and T that the table shows.
+            for metric in plan.metrics if row.published else ():
                 places = [(None, None)] if metric == "auroc" else []
                 for comparison in PROTOCOLS[plan.protocol].comparisons if not places else ():
                     if comparison.measure in plan.measures:
                         places += [(comparison.measure, t) for t in comparison.thresholds]
                 for measure, t in places:
-                    assert printed_lines(row, metric, measure, t), (plan.name, row.name, measure, t)
+                    line = row.published.at(metric, measure, t)
+                    assert line is not None, (plan.name, row.name, measure, t)
+                    assert (line.paper, line.table, line.row) == (
+                        row.published.paper,
+                        row.published.table,
+                        row.published.row,
+                    )
+
+
+def test_rows_stand_beside_their_own_published_lines():
+    def line(table, row, metric, measure=None, t=None):
+        (found,) = TABLES[table].choose([row])
+        return found.published.at(metric, measure, t)
+
+    assert line("seibold1", "sgl", "auroc").mean == 0.83
+    assert line("seibold1", "sgl", "auroc").values["Emphysema"] == 0.95
+    assert line("seibold1", "wang2017", "auroc").values["Emphysema"] == 0.83  # as Seibold et al. copied it
+    assert line("seibold2", "sgl", "accuracy", "iou", 0.3).mean == 0.36
+    assert line("seibold2", "liu2019", "accuracy", "iou", 0.3).mean == 0.38
+    assert line("rozenberg1", "li-20", "accuracy", "ior", 0.1).values["Nodule"] == 0.271
+    assert line("rozenberg1", "rozenberg-0", "accuracy", "iou", 0.1).values["Nodule"] == 0.404
+    assert line("zhang1", "zhang-neither", "auroc").mean == 0.789
+    assert line("zhang1", "zhang-distance", "auroc").mean == 0.798
+    assert line("zhang1", "zhang-verification", "auroc").mean == 0.833
+    assert line("zhang3", "zhang-verification", "accuracy", "iou", 0.7).mean == 0.06
+    assert line("zhang-hard", "zhang-random", "auroc").mean == 0.84
+    assert line("zhang-hard", "zhang-exact", "auroc").mean == 0.853
+    assert [row.name for row in TABLES["zhang3"].rows] == ["zhang", "zhang-verification", "zhang-distance"]
+    assert {row.name for row in TABLES["zhang2"].rows} == {"zhang", "wang2017", "li2018", "liu2019"}
 
 
 def test_runs_of_one_name_are_the_same_run():
@@ -38,27 +65,24 @@ def test_runs_of_one_name_are_the_same_run():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_without_overrides_it_is_the_papers_setting(name, tmp_path):
+def test_a_run_is_the_methods_defaults_and_what_makes_it_this_row(name, tmp_path):
     plan, run = RUNS[name]
-    config = run_config(run, tmp_path, Overrides(options={"pretrained": True}))
-    assert deviations(run, config, plan, 5, None) == ()
+    config = run_config(run, plan, tmp_path, Overrides())
     assert config.labels == "2017"
     assert config.split == ("patient" if run.cross_validated else "official")
-    small = run_config(run, tmp_path, Overrides(scale="small"))
-    found = deviations(run, small, plan, 2, None)
-    assert f"image size 64 instead of {METHODS[run.method].defaults.image_size}" in found
-    assert any(text.startswith("random weights at the start") for text in found)
-    assert ("folds 2 instead of 5" in found) == run.cross_validated
-    assert {name: small.options[name] for name in run.options} == dict(run.options)  # what makes it this row
+    assert {name: config.options[name] for name in run.options} == dict(run.options)
+    small = run_config(run, plan, tmp_path, Overrides(scale="small"))
+    assert (small.image_size, small.epochs) == (64, 2)
+    assert {name: small.options[name] for name in run.options} == dict(run.options)
 
 
 def test_options_go_to_the_methods_that_have_them(tmp_path):
-    _, rozenberg = RUNS["rozenberg-20"]
+    table, rozenberg = RUNS["rozenberg-20"]
     _, li = RUNS["li-20"]
     overrides = Overrides({"epochs": 3}, {"crf_steps": 2, "hidden": 8})
     overrides.check([rozenberg, li])
-    assert run_config(rozenberg, tmp_path, overrides).options["crf_steps"] == 2
-    config = run_config(li, tmp_path, overrides)
+    assert run_config(rozenberg, table, tmp_path, overrides).options["crf_steps"] == 2
+    config = run_config(li, table, tmp_path, overrides)
     assert (config.epochs, config.options["hidden"]) == (3, 8)
     assert "crf_steps" not in config.options
     with pytest.raises(UsageError, match="crf_steps: no option of li"):
@@ -97,8 +121,10 @@ def test_operations_of_a_network_are_those_that_torch_counts():
 
 def test_the_list_names_tables_rows_hours_and_that_they_are_estimates():
     text = listing()
+    for plan in PLANS.values():
+        assert f"\n{plan.name} " in f"\n{text}"
+        assert all(line in text for line in plan.listing())
     for plan in TABLES.values():
-        assert plan.name in text
         assert all(row.name in text for row in plan.rows)
     assert "estimates" in text
     assert "not measurements" in text
@@ -107,7 +133,7 @@ def test_the_list_names_tables_rows_hours_and_that_they_are_estimates():
 
 def test_names_are_checked():
     with pytest.raises(UsageError, match="table is 'rozenberg2'; expected one of rozenberg1, seibold1"):
-        find_table("rozenberg2")
+        find_plan("rozenberg2")
     with pytest.raises(UsageError, match="rows: unknown row 'li' of rozenberg1; expected li-0, rozenberg-0"):
         TABLES["rozenberg1"].choose(["rozenberg-0", "li"])
     assert [row.name for row in TABLES["rozenberg1"].choose(["rozenberg-0", "li-0"])] == ["li-0", "rozenberg-0"]

@@ -48,45 +48,31 @@
     return found;
   }
 
-  function upsample(values, rows, columns, size) {
-    const at = (i, n) => Math.min(Math.floor(((i + 0.5) * n) / size), n - 1);
-    const out = new values.constructor(size * size);
-    for (let y = 0; y < size; y++) {
-      const row = at(y, rows) * columns;
-      for (let x = 0; x < size; x++) out[y * size + x] = values[row + at(x, columns)];
-    }
-    return out;
-  }
-
-  // The union of all squares of `side` pixels that lie in the mask
-  function open(mask, size, side) {
-    const sums = new Int32Array((size + 1) * (size + 1));
-    const kept = new Uint8Array(size * size);
-    const w = size + 1;
-    for (let y = 0; y < size; y++) {
-      for (let x = 0; x < size; x++) {
-        sums[(y + 1) * w + x + 1] = mask[y * size + x] + sums[y * w + x + 1] + sums[(y + 1) * w + x] - sums[y * w + x];
-      }
-    }
-    const fits = new Int32Array(w * w); // summed, as above
-    const last = size - side;
-    for (let y = 0; y < size; y++) {
-      for (let x = 0; x < size; x++) {
-        let fit = 0;
-        if (y <= last && x <= last) {
-          const inside = sums[(y + side) * w + x + side] - sums[y * w + x + side] - sums[(y + side) * w + x] + sums[y * w + x];
-          fit = inside === side * side ? 1 : 0;
+  // The union of all squares of whole patches that lie in the mask
+  function open(mask, rows, columns, [height, width]) {
+    const kept = new Uint8Array(mask.length);
+    for (let y = 0; y + height <= rows; y++) {
+      for (let x = 0; x + width <= columns; x++) {
+        let fits = true;
+        for (let v = y; v < y + height && fits; v++) {
+          for (let u = x; u < x + width && fits; u++) fits = Boolean(mask[v * columns + u]);
         }
-        fits[(y + 1) * w + x + 1] = fit + fits[y * w + x + 1] + fits[(y + 1) * w + x] - fits[y * w + x];
-      }
-    }
-    for (let y = 0; y < size; y++) {
-      for (let x = 0; x < size; x++) {
-        const top = Math.max(y - side + 1, 0), left = Math.max(x - side + 1, 0);
-        kept[y * size + x] = fits[(y + 1) * w + x + 1] - fits[top * w + x + 1] - fits[(y + 1) * w + left] + fits[top * w + left] > 0 ? 1 : 0;
+        if (!fits) continue;
+        for (let v = y; v < y + height; v++) kept.fill(1, v * columns + x, v * columns + x + width);
       }
     }
     return kept;
+  }
+
+  // What is left of an opening of everything else, the surroundings of the image included
+  function close(mask, rows, columns, [height, width]) {
+    const tall = rows + 2 * height, wide = columns + 2 * width;
+    const others = new Uint8Array(tall * wide).fill(1);
+    for (let y = 0; y < rows; y++) {
+      for (let x = 0; x < columns; x++) others[(y + height) * wide + x + width] = mask[y * columns + x] ? 0 : 1;
+    }
+    const opened = open(others, tall, wide, [height, width]);
+    return mask.map((_, cell) => 1 - opened[(Math.floor(cell / columns) + height) * wide + (cell % columns) + width]);
   }
 
   function around(cells, values, columns) {
@@ -104,16 +90,11 @@
 
   // {boxes as fractions of the image, mask of the union of patches with its size}
   function regionsOfMap(values, threshold) {
-    let [rows, columns] = data.grid;
+    const [rows, columns] = data.grid;
     let positive = Uint8Array.from(values, (v) => (v >= threshold ? 1 : 0));
-    const { select, shape, opening } = data.rule;
-    if (opening > 1) {
-      const size = data.imageSize;
-      values = upsample(values, rows, columns, size);
-      positive = upsample(positive, rows, columns, size);
-      positive = opening > size ? new Uint8Array(size * size) : open(positive, size, opening);
-      rows = columns = size;
-    }
+    const { select, shape, opening, closing } = data.rule;
+    if (Math.max(...opening) > 1) positive = open(positive, rows, columns, opening);
+    if (Math.max(...closing) > 1) positive = close(positive, rows, columns, closing);
     let found = components(positive, rows, columns);
     if (found.length && select === "largest") found = [best(found, (cells) => cells.length)];
     if (found.length && select === "peak") found = [best(found, (cells) => around(cells, values, columns).peak)];

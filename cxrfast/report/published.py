@@ -1,9 +1,9 @@
-"""The papers' printed numbers beside a run's: which lines belong to a table, and what keeps them from comparison."""
+"""The papers' published numbers beside a run's: which lines belong to a table, and what keeps them from comparison."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cxrfast.evaluation.printed import PrintedRow, rows
+from cxrfast.published.numbers import PublishedRow, rows
 
 BOXES = {
     "Atelectasis": 180,
@@ -20,25 +20,37 @@ TEST_IMAGES = 25_596
 """Images of the official test list, on which AUROC is published."""
 
 
-def printed_accuracies(numbers: Mapping[str, Any], metric: str, measure: str, t: float) -> list[PrintedRow]:
-    """Lines of accuracies or AFP by the protocol of these numbers, by one measure and T."""
+def published_accuracies(numbers: Mapping[str, Any], metric: str, measure: str, t: float) -> list[PublishedRow]:
+    """Lines of accuracies or AFP by the protocol of these numbers, by one measure and T; not of means alone."""
     found = rows(metric=metric, measure=measure, protocol=numbers["protocol"], available=True)  # type: ignore[arg-type]
-    return [row for row in found if row.T is not None and abs(row.T - t) < 1e-9]
+    return [row for row in found if row.values and row.T is not None and abs(row.T - t) < 1e-9]
 
 
 def has_lines(numbers: Mapping[str, Any]) -> bool:
-    """Whether anybody prints numbers by this protocol that could be read."""
+    """Whether anybody publishes numbers by this protocol that could be read."""
     return bool(rows(protocol=numbers["protocol"], available=True))
 
 
-def printed_auroc(numbers: Mapping[str, Any]) -> list[PrintedRow]:
-    """Lines of AUROC that have any class of these numbers; those of the same method first."""
-    found = rows(metric="auroc", available=True)
-    known = [row for row in found if set(row.values or ()) & set(numbers["classes"])]
-    return sorted(known, key=lambda row: row.method != numbers["method"])
+def published_auroc(numbers: Mapping[str, Any]) -> list[PublishedRow]:
+    """Lines of AUROC that have any class of these numbers; those of the same method first.
+
+    Of a table's lines on another method, the first: what follows is its ablation. A number that others copied stands
+    once, and not at all where its own paper's is there.
+    """
+    found, seen = [], set[tuple[str | None, ...]]()
+    everything = rows(metric="auroc", available=True)
+    own_papers = {row.paper for row in everything if row.copied_from is None}
+    for row in everything:
+        if row.copied_from in own_papers or not set(row.values or ()) & set(numbers["classes"]):
+            continue
+        key = (row.copied_from,) if row.copied_from else (row.paper, row.table, row.method or row.row)
+        if (row.copied_from is None and row.method == numbers["method"]) or key not in seen:
+            found.append(row)
+        seen.add(key)
+    return sorted(found, key=lambda row: row.method != numbers["method"])
 
 
-def remarks(lines: Sequence[PrintedRow]) -> Iterator[str]:
+def remarks(lines: Sequence[PublishedRow]) -> Iterator[str]:
     """What has to be known of each line; lines of a table that need the same words share them."""
     members: dict[tuple[str, str], list[str]] = {}
     for line in lines:
@@ -61,7 +73,7 @@ def unavailable_auroc(numbers: Mapping[str, Any]) -> list[str]:
     return _unavailable(rows(metric="auroc", method=numbers["method"], available=False))
 
 
-def _unavailable(lines: Sequence[PrintedRow]) -> list[str]:
+def _unavailable(lines: Sequence[PublishedRow]) -> list[str]:
     tables = dict.fromkeys((f"{row.citation.split(',')[0]}, Table {row.table}", row.unavailable) for row in lines)
     return [f"{name} is not available here: {why}" for name, why in tables]
 

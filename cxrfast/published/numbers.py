@@ -1,7 +1,8 @@
-"""What the papers print, as data: per class and T, with table, protocol, source, and whether one may compare.
+"""The papers' numbers as data: per class and T, with table, protocol, source, and whether one may compare.
 
-One YAML file a paper, in `printed_tables/`. A number is there only if it was read somewhere, and `source` says where. A
-row that could not be read has no values but a reason (`unavailable`).
+One YAML file a paper, in `tables/`. A number is there only if it was read somewhere, and `source` says where. A row
+of which only the mean over its classes is published has no `values`; one that could not be read has neither, but a
+reason (`unavailable`).
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from cxrfast.errors import CxrfastError, UsageError
 
 Metric = Literal["auroc", "accuracy", "afp"]
-MEAN_TOLERANCE = 0.6  # of the last printed digit, between a printed mean and that of the printed classes
+MEAN_TOLERANCE = 0.6  # of the last published digit, between a published mean and that of the published classes
 
 
-class PrintedRow(BaseModel):
-    """One line of a printed table: one number for each class, by one metric and, if it has any, one measure and T."""
+class PublishedRow(BaseModel):
+    """One line of a published table: one number for each class, by one metric and, if it has any, one measure and T."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,7 +29,7 @@ class PrintedRow(BaseModel):
     url: str
     table: str  # its number
     title: str
-    row: str = ""  # as printed; "" where the table has no other
+    row: str = ""  # as published; "" where the table has no other
     metric: Metric
     measure: Literal["iou", "ior"] | None = None  # of accuracy and AFP; "ior" is also called IoBB
     T: float | None = None
@@ -38,8 +39,10 @@ class PrintedRow(BaseModel):
     labels: str  # "ChestX-ray8" or "ChestX-ray14"
     split: str
     classes: tuple[str, ...]
-    values: dict[str, float] | None = None  # per class; None: not available
-    mean: float | None = None  # as printed
+    values: dict[str, float] | None = None  # per class; None: not available, or not published
+    digits: int = 4  # behind the point of the published values
+    mean: float | None = None  # as published
+    mean_digits: int = 4
     unavailable: str | None = None  # why there are no values
     source: str | None = None  # where the values were read
     comparable: bool  # with a run of ours by the same protocol
@@ -47,13 +50,14 @@ class PrintedRow(BaseModel):
     remark: str | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> "PrintedRow":
-        if (self.values is None) != (self.unavailable is not None):
-            raise ValueError("expected either values or the reason why they are unavailable")
-        if self.values is not None and self.source is None:
+    def _consistent(self) -> "PublishedRow":
+        known = self.values is not None or self.mean is not None
+        if known != (self.unavailable is None):
+            raise ValueError("expected either values or a mean, or the reason why they are unavailable")
+        if known and self.source is None:
             raise ValueError("values without a source")
-        if not self.comparable and not self.why:
-            raise ValueError("not comparable, but no reason why")
+        if self.comparable != (not self.why):
+            raise ValueError("comparable, but a reason why not" if self.why else "not comparable, but no reason why")
         if (self.metric == "auroc") != (self.measure is None) or (self.measure is None) != (self.T is None):
             raise ValueError("accuracy and afp have a measure and a T, auroc has neither")
         if self.measure is not None and self.protocol is None:
@@ -68,12 +72,10 @@ class PrintedRow(BaseModel):
     def _check_mean(self) -> None:
         if self.mean is None or self.values is None or (self.remark and "mean" in self.remark):
             return
-        digits = len(f"{self.mean!r}".partition(".")[2])
         found = sum(self.values.values()) / len(self.values)
-        if abs(found - self.mean) > MEAN_TOLERANCE * 10**-digits:
-            raise ValueError(
-                f"the printed mean {self.mean} is not that of the classes, {found:.5f}; say so in a remark"
-            )
+        if abs(found - self.mean) > MEAN_TOLERANCE * 10**-self.mean_digits:
+            mean = f"{self.mean:.{self.mean_digits}f}"
+            raise ValueError(f"the published mean {mean} is not that of the classes, {found:.5f}; say so in a remark")
 
     @property
     def name(self) -> str:
@@ -82,13 +84,13 @@ class PrintedRow(BaseModel):
 
 
 @cache
-def printed_rows() -> tuple[PrintedRow, ...]:
+def published_rows() -> tuple[PublishedRow, ...]:
     """Every line of every table there is."""
-    folder = files("cxrfast.evaluation") / "printed_tables"
-    found: list[PrintedRow] = []
+    folder = files("cxrfast.published") / "tables"
+    found: list[PublishedRow] = []
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
-            found += _read(yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
+            found += read_tables(file.read_text(encoding="utf-8"), file.name)
     return tuple(found)
 
 
@@ -102,13 +104,13 @@ def rows(
     protocol: str | None = None,
     method: str | None = None,
     available: bool | None = None,
-) -> tuple[PrintedRow, ...]:
-    """The lines of printed tables that have all of the given properties; for example those to set beside a run:
+) -> tuple[PublishedRow, ...]:
+    """The lines of published tables that have all of the given properties; for example those to set beside a run:
     ``rows(protocol="wang2017", method="wang", available=True)``, ``rows(metric="auroc", method="chexnet")``.
 
     Raises :class:`UsageError` for the name of a paper that there is no file of.
     """
-    everything = printed_rows()
+    everything = published_rows()
     papers = sorted({line.paper for line in everything})
     if paper is not None and paper not in papers:
         raise UsageError(f"paper is {paper!r}; expected one of {', '.join(papers)}")
@@ -126,24 +128,51 @@ def rows(
         line
         for line in everything
         if all(getattr(line, name) == value for name, value in given.items())
-        and (available is None or available == (line.values is not None))
+        and (available is None or available == (line.unavailable is None))
     )
 
 
-def _read(content: dict[str, Any], file: str) -> Iterator[PrintedRow]:
-    """Lines inherit what their table says, and tables what their paper says."""
+class _Number(float):
+    """A number that knows how many digits it was written with: 0.60 says more than 0.6."""
+
+    digits: int
+
+
+class _Loader(yaml.SafeLoader):
+    """Numbers keep their digits."""
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> _Number:
+    number = _Number(loader.construct_yaml_float(node))
+    number.digits = len(node.value.partition(".")[2])
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+
+
+def read_tables(text: str, file: str) -> Iterator[PublishedRow]:
+    """The lines of one file, which inherit what their table says, and tables what their paper says.
+
+    Raises :class:`CxrfastError`, in one line with file, table and line, for what contradicts itself.
+    """
+    content: dict[str, Any] = yaml.load(text, _Loader)
     paper = {name: value for name, value in content.items() if name not in ("orders", "tables")}
     for table in content["tables"]:
         shared = {**paper, **{name: value for name, value in table.items() if name != "rows"}}
         for line in table["rows"]:
             fields = {**shared, **line}
             classes = content["orders"][fields["classes"]]
-            if "values" in line:
-                if len(line["values"]) != len(classes):
-                    raise CxrfastError(f"{file}, Table {table['table']}: {len(line['values'])} values of {classes}")
-                fields["values"] = dict(zip(classes, line["values"], strict=True))
+            if line.get("values"):
+                values = line["values"]
+                if len(values) != len(classes):
+                    raise CxrfastError(f"{file}, Table {table['table']}: {len(values)} values of {classes}")
+                fields["values"] = dict(zip(classes, values, strict=True))
+                fields["digits"] = max(getattr(value, "digits", 0) for value in values)
+            if line.get("mean") is not None:
+                fields["mean_digits"] = getattr(line["mean"], "digits", 0)
             try:
-                yield PrintedRow(**{**fields, "classes": tuple(classes)})
+                yield PublishedRow(**{**fields, "classes": tuple(classes)})
             except ValidationError as error:
                 reason = "; ".join(str(part["msg"]) for part in error.errors())
                 raise CxrfastError(f"{file}, Table {table['table']}, {line}: {reason}") from error

@@ -1,0 +1,70 @@
+"""Tensors in other programs' files, read without running anything that a file may contain."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from cxrfast.errors import CxrfastError
+
+State = dict[str, torch.Tensor]
+
+# Names under which training scripts keep the weights, the likeliest first.
+_NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+
+
+def read_tensors(path: Path, option: str) -> tuple[State, dict[str, str]]:
+    """The tensors by name, and the metadata (empty unless it is safetensors) of a `.safetensors` file or of what
+    `torch.save` has written, as a dictionary or nested in one.
+
+    Raises CxrfastError, in one line that begins with `option`, for a file that is missing or damaged, that holds no
+    network's weights, or that would have to be unpickled.
+    """
+    if not path.is_file():
+        raise CxrfastError(f"{option}: no file {path}")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CxrfastError(f"{option}: {path} is not a safetensors file, or is damaged") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle's, zip's and torch's errors of a file that holds something else
+        raise CxrfastError(f"{option}: {path} {_why_not_read(error)}") from error
+    found = _find_state(content)
+    if found is None:
+        keys = f"its keys: {', '.join(map(str, content))}" if isinstance(content, Mapping) else type(content).__name__
+        raise CxrfastError(f"{option}: {path} holds no weights of a convolutional network ({keys})")
+    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}, {}
+
+
+def _why_not_read(error: Exception) -> str:
+    message = str(error)
+    pickled = re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"TorchScript", message)
+    if pickled is None:
+        return "is not a checkpoint of torch, or is damaged"
+    what = f"a pickled {pickled[1]}" if pickled.lastindex else "a TorchScript program"
+    return (
+        f"holds {what}, not just tensors; opening it could run any code, so it is not opened. If you trust it, load it "
+        "where it was made and save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+    )
+
+
+def _find_state(content: Any) -> Mapping[str, Any] | None:
+    """The dictionary that holds convolutions, wherever a training script has put it."""
+    if not isinstance(content, Mapping):
+        return None
+    if any(isinstance(name, str) and getattr(value, "ndim", 0) == 4 for name, value in content.items()):
+        return content
+    for name in _NESTS:
+        found = _find_state(content.get(name))
+        if found is not None:
+            return found
+    return None
