@@ -39,11 +39,15 @@ def train(
     ] = None,
     lr_schedule: Annotated[
         str | None,
-        typer.Option("--lr-schedule", help="steps, milestones, plateau or search; see: cxrfast info METHOD."),
+        typer.Option(
+            "--lr-schedule",
+            help="When the learning rate falls: steps, milestones, plateau (once, when validation stops improving) or "
+            "search (once; several epochs are tried, and validation chooses).",
+        ),
     ] = None,
     lr_milestones: Annotated[
         str | None,
-        typer.Option("--lr-milestones", help="Comma-separated epochs after which the learning rate falls."),
+        typer.Option("--lr-milestones", help="Comma-separated epochs after which it falls, or which a search tries."),
     ] = None,
     classes: Annotated[str | None, typer.Option("--classes", help="Comma-separated; default: all that occur.")] = None,
     annotated: Annotated[
@@ -67,6 +71,10 @@ def train(
     folds: Annotated[
         int | None,
         typer.Option("--folds", help="Cross-validation, with so many parts of the images with boxes."),
+    ] = None,
+    folds_of: Annotated[
+        str | None,
+        typer.Option("--folds-of", help="boxes: images with boxes are tested (default); all: every image is, once."),
     ] = None,
     fold: Annotated[int | None, typer.Option("--fold", help="Only this fold, 0 …; for several machines.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of every fold, from --seed on.")] = None,
@@ -112,13 +120,14 @@ def train(
     given["options"] = method_options(set_ or [], pretrained)
     if freeze_backbone:
         given["options"]["freeze_backbone"] = True
-    plan = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": folds_by}
+    plan = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol}
+    plan |= {"by": folds_by, "of": folds_of}
     plan = {name: value for name, value in plan.items() if value is not None}
     machine = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     if resume is not None:
         names = [*given, *given.pop("options"), *plan]
         names += [name for name, value in (("out", out), ("config", config)) if value is not None]
-        flags = {"by": "folds-by", "augment": "no-augment"}
+        flags = {"by": "folds-by", "of": "folds-of", "augment": "no-augment"}
         refuse_with_resume([flags.get(name, name) for name in names if name != "options"])
         _resume(resume, fold, machine)
     else:
@@ -149,7 +158,7 @@ def _start(
         return
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:
-        name = "folds-by" if lonely[0] == "by" else lonely[0]
+        name = {"by": "folds-by", "of": "folds-of"}.get(lonely[0], lonely[0])
         raise UsageError(f"{name}: goes with a cross-validation; add --folds 5, or leave it out")
     _say_next(training.train(config, out, say=typer.echo))
 

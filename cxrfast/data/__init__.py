@@ -3,7 +3,7 @@
 from cxrfast.data.chestxray14 import ChestXray14, read_chestxray14
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.dicom import read_dicom
-from cxrfast.data.folds import Fold, FoldsBy, FoldSplits, make_folds
+from cxrfast.data.folds import Fold, FoldsBy, FoldsOf, FoldSplits, make_folds
 from cxrfast.data.hashes import ImageHashes, hash_records
 from cxrfast.data.images import read_image
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES, NO_FINDING
@@ -24,6 +24,7 @@ __all__ = [
     "Fold",
     "FoldSplits",
     "FoldsBy",
+    "FoldsOf",
     "ImageHashes",
     "Record",
     "Splits",

@@ -1,4 +1,4 @@
-"""Folds of a cross-validation: which annotated images each holds out, and what the others train with."""
+"""Folds of a cross-validation: which images each holds out, and what the others train with."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from cxrfast.data.splits import Splits, deal, read_splits_file
 from cxrfast.errors import CxrfastError, UsageError
 
 FoldsBy = Literal["patient", "image"]
+FoldsOf = Literal["boxes", "all"]  # which images are held out
 VALIDATION = 1 / 8  # of what is not held out; with five folds 10 % of all annotated images, as in other splits
 
 
@@ -39,6 +40,7 @@ class FoldSplits:
     seed: int
     label_version: str | None = None
     notes: tuple[str, ...] = ()
+    of: FoldsOf = "boxes"  # only images with boxes are held out, or all: then none is `unannotated`
 
     @property
     def hash(self) -> str:
@@ -120,6 +122,7 @@ class FoldSplits:
         """Write as JSON, one image a line, so that a person can move images about."""
         content = {
             "by": self.by,
+            "of": self.of,
             "seed": self.seed,
             "label_version": self.label_version,
             "notes": self.notes,
@@ -137,6 +140,8 @@ class FoldSplits:
                 raise CxrfastError(f"{path} has no '{name}'; it is not the splits.json of a cross-validation")
         if content["by"] not in get_args(FoldsBy):
             raise CxrfastError(f'{path}: \'by\' is {content["by"]!r}; write "patient" or "image"')
+        if content.get("of", "boxes") not in get_args(FoldsOf):
+            raise CxrfastError(f'{path}: \'of\' is {content["of"]!r}; write "boxes" or "all"')
         folds = content["folds"]
         if not isinstance(folds, list) or len(folds) < 2 or not all(isinstance(fold, dict) for fold in folds):
             raise CxrfastError(f"{path}: 'folds' is not a list of two or more objects with 'test' and 'val'")
@@ -153,6 +158,7 @@ class FoldSplits:
             seed=seed,
             label_version=None if version is None else str(version),
             notes=_names(content.get("notes", []), path, "'notes'"),
+            of=cast(FoldsOf, content.get("of", "boxes")),
         )
 
 
@@ -161,81 +167,91 @@ def make_folds(
     *,
     folds: int,
     by: FoldsBy = "patient",
+    of: FoldsOf = "boxes",
     unannotated: float = 1.0,
     validation: float = VALIDATION,
     seed: int = 0,
     label_version: str | None = None,
 ) -> FoldSplits:
-    """Deal the images with boxes into folds, each held out once.
+    """Deal the images with boxes, or ``of="all"`` all images, into folds, each held out once.
 
-    Folds are stratified by the rarest boxed class of an image (scikit-learn's ``StratifiedGroupKFold``), groups are the
-    patients, or, ``by="image"``, every image is its own: patients are then on both sides, as in the papers that do so.
-    ``unannotated`` is the fraction of the images without boxes that join training; with the same seed, smaller
-    fractions are contained in larger ones. Of what a fold may train on, the share ``validation`` (default: an eighth)
+    Folds are stratified by the rarest boxed class of an image (of all images: by the rarest class of its labels), with
+    scikit-learn's ``StratifiedGroupKFold``; groups are the patients, or, ``by="image"``, every image is its own:
+    patients are then on both sides, as in the papers that do so. ``unannotated`` is the fraction of the images without
+    boxes that join training where only those with boxes are held out; with the same seed, smaller fractions are
+    contained in larger ones. Of what a fold may train on, the share ``validation`` (default: an eighth)
     validates, chosen as :func:`cxrfast.data.make_splits` does; with 0, all of it trains.
 
     The answer depends on the records' content and the seed, not on the records' order. Raises :class:`UsageError` for
-    fewer than two folds, more folds than patients (images) with boxes, or a fraction outside [0, 1].
+    fewer than two folds, more folds than patients (images) to hold out, or a fraction outside [0, 1].
     """
     records = sorted(records, key=lambda record: record.image)
-    boxed = [record for record in records if record.boxes]
-    _check_options(boxed, folds, by, unannotated, validation)
-    tests = _hold_out(boxed, folds, by, seed)
-    others = [record for record in records if not record.boxes]
+    held = [record for record in records if record.boxes or of == "all"]
+    _check_options(held, folds, by, of, unannotated, validation)
+    tests = _hold_out(held, folds, by, of, seed)
+    others = [record for record in records if not record.boxes and of == "boxes"]
     order = np.random.default_rng(seed).permutation(len(others))[: round(unannotated * len(others))]
     pool = [others[index] for index in sorted(order)]
     made = []
     for number, test in enumerate(tests):
         held_out = {_group(record, by) for record in test}
-        rest = [record for record in [*boxed, *pool] if _group(record, by) not in held_out]
+        rest = [record for record in [*held, *pool] if _group(record, by) not in held_out]
         if by == "image":
             rest = [replace(record, patient=record.image) for record in rest]
         val = deal(rest, (1 - validation, validation, 0.0), seed + number)[1] if validation else []
         made.append(Fold(tuple(record.image for record in test), tuple(sorted(val))))
-    notes = [f"{len(pool)} of {len(others)} images without boxes may train"]
+    notes = [f"{len(pool)} of {len(others)} images without boxes may train" if of == "boxes" else "of all images"]
     if not validation:
         notes.append("all that a fold does not hold out trains, none validates")
     names = tuple(record.image for record in pool)
-    splits = FoldSplits(by, tuple(made), names, seed, label_version, tuple(notes))
+    splits = FoldSplits(by, tuple(made), names, seed, label_version, tuple(notes), of)
     splits.check(records)
     return splits
 
 
-def _check_options(boxed: Sequence[Record], folds: int, by: str, unannotated: float, validation: float) -> None:
-    if by not in get_args(FoldsBy):
-        raise UsageError(f"folds-by is {by!r}; expected {' or '.join(get_args(FoldsBy))}")
+def _check_options(held: Sequence[Record], folds: int, by: str, of: str, unannotated: float, validation: float) -> None:
+    for name, value, known in (("folds-by", by, get_args(FoldsBy)), ("folds-of", of, get_args(FoldsOf))):
+        if value not in known:
+            raise UsageError(f"{name} is {value!r}; expected {' or '.join(known)}")
     if folds < 2:
         raise UsageError(f"folds: expected 2 or more, got {folds}")
     if not 0 <= unannotated <= 1:
         raise UsageError(f"unannotated: expected a fraction from 0 to 1, got {unannotated:g}")
+    if of == "all" and unannotated < 1:
+        raise UsageError(f"unannotated: folds of all images have none beside them; leave out {unannotated:g}")
     if not 0 <= validation < 1:
         raise UsageError(f"validation: expected a share from 0 to below 1, got {validation:g}")
-    if not boxed:
-        raise UsageError("folds: no image of the data set has a box, and annotated images are what folds hold out")
-    groups = len({_group(record, by) for record in boxed})
+    if not held:
+        raise UsageError(
+            "folds: no image of the data set has a box, and annotated images are what folds hold out; hold out all "
+            "with --folds-of all"
+        )
+    groups = len({_group(record, by) for record in held})
     if groups < folds:
-        raise UsageError(f"folds: {folds} are more than the {groups} {by}s with boxes; choose {groups} or fewer")
+        what = f"{by}s with boxes" if of == "boxes" else f"{by}s"
+        raise UsageError(f"folds: {folds} are more than the {groups} {what}; choose {groups} or fewer")
 
 
-def _hold_out(boxed: Sequence[Record], folds: int, by: str, seed: int) -> list[list[Record]]:
+def _hold_out(held: Sequence[Record], folds: int, by: str, of: str, seed: int) -> list[list[Record]]:
     """The images of every fold's test part."""
     from sklearn.model_selection import StratifiedGroupKFold  # here, because only cross-validation needs it
 
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    groups = [_group(record, by) for record in boxed]
-    dealt = splitter.split(np.zeros(len(boxed)), _strata(boxed, groups, folds), groups)
-    return [[boxed[index] for index in test] for _, test in dealt]
+    groups = [_group(record, by) for record in held]
+    classes = [tuple(record.boxes) if of == "boxes" else tuple(record.labels) or ("",) for record in held]
+    dealt = splitter.split(np.zeros(len(held)), _strata(classes, groups, folds), groups)
+    return [[held[index] for index in test] for _, test in dealt]
 
 
-def _strata(boxed: Sequence[Record], groups: Sequence[str], folds: int) -> list[int]:
-    """The stratum of every image: its rarest boxed class. Those too small to reach all folds are put together."""
-    pairs = {(name, group) for record, group in zip(boxed, groups, strict=True) for name in record.boxes}
+def _strata(classes: Sequence[Sequence[str]], groups: Sequence[str], folds: int) -> list[int]:
+    """The stratum of every image: the rarest of its classes. Those too small to reach all folds are put together."""
+    pairs = {(name, group) for names, group in zip(classes, groups, strict=True) for name in names}
     groups_with = Counter(name for name, _ in pairs)
-    rarest = [min(record.boxes, key=lambda name: (groups_with[name], name)) for record in boxed]
+    rarest = [min(names, key=lambda name: (groups_with[name], name)) for names in classes]
     images_with = Counter(rarest)
     stratum: dict[str, int] = {}
     number = size = 0
-    left = len(boxed)
+    left = len(classes)
     for name in sorted(images_with, key=lambda name: (images_with[name], name)):
         stratum[name] = number
         size += images_with[name]

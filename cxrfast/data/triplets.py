@@ -59,7 +59,7 @@ class TripletMiner:
     ``partial`` is the share of the latter. If the anchor has no match of one kind, the other kind is taken; but with
     ``partial`` 0 exact matches are the only positives. A negative has labels, or lacks them, such that none is shared.
     Images without a finding match each other exactly, and are negatives of all others. Images without any positive or
-    negative are not anchors; they still serve as negatives.
+    negative are not anchors (:attr:`anchors`) but :attr:`unmatched`; they still serve as negatives.
 
     Candidates are ordered from the hardest (rank 0) on: positives by falling distance of their hashes to the anchor's,
     negatives by rising distance. ``sampling`` says which are candidates:
@@ -134,6 +134,7 @@ class TripletMiner:
         exact, partly, disjoint = self._counts.values()
         usable = ((exact + partly if partial else exact) > 0) & (disjoint > 0)
         self.anchors = self._places[usable]  # [A], rising
+        self.unmatched = self._places[~usable]  # rising
         self._is_anchor = np.isin(np.arange(len(hashes)), self.anchors)
         self.notes = tuple(_describe(usable, exact, disjoint, known, partial))
         if not len(self.anchors):
@@ -299,12 +300,12 @@ def _describe(
     unique = (exact == 0) & (disjoint > 0)
     if not partial and (unmatched := int(unique.sum())):
         yield (
-            f"{unmatched} images share their set of labels with no other image and are not anchors, as partial "
-            "matches are no positives"
+            f"{unmatched} images share their set of labels with no other image and are not anchors of triplets, as "
+            "partial matches are no positives"
         )
         usable = usable | unique  # said already
     if alone := int((~usable).sum()):
-        yield f"{alone} images have no positive or no negative and are not anchors"
+        yield f"{alone} images have no positive or no negative and are not anchors of triplets"
     if without := int((usable & (exact == 0)).sum()) if partial else 0:
         yield f"{without} anchors share their set of labels with no other image: all of their positives are partial"
 
@@ -314,7 +315,8 @@ class TripletBatchSampler(Sampler[list[int]]):
     then of their B positives, then of their B negatives.
 
     The data set stays what it is; whoever uses the batch splits it in thirds (``features.chunk(3)``). Every anchor of
-    the miner comes once an epoch, in an order of its own.
+    the miner comes once an epoch, in an order of its own. So does every unmatched image, as all three of its triplet:
+    it is classified like the others, and whoever computes a triplet loss passes it over.
 
     Batches are chosen in the loader's own process: its workers only read images, and their number changes nothing.
     Of ``world_size`` processes with the same seed, each takes the anchors of its ``rank``; a few come twice where they
@@ -357,15 +359,21 @@ class TripletBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """Batches that are left of the epoch."""
-        share = -(-len(self.miner.anchors) // self.world_size)
+        share = -(-len(self._images()) // self.world_size)
         batches = share // self.batch_size if self.drop_last else -(-share // self.batch_size)
         return max(batches - self.start_batch, 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([_ORDER, self.seed, self.epoch]).permutation(self.miner.anchors)
+        order = np.random.default_rng([_ORDER, self.seed, self.epoch]).permutation(self._images())
         share = -(-len(order) // self.world_size)
         own = np.resize(order, share * self.world_size)[self.rank :: self.world_size]
+        matched = np.isin(own, self.miner.anchors)
         epoch, first = self.epoch, self.start_batch
         for batch in range(first, first + len(self)):
-            anchors = own[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield np.concatenate(self.miner.mine(anchors, seed=self.seed, epoch=epoch)).tolist()
+            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            triplets = np.tile(own[part], (3, 1))
+            triplets[:, matched[part]] = self.miner.mine(own[part][matched[part]], seed=self.seed, epoch=epoch)
+            yield triplets.ravel().tolist()
+
+    def _images(self) -> np.ndarray:
+        return np.concatenate([self.miner.anchors, self.miner.unmatched])

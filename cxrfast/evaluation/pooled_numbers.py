@@ -15,6 +15,10 @@ class Number:
 
     values: tuple[float, ...]  # one a run; NaN where it has none
     pooled: float  # of the test images of all folds together, mean over seeds; NaN if a fold is still missing
+    interval: tuple[float, float] = (
+        math.nan,
+        math.nan,
+    )  # 95 %, of the pooled one over patients; NaN where none is made
 
     @property
     def present(self) -> list[float]:
@@ -39,6 +43,7 @@ class Number:
             "sd": none_for_nan(self.sd),
             "n": len(self.present),
             "pooled": none_for_nan(self.pooled),
+            "interval": None if any(map(math.isnan, self.interval)) else list(self.interval),
             "values": [none_for_nan(value) for value in self.values],
         }
 
@@ -49,13 +54,16 @@ class Column:
 
     classes: tuple[Number, ...]  # [K]
     class_names: tuple[str, ...]  # [K]
+    mean_interval: tuple[float, float] = (math.nan, math.nan)  # of the pooled mean
 
     @property
     def mean(self) -> Number:
         """Every run's mean is over the classes that it has; the pooled one over those that any fold has."""
         runs = zip(*(number.values for number in self.classes), strict=True)
         values = tuple(mean_without_nan(run, self.class_names).value for run in runs)
-        return Number(values, mean_without_nan([n.pooled for n in self.classes], self.class_names).value)
+        return Number(
+            values, mean_without_nan([n.pooled for n in self.classes], self.class_names).value, self.mean_interval
+        )
 
     def mean_to_dict(self) -> dict[str, Any]:
         pairs = list(zip(self.class_names, self.classes, strict=True))

@@ -2,7 +2,7 @@
 
 import math
 
-from cxrfast.evaluation.layout import decimal, ruled, wrap
+from cxrfast.evaluation.layout import between, decimal, ruled, wrap
 from cxrfast.evaluation.metrics import mean_without_nan
 from cxrfast.evaluation.pooled_numbers import Column, Number
 from cxrfast.evaluation.pooling import PooledResult, PooledTable
@@ -22,9 +22,10 @@ def to_text(result: PooledResult) -> str:
 def _facts(result: PooledResult) -> list[str]:
     known = result.facts
     folds = f"{known['folds']} folds by {known['by']} × {_count(len(known['seeds']), 'seed')}"
+    others = "all images" if known.get("of") == "all" else f"{known['unannotated']:g} of the unannotated images"
     runs = _count(len(result.runs), "run")
     facts = [
-        f"{known['method']}, {folds}, {known['unannotated']:g} of the unannotated images: {runs}, "
+        f"{known['method']}, {folds}, {others}: {runs}, "
         f"{result.n_images} test images, labels {known['label_version']}, splits {known['splits_hash'][:12]}; patients "
         f"shared with training: {known['shared_patients']} of {known['n_patients']}",
         f"protocol {known['protocol']}",
@@ -40,13 +41,15 @@ def _facts(result: PooledResult) -> list[str]:
 
 
 def _labels(result: PooledResult) -> list[str]:
-    header = ["mean ± sd of the runs", "positive", "AUROC", "pooled", "AP", "pooled"]
-    columns = (result.auroc, result.average_precision)
+    header = ["mean ± sd of the runs", "positive", "AUROC", "pooled", "95 %", "AP", "pooled"]
+    names = [*zip(result.class_names, map(str, result.n_positive), strict=True), ("mean", "")]
+    areas = (*result.auroc.classes, result.auroc.mean)
+    precisions = (*result.average_precision.classes, result.average_precision.mean)
     rows = [
-        [name, str(result.n_positive[k]), *(cell for c in columns for cell in _both(c.classes[k]))]
-        for k, name in enumerate(result.class_names)
+        [*name, *_both(area), between(*area.interval), *_both(precision)]
+        for name, area, precision in zip(names, areas, precisions, strict=True)
     ]
-    return ruled([header, *rows, ["mean", "", *(cell for c in columns for cell in _both(c.mean))]])
+    return ruled([header, *rows])
 
 
 def _accuracy(result: PooledResult, table: PooledTable) -> list[str]:

@@ -4,13 +4,14 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cxrfast._files import write_text
+from cxrfast.evaluation.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
 from cxrfast.evaluation.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
 from cxrfast.evaluation.metrics import auroc, average_precision
 from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
@@ -135,7 +136,8 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
     """Every number of the runs' evaluations as mean ± sd over the runs, and pooled over the test images of all folds.
 
     The pooled AUROC ranks the scores of all folds together; the pooled accuracy is hits / annotations of all folds. One
-    number a seed that has all ``folds``, averaged over these seeds. AP and FROC of boxes are not pooled.
+    number a seed that has all ``folds``, averaged over these seeds. The pooled AUROC has an interval: patients of all
+    folds are drawn together, and the networks stay those that there are. AP and FROC of boxes are not pooled.
 
     Raises :class:`CxrfastError` for runs of different protocols, T or classes.
     """
@@ -159,6 +161,7 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         )
 
     one_seed = one_of_each_fold(runs)
+    ranked = column("auroc", lambda all_: auroc(*_known(all_)))
     labels = torch.cat([_known(run.predictions)[1] for run in one_seed])
     first = next((run for run in runs if run.tables), None)
     return PooledResult(
@@ -168,7 +171,7 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         n_positive=tuple((labels == 1).sum(dim=0).tolist()),
         n_negative=tuple((labels == 0).sum(dim=0).tolist()),
         n_annotated=tuple(sum(run.annotated(name) for run in one_seed) for name in names),
-        auroc=column("auroc", lambda all_: auroc(*_known(all_))),
+        auroc=_with_intervals(ranked, at_once) if at_once else ranked,
         average_precision=column("average_precision", lambda all_: average_precision(*_known(all_))),
         ece=column("ece", lambda all_: expected_calibration_error(*_judged(all_, all_.prob))),
         ece_calibrated=column(
@@ -178,6 +181,22 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         tables=() if first is None else tuple(_pool_table(runs, seeds, names, t) for t in range(len(first.tables))),
         detection=pool_detection(runs, seeds, names),
     )
+
+
+def _with_intervals(column: Column, seeds: Sequence[Predictions]) -> Column:
+    """Those of a pooled AUROC: a resample of patients is the same for all seeds, whose mean is the statistic."""
+    first = seeds[0]
+    place = [{image: n for n, image in enumerate(of.images)} for of in seeds]
+    ordered = [torch.tensor([of[image] for image in first.images]) for of in place]
+    parts = [weighted_auroc(*(table[order] for table in _known(of))) for of, order in zip(seeds, ordered, strict=True)]
+    statistic = Statistic(
+        lambda weights: torch.stack([part(weights) for part in parts]).mean(dim=0),
+        tuple(group for part in parts for group in part.needs),
+    )
+    classes, (_, low, high) = bootstrap_interval_with_mean(statistic, first.patients)
+    ends = zip(classes.low.tolist(), classes.high.tolist(), strict=True)
+    numbers = tuple(replace(n, interval=pair) for n, pair in zip(column.classes, ends, strict=True))
+    return replace(column, classes=numbers, mean_interval=(low.item(), high.item()))
 
 
 def _known(found: Predictions) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ class Defaults:
     lr_decay: float  # the learning rate is multiplied by it…
     lr_step: int = 1  # …after every so many epochs, with the schedule "steps"
     lr_schedule: str = "steps"  # the others: RunConfig.lr_schedule
-    lr_milestones: tuple[int, ...] = ()  # epochs of "milestones", or those among which "search" chooses
+    lr_milestones: tuple[int, ...] = ()  # epochs of "milestones", or those that "search" tries
     lr_patience: int = 3  # of "plateau": epochs without a better score
     val_share: float = 1 / 8  # of the images that are not tested, those that choose the epoch: 10 % of all
 

@@ -87,8 +87,7 @@ class Zhang(Method):
         lr=1e-3,
         weight_decay=0.0,
         lr_decay=0.1,  # once, after E epochs; E by validation
-        lr_schedule="plateau",
-        lr_milestones=(10, 15, 20),  # E of lr_schedule=search
+        lr_schedule="plateau",  # in one run; "search" trains several E
         val_share=0.1,
     )
     augmentation: ClassVar[Augmentation] = replace(UNCHANGED, rotation=5, flip=0.5)
@@ -158,8 +157,7 @@ class Zhang(Method):
         labels, logits = batch["labels"][:seen], output.logits[:seen]
         total = cross_entropy(logits, labels)  # Eq. 2
         if options.triplet:
-            anchor, positive, negative = output.features.unflatten(0, (3, -1))
-            total = total + options.triplet * self.distance(anchor, positive, negative)  # Eq. 5
+            total = total + options.triplet * self._distances(output.features, batch)  # Eq. 5
         if self.verifier is not None and output.verifier_maps is not None:
             shown = labels > 0.5
             if options.without_finding == "top":
@@ -168,6 +166,15 @@ class Zhang(Method):
             verified = region_logits(output.verifier_maps[:seen], region, self.verifier.bias)
             total = total + options.verification * cross_entropy(verified, labels)  # Eq. 8
         return total
+
+    def _distances(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:  # [3 · B, D] -> []
+        """Eq. 5 per anchor. Images that have no triplet stand in all three places of it, and add nothing."""
+        thirds = features.unflatten(0, (3, -1))
+        if "index" not in batch:
+            return self.distance(*thirds)
+        anchor, positive, _ = batch["index"].unflatten(0, (3, -1))
+        matched = anchor != positive
+        return self.distance(*thirds[:, matched]) * matched.to(features.dtype).mean()
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
         output = self(images, stage)

@@ -83,7 +83,10 @@ def _spread(entry: Mapping[str, Any], digits: int = 3) -> Cell:
     text = number(entry["mean"], digits)
     if entry["sd"] is not None:
         text += f" ±\N{NO-BREAK SPACE}{entry['sd']:.{digits}f}"  # a narrow column breaks before the sign
-    return Cell(text, "" if entry["pooled"] is None else f"pooled {entry['pooled']:.{digits}f}")
+    pooled = "" if entry["pooled"] is None else f"pooled {entry['pooled']:.{digits}f}"
+    if entry.get("interval"):
+        pooled += " [{:.{d}f}, {:.{d}f}]".format(*entry["interval"], d=digits)
+    return Cell(text, pooled)
 
 
 def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -111,7 +114,9 @@ def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("protocol", numbers["protocol"]),
         ("folds", f"{numbers['folds']} by {numbers['by']}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"),
-        ("images without boxes in training", f"{100 * numbers['unannotated']:g} %"),
+        ("tested", "all images")
+        if numbers.get("of") == "all"
+        else ("images without boxes in training", f"{100 * numbers['unannotated']:g} %"),
         ("labels", f"version {numbers['label_version']}"),
         ("splits (hash)", str(numbers["splits_hash"])[:12]),
         ("patients shared with training", f"{numbers['shared_patients']:,}"),

@@ -8,9 +8,12 @@ pass.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from cxrfast.methods import get_method
+from cxrfast.methods import Stage, get_method
 from cxrfast.reproduction.plans import PlannedRun, TablePlan
+from cxrfast.reproduction.settings import Overrides, run_config
+from cxrfast.training.schedule import plan_legs
 
 GFLOP = {"li": 147.9, "rozenberg": 181.0, "sgl": 125.3, "wang": 131.7, "chexnet": 16.4, "zhang": 16.5}
 """Per training image at the method's defaults, forward and backward; a multiply-add counts 2."""
@@ -37,9 +40,11 @@ class Cost:
 
 def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
     """At the paper's setting, on the whole of ChestX-ray14."""
-    method = get_method(run.method)
-    options = method.Options(**run.options)
-    epochs = method.defaults.epochs + _crf_epochs(method.defaults.epochs, options)
+    config = run_config(run, table, Path("data"), Overrides())
+    options = get_method(run.method).Options(**run.options)
+    # Where several learning rates are tried, their epochs
+    first = sum(leg.epochs for leg in plan_legs((Stage("first", config.epochs, ()),), config))
+    epochs = first + _crf_epochs(config.epochs, options)
     if run.unannotated is not None:
         trainings = table.folds
         annotated = _BOXED * (1 - 1 / table.folds)
@@ -47,7 +52,7 @@ def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
         test = _BOXED / table.folds
     else:
         trainings, pool, test = 1, float(_TRAIN_VAL), float(_TEST)
-    val, train = pool / 8, pool * 7 / 8
+    val, train = pool * config.val_share, pool * (1 - config.val_share)
     passes = 3 if getattr(options, "triplet", None) else 1  # anchor, positive and negative
     trained = epochs * passes * train
     seen = trained + epochs * val / 3 + 2 * test / 3

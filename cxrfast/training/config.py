@@ -58,8 +58,8 @@ class RunConfig(BaseModel):
     lr_schedule: LrSchedule = Field(
         "steps",
         description="lr_decay applies after every lr_step epochs; after the epochs lr_milestones; once, after "
-        "lr_patience epochs without a better validation score; or once, after that one of lr_milestones which "
-        "validation chooses by trying all",
+        "lr_patience epochs without a better validation score; or once, after that one of lr_milestones (default: a "
+        "third, half and two thirds of the epochs) which validation chooses by trying all",
     )
     lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
     lr_patience: int = Field(3, ge=1)
@@ -119,11 +119,11 @@ def _implied_schedule(settings: dict[str, Any]) -> dict[str, str]:
 
 def _check_milestones(config: RunConfig) -> None:
     milestones = config.lr_milestones
-    if config.lr_schedule in ("milestones", "search") and not milestones:
-        raise UsageError(f"lr_milestones: required by lr_schedule {config.lr_schedule}; for example 10,15,20")
+    if config.lr_schedule == "milestones" and not milestones:
+        raise UsageError("lr_milestones: required by lr_schedule milestones; for example 10")
     if list(milestones) != sorted(set(milestones)):
         raise UsageError(f"lr_milestones: expected rising epochs, got {', '.join(map(str, milestones))}")
-    if config.lr_schedule == "search" and milestones[0] >= config.epochs:
+    if config.lr_schedule == "search" and milestones and milestones[0] >= config.epochs:
         raise UsageError(f"lr_milestones: expected one below the {config.epochs} epochs to try, got {milestones[0]}")
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from lightning_fabric import Fabric
 
-from cxrfast.data import FoldsBy, FoldSplits, Record, Splits
+from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
 from cxrfast.evaluation.run_numbers import one_of_each_fold
@@ -47,6 +47,7 @@ def cross_validate(
     unannotated: float = 1.0,
     protocol: str = "strict",
     by: FoldsBy | None = None,
+    of: FoldsOf = "boxes",
     val_share: float | None = None,
     fold: int | None = None,
     out: Path | None = None,
@@ -55,9 +56,10 @@ def cross_validate(
     """Train and evaluate every fold (or only `fold`) with every seed, and pool the results; returns the folder.
 
     Images with boxes are dealt into `folds` (see :func:`cxrfast.data.make_folds`, by `config.seed`); the fraction
-    `unannotated` of the others joins training. Runs of a fold have the seeds `config.seed`, `config.seed` + 1, … Folds
-    are `by` "patient" or "image"; None: as the protocol's paper has them, else by patient. Of what a fold may train on,
-    `val_share` validates; None: as the protocol's paper has it (rozenberg2019, li2018: none), else `config.val_share`.
+    `unannotated` of the others joins training. With `of="all"`, all images are dealt, and each is tested once. Runs of
+    a fold have the seeds `config.seed`, `config.seed` + 1, … Folds are `by` "patient" or "image"; None: as the
+    protocol's paper has them, else by patient. Of what a fold may train on, `val_share` validates; None: as the
+    protocol's paper has it (rozenberg2019, li2018: none), else `config.val_share`.
 
     The folder `out` may be that of the same cross-validation: what is finished is skipped, what was interrupted goes
     on; only `seeds` may have grown. By default it has a name under `runs/` that is the same for the same settings. A
@@ -66,7 +68,7 @@ def cross_validate(
     Raises UsageError for settings that make no sense or are not those of the folder, CxrfastError for splits that
     contradict the data or themselves, and at the end if a run has failed.
     """
-    given = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": by}
+    given = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": by, "of": of}
     plan = build_cross_validation(given)
     check_fold(fold, plan)
     config = with_val_share(config, plan, val_share)
@@ -269,6 +271,7 @@ def _pool(
         "label_version": runs[0].report["label_version"],
         "folds": plan.folds,
         "by": plan.by,
+        "of": plan.of,
         "seeds": sorted({run.seed for run in planned}),
         "unannotated": plan.unannotated,
         "validation_images": [len(fold.val) for fold in splits.folds],

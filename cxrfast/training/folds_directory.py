@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrfast._files import write_text
-from cxrfast.data import FoldsBy, FoldSplits, Record, make_folds, read_chestxray14
+from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, make_folds, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
 from cxrfast.methods.base import Say
@@ -33,6 +33,7 @@ class CrossValidation(BaseModel):
     seeds: int = Field(1, ge=1, description="runs of every fold: seed, seed + 1, …, all on the same splits")
     unannotated: float = Field(1.0, ge=0, le=1, description="fraction of the images without boxes that may train")
     by: FoldsBy = "patient"
+    of: FoldsOf = "boxes"
     protocol: str = "strict"
 
 
@@ -97,9 +98,12 @@ def build_cross_validation(settings: dict[str, Any]) -> CrossValidation:
     protocol = find_protocol(given.get("protocol", "strict"))
     if "by" not in given and protocol.training_folds is not None:
         given["by"] = protocol.training_folds.by
-    if given.get("by", "patient") not in get_args(FoldsBy):
-        raise UsageError(f"folds-by: expected {' or '.join(get_args(FoldsBy))}, got {given['by']!r}")
+    for name, known in (("by", get_args(FoldsBy)), ("of", get_args(FoldsOf))):
+        if given.get(name, known[0]) not in known:
+            raise UsageError(f"folds-{name}: expected {' or '.join(known)}, got {given[name]!r}")
     plan = validated(CrossValidation, given)
+    if plan.of == "all" and plan.unannotated < 1:
+        raise UsageError(f"unannotated: folds of all images have none beside them; leave out {plan.unannotated:g}")
     if protocol.patients_apart and plan.by != "patient":
         others = ", ".join(name for name, entry in PROTOCOLS.items() if not entry.patients_apart)
         raise UsageError(
@@ -147,6 +151,7 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say:
             source.records,
             folds=plan.folds,
             by=plan.by,
+            of=plan.of,
             unannotated=plan.unannotated,
             validation=config.val_share,
             seed=config.seed,
@@ -166,6 +171,8 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say:
 def _default_folder(config: RunConfig, plan: CrossValidation) -> Path:
     """The same for the same settings, so that a repeated command, on another machine too, finds what there is."""
     settings = _comparable(config, plan) | {"classes": config.classes}
+    if plan.of == "boxes":  # as in earlier versions, which knew no other
+        del settings["of"]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return RUNS / f"{config.method}-{plan.folds}-folds-{digest[:8]}"
 
@@ -195,7 +202,8 @@ def _add_seeds(folder: FoldsDirectory, config: RunConfig, plan: CrossValidation)
 
 
 def _check_splits(folder: FoldsDirectory, splits: FoldSplits, plan: CrossValidation, records: Sequence[Record]) -> None:
-    for name, in_file, wanted in (("folds", len(splits.folds), plan.folds), ("by", splits.by, plan.by)):
+    pairs = {"folds": (len(splits.folds), plan.folds), "by": (splits.by, plan.by), "of": (splits.of, plan.of)}
+    for name, (in_file, wanted) in pairs.items():
         if in_file != wanted:
             raise UsageError(f"{folder.splits} has {name} {in_file}, not {wanted}; correct one of the two")
     try:

@@ -35,10 +35,20 @@ def plan_legs(stages: Sequence[Stage], config: RunConfig) -> tuple[Leg, ...]:
     """What is trained, in order."""
     legs = []
     for number, stage in enumerate(stages):
-        tried = tuple(e for e in config.lr_milestones if e < stage.epochs) if config.lr_schedule == "search" else ()
+        tried = _tried(stage.epochs, config) if config.lr_schedule == "search" else ()
         legs.append(Leg(number, 0, max(tried, default=stage.epochs), forks=tried))
         legs += [Leg(number, e, stage.epochs, divided_after=e) for e in tried]
     return tuple(legs)
+
+
+def _tried(epochs: int, config: RunConfig) -> tuple[int, ...]:
+    """The E of a search over a stage; none, and so no division, where it has but one epoch."""
+    return tuple(e for e in config.lr_milestones or _thirds(epochs) if 0 < e < epochs)
+
+
+def _thirds(epochs: int) -> list[int]:
+    """A third, half and two thirds: 10, 15 and 20 of 30 epochs."""
+    return sorted({epochs // 3, epochs // 2, 2 * epochs // 3})
 
 
 class Schedule(Protocol):

@@ -395,7 +395,11 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
             "lr_milestones.0: input should be a valid integ",
         ),
         (["train", "--method=li", "--data=.", "--lr-schedule=cosine"], 2, "lr_schedule: input should be 'steps', 'mi"),
-        (["train", "--method=li", "--data=.", "--lr-schedule=search"], 2, "lr_milestones: required by lr_schedule sea"),
+        (
+            ["train", "--method=li", "--data=.", "--lr-schedule=milestones"],
+            2,
+            "lr_milestones: required by lr_schedule m",
+        ),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),
         (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),

@@ -94,18 +94,65 @@ def test_a_smaller_fraction_of_the_unannotated_images_is_part_of_a_larger_one():
     assert small != set(make_folds(records, folds=5, unannotated=0.2, seed=2).unannotated)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    records=data_sets(),
+    folds=st.integers(2, 6),
+    by=st.sampled_from(["patient", "image"]),
+    validation=st.sampled_from([0.0, 0.2]),
+    seed=st.integers(0, 99),
+)
+def test_of_all_images_each_is_held_out_once(records, folds, by, validation, seed):
+    assume(len(patients(images(records), records)) > folds)
+    try:
+        made = make_folds(records, folds=folds, by=by, of="all", validation=validation, seed=seed)
+    except CxrfastError as error:  # as above
+        if "1 patients cannot be split into 2 parts" not in str(error):
+            raise
+        assume(False)
+    assert made.unannotated == ()
+    assert sorted(image for fold in made.folds for image in fold.test) == sorted(images(records))
+    for number in range(folds):
+        parts = made.splits(number, records)
+        everybody = [*parts.train, *parts.val, *parts.test]
+        assert sorted(everybody) == sorted(images(records))  # nobody is left out, as nobody is on two sides
+        if by == "patient":
+            assert not patients(parts.test, records) & patients(parts.train + parts.val, records)
+    made.check(records)
+
+
+def test_folds_of_all_images_are_even_in_the_classes_of_the_labels(tmp_path):
+    names = ["Hernia"] * 10 + ["Mass"] * 50 + [""] * 140
+    records = [
+        replace(record, labels=frozenset({name} - {""}), boxes={})
+        for record, name in zip(make_records([1] * 200), names, strict=True)
+    ]
+    made = make_folds(records, folds=5, of="all", seed=1)
+    label = {record.image: next(iter(record.labels), "") for record in records}
+    for fold in made.folds:
+        counts = Counter(label[image] for image in fold.test)
+        assert (counts["Hernia"], counts["Mass"], counts[""]) == (2, 10, 28)
+    made.save(tmp_path / "splits.json")
+    assert FoldSplits.load(tmp_path / "splits.json") == made
+    with pytest.raises(UsageError, match="no image of the data set has a box"):
+        make_folds(records, folds=5)
+
+
 def test_wrong_use():
     records = make_records([2] * 12, dict.fromkeys(range(4), "Mass").items())
     for options, message in (
         ({"folds": 1}, "folds: expected 2 or more, got 1"),
         ({"folds": 5}, "folds: 5 are more than the 4 patients with boxes; choose 4 or fewer"),
         ({"folds": 2, "by": "box"}, "folds-by is 'box'; expected patient or image"),
+        ({"folds": 2, "of": "none"}, "folds-of is 'none'; expected boxes or all"),
+        ({"folds": 2, "of": "all", "unannotated": 0.5}, "unannotated: folds of all images have none beside them"),
+        ({"folds": 13, "of": "all"}, "folds: 13 are more than the 12 patients; choose 12 or fewer"),
         ({"folds": 2, "unannotated": 1.5}, "unannotated: expected a fraction from 0 to 1, got 1.5"),
         ({"folds": 2, "validation": 1}, "validation: expected a share from 0 to below 1, got 1"),
     ):
         with pytest.raises(UsageError, match=message):
             make_folds(records, **options)
-    with pytest.raises(UsageError, match="no image of the data set has a box"):
+    with pytest.raises(UsageError, match="no image of the data set has a box.*--folds-of all"):
         make_folds(make_records([1] * 12), folds=2)
 
 

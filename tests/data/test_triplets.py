@@ -212,7 +212,7 @@ def test_images_without_a_finding_are_positives_of_each_other():
     triplets = miner.mine([0, 1, 2], seed=0, epoch=0)
     assert set(triplets.positives.tolist()) <= {0, 1, 2}
     assert set(triplets.negatives.tolist()) <= {3, 4, 5}
-    assert miner.notes == ("1 images have no positive or no negative and are not anchors",)
+    assert miner.notes == ("1 images have no positive or no negative and are not anchors of triplets",)
 
 
 @pytest.mark.parametrize("of", ["picks", "list"])
@@ -234,8 +234,8 @@ def test_exact_matches_only(sampling, of):
     miner = TripletMiner(hashes, labels, partial=0, sampling=sampling, partial_of=of)
     assert miner.anchors.tolist() == [1, 2, 3, 4]
     assert miner.notes == (
-        "1 images share their set of labels with no other image and are not anchors, as partial matches are no "
-        "positives",
+        "1 images share their set of labels with no other image and are not anchors of triplets, as partial matches "
+        "are no positives",
     )
     negatives = set()
     for epoch in range(12):
@@ -280,6 +280,23 @@ def test_batches_are_anchors_then_positives_then_negatives(miner):
         expected = miner.mine(batch[: len(batch) // 3], seed=5, epoch=2)
         assert batch == np.concatenate(expected).tolist()
     assert all(len(batch) == 24 for batch in batches(TripletBatchSampler(miner, 8, drop_last=True)))
+
+
+def test_images_without_a_triplet_come_too():
+    """Eq. 2 is over all training images: those without a positive are classified, once an epoch, like the others."""
+    labels = np.array([0, 0, 0, 1, 1, 2, 6])
+    miner = TripletMiner(random_images(7)[0], labels, partial=0)
+    assert (miner.anchors.tolist(), miner.unmatched.tolist()) == ([0, 1, 2, 3, 4], [5, 6])
+    for world_size in (1, 2):
+        seen = []
+        for rank in range(world_size):
+            sampler = TripletBatchSampler(miner, 3, seed=5, rank=rank, world_size=world_size)
+            for batch in batches(sampler):
+                for anchor, positive, negative in np.array(batch).reshape(3, -1).T.tolist():
+                    assert (positive == negative == anchor) == (anchor > 4)
+                    seen.append(anchor)
+        assert set(seen) == set(range(7))
+        assert len(seen) == 7 if world_size == 1 else 8
 
 
 def test_a_seed_and_an_epoch_give_the_same_batches(miner):

@@ -11,7 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import Facts, MapSource, OwnRule, RunNumbers, Truth, find_protocol, pool, score_predictions
+from cxrfast.evaluation.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
 from cxrfast.evaluation.detection import Boxes
+from cxrfast.evaluation.predictions import concatenate
 from cxrfast.regions import RegionRule
 
 NAMES = ("Mass", "Nodule", "Effusion", "Hernia")  # no image of the first fold has Effusion; nothing has Hernia
@@ -234,6 +236,38 @@ def test_a_run_without_regions_and_results_of_before_detections(case):
     assert same(old.ece.classes[0].pooled, whole.ece.classes[0].pooled)  # the predictions have it
     assert "mAP" not in old.to_text()
     assert old.auroc.classes[:2] == whole.auroc.classes[:2]
+
+
+def test_the_pooled_auroc_s_interval_is_the_bootstrap_s_by_patient_of_the_mean_over_seeds(case):
+    runs, _ = case
+    pooled = pool(runs, FACTS, folds=2)
+    seeds = [concatenate([run.predictions for run in runs if run.seed == seed]) for seed in (0, 1)]
+    assert list(seeds[0].images) == list(seeds[1].images)
+    parts = [weighted_auroc(of.prob, of.labels) for of in seeds]
+    both = Statistic(lambda weights: sum(part(weights) for part in parts) / 2, parts[0].needs)
+    expected, mean = bootstrap_interval_with_mean(both, seeds[0].patients)
+    content = pooled.to_dict()
+    for k, name in enumerate(pooled.class_names):
+        found = content["classes"][name]["auroc"]["interval"]
+        if math.isnan(expected.low[k]):
+            assert found is None
+        else:
+            assert found == pytest.approx([expected.low[k].item(), expected.high[k].item()])
+            assert found[0] <= content["classes"][name]["auroc"]["pooled"] <= found[1]
+    assert any(row["auroc"]["interval"] for row in content["classes"].values())
+    assert same(pooled.auroc.mean.interval[0], mean.low.item())
+    assert content["classes"]["Mass"]["average_precision"]["interval"] is None
+    # In whatever order the images of a seed are
+    turned = replace(runs[2], predictions=_reversed(runs[2].predictions))
+    again = pool([*runs[:2], turned, *runs[3:]], FACTS, folds=2)
+    assert again.auroc.classes[0].interval == pytest.approx(pooled.auroc.classes[0].interval)
+
+
+def _reversed(found):
+    tables = {name: getattr(found, name).flip(0) for name in ("prob", "labels", "n_boxes", "iou", "ior")}
+    calibrated = None if found.prob_calibrated is None else found.prob_calibrated.flip(0)
+    images, patients = list(found.images)[::-1], list(found.patients)[::-1]
+    return replace(found, images=images, patients=patients, prob_calibrated=calibrated, **tables)
 
 
 def test_what_the_json_says(case):

@@ -216,8 +216,8 @@ def test_no_hashes_without_hardness(tmp_path):
     exact = sampler(zhang(sampling="random", partial=0), missing, tmp_path, say=said.append)
     assert exact.miner.anchors.tolist() == [0, 1, 2, 3]
     assert said == [
-        "1 images share their set of labels with no other image and are not anchors, as partial matches are no "
-        "positives"
+        "1 images share their set of labels with no other image and are not anchors of triplets, as partial matches "
+        "are no positives"
     ]
 
 

@@ -203,6 +203,30 @@ def test_positives_and_negatives_reach_the_triplet_loss_only():
     assert reached.tolist() == [True] * TRIPLETS + [False] * 2 * TRIPLETS
 
 
+def test_an_image_without_a_triplet_is_classified_and_adds_nothing_to_equation_5():
+    network, y = method(margin=5.0), labels()
+    output = network(torch.zeros(1), "classifiers")
+    index = torch.arange(3 * TRIPLETS)
+    whole = network.loss(output, {"labels": torch.from_numpy(y), "index": index})
+    alone = index.clone()
+    alone[[TRIPLETS + 2, 2 * TRIPLETS + 2]] = 2
+    without = network.loss(output, {"labels": torch.from_numpy(y), "index": alone})
+    f = output.features.detach().numpy()
+    hinge = math.dist(f[2], f[TRIPLETS + 2]) - math.dist(f[2], f[2 * TRIPLETS + 2]) + 5.0
+    assert hinge > 0
+    assert (whole - without).item() == pytest.approx(hinge / TRIPLETS, rel=RELATIVE)
+    none = network.loss(output, {"labels": torch.from_numpy(y), "index": torch.arange(TRIPLETS).repeat(3)})
+    assert none.item() == pytest.approx(
+        method(triplet=0.0)
+        .loss(
+            output._replace(**{n: None if x is None else x[:TRIPLETS] for n, x in output._asdict().items()}),
+            {"labels": torch.from_numpy(y[:TRIPLETS])},
+        )
+        .item(),
+        rel=RELATIVE,
+    )
+
+
 def test_the_regions_of_the_loops_differ():
     """Else Eq. 7 would not be tested."""
     g, w = Features(0).g.detach().numpy(), method().network.classifier.weight.detach().numpy()

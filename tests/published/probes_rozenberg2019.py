@@ -168,6 +168,20 @@ def folds() -> None:
     assert [len(fold.test) for fold in dealt.folds] == [10] * 5
 
 
+def no_validation_part() -> None:
+    assert find_protocol("rozenberg2019").training_validation == 0
+    dealt = make_folds(records(50), folds=5, seed=0, by="image", validation=0)
+    assert [fold.val for fold in dealt.folds] == [()] * 5
+    images = records(50)
+    assert len(dealt.splits(0, images).train) == 40
+
+
+def kept_epoch() -> None:
+    """`tests/training/test_without_validation.py` trains; here only that the folds of the paper leave nothing to choose
+    by."""
+    no_validation_part()
+
+
 def unannotated() -> None:
     assert {row.run.unannotated for row in TABLES["rozenberg1"].rows if row.run} == {0.0, 0.2}
 
@@ -199,6 +213,8 @@ PROBES = {
     "hit": hit,
     "annotated-only": annotated_only,
     "folds": folds,
+    "no-validation-part": no_validation_part,
+    "kept-epoch": kept_epoch,
     "unannotated": unannotated,
     "table-1": table_1,
 }

@@ -87,7 +87,7 @@ def test_what_a_cross_validation_leaves(crossed, phantoms):
     # Fed back, the configuration says the same
     settings = load_config(crossed / "config.yaml")
     plan = build_cross_validation(take_section(settings))
-    assert plan.model_dump() == {**PLAN, "seeds": 1, "by": "image"}
+    assert plan.model_dump() == {**PLAN, "seeds": 1, "by": "image", "of": "boxes"}
     assert build_config(settings).split == "folds"
 
 
@@ -189,6 +189,32 @@ def test_a_configuration_that_was_edited(copy, wrong, message):
     assert "\n" not in str(failure.value)
 
 
+def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
+    plan = {"folds": 2, "of": "all", "out": tmp_path / "all", "say": quiet}
+    one_epoch = config.model_copy(update={"epochs": 1})
+    folder = cross_validate(one_epoch, **plan)
+    records = read_chestxray14(phantoms).records
+    tested = Counter(image for fold in (0, 1) for image in Splits.load(folder / f"fold-{fold}/seed-0/splits.json").test)
+    assert tested == dict.fromkeys((record.image for record in records), 1)
+    pooled = read(folder)
+    assert (pooled["of"], pooled["complete"], pooled["n_images"], pooled["shared_patients"]) == ("all", True, 40, 0)
+    positive = Counter(name for record in records for name in record.labels)
+    boxed = Counter(name for record in records for name, boxes in record.boxes.items() for _ in boxes)
+    for name, row in pooled["classes"].items():
+        assert (row["n_positive"], row["n_negative"]) == (positive[name], 40 - positive[name])
+        assert row["n_annotated"] == boxed[name]
+    ends = [(row["auroc"]["interval"], row["auroc"]["pooled"]) for row in pooled["classes"].values()]
+    assert any(interval for interval, _ in ends)  # not of the rarest
+    assert all(interval is None or interval[0] <= value <= interval[1] for interval, value in ends)
+    assert cross_validate(one_epoch, **plan) == folder  # finished
+    with pytest.raises(UsageError, match="has of all, not boxes; choose another folder"):
+        cross_validate(one_epoch, folds=2, out=folder, say=quiet)
+    content = json.loads((folder / "splits.json").read_text())
+    (folder / "splits.json").write_text(json.dumps({**content, "of": "boxes"}))
+    with pytest.raises(UsageError, match=r"splits.json has of boxes, not all"):
+        resume_cross_validation(folder, say=quiet)
+
+
 def test_splits_that_were_edited(copy):
     path = copy / "splits.json"
     content = json.loads(path.read_text())
@@ -253,6 +279,9 @@ def test_wrong_use(config, crossed, tmp_path):
     fails("protocol is 'wong'; expected one of", protocol="wong")
     fails("folds-by: by image, training has seen patients that protocol strict evaluates", by="image")
     fails("folds-by: expected patient or image, got 'box'", by="box")
+    fails("folds-of: expected boxes or all, got 'none'", of="none")
+    fails("unannotated: folds of all images have none beside them; leave out 0.2", of="all", unannotated=0.2)
+    fails("has unannotated 0.5, not 1.0; choose another folder", **{**PLAN, "unannotated": 1.0}, of="all", out=crossed)
     fails("leave out --split official", config.model_copy(update={"split": "official"}))
     fails("has lr 0.001, not 0.5; choose another folder", config.model_copy(update={"lr": 0.5}), **PLAN, out=crossed)
     fails(

@@ -85,6 +85,16 @@ def test_legs():
     assert [leg.epochs for leg in legs] == [5, 5, 3, 2]
 
 
+@pytest.mark.parametrize(("epochs", "tried"), [(30, (10, 15, 20)), (8, (2, 4, 5)), (2, (1,)), (1, ())])
+def test_a_search_tries_a_third_half_and_two_thirds(epochs, tried):
+    settings = build_config({"method": "zhang", "data": "x", "epochs": epochs, "lr_schedule": "search"})
+    legs = plan_legs((Stage("classifiers", epochs, ()),), settings)
+    assert legs[0] == Leg(0, 0, max(tried, default=epochs), forks=tried)
+    assert [leg.divided_after for leg in legs[1:]] == list(tried)
+    if epochs == 30:
+        assert sum(leg.epochs for leg in legs) == 65
+
+
 @pytest.fixture(scope="module")
 def settings(phantoms, small_options):
     return {
@@ -207,7 +217,7 @@ def test_the_method_s_schedule_and_what_replaces_it():
     given = build_config({"method": "zhang", "data": "x", "lr_milestones": ["12"]})
     assert (given.lr_schedule, given.lr_milestones) == ("milestones", (12,))
     search = build_config({"method": "zhang", "data": "x", "lr_schedule": "search"})
-    assert (search.lr_schedule, search.lr_milestones) == ("search", (10, 15, 20))
+    assert (search.lr_schedule, search.lr_milestones) == ("search", ())
     assert build_config({"method": "rozenberg", "data": "x"}).lr_schedule == "steps"
 
 
@@ -215,7 +225,7 @@ def test_the_method_s_schedule_and_what_replaces_it():
     ("settings", "message"),
     [
         ({"lr_schedule": "cosine"}, "lr_schedule: input should be 'steps', 'milestones', 'plateau' or 'search', got"),
-        ({"lr_schedule": "milestones"}, "lr_milestones: required by lr_schedule milestones; for example 10,15,20"),
+        ({"lr_schedule": "milestones"}, "lr_milestones: required by lr_schedule milestones; for example 10"),
         ({"lr_milestones": []}, "lr_milestones: required by lr_schedule milestones"),
         ({"lr_milestones": [0]}, "lr_milestones.0: input should be greater than or equal to 1, got 0"),
         ({"lr_milestones": ["ten"]}, "lr_milestones.0: input should be a valid integer.*got 'ten'"),
