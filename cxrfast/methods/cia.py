@@ -59,6 +59,9 @@ from cxrfast.ops import mil_pool
 from cxrfast.prediction import Prediction
 
 ALIGNMENT, ATTENTION = "alignment", "attention"
+# Distances are hundredths: without it, gradient descent at the rate of the second stage would hardly move. (Adam does
+# not notice.)
+ALIGNMENT_WEIGHT = 10.0
 AVERAGED = 512  # images that make up the canonical chest, at most
 
 
@@ -88,7 +91,14 @@ class CIA(Method):
     title = "after Liu et al. 2019, CIA-Net (aligned pair, contrast-induced attention; not the authors' network)"
     Options = CIAOptions
     defaults: ClassVar[Defaults] = Defaults(
-        image_size=512, epochs=9, batch_size=16, lr=1e-3, weight_decay=1e-4, lr_decay=0.1, lr_step=4
+        image_size=512,
+        epochs=9,
+        batch_size=16,
+        lr=1e-3,
+        weight_decay=1e-4,
+        lr_decay=0.1,
+        lr_step=4,
+        optimizer="sgd",
     )
 
     canonical: torch.Tensor
@@ -185,7 +195,7 @@ class CIA(Method):
 
     def loss(self, output: torch.Tensor | CIAOutput, batch: Batch) -> torch.Tensor:
         if not isinstance(output, CIAOutput):
-            return output.mean()
+            return ALIGNMENT_WEIGHT * output.mean()
         options, has_box = self.options, batch["has_box"]
         region = boxes_to_aligned_patches(
             batch["boxes"], has_box, self.image_size, options.grid, output.theta, rule=options.patch_rule

@@ -23,7 +23,10 @@ GRIDS = {"sgl": 8, "yao": 16}  # where maps are not 6×6
 def build(name, **options):
     cls = get_method(name)
     torch.manual_seed(0)
-    return cls(("Mass", "Nodule"), 64, cls.Options(**{**SMALL[name], **options}))
+    method = cls(("Mass", "Nodule"), 64, cls.Options(**{**SMALL[name], **options}))
+    if name == "cia":  # which finds the average chest when the training begins
+        method.canonical.copy_(torch.linspace(-1, 1, 64).expand(1, 1, 64, 64))
+    return method
 
 
 def batch(n=6):
