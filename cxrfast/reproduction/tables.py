@@ -14,6 +14,7 @@ _RIVALS = (
     (PlannedRun("sgl-bag", "sgl", {"loss": "bag"}), "Eq. 4 alone, same network"),
     (PlannedRun("sgl-mean", "sgl", {"loss": "bag", "pool": "mean"}), "Eq. 4 with mean pooling: baseline of Figure 7"),
     (PlannedRun("yao", "yao"), "Yao et al. 2018, multiple resolutions"),
+    (PlannedRun("cia", "cia"), "after Liu et al. 2019, without boxes"),
 )
 _ZHANG = {
     "both": PlannedRun("zhang", "zhang"),
