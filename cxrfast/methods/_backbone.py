@@ -1,6 +1,6 @@
 """What all methods share: which network looks at the images, from which weights, and what it sees of them."""
 
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,7 @@ from cxrfast.methods.base import MethodOptions
 from cxrfast.models import Backbone, InputScaling, check_backbone, create_backbone, input_statistics
 
 _GREY = (0.5,), (0.5,)  # [-1, 1]
+_AUTO = cast(tuple[float, ...], "auto")  # resolved before fields are validated
 
 
 class BackboneOptions(MethodOptions):
@@ -29,13 +30,10 @@ class BackboneOptions(MethodOptions):
     )
     freeze_backbone: bool = Field(False, description="the backbone stays as it is pretrained; only the rest trains")
     input_mean: tuple[float, ...] = Field(
-        default="auto",  # type: ignore[assignment]  # resolved before fields are validated
+        _AUTO,
         description="of grey in [0, 1], per channel of the input; auto: [-1, 1], or as the pretrained weights need it",
     )
-    input_std: tuple[float, ...] = Field(
-        default="auto",  # type: ignore[assignment]
-        description="likewise; three of each replicate grey to RGB",
-    )
+    input_std: tuple[float, ...] = Field(_AUTO, description="likewise; three of each replicate grey to RGB")
 
     @model_validator(mode="before")
     @classmethod
