@@ -65,6 +65,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr_milestones": [5],
         "options": {"backbone": "densenet_micro", "output_stride": 8, "upsample": 2, "hard_after": 4},
     },
+    "yao": {
+        "epochs": 20,
+        "lr": 2e-3,
+        "lr_decay": 0.3,
+        "lr_step": 7,
+        "options": {"width": 32, "growth": 16, "dense_layers": 2},
+    },
+    "cia": {
+        "epochs": 18,
+        "lr": 2e-3,
+        "lr_decay": 0.87,
+        "lr_step": 1,
+        "optimizer": "adam",
+        "options": {"backbone": "resnet_micro", "output_stride": 8, "fine": 2, "hidden": 128, "negatives": 64},
+    },
 }
 """For each method, a network that two CPU cores train in minutes. On phantoms only: docs/papers.md has the papers'
 settings."""

@@ -7,7 +7,8 @@ from cxrfast.data.folds import Fold, FoldsBy, FoldsOf, FoldSplits, make_folds
 from cxrfast.data.hashes import ImageHashes, hash_records
 from cxrfast.data.images import read_image
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES, NO_FINDING
-from cxrfast.data.patches import boxes_to_patches
+from cxrfast.data.negatives import SubsetBatches, draw_records, read_some, without_finding
+from cxrfast.data.patches import boxes_to_aligned_patches, boxes_to_patches
 from cxrfast.data.phantom import write_phantoms
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits, fractions_with, make_splits
@@ -27,11 +28,14 @@ __all__ = [
     "ImageHashes",
     "Record",
     "Splits",
+    "SubsetBatches",
     "TripletBatchSampler",
     "TripletMiner",
     "Triplets",
     "XrayDataset",
+    "boxes_to_aligned_patches",
     "boxes_to_patches",
+    "draw_records",
     "fractions_with",
     "hash_records",
     "label_bits",
@@ -41,7 +45,9 @@ __all__ = [
     "read_chestxray14",
     "read_dicom",
     "read_image",
+    "read_some",
     "resize",
     "to_input",
+    "without_finding",
     "write_phantoms",
 ]

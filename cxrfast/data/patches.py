@@ -7,6 +7,7 @@ from cxrfast.errors import UsageError
 
 RULES = ("half", "any", "center")
 
+_POINTS = 8  # along a patch, where its coverage is counted
 _ROUNDING = 1e-6  # of a patch: what float32 boxes lose on their way from fractions to pixels
 
 
@@ -45,6 +46,40 @@ def boxes_to_patches(
         covered = _overlap(top, bottom, grid)[..., :, None] * _overlap(left, right, grid)[..., None, :]
         member = covered > 0 if rule == "any" else _half(covered)
     return (member & has_box[..., None, None]).any(dim=-3)
+
+
+def boxes_to_aligned_patches(
+    boxes: Tensor,  # [B, K, M, 4] xyxy in pixels of the image
+    has_box: Tensor,  # [B, K, M] bool
+    image_size: int,
+    grid: int,  # P
+    theta: Tensor,  # [B, 2, 3]
+    *,
+    rule: str = "half",
+) -> Tensor:  # [B, K, P, P] bool
+    """:func:`boxes_to_patches` for a grid over another frame, which an affine transformation puts into each image.
+
+    ``theta`` maps places of the frame to places of the image, in the coordinates of ``torch.nn.functional.affine_grid``
+    with ``align_corners=False`` (-1 and 1 are the edges). How much of a patch a box covers is counted over 8×8 points
+    of the patch; for ``"center"``, its centre is the only one. A box that lies outside the frame has no patch.
+    """
+    if rule not in RULES:
+        raise UsageError(f"patch rule is {rule!r}; expected one of {', '.join(RULES)}")
+    points = 1 if rule == "center" else _POINTS
+    line = (torch.arange(grid * points, dtype=torch.float64, device=boxes.device) + 0.5) / (grid * points) * 2 - 1
+    place = torch.stack(
+        [line.expand(len(line), -1), line[:, None].expand(-1, len(line)), torch.ones_like(line).expand(len(line), -1)]
+    )
+    in_image = torch.einsum("bij,jhw->bihw", theta.double(), place)  # x and y of every point, from -1 to 1
+    pixels = (in_image + 1) * (image_size / 2)
+    image, channel, _ = pairs = has_box.nonzero(as_tuple=True)
+    left, top, right, bottom = boxes[pairs].double()[:, :, None, None].unbind(1)
+    x, y = pixels[image].unbind(1)  # [N, P · points, P · points] each
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    covered = inside.unflatten(2, (grid, points)).unflatten(1, (grid, points)).double().mean(dim=(2, 4))
+    member = _half(covered) if rule == "half" else covered > 0
+    regions = torch.zeros(*has_box.shape[:2], grid, grid, dtype=torch.int64, device=boxes.device)
+    return regions.index_put((image, channel), member.long(), accumulate=True) > 0
 
 
 def _overlap(start: Tensor, end: Tensor, grid: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from cxrfast.methods.base import Defaults, Method, MethodOptions, Stage
 from cxrfast.methods.chexnet import CheXNet
+from cxrfast.methods.cia import CIA
 from cxrfast.methods.li import Li
 from cxrfast.methods.registry import METHODS, get_method
 from cxrfast.methods.rozenberg import Rozenberg
@@ -11,6 +12,7 @@ from cxrfast.methods.yao import Yao
 from cxrfast.methods.zhang import Zhang
 
 __all__ = [
+    "CIA",
     "METHODS",
     "SGL",
     "CheXNet",

@@ -55,6 +55,7 @@ class Defaults:
     lr_schedule: str = "steps"  # the others: RunConfig.lr_schedule
     lr_milestones: tuple[int, ...] = ()  # epochs of "milestones", or those that "search" tries
     lr_patience: int = 3  # of "plateau": epochs without a better score
+    optimizer: str = "adam"  # the others: RunConfig.optimizer
     val_share: float = 1 / 8  # of the images that are not tested, those that choose the epoch: 10 % of all
 
 

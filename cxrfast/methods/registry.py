@@ -3,6 +3,7 @@
 from cxrfast.errors import UsageError
 from cxrfast.methods.base import Method
 from cxrfast.methods.chexnet import CheXNet
+from cxrfast.methods.cia import CIA
 from cxrfast.methods.li import Li
 from cxrfast.methods.rozenberg import Rozenberg
 from cxrfast.methods.sgl import SGL
@@ -10,7 +11,9 @@ from cxrfast.methods.wang import Wang
 from cxrfast.methods.yao import Yao
 from cxrfast.methods.zhang import Zhang
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Li, Rozenberg, CheXNet, Wang, SGL, Zhang, Yao)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Li, Rozenberg, CheXNet, Wang, SGL, Zhang, Yao, CIA)
+}
 
 
 def get_method(name: str) -> type[Method]:

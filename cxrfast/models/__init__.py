@@ -1,5 +1,6 @@
 """Backbones and heads."""
 
+from cxrfast.models.alignment import AlignmentNetwork, FeatureDistance, align, maps_in_original, shrunk
 from cxrfast.models.backbones import SMALL_BACKBONES, Backbone, check_backbone, create_backbone, input_statistics
 from cxrfast.models.cam import (
     AveragePool,
@@ -10,6 +11,7 @@ from cxrfast.models.cam import (
     class_activation_maps,
     normalize_maps,
 )
+from cxrfast.models.contrast import ContrastNetwork, NegativeLibrary, average_hash, contrast_attention
 from cxrfast.models.fully_convolutional import FullyConvolutionalNetwork
 from cxrfast.models.input_scaling import InputScaling
 from cxrfast.models.multi_resolution import MultiResolutionNetwork
@@ -18,26 +20,35 @@ from cxrfast.models.region_verification import attended_region, enclosing_rectan
 
 __all__ = [
     "SMALL_BACKBONES",
+    "AlignmentNetwork",
     "AveragePool",
     "Backbone",
     "CAMNetwork",
     "CAMOutput",
     "CRFNetwork",
+    "ContrastNetwork",
+    "FeatureDistance",
     "FullyConvolutionalNetwork",
     "GuideBranch",
     "InputScaling",
     "LogSumExpPool",
     "MultiResolutionNetwork",
+    "NegativeLibrary",
     "PatchHead",
     "PatchNetwork",
     "TransitionLayer",
+    "align",
     "attended_region",
+    "average_hash",
     "check_backbone",
     "class_activation_maps",
+    "contrast_attention",
     "create_backbone",
     "enclosing_rectangle",
     "input_statistics",
+    "maps_in_original",
     "normalize_maps",
     "region_logits",
     "resize_to_grid",
+    "shrunk",
 ]

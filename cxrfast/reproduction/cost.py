@@ -17,11 +17,13 @@ from cxrfast.training.schedule import plan_legs
 
 GFLOP = {
     "li": 147.9, "rozenberg": 183.0, "sgl": 125.3, "wang": 131.7, "chexnet": 16.4, "zhang": 16.5, "yao": 108.9,
+    "cia": 265.0,
 }  # fmt: skip
 """Per training image at the method's defaults, forward and backward; a multiply-add counts 2."""
 
 PARAMETERS = {
     "li": 32.9e6, "rozenberg": 33.0e6, "sgl": 23.5e6, "wang": 27.7e6, "chexnet": 7.0e6, "zhang": 7.0e6, "yao": 11.3e6,
+    "cia": 33.0e6,
 }  # fmt: skip
 SUSTAINED = 20e12  # assumed FLOP/s of the GPU: what a data-centre card does on convolutions in float32 with TF32
 PROCESSES = 16  # assumed processes that read images

@@ -40,7 +40,8 @@ class TableOfRuns:
         return run_table(self.table, data, out, rows=rows, overrides=overrides, say=say)
 
 
-PLANS: dict[str, Plan] = {plan.name: plan for plan in (*map(TableOfRuns, TABLES.values()), *FIGURES)}
+_PLANS: tuple[Plan, ...] = (*map(TableOfRuns, TABLES.values()), *FIGURES)
+PLANS: dict[str, Plan] = {plan.name: plan for plan in _PLANS}
 
 
 def find_plan(name: str) -> Plan:

@@ -20,6 +20,7 @@ _SMALL_METHOD: dict[str, dict[str, Any]] = {
     "rozenberg": {"crf_epochs": 1, "grid": 8},
     "li": {"grid": 8},
     "wang": {"transition_channels": 64},
+    "cia": {"negatives": 8, "hidden": 16, "alignment_epochs": 1},
     "yao": {"width": 8, "levels": 3, "growth": 4, "dense_layers": 1},
 }
 

@@ -9,11 +9,12 @@ _ROZENBERG = {
 }
 _SGL = PlannedRun("sgl", "sgl")
 _RIVALS = (
-    (PlannedRun("sgl-bil", "sgl", {"loss": "bil"}), "BIL (Zhou 2017), same network"),
-    (PlannedRun("sgl-mmm", "sgl", {"loss": "mmm"}), "MMM (Morfi & Stowell 2018), same network"),
+    (PlannedRun("sgl-bil", "sgl", {"loss": "bil", "pool": "mean", "lam": 1.0}), "BIL (Zhou 2017) with mean pooling"),
+    (PlannedRun("sgl-mmm", "sgl", {"loss": "mmm", "pool": "max"}), "MMM (Morfi & Stowell 2018) with max pooling"),
     (PlannedRun("sgl-bag", "sgl", {"loss": "bag"}), "Eq. 4 alone, same network"),
     (PlannedRun("sgl-mean", "sgl", {"loss": "bag", "pool": "mean"}), "Eq. 4 with mean pooling: baseline of Figure 7"),
     (PlannedRun("yao", "yao"), "Yao et al. 2018, multiple resolutions"),
+    (PlannedRun("cia", "cia"), "after Liu et al. 2019, without boxes"),
 )
 _ZHANG = {
     "both": PlannedRun("zhang", "zhang"),

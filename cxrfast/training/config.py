@@ -14,6 +14,7 @@ from cxrfast.methods import MethodOptions, get_method
 
 _ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # do not make it another run
 Device = Literal["auto", "cpu", "cuda"]
+Optimizer = Literal["adam", "adamw", "sgd"]
 LrSchedule = Literal["steps", "milestones", "plateau", "search"]
 _AS_TEXT = BeforeValidator(str)  # YAML reads 2017 and 32 as numbers
 Precision = Annotated[Literal["32", "bf16", "16"], _AS_TEXT]
@@ -63,7 +64,7 @@ class RunConfig(BaseModel):
     )
     lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
     lr_patience: int = Field(3, ge=1)
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Optimizer = Field("adam", description="sgd: with a momentum of 0.9")
     augment: bool = True
     cache: bool | None = Field(None, description="keep decoded images in memory; default: if they need under 2 GB")
     seed: int = Field(0, ge=0)

@@ -141,9 +141,8 @@ class Trainer:
                 yield self.method(batch["image"], stage.name), batch
 
     def _optimizer(self) -> tuple[Any, Schedule]:
-        cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimizer]
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        optimizer = cls(trainable, lr=self.config.lr, weight_decay=self.config.weight_decay)
+        optimizer = make_optimizer(self.config, trainable)
         return self.fabric.setup_optimizers(optimizer), make_schedule(optimizer, self.config)
 
     def _training_loader(self, epoch: int) -> Iterable[Batch]:
@@ -251,6 +250,13 @@ class Trainer:
             f"{row['stage']:>6} {row['epoch']:>3}  loss {row['train_loss']:.4f}  val AUROC {number(row['val_auroc'])}  "
             f"IoU@0.1 {number(row['val_iou_accuracy'])}  {row['seconds']:.0f} s{f'  {mark}' if mark else ''}"
         )
+
+
+def make_optimizer(config: RunConfig, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    return cls(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
 def _one_line_errors(batches: Iterable[Batch]) -> Iterator[Batch]:

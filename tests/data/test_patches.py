@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrfast.data._boxes import read_boxes
-from cxrfast.data.patches import boxes_to_patches
+from cxrfast.data.patches import boxes_to_aligned_patches, boxes_to_patches
 from cxrfast.errors import UsageError
 
 
@@ -107,3 +107,63 @@ def test_real_boxes_on_a_20_by_20_grid(real_data):
     share, empty = reachable("half")
     assert round(share, 2) == 0.91
     assert empty == 0
+
+
+IDENTITY = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]], dtype=torch.float64)
+NAMES = ("half", "any", "center")
+
+
+@settings(max_examples=40, deadline=None)
+@given(box=a_box, grid=st.sampled_from((4, 8, 16)), rule=st.sampled_from(NAMES))
+def test_aligned_patches_of_the_identity_are_those_of_the_image(box, grid, rule):
+    """For boxes on the points where coverage is counted: both are then exact."""
+    step = 256 // (8 * grid)
+    left, top = box[0] // step * step, box[1] // step * step
+    on_points = [
+        left,
+        top,
+        left + max(1, (box[2] - box[0]) // step) * step,
+        top + max(1, (box[3] - box[1]) // step) * step,
+    ]
+    boxes, has_box = torch.tensor([[[on_points]]]), torch.ones(1, 1, 1, dtype=torch.bool)
+    aligned = boxes_to_aligned_patches(boxes, has_box, 256, grid, IDENTITY, rule=rule)
+    assert torch.equal(aligned, boxes_to_patches(boxes, has_box, 256, grid, rule=rule))
+
+
+def test_aligned_patches_of_a_turned_frame_against_a_slow_count():
+    c, s = 0.9659258262890683, 0.25881904510252074  # 15 degrees
+    theta = torch.tensor([[[1.1 * c, -0.9 * s, 0.1], [1.1 * s, 0.9 * c, -0.2]]], dtype=torch.float64)
+    box, size, grid = (40.0, 60.0, 150.0, 200.0), 256, 8
+    n = 20  # points along a patch
+    (a, b, right), (d, e, down) = theta[0].tolist()
+    count = torch.zeros(grid, grid)
+    for i in range(grid * n):
+        for j in range(grid * n):
+            v, u = ((k + 0.5) / (grid * n) * 2 - 1 for k in (i, j))
+            x, y = (a * u + b * v + right + 1) * size / 2, (d * u + e * v + down + 1) * size / 2
+            if box[0] <= x < box[2] and box[1] <= y < box[3]:
+                count[i // n, j // n] += 1
+    covered = count / n**2
+    boxes, has_box = torch.tensor([[[box]]]), torch.ones(1, 1, 1, dtype=torch.bool)
+    half = boxes_to_aligned_patches(boxes, has_box, size, grid, theta)[0, 0]
+    assert half[covered > 0.55].all()
+    assert not half[covered < 0.45].any()
+    some = boxes_to_aligned_patches(boxes, has_box, size, grid, theta, rule="any")[0, 0]
+    assert some[covered > 0.05].all()
+    assert not some[covered == 0].any()
+
+
+def test_aligned_patches_of_several_boxes_and_images():
+    shifted = IDENTITY.clone()
+    shifted[0, 0, 2] = 1.0  # the frame begins in the middle of the image, and its right half is empty
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [8.0, 8.0, 16.0, 16.0], [8.0, 0.0, 16.0, 8.0]]).expand(2, 2, 3, 4)
+    has_box = torch.tensor([True, True, False]).expand(2, 2, 3).clone()
+    has_box[1, 1] = False
+    patches = boxes_to_aligned_patches(boxes, has_box, 16, 2, torch.cat([IDENTITY, shifted]))
+    assert patches[0].tolist() == [[[True, False], [False, True]]] * 2
+    assert patches[1, 0].tolist() == [[False, False], [True, False]]  # the first box has left the frame
+    assert not patches[1, 1].any()
+    none = boxes_to_aligned_patches(boxes, torch.zeros_like(has_box), 16, 2, torch.cat([IDENTITY, shifted]))
+    assert not none.any()
+    with pytest.raises(UsageError, match="most"):
+        boxes_to_aligned_patches(boxes, has_box, 16, 2, IDENTITY, rule="most")

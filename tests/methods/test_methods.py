@@ -15,6 +15,7 @@ SMALL = {  # maps of 6×6 for images of 64 pixels, but for GRIDS
     "sgl": {"backbone": "resnet_nano", "output_stride": 8},
     "zhang": {"backbone": "densenet_nano", "upsample": 3},
     "yao": {"width": 8, "growth": 4, "dense_layers": 1, "levels": 3},
+    "cia": {"backbone": "resnet_nano", "output_stride": 16, "grid": 6, "fine": 1, "hidden": 16, "negatives": 2},
 }
 GRIDS = {"sgl": 8, "yao": 16}  # where maps are not 6×6
 
@@ -22,7 +23,10 @@ GRIDS = {"sgl": 8, "yao": 16}  # where maps are not 6×6
 def build(name, **options):
     cls = get_method(name)
     torch.manual_seed(0)
-    return cls(("Mass", "Nodule"), 64, cls.Options(**{**SMALL[name], **options}))
+    method = cls(("Mass", "Nodule"), 64, cls.Options(**{**SMALL[name], **options}))
+    if name == "cia":  # which finds the average chest when the training begins
+        method.canonical.copy_(torch.linspace(-1, 1, 64).expand(1, 1, 64, 64))
+    return method
 
 
 def batch(n=6):

@@ -11,7 +11,7 @@ from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.localization import localize
 from cxrfast.training import RunDirectory, build_config, evaluate_run, load_config, load_predictor, resume, train
-from cxrfast.training.loop import Trainer, freeze, set_training
+from cxrfast.training.loop import Trainer, freeze, make_optimizer, set_training
 
 
 def quiet(line):
@@ -286,3 +286,22 @@ def test_wrong_settings_of_batches_leave_no_folder(phantoms, tmp_path):
     with pytest.raises(UsageError, match="batch-size: 2 images are no triplet"):
         train(build_config(settings), tmp_path / "run", say=quiet)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_optimizers(small_settings, name, kind):
+    config = build_config({**small_settings, "optimizer": name, "lr": 0.03, "weight_decay": 0.02})
+    optimizer = make_optimizer(config, [torch.nn.Parameter(torch.ones(2))])
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], group.get("momentum", 0.9)) == (0.03, 0.02, 0.9)
+
+
+def test_an_optimizer_is_the_methods_own_unless_another_is_given(phantoms):
+    chosen = {name: build_config({"method": name, "data": phantoms}).optimizer for name in ("li", "cia")}
+    assert chosen == {"li": "adam", "cia": "sgd"}
+    assert build_config({"method": "cia", "data": phantoms, "optimizer": "adamw"}).optimizer == "adamw"
+    with pytest.raises(UsageError, match="optimizer: input should be 'adam', 'adamw' or 'sgd', got 'lion'"):
+        build_config({"method": "cia", "data": phantoms, "optimizer": "lion"})

@@ -1,0 +1,225 @@
+"""After Liu et al. 2019, "Align, Attend and Locate: Chest X-ray Diagnosis via Contrast Induced Attention Network with
+Limited Supervision" (ICCV): a CIA-like method, which does not claim to be the authors' network.
+
+The paper itself could not be read beyond its abstract and introduction. What is known of it:
+
+* read in the abstract, or in papers that cite it: all images are aligned by a learnt module; attention comes from the
+  contrast of an image with one without a finding; the cells of a grid are classified by multiple-instance learning; few
+  boxes help; a ResNet-50 with additional networks;
+* second-hand, from code derived from the authors': the alignment is affine, with a feature loss; the negative is the
+  most similar image without a finding by average hash (16×16 bits); boxes weigh 4; a class's region is the union of the
+  cells with p > 0.5; 512 pixels, 16×16 cells, which become 128×128 in testing by enlarging the features; SGD, 1e-3,
+  divided by 10 every 4 of 9 epochs.
+
+All else is a design of this project, among it every equation of alignment and attention:
+
+1. *Alignment* (`cxrfast/models/alignment.py`), a stage of its own: a small network regresses five numbers, which bring
+   an image into the frame of the average training image; the loss is their distance in the features of a fixed random
+   network. Boxes are carried into that frame for the loss, maps out of it for everybody who uses them: predictions are
+   in the frame of the original image.
+2. *Negatives* (`cxrfast/data/negatives.py`): of the training images without a finding some are held back from training
+   and kept, in the weights, as the library in which training and testing look for the most similar one.
+   **The weights file therefore contains X-rays of training patients** (`negatives` of them; 64 MB for 256 at 512
+   pixels): handle it as such. `attention=none` keeps none.
+3. *Attention* (`cxrfast/models/contrast.py`): |f⁺ − f⁻| over the features of the aligned pair, multiplied onto f⁺.
+4. *Loss*: Li's (`cxrfast/losses/li.py`) on the grid of the aligned frame, with 4 as the weight of boxes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from cxrfast.data import (
+    Record,
+    SubsetBatches,
+    boxes_to_aligned_patches,
+    draw_records,
+    normalize,
+    read_some,
+    without_finding,
+)
+from cxrfast.errors import CxrfastError
+from cxrfast.losses import LiLoss
+from cxrfast.methods._backbone import BackboneOptions
+from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
+from cxrfast.models import (
+    AlignmentNetwork,
+    ContrastNetwork,
+    FeatureDistance,
+    NegativeLibrary,
+    align,
+    maps_in_original,
+    shrunk,
+)
+from cxrfast.ops import mil_pool
+from cxrfast.prediction import Prediction
+
+ALIGNMENT, ATTENTION = "alignment", "attention"
+# Distances are hundredths: without it, gradient descent at the rate of the second stage would hardly move. (Adam does
+# not notice.)
+ALIGNMENT_WEIGHT = 10.0
+AVERAGED = 512  # images that make up the canonical chest, at most
+
+
+class CIAOptions(BackboneOptions):
+    backbone: str = Field("resnet50", description="any timm network with a spatial map; small: resnet_nano")
+    grid: int = Field(16, ge=2, description="P: the aligned image is cut into P×P cells")
+    fine: int = Field(8, ge=1, description="maps in testing: the features are enlarged so many times before the head")
+    hidden: int = Field(512, ge=1, description="channels of the head's first layer")
+    attention: Literal["contrast", "none"] = Field("contrast", description="none: features as they are, no negatives")
+    negatives: int = Field(256, ge=1, description="images without a finding to compare with, kept in the weights")
+    alignment_epochs: int = Field(3, ge=0, description="epochs of the first stage; 0: images as they are")
+    lambda_box: float = Field(4.0, ge=0, description="weight of the pairs with a box")
+    floor: float = Field(0.0, ge=0, lt=1, description="patch scores are rescaled to [floor, 1], as by Li et al.: 0.98")
+    patch_rule: Literal["half", "any", "center"] = Field("half", description="which cells belong to a box")
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="a cell is positive from this score on")
+
+
+class CIAOutput(NamedTuple):
+    """Of B images, for K classes."""
+
+    logits: torch.Tensor  # [B, K, P, P], in the aligned frame
+    theta: torch.Tensor  # [B, 2, 3]: from the aligned frame to the image
+
+
+class CIA(Method):
+    name = "cia"
+    title = "after Liu et al. 2019, CIA-Net (aligned pair, contrast-induced attention; not the authors' network)"
+    Options = CIAOptions
+    defaults: ClassVar[Defaults] = Defaults(
+        image_size=512,
+        epochs=9,
+        batch_size=16,
+        lr=1e-3,
+        weight_decay=1e-4,
+        lr_decay=0.1,
+        lr_step=4,
+        optimizer="sgd",
+    )
+
+    canonical: torch.Tensor
+
+    def __init__(self, class_names: Sequence[str], image_size: int, options: CIAOptions) -> None:
+        super().__init__(class_names, image_size, options)
+        self.network = ContrastNetwork(
+            options.build_backbone(image_size),
+            len(class_names),
+            options.grid,
+            hidden=options.hidden,
+            scaling=options.build_scaling(),
+        )
+        self.alignment = AlignmentNetwork()
+        self.distance = FeatureDistance()
+        self.library = NegativeLibrary(options.negatives, image_size) if options.attention == "contrast" else None
+        self.criterion = LiLoss(lambda_box=options.lambda_box, floor=options.floor)
+        self.register_buffer("canonical", torch.zeros(1, 1, self.alignment.size, self.alignment.size))
+
+    def stages(self, epochs: int) -> tuple[Stage, ...]:
+        attention = Stage(ATTENTION, epochs, trains=("network.",))
+        if not self.options.alignment_epochs:
+            return (attention,)
+        return (Stage(ALIGNMENT, self.options.alignment_epochs, trains=("alignment.",)), attention)
+
+    def batch_sampler(
+        self,
+        records: Sequence[Record],
+        folder: Path,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        say: Say,
+    ) -> SubsetBatches | None:
+        """All training images but those of the library, which is filled here, as is the canonical chest."""
+        order = draw_records(records, seed)
+        if self.options.alignment_epochs:
+            _, images, notes = read_some(
+                records, order, AVERAGED, self.alignment.size, title="the average chest", progress=rank == 0
+            )
+            for note in notes:
+                say(note)
+            if len(images):
+                self.canonical.copy_(normalize(torch.from_numpy(images.mean(axis=0))))
+        if self.library is None:
+            return None
+        healthy = set(without_finding(records))
+        if not healthy:
+            raise CxrfastError(
+                "cia: no training image is without a finding, so there is no negative to compare with; add such "
+                "images, or train with --set attention=none"
+            )
+        # At least half of them are trained on: an image that is its own negative would show no contrast.
+        count = min(self.options.negatives, max(1, len(healthy) // 2))
+        chosen, images, notes = read_some(
+            records,
+            [place for place in order if place in healthy],
+            count,
+            self.image_size,
+            title="the library of negatives",
+            progress=rank == 0,
+        )
+        for note in notes:
+            say(note)
+        if not chosen:
+            raise CxrfastError("cia: none of the training images without a finding can be read")
+        self.library.fill(normalize(torch.from_numpy(images)[:, None]))
+        say(
+            f"{len(chosen)} training images without a finding are held back to compare with; they are stored in the "
+            "weights file, which is to be handled like the images"
+        )
+        rest = sorted(set(range(len(records))) - set(chosen))
+        return SubsetBatches(rest, batch_size, seed=seed, rank=rank, world_size=world_size)
+
+    def before_epoch(self, stage: Stage, epoch: int) -> None:
+        """Once the alignment is learnt, the library is brought into its frame, for good."""
+        if stage.name == ATTENTION and epoch == 1 and self.library is not None:
+            with torch.no_grad():
+                self.library.replace(lambda image: align(image, self.alignment(image)))
+
+    def forward(self, images: torch.Tensor, stage: str) -> torch.Tensor | CIAOutput:  # [B, 1, S, S]
+        """In the first stage, the distance of every aligned image from the canonical chest: [B]."""
+        theta = self.alignment(images)
+        if stage == ALIGNMENT:
+            return self.distance(align(shrunk(images, self.alignment.size), theta), self.canonical)
+        return CIAOutput(self.network(*self._pair(images, theta)), theta)
+
+    def _pair(self, images: torch.Tensor, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Images in the aligned frame, and their negatives [B, 1, S, S] each."""
+        aligned = align(images, theta)
+        return aligned, None if self.library is None else self.library(aligned)
+
+    def loss(self, output: torch.Tensor | CIAOutput, batch: Batch) -> torch.Tensor:
+        if not isinstance(output, CIAOutput):
+            return ALIGNMENT_WEIGHT * output.mean()
+        options, has_box = self.options, batch["has_box"]
+        region = boxes_to_aligned_patches(
+            batch["boxes"], has_box, self.image_size, options.grid, output.theta, rule=options.patch_rule
+        )
+        annotated = region.flatten(-2).any(dim=-1)
+        # A box that has left the frame still says that the class is there.
+        labels = torch.maximum(batch["labels"], has_box.any(dim=-1).to(batch["labels"].dtype))
+        return self.criterion(output.logits, labels, annotated, region)
+
+    def predict(self, images: torch.Tensor, stage: str) -> Prediction:
+        """Scores by noisy-OR of the P×P cells; maps of finer cells, in the frame of the images. After the first stage
+        nothing is known of any class: every score is 0.5, every map 0, and so the last epoch counts as the best."""
+        size = self.options.grid * self.options.fine
+        if stage == ALIGNMENT:
+            scores = images.new_full((len(images), len(self.class_names)), 0.5)
+            return Prediction(scores, scores.new_zeros(*scores.shape, size, size))
+        theta = self.alignment(images)
+        features = self.network.attended(*self._pair(images, theta))
+        scores = torch.sigmoid(mil_pool(self.network.head(features).float(), "noisy_or"))
+        if self.options.fine > 1:
+            features = F.interpolate(features, size=(size, size), mode="bilinear", align_corners=False)
+        maps = torch.sigmoid(self.network.head(features).float())
+        return Prediction(scores, maps_in_original(maps, theta))
+
+    @property
+    def map_thresholds(self) -> torch.Tensor:  # [K]
+        return torch.full((len(self.class_names),), self.options.region_threshold)
