@@ -78,7 +78,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr_decay": 0.87,
         "lr_step": 1,
         "optimizer": "adam",
-        "options": {"backbone": "resnet_micro", "output_stride": 8, "fine": 2, "hidden": 128, "negatives": 64},
+        "options": {"backbone": "resnet_nano", "output_stride": 8, "fine": 2, "hidden": 128, "negatives": 64},
     },
 }
 """For each method, a network that two CPU cores train in minutes. On phantoms only: docs/papers.md has the papers'

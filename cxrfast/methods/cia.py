@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from cxrfast.data import (
@@ -68,7 +67,7 @@ AVERAGED = 512  # images that make up the canonical chest, at most
 class CIAOptions(BackboneOptions):
     backbone: str = Field("resnet50", description="any timm network with a spatial map; small: resnet_nano")
     grid: int = Field(16, ge=2, description="P: the aligned image is cut into P×P cells")
-    fine: int = Field(8, ge=1, description="maps in testing: the features are enlarged so many times before the head")
+    fine: int = Field(8, ge=1, description="maps in testing: features of the head are enlarged so many times")
     hidden: int = Field(512, ge=1, description="channels of the head's first layer")
     attention: Literal["contrast", "none"] = Field("contrast", description="none: features as they are, no negatives")
     negatives: int = Field(256, ge=1, description="images without a finding to compare with, kept in the weights")
@@ -215,9 +214,7 @@ class CIA(Method):
         theta = self.alignment(images)
         features = self.network.attended(*self._pair(images, theta))
         scores = torch.sigmoid(mil_pool(self.network.head(features).float(), "noisy_or"))
-        if self.options.fine > 1:
-            features = F.interpolate(features, size=(size, size), mode="bilinear", align_corners=False)
-        maps = torch.sigmoid(self.network.head(features).float())
+        maps = torch.sigmoid(self.network.fine_logits(features, size).float())
         return Prediction(scores, maps_in_original(maps, theta))
 
     @property

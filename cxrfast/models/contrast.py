@@ -123,3 +123,15 @@ class ContrastNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor, negatives: torch.Tensor | None) -> torch.Tensor:  # logits [B, K, P, P]
         return self.head(self.attended(images, negatives))
+
+    def fine_logits(self, attended: torch.Tensor, size: int) -> torch.Tensor:  # [B, C, P, P] -> [B, K, size, size]
+        """The head on a finer grid: what its 3×3 convolution gives is enlarged, bilinearly, and then scored.
+
+        Enlarged before it, the features would be seen through a window of fewer cells than in training, which moves
+        findings: strided convolutions centre a feature at the corner of its cell, and the window makes up for it.
+        """
+        first, *others = self.head
+        x = F.interpolate(first(attended), size=(size, size), mode="bilinear", align_corners=False)
+        for layer in others:
+            x = layer(x)
+        return x

@@ -124,7 +124,7 @@ def test_maps_are_in_the_frame_of_the_original_image(angle, right, down, fine):
     """A bright spot, found by a network that aligns the image first: the map has it where the image has it."""
     method = cia(grid=32, fine=fine, attention="none")
     turn(method, angle=angle, right=right, down=down)
-    method.network.head = Bright()
+    method.network.head = nn.Sequential(nn.Identity(), Bright())
     method.network.backbone.forward_features = lambda x: torch.nn.functional.avg_pool2d((x + 1) / 2, 2)
     x = torch.full((1, 1, 64, 64), -1.0)
     x[0, 0, 40:48, 10:20] = 1.0  # centre (15, 44) of 64

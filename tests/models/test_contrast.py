@@ -85,6 +85,32 @@ def test_the_network_weighs_features_and_scores_them():
     assert network(images, None).shape == (2, 3, 6, 6)
 
 
+def test_a_finer_grid_finds_things_where_the_coarse_one_does():
+    """Centres of mass of the maps agree; with the 3×3 window on fine cells they would not."""
+    torch.manual_seed(0)
+    network = ContrastNetwork(create_backbone("resnet_nano", output_stride=16), 1, 8, hidden=1).eval()
+    convolution, last = network.head[0], network.head[-1]
+    with torch.no_grad():
+        convolution.weight.zero_()[0, 0, 1, 2] = 1.0  # the cell to the right, as where features stand left of theirs
+        last.weight.fill_(1.0)
+        last.bias.zero_()
+    features = torch.zeros(1, 128, 8, 8)
+    features[0, 0, 3, 5] = 1.0
+    assert_close(network.fine_logits(features, 8), network.head(features))
+
+    def centre(maps):  # as fractions of the side
+        cells = maps.shape[-1]
+        line = (torch.arange(cells) + 0.5) / cells
+        return torch.stack([(maps.sum(-1) * line).sum(), (maps.sum(-2) * line).sum()]) / maps.sum()
+
+    with torch.no_grad():
+        coarse, fine = network.head(features)[0, 0], network.fine_logits(features, 32)[0, 0]
+        early = network.head(torch.nn.functional.interpolate(features, size=(32, 32), mode="bilinear"))[0, 0]
+    assert_close(centre(coarse), torch.tensor([3.5, 4.5]) / 8)
+    assert_close(centre(fine), centre(coarse))
+    assert centre(early)[1] > centre(coarse)[1] + 0.05
+
+
 def test_gradients_reach_the_backbone_through_both_images():
     torch.manual_seed(0)
     network = ContrastNetwork(create_backbone("resnet_nano", output_stride=16), 3, 6, hidden=8)

@@ -122,7 +122,7 @@ class _Bright(nn.Module):
 def maps_in_the_original() -> None:
     """What the network sees further left is reported where the image has it."""
     whole = turned(right=0.25)
-    whole.network.head = _Bright()
+    whole.network.head = nn.Sequential(nn.Identity(), _Bright())
     whole.network.backbone.forward_features = lambda x: 40 * nn.functional.avg_pool2d(x, 4)
     picture = torch.full((1, 1, 64, 64), -1.0)
     picture[0, 0, 24:40, 32:48] = 1.0
