@@ -98,7 +98,8 @@ def plot_curves(summaries: Sequence[Summary], axis: str, facet: str, path: Path)
     columns = _values(summaries, facet)
     ticks = sorted({_place(summary, axis) for summary in summaries})
     methods = sorted({s.method for s in summaries}, key=lambda name: (_ORDER[name.partition(":")[0]], name))
-    figure = _figure(1.2 + 3.1 * max(len(columns), 2), 6.4)
+    width = 1.2 + 3.1 * max(len(columns), 2)
+    figure = _figure(width, 6.4)
     grid = figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False)
     for row, (measure, title) in enumerate(_MEASURES.items()):
         for column, value in enumerate(columns):
@@ -123,7 +124,11 @@ def plot_curves(summaries: Sequence[Summary], axis: str, facet: str, path: Path)
     for axes in grid.flat:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     labels = [Spelling.parse(method).label for method in methods]
-    figure.legend([handles[label] for label in labels], labels, loc="outside lower center", ncols=min(len(labels), 7))
+    # As many side by side as there is room for: a mark, and letters of some 0.07 inches
+    abreast = max(1, int(width / (0.8 + 0.07 * max(map(len, labels)))))
+    figure.legend(
+        [handles[label] for label in labels], labels, loc="outside lower center", ncols=min(len(labels), abreast)
+    )
     _save(figure, path)
 
 
