@@ -62,7 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "batch_size": 24,
         "lr": 2e-3,
         "lr_decay": 0.3,
-        "lr_step": 3,
+        "lr_milestones": [5],
         "options": {"backbone": "densenet_micro", "output_stride": 8, "upsample": 2, "hard_after": 4},
     },
     "yao": {

@@ -53,14 +53,14 @@ def make_grid(
         if isinstance(count := parse_positives(text), int) and count > size:
             raise UsageError(f"positives: {count} are more than a bag of {size} holds; lower --positives")
     name, lengths = ("steps", steps) if steps else ("epochs", epochs or (base.epochs,))
-    lengths = _per_size(name, lengths, sizes)
+    length_of = _per_size(name, lengths, sizes)
     stds = _per_size("bag-size-std", bag_size_std or (base.bag_size_std,), sizes)
     grid = []
     # First runs of everything before second runs, numbers in the order given: something can be compared early
     for run, bags, share, size, spelling in itertools.product(range(runs), train_bags, positives, sizes, spellings):
         options = METHODS[spelling.method].options
         unused: dict[str, Any] = dict.fromkeys({"delta", "lam"} - set(options))
-        length = max(1, round(lengths[size] / math.ceil(bags / base.batch_size))) if steps else lengths[size]
+        length = max(1, round(length_of[size] / math.ceil(bags / base.batch_size))) if steps else length_of[size]
         changes: dict[str, Any] = {
             "method": spelling.method,
             "pool": spelling.pool,

@@ -33,7 +33,7 @@ def ceiling(
     best = torch.zeros(len(units.image), dtype=torch.float64)
     lines = tuple(torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
     square = rule.square(rule.opening, grid, image_size)
-    least = tuple(side / count for side, count in zip(square, grid, strict=True)) if square != (1, 1) else None
+    least = (square[0] / grid[0], square[1] / grid[1]) if square != (1, 1) else None
     most = max(grid) + 1
     count = units.has_box.sum(dim=1)
     for number in count.unique().tolist():  # annotations of one box are the rule, and quick

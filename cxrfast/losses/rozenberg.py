@@ -113,7 +113,7 @@ class RozenbergLoss(torch.nn.Module):
     def set_gamma(self, gamma: Numbers) -> None:
         """Change γ, in place."""
         if isinstance(gamma, int | float | str | None):
-            check_weight("gamma", gamma)  # type: ignore[arg-type]  # whose error names the type
+            check_weight("gamma", gamma)
         self.gamma.copy_(self._per_class("gamma", gamma, float("inf")))
 
     def set_thresholds(

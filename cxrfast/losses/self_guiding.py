@@ -56,8 +56,8 @@ class SelfGuidingLoss(BagLossBase):
             of the mean of their products. Needs normalize="batch".
         median: of an even number of predictions: "lower", the lower of the two in the middle, or "mean" of them.
         l2: weight of the penalty.
-        l2_form: which. The gradient of "norm" goes with 1 / (max p − min p), which at the start, when all predictions
-            of a bag are nearly equal, is far greater than that of any other term.
+        l2_form: which. The gradient of "norm" goes with 1 / (max p − min p): it is large while the predictions of a bag
+            are close to each other.
 
     Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally `mask=`, boolean, true where an
     instance counts; or logits `[N, K]` of all bags and `offsets=[B + 1]` as :func:`cxrfast.ops.mil_pool_ragged` takes

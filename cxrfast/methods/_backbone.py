@@ -8,6 +8,7 @@ from cxrfast.methods.base import MethodOptions
 from cxrfast.models import Backbone, InputScaling, check_backbone, create_backbone, input_statistics
 
 _GREY = (0.5,), (0.5,)  # [-1, 1]
+_AUTO: Any = "auto"  # resolved before fields are validated
 
 
 class BackboneOptions(MethodOptions):
@@ -29,11 +30,11 @@ class BackboneOptions(MethodOptions):
     )
     freeze_backbone: bool = Field(False, description="the backbone stays as it is pretrained; only the rest trains")
     input_mean: tuple[float, ...] = Field(
-        default="auto",  # type: ignore[assignment]  # resolved before fields are validated
+        default=_AUTO,
         description="of grey in [0, 1], per channel of the input; auto: [-1, 1], or as the pretrained weights need it",
     )
     input_std: tuple[float, ...] = Field(
-        default="auto",  # type: ignore[assignment]
+        default=_AUTO,
         description="likewise; three of each replicate grey to RGB",
     )
 

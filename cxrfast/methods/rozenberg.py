@@ -90,6 +90,7 @@ class RozenbergOptions(PatchOptions):
     crf_kernel_size: OddInt = Field(19, ge=3, description="window of the CRF, in patches; odd")
     crf_steps: int = Field(5, ge=1, description="mean-field steps")
     crf_activation: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one field per class, or one label")
+    crf_bias: bool = Field(False, description="a learnt number per class, added to the CRF's unary term")
     crf_unary: Literal["logit", "probability"] = Field(
         "logit", description="the CRF's unary term: logit(p) with z = σ(…), or p itself"
     )
@@ -123,6 +124,7 @@ class Rozenberg(Method):
                 steps=options.crf_steps,
                 activation=options.crf_activation,
                 strength=2.0 if options.crf_unary == "logit" else _PROBABILITY_STRENGTH,
+                bias=options.crf_bias,
             ),
             unary_form=options.crf_unary,
         )

@@ -18,7 +18,8 @@ One YAML file a paper, in `statements/`:
 `status` is `default` (what the code does unasked is what the text says), `option` (the paper's value needs an option,
 or is an ablation) or `deviation` (the code does something else, or cannot do it). `setting` has the paper's values
 under the names of a run's configuration, `options.NAME` of the method, or `pretrained: imagenet`. Where the paper is
-silent and something must be chosen, the statement is a `default` with `silent: true`.
+silent and something must be chosen, the statement is a `default` with `silent: true`. Of evaluation and of data that a
+table needs, `default` means that the paper's protocol, or its table in `cxrfast reproduce`, does it without an option.
 """
 
 import re

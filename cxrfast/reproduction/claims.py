@@ -119,8 +119,8 @@ def _compared(measure: Measure, pairs: Sequence[tuple[float, float]], own: str, 
     text += f", by {mean(mine - its for mine, its in pairs):+.3f} on average".replace("-", "−")
     ratios = [mine / its for mine, its in pairs if its > 0]
     if ratio and ratios:
-        text += f"; {median(ratios):.2f} times the other in the middle, at least 1.5 times in "
-        text += f"{sum(value >= 1.5 for value in ratios)}"
+        large = sum(value >= 1.5 for value in ratios)
+        text += f"; median ratio {median(ratios):.2f}, at least 1.5 in {large} of {len(ratios)}"
     return text
 
 
@@ -227,7 +227,7 @@ CLAIMS: dict[str, tuple[tuple[str, Measured], ...]] = {
     ),
     "seibold6": (
         ("fig6-mean-best-auc", against("best", ("auc",), own="mean", sizes="smallest")),
-        ("fig6-better-than-max", against("max", ("auc", "iou"))),
+        ("fig6-better-than-max", against("max", ("auc",))),
         ("fig6-iou-above-others", against("best", ("iou",), sizes="all")),
         ("fig6-larger-bags-bil", against("bil", ("auc", "iou"), sizes="largest")),
     ),

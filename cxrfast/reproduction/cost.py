@@ -10,15 +10,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrfast.methods import Stage, get_method
+from cxrfast.methods import Stage
 from cxrfast.reproduction.plans import PlannedRun, TablePlan
 from cxrfast.reproduction.settings import Overrides, run_config
 from cxrfast.training.schedule import plan_legs
 
-GFLOP = {"li": 147.9, "rozenberg": 181.0, "sgl": 125.3, "wang": 131.7, "chexnet": 16.4, "zhang": 16.5}
+GFLOP = {
+    "li": 147.9, "rozenberg": 183.0, "sgl": 125.3, "wang": 131.7, "chexnet": 16.4, "zhang": 16.5, "yao": 108.9,
+    "cia": 265.0,
+}  # fmt: skip
 """Per training image at the method's defaults, forward and backward; a multiply-add counts 2."""
 
-PARAMETERS = {"li": 32.9e6, "rozenberg": 33.0e6, "sgl": 23.5e6, "wang": 27.7e6, "chexnet": 7.0e6, "zhang": 7.0e6}
+PARAMETERS = {
+    "li": 32.9e6, "rozenberg": 33.0e6, "sgl": 23.5e6, "wang": 27.7e6, "chexnet": 7.0e6, "zhang": 7.0e6, "yao": 11.3e6,
+    "cia": 33.0e6,
+}  # fmt: skip
 SUSTAINED = 20e12  # assumed FLOP/s of the GPU: what a data-centre card does on convolutions in float32 with TF32
 PROCESSES = 16  # assumed processes that read images
 READ = 50.0  # measured images/s of one process: copies of 512×512; originals of 1024×1024: 13
@@ -41,10 +47,9 @@ class Cost:
 def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
     """At the paper's setting, on the whole of ChestX-ray14."""
     config = run_config(run, table, Path("data"), Overrides())
-    options = get_method(run.method).Options(**run.options)
-    # Where several learning rates are tried, their epochs
-    first = sum(leg.epochs for leg in plan_legs((Stage("first", config.epochs, ()),), config))
-    epochs = first + _crf_epochs(config.epochs, options)
+    options = config.method_options()
+    legs = plan_legs([Stage("first", config.epochs, ())], config)
+    epochs = sum(leg.epochs for leg in legs) + _crf_epochs(config.epochs, options)
     if run.unannotated is not None:
         trainings = table.folds
         annotated = _BOXED * (1 - 1 / table.folds)
@@ -52,7 +57,7 @@ def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
         test = _BOXED / table.folds
     else:
         trainings, pool, test = 1, float(_TRAIN_VAL), float(_TEST)
-    val, train = pool * config.val_share, pool * (1 - config.val_share)
+    val, train = config.val_share * pool, (1 - config.val_share) * pool
     passes = 3 if getattr(options, "triplet", None) else 1  # anchor, positive and negative
     trained = epochs * passes * train
     seen = trained + epochs * val / 3 + 2 * test / 3

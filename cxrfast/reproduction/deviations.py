@@ -1,5 +1,6 @@
 """How far a run is from what its paper states, statement by statement of the register."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +57,9 @@ def deviations_of(
 def _settings(run: PlannedRun, config: RunConfig, paper: str, found: Sequence[Statement]) -> Iterator[str]:
     for name, of in _stated(run, paper, found).items():
         own = value_of(config, name)
-        if _plain(own) == _plain(of.value):
+        if _same(own, of.value):
             continue
-        places = ", ".join(of.places)
+        places = "; ".join(dict.fromkeys(of.places))
         if name == "pretrained" and not own:
             yield f"random weights at the start instead of ImageNet's ({places}; --pretrained imagenet)"
         elif name == "pretrained":
@@ -77,7 +78,7 @@ def _stated(run: PlannedRun, paper: str, found: Sequence[Statement]) -> dict[str
             if name.removeprefix("options.") in run.options:
                 continue
             before = values.setdefault(name, _Stated(value, ()))
-            if _plain(before.value) == _plain(value):
+            if _same(before.value, value):
                 values[name] = _Stated(value, (*before.places, _place(statement, paper)))
     return values
 
@@ -97,7 +98,7 @@ def _changes(run: PlannedRun, config: RunConfig, table: TablePlan, found: Sequen
     names = [name for name in RunConfig.model_fields if name not in _NOT_OF_THE_PAPER | {"split", "labels"}]
     for name in (*names, *(f"options.{name}" for name in planned.options if name not in run.options)):
         own, of_plan = value_of(config, name), value_of(planned, name)
-        if name not in known and _plain(own) != _plain(of_plan):
+        if name not in known and not _same(own, of_plan):
             yield f"{_words(name)} {_plain(own)} instead of the planned {_plain(of_plan)}"
 
 
@@ -110,5 +111,15 @@ def _words(name: str) -> str:
     return name.removeprefix("options.") if name.startswith("options.") else name.replace("_", " ")
 
 
-def _plain(value: Any) -> Any:
+def _same(one: Any, other: Any) -> bool:
+    """A pair and a list of two are the same."""
+    return _listed(one) == _listed(other)
+
+
+def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _plain(value: Any) -> str:
+    """As a configuration file has it."""
+    return value if isinstance(value, str) else json.dumps(_listed(value), ensure_ascii=False)

@@ -230,7 +230,15 @@ class Figure:
 def _read(plan: Plan, data: Path, seed: int) -> Source:
     if plan.dataset.endswith(".npz"):
         return read_source(plan.dataset, positive_class=plan.positive_class, seed=seed)
-    return read_source(plan.dataset, data, positive_class=plan.positive_class)
+    fetch = f"to fetch it: cxrfast bags --dataset {plan.dataset} --root {data} --download"
+    if not data.is_dir():
+        raise UsageError(f"data: no folder or .npz file {data}; {fetch}")
+    try:
+        return read_source(plan.dataset, data, positive_class=plan.positive_class)
+    except UsageError:
+        raise
+    except CxrfastError as error:
+        raise CxrfastError(f"{str(error).partition('; give --download')[0]}; {fetch}") from error
 
 
 def _claims(figure: str, summaries: Sequence[Summary]) -> tuple[Claim, ...]:

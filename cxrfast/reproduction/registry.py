@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cxrfast.errors import UsageError
 from cxrfast.evaluation.layout import wrap
+from cxrfast.reproduction.figures import FIGURES
 from cxrfast.reproduction.interface import Outcome, Plan, Say
 from cxrfast.reproduction.plans import TablePlan
 from cxrfast.reproduction.runner import Reproduction, run_table
@@ -39,7 +40,8 @@ class TableOfRuns:
         return run_table(self.table, data, out, rows=rows, overrides=overrides, say=say)
 
 
-PLANS: dict[str, Plan] = {plan.name: plan for plan in (*map(TableOfRuns, TABLES.values()),)}
+_PLANS: tuple[Plan, ...] = (*map(TableOfRuns, TABLES.values()), *FIGURES)
+PLANS: dict[str, Plan] = {plan.name: plan for plan in _PLANS}
 
 
 def find_plan(name: str) -> Plan:

@@ -20,6 +20,8 @@ _SMALL_METHOD: dict[str, dict[str, Any]] = {
     "rozenberg": {"crf_epochs": 1, "grid": 8},
     "li": {"grid": 8},
     "wang": {"transition_channels": 64},
+    "cia": {"negatives": 8, "hidden": 16, "alignment_epochs": 1},
+    "yao": {"width": 8, "levels": 3, "growth": 4, "dense_layers": 1},
 }
 
 
@@ -61,7 +63,8 @@ def run_config(run: PlannedRun, table: TablePlan, data: Any, overrides: Override
         settings = {"val_share": validation, **settings}
     if overrides.scale == "small":
         settings |= _SMALL
-        options |= {**SETTINGS[run.method]["options"], **_SMALL_METHOD.get(run.method, {})}
+        demo = SETTINGS.get(run.method, {}).get("options", {})
+        options |= {**demo, **_SMALL_METHOD.get(run.method, {})}
     options |= {name: value for name, value in overrides.options.items() if name in fields}
     options |= run.options  # what makes it this row
     settings = {"labels": LABELS, **settings, **overrides.settings, "method": run.method, "data": data}

@@ -43,7 +43,9 @@ def to_markdown(table: ComparedTable) -> str:
     """The comparison as a page."""
     lines = [f"# {table.title}", "", f"Protocol `{table.protocol}`{'; ' + table.note if table.note else ''}.", ""]
     for line in _settings(table):
-        lines += [line] if line.startswith("- ") else [f"**{line}**" if table.deviations else line, ""]
+        item = line.startswith("- ")
+        lines += ["", line] if not item and lines[-1] else [line]
+        lines += [] if item else [""]
     lines += [""] if lines[-1] else []
     lines += [
         "Ours: ± standard deviation over folds, or the 95 % interval of one run. Difference: ours − published.",
@@ -99,25 +101,24 @@ def _unreadable(row: ComparedRow) -> list[str]:
 def settings_lines(
     deviations: Mapping[str, Sequence[str]], unchecked: Mapping[str, Sequence[str]], rows: int
 ) -> list[str]:
-    """How far the runs are from the paper's setting: a sentence, and an item for each way.
+    """How far the runs are from the paper's setting: a sentence, then what is true of all rows, then of some.
 
     Args:
         deviations, unchecked: each text with the names of the rows that it is true of.
-        rows: how many were run; what is true of all names none.
+        rows: how many were run.
     """
     lines = []
-    if deviations:
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for text, names in deviations.items():
+        groups.setdefault(tuple(names), []).append(f"- {text}")
+    if groups:
         lines.append("Not the paper's setting. These numbers do not reproduce the table:")
-        lines += [f"- {_of_rows(text, names, rows)}" for text, names in deviations.items()]
+    for names in sorted(groups, key=lambda names: len(names) < rows):
+        lines += [*([] if len(names) == rows else [f"{', '.join(names)}:"]), *groups[names]]
     for text, names in unchecked.items():
-        lines.append(f"Not compared with the paper's setting: {_of_rows(text, names, rows)}.")
-    if not lines:
-        lines = ["The paper's setting, statement by statement of docs/papers.md, on the whole of ChestX-ray14."]
-    return lines
-
-
-def _of_rows(text: str, names: Sequence[str], rows: int) -> str:
-    return text if len(names) == rows else f"{', '.join(names)}: {text}"
+        who = "" if len(names) == rows else f"{', '.join(names)}: "
+        lines.append(f"Not compared with the paper's setting: {who}{text}.")
+    return lines or ["The paper's setting, statement by statement of docs/papers.md, on the whole of ChestX-ray14."]
 
 
 def _settings(table: ComparedTable) -> list[str]:

@@ -73,7 +73,7 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
     "rozenberg": {"epochs": 20, "options": {**_PATCHES, "crf_epochs": 5, "crf_kernel_size": 7}},
     "li": {"epochs": 20, "options": _PATCHES},
     "sgl": {"epochs": 20, "lr_step": 14, "options": {"output_stride": 8}},
-    "zhang": {"epochs": 5, "lr_step": 2, "options": {"hard_after": 3}},
+    "zhang": {"epochs": 5, "lr_milestones": [3], "options": {"hard_after": 3}},
     "wang": {"epochs": 16, "options": {"backbone": "resnet_nano"}},
     "chexnet": {"epochs": 12, "lr_step": 4},
 }

@@ -12,6 +12,7 @@ import torch
 from torchvision.models import DenseNet
 
 from cxrfast.cli.main import app, run
+from cxrfast.errors import CxrfastError
 from cxrfast.training import RunDirectory, load_config
 from tests.interpreter import run_code
 
@@ -101,6 +102,24 @@ def test_reproduce_shows_what_is_published(cli, phantoms, tmp_path):
     assert (tmp_path / "o" / "zhang1.md").is_file()
 
 
+def test_no_augment_reaches_the_run(cli, phantoms, tmp_path, monkeypatch):
+    from cxrfast import reproduction, training
+
+    def stop(config, *arguments, **more):
+        raise CxrfastError(f"augment is {config.augment}")
+
+    monkeypatch.setattr(training, "train", stop)
+    for flags, augment in (((), True), (("--no-augment",), False)):
+        code, _, error = cli("train", "--method", "chexnet", "--data", phantoms, *flags)
+        assert (code, error) == (1, f"cxrfast: augment is {augment}\n")
+    monkeypatch.setattr(reproduction.runner, "train", stop)
+    arguments = ("reproduce", "wang17", "--data", phantoms, "--scale", "small", "--out", tmp_path / "o")
+    code, out, _ = cli(*arguments, "--no-augment")
+    assert code == 1
+    assert "wang: failed: augment is False" in out
+    assert "- augment false instead of the planned true" in out
+
+
 def test_info(cli):
     code, out, _ = cli("info")
     assert code == 0
@@ -155,6 +174,9 @@ def test_train_resumes_from_the_command_line(cli, trained):
     code, out, _ = cli("train", "--resume", trained)
     assert code == 0
     assert "nothing to do" in out
+    code, _, err = cli("train", "--resume", trained, "--no-augment")
+    assert code == 2
+    assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --no-augment\n"
     code, _, err = cli("train", "--resume", trained, "--lr=1", "--set", "grid=3")
     assert code == 2
     assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --lr, --grid\n"
@@ -247,9 +269,11 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     )
     assert code == 0, err
 
-    def table(text):
-        return [line for line in text.splitlines() if line.startswith(("Mass", "Nodule", "mean"))]
+    def table(text):  # of the trained classes; the files are also asked for one that no training image shows
+        trained_classes = ("Atelectasis", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
+        return [line for line in text.splitlines() if line.startswith(trained_classes)]
 
+    assert len(table(val)) == 4 * 7
     assert table(again) == table(val)
     code, _, err = cli("evaluate", "--predictions=here/predictions-val.csv")
     assert code == 2

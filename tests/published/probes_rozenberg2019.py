@@ -12,6 +12,7 @@ from cxrfast.data.dataset import XrayDataset
 from cxrfast.evaluation import find_protocol
 from cxrfast.losses import RozenbergLoss
 from cxrfast.methods.rozenberg import Rozenberg, RozenbergOptions
+from cxrfast.methods.rozenberg_thresholds import ThresholdFit
 from cxrfast.models.patch_network import PatchHead
 from cxrfast.nn import BlurPool2d, MaxBlurPool2d
 from cxrfast.reproduction import TABLES
@@ -91,7 +92,7 @@ def crf_pairwise() -> None:
     """Affinities fall with the distance of the guides; the kernel itself has nothing to learn."""
     crf = method().network.crf
     names = {name.rsplit(".", 1)[-1] for name, _ in crf.named_parameters()}
-    assert names == {"weight", "guide_scale", "unary_weight", "bias"}
+    assert names == {"weight", "guide_scale", "unary_weight"}
     assert not crf.unary_weight.requires_grad
 
 
@@ -186,6 +187,24 @@ def unannotated() -> None:
     assert {row.run.unannotated for row in TABLES["rozenberg1"].rows if row.run} == {0.0, 0.2}
 
 
+def more_than_one_patch() -> None:
+    """τ̂ is per class, and the fit raises it to what the class's boxes allow."""
+    fit, criterion = ThresholdFit(2, 0.75, 1.0), RozenbergLoss(2)
+    region = torch.zeros(8, 2, 4, 4, dtype=torch.bool)
+    region[:4, 0, :2] = True  # boxes of eight patches, and of one
+    region[:4, 1, 0, 0] = True
+    annotated = torch.zeros(8, 2, dtype=torch.bool)
+    annotated[:4] = True
+    fit.add(torch.full((8, 2, 4, 4), 3.0), torch.ones(8, 2), annotated, region)
+    fit.update(criterion)
+    assert criterion.tau_hat.tolist() == [8, 1]
+
+
+def fold_average() -> None:
+    plan = TABLES["rozenberg1"]
+    assert all(row.run.cross_validated for row in plan.rows if row.run)
+
+
 def table_1() -> None:
     plan = TABLES["rozenberg1"]
     assert (plan.metrics, plan.measures) == (("accuracy",), ("iou", "ior"))
@@ -216,5 +235,8 @@ PROBES = {
     "no-validation-part": no_validation_part,
     "kept-epoch": kept_epoch,
     "unannotated": unannotated,
+    "more-than-one-patch": more_than_one_patch,
+    "fold-average": fold_average,
+    "better-than-li": table_1,
     "table-1": table_1,
 }

@@ -252,8 +252,8 @@ def test_a_deviation_of_some_rows_names_them_and_what_was_not_compared_is_said()
     first = replace(row, name="a", deviations=("of one", "of both"), unchecked="the register has nothing on a")
     table = replace(table_of(), rows=(first, replace(row, name="b", deviations=("of both",))))
     text = to_text(table)
-    assert "  - a: of one\n" in text
-    assert "  - of both\n" in text
+    assert "do not reproduce the table:\n  - of both\na:\n  - of one\nNot compared" in text
+    assert "do not reproduce the table:\n\n- of both\n\na:\n\n- of one\n\nNot compared" in to_markdown(table)
     assert "Not compared with the paper's setting: a: the register has nothing on a." in text
     assert table.papers_setting is False
     alone = replace(table, rows=(replace(first, deviations=()),))

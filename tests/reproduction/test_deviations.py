@@ -86,12 +86,13 @@ def test_the_same_value_at_two_places_is_said_once_and_of_two_values_the_first(r
         "zhang",
         {"place": "§3", "setting": {"epochs": 30}},
         {"place": "§4", "setting": {"epochs": 30}},
+        {"place": "§3", "setting": {"epochs": 30}},
         {"place": "§5", "status": "option", "setting": {"options.margin": 0.5}},
         {"place": "§6", "setting": {"options.margin": 0.5}},
     )
     assert texts(settings={"epochs": 1}, options={"margin": 0.1}) == (
-        "epochs 1 instead of 30 (§3, §4)",
-        "margin 0.1 instead of 0.5 (§5, §6)",
+        "epochs 1 instead of 30 (§3; §4)",
+        "margin 0.1 instead of 0.5 (§5; §6)",
     )
 
 
@@ -99,7 +100,7 @@ def test_what_the_user_changed_where_the_paper_is_silent_is_said(register):
     register("zhang2020", "zhang", {"silent": True, "place": "§4", "setting": {"batch_size": 48}}, {"place": "§1"})
     assert texts(settings={"batch_size": 6, "augment": False}, options={"upsample": 2}) == (
         "batch size 6 instead of the planned 48",
-        "augment False instead of the planned True",
+        "augment false instead of the planned true",
         "upsample 2 instead of the planned 8",
     )
     assert texts(settings={"seed": 3, "workers": 2}) == ()
@@ -107,7 +108,7 @@ def test_what_the_user_changed_where_the_paper_is_silent_is_said(register):
 
 def test_no_augmentation_is_a_deviation_where_the_paper_augments(register):
     register("zhang2020", "zhang", {"place": "§4.1", "setting": {"augment": True}})
-    assert texts(settings={"augment": False}) == ("augment False instead of True (§4.1)",)
+    assert texts(settings={"augment": False}) == ("augment false instead of true (§4.1)",)
     register("zhang2020", "zhang", {"place": "§4.1", "status": "option", "setting": {"augment": False}})
     assert run_config(run_of("zhang"), ZHANG, "data", Overrides()).augment is False
     assert texts() == ()

@@ -92,7 +92,7 @@ def test_a_folder_of_other_settings_is_refused(reproduced, phantoms, tmp_path):
 
 def test_a_row_that_fails_does_not_stop_the_others(phantoms, tmp_path, monkeypatch):
     def fail(config, folder, say):
-        raise CxrfastError(f"no disk for {config.options['loss']}")
+        raise CxrfastError(f"no disk for {config.options.get('loss', config.method)}")
 
     monkeypatch.setattr(runner, "train", fail)
     overrides = Overrides(TINY.settings, {"backbone": "resnet_nano", "output_stride": 8})
