@@ -23,7 +23,9 @@ def reproduce(
         str | None, typer.Option("--scale", help="small: tiny networks and 2 epochs, to try the whole way in minutes.")
     ] = None,
     folds: Annotated[int | None, typer.Option("--folds", min=2, help="Of cross-validated rows; default: 5.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of the first stage.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Epochs of the stage that learns the classes.")
+    ] = None,
     batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at the start.")] = None,
     image_size: Annotated[int | None, typer.Option("--image-size", min=32, help="Images are resized to it.")] = None,

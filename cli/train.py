@@ -17,7 +17,9 @@ def train(
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML file of options; those given here go first.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of the first stage.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Epochs of the stage that learns the classes.")
+    ] = None,
     batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at the start.")] = None,
     image_size: Annotated[int | None, typer.Option("--image-size", min=32, help="Images are resized to it.")] = None,
