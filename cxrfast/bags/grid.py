@@ -168,7 +168,8 @@ def _write_overview(
         if (settings.bag_size, settings.train_bags, settings.positives) == wanted and path.is_file():
             examples.append(_read_example(path, Spelling(settings.method, settings.pool).label))
     if examples:
-        title = f"{bags} training bags of {size} on average; positive class: {source.positive_class}"
+        positive = "" if wanted[2] == "natural" else f", {wanted[2]} of them positive"
+        title = f"{bags} training bags of {size} on average{positive}; positive class: {source.positive_class}"
         plot_examples(examples, source.test.images, title, out / "examples.png")
 
 
