@@ -57,3 +57,10 @@ def test_what_is_refused():
         choose_rows(["rozenberg", "crf"])
     with pytest.raises(UsageError, match="annotated: expected shares above 0 and up to 1, got 5"):
         Study(shares=(0.05, 5.0))
+
+
+def test_every_row_has_a_colour_and_a_mark_of_its_own():
+    from cxrfast.study.plots import _STYLES
+
+    assert set(_STYLES) == set(ROWS)
+    assert len(set(_STYLES.values())) == len(_STYLES)
