@@ -226,6 +226,8 @@ def test_methods_beside_another_and_beside_the_best():
     best = against("best", ("iou",), sizes="larger", ratio=True)(results)
     assert [row[2] for row in best.rows] == ["0.300 max", "0.400 mean"]
     assert best.summary.endswith("; median ratio 2.00, at least 1.5 in 2 of 2")
+    some = against("best", ("iou",), sizes="larger", among=("bil:max", "mean"))(results)
+    assert [row[2] for row in some.rows] == ["0.200 BIL (max pooling)", "0.400 mean"]
     smallest = against("max", ("iou",), sizes="smallest")(results)
     assert smallest.summary == "IoU: SGL is ahead in 0 of 1, by −0.100 on average"
     lone = against("mean", sizes="smallest")(results)
