@@ -34,14 +34,18 @@ def has_lines(numbers: Mapping[str, Any]) -> bool:
 def published_auroc(numbers: Mapping[str, Any]) -> list[PublishedRow]:
     """Lines of AUROC that have any class of these numbers; those of the same method first.
 
-    Of a table's lines on another method, the first: what follows is its ablation. A number that others copied stands
-    once, and not at all where its own paper's is there.
+    Of a table's lines on another method, the first: what follows is its ablation; and none of a network that is no
+    method here, unless the method is of the same paper. A number that others copied stands once, and not at all where
+    its own paper's is there.
     """
     found, seen = [], set[tuple[str | None, ...]]()
     everything = rows(metric="auroc", available=True)
+    papers_of_method = {row.paper for row in everything if row.method == numbers["method"] and not row.copied_from}
     own_papers = {row.paper for row in everything if row.copied_from is None}
     for row in everything:
         if row.copied_from in own_papers or not set(row.values or ()) & set(numbers["classes"]):
+            continue
+        if row.method is None and row.copied_from is None and row.paper not in papers_of_method:
             continue
         key = (row.copied_from,) if row.copied_from else (row.paper, row.table, row.method or row.row)
         if (row.copied_from is None and row.method == numbers["method"]) or key not in seen:

@@ -46,10 +46,7 @@ def train(
     if fabric.is_global_zero:
         for note in data.notes:
             say(note)
-        weights = "pretrained backbone" if config.options.get("pretrained") else "random weights"
-        weights += ", frozen" if method.frozen else ""
-        size = sum(p.numel() for p in method.parameters()) / 1e6
-        say(f"{method.title}: {size:.1f} M parameters, {weights}, into {run.path}")
+        say(f"{method.title}: {_start(config, method)}, into {run.path}")
         save_config(config, run.config)
         data.splits.save(run.splits)
         write_environment(run)
@@ -99,6 +96,15 @@ def resume(
     sampler = _batch_sampler(config, data, method, fabric, say)
     _fit(Trainer(config, run, data, method, fabric, sampler), say, within, resume=True)
     return run
+
+
+def _start(config: RunConfig, method: Method) -> str:
+    """What training starts from, for a person."""
+    size = sum(parameter.numel() for parameter in method.parameters()) / 1e6
+    backbone = config.options.get("backbone")
+    weights = "pretrained" if config.options.get("pretrained") else "random weights"
+    parts = [f"{size:.1f} M parameters", backbone, weights, "frozen" if method.frozen else None]
+    return ", ".join(part for part in parts if part)
 
 
 def _check_frozen(config: RunConfig) -> None:

@@ -21,7 +21,7 @@ def test_a_transformer_trains_is_evaluated_and_localises(cli, phantoms, tmp_path
     network = ("--set", f"backbone={VIT}", "--pretrained", weights, "--freeze-backbone")
     code, out, error = cli(*arguments, *network, "--device", "cpu", "--out", "run")
     assert (code, error) == (0, "")
-    assert "pretrained backbone, frozen" in out
+    assert f"{VIT}, pretrained, frozen, into run" in out
     options = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["options"]
     assert (options["backbone"], options["freeze_backbone"]) == (VIT, True)
     assert (options["input_mean"], options["input_std"]) == ([0.5], [0.5])  # what timm's weights were trained with

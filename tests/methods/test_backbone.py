@@ -158,7 +158,7 @@ def test_a_run_with_a_frozen_backbone_of_a_file(phantoms, tmp_path):
     }
     said = []
     run = train(build_config(settings), tmp_path / "run", say=said.append)
-    assert any("pretrained backbone, frozen" in line for line in said)
+    assert any("resnet_nano, pretrained, frozen" in line for line in said)
     saved = load_config(run.config)["options"]
     assert saved["pretrained"] == str(file)
     assert saved["input_mean"] == list(IMAGENET[0])
