@@ -3,9 +3,11 @@
 import csv
 import io
 import math
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+import cxrfast
 from cxrfast.data import FoldSplits, make_folds, read_chestxray14
 from cxrfast.errors import UsageError
 from cxrfast.evaluation.predictions import read_predictions
@@ -132,14 +135,20 @@ def test_probe_and_methods_beside_each_other(crossed, tmp_path):
 
 def test_the_commands(crossed, tmp_path):
     module = [sys.executable, "-m", "cxrfast.transfer"]
+
+    def run(*words, check=True):
+        """Run in an empty folder: in the project's own, the uncompiled package would hide the installed one."""
+        environment = {**os.environ, "PYTHONPATH": str(Path(cxrfast.__file__).parents[1])}
+        options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "check": check}
+        return subprocess.run([*module, *words], **options)
+
     probe, out = tmp_path / "p" / "probe.csv", tmp_path / "table"
-    done = subprocess.run([*module, "probe", crossed, "--out", probe], capture_output=True, text=True, check=True)
+    done = run("probe", crossed, "--out", probe)
     assert "40 images" in done.stdout
-    command = [*module, "table", f"chexnet={crossed}", "--probe", probe, "--out", out, "--positives", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run("table", f"chexnet={crossed}", "--probe", probe, "--out", out, "--positives", "5")
     assert out.with_suffix(".md").read_text().strip() == done.stdout.strip()
     assert out.with_suffix(".csv").read_text().startswith("row,method,fold")
-    done = subprocess.run([*module, "table", str(crossed), "--out", out], capture_output=True, text=True, check=False)
+    done = run("table", str(crossed), "--out", out, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "expected NAME=FOLDER" in done.stderr
 
