@@ -93,8 +93,8 @@ def bags(
 
     cxrfast bags --preset seibold4 --root data --runs 1 --epochs 20
     """
-    from cxrfast.bags import Plan, find_preset, markdown, parse_fields, read_source, run_grid
-    from cxrfast.training.devices import resolve_device
+    from cxrfast.devices import resolve_device
+    from cxrfast.experiments.bags import Plan, find_preset, markdown, parse_fields, read_source, run_grid
 
     begin = find_preset(preset).plan if preset is not None else Plan()
     given = {

@@ -58,7 +58,7 @@ def bench(
     if list_:
         typer.echo(listing(chosen))
         return
-    from cxrfast.training.devices import resolve_device
+    from cxrfast.devices import resolve_device
 
     place = torch.device(resolve_device(device or "auto"))
     if threads is not None:

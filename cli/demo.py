@@ -18,6 +18,6 @@ def demo(
     Makes phantom X-rays, trains a small network on them by one of the methods, evaluates it and localises one held-out
     image, in under ten minutes on two CPU cores.
     """
-    from cxrfast.demo import run_demo
+    from cxrfast.experiments.demo import run_demo
 
     run_demo(out, method=method, seed=seed, say=typer.echo)

@@ -71,7 +71,10 @@ def evaluate(
         return
     if splits is not None:
         raise UsageError("splits: goes with --predictions; a run has its own splits.json")
-    from cxrfast.training import evaluate_folds, evaluate_run, is_cross_validation
+    from cxrfast.experiments.cross_validation import evaluate_folds
+    from cxrfast.experiments.evaluate_run import evaluate_run
+    from cxrfast.report.terminal import cross_validation_to_text, evaluation_to_text
+    from cxrfast.runs.settings import is_cross_validation
 
     common: dict[str, Any] = {
         "thresholds": iou_threshold or (),
@@ -87,13 +90,14 @@ def evaluate(
             if value != default:
                 raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
         pooled = evaluate_folds(folder, protocol=protocol, page=report, **common)
-        typer.echo(f"{pooled.result.to_text()}\nwritten: {pooled.report}, and the results of its runs beside it")
+        typer.echo(cross_validation_to_text(pooled.result))
+        typer.echo(f"written: {pooled.report}, and the results of its runs beside it")
         unreadable = pooled.result.unreadable
     else:
         assessment = evaluate_run(
             folder, data=data, split=split, labels=labels, protocol=protocol or "strict", page=report, **common
         )
-        typer.echo(assessment.result.to_text())
+        typer.echo(evaluation_to_text(assessment.result))
         written = [assessment.report, assessment.predictions, assessment.maps, assessment.page]
         typer.echo(f"written: {', '.join(str(path) for path in written if path is not None)}")
         unreadable = assessment.result.predictions.unreadable
@@ -125,11 +129,12 @@ def _evaluate_files(
     written = [folder / f"evaluation-{part}.json", folder / f"predictions{suffix}.csv"]
     _refuse_other(written[0], predictions, protocol)
     from cxrfast.evaluation.offline import evaluate_data_set
+    from cxrfast.report.terminal import evaluation_to_text
 
     result = evaluate_data_set(
         predictions, data, splits=splits, split=split, labels=labels or "auto", protocol=protocol, thresholds=thresholds
     )
-    typer.echo(result.to_text())
+    typer.echo(evaluation_to_text(result))
     result.save(written[0])
     result.predictions.write_csv(written[1])
     if page:

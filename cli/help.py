@@ -5,7 +5,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-_NAMES = {"{methods}": ("cxrfast.methods", "METHODS"), "{demos}": ("cxrfast.demo", "SETTINGS")}
+_NAMES = {"{methods}": ("cxrfast.methods", "METHODS"), "{demos}": ("cxrfast.experiments.demo", "SETTINGS")}
 
 
 class HelpWithNames(TyperCommand):

@@ -36,7 +36,7 @@ def import_weights(
 
     Example: cxrfast import-weights model.pth.tar --preset chexnet --out chexnet.safetensors
     """
-    from cxrfast.training import import_weights as run
+    from cxrfast.runs import import_weights as run
 
     names = [name.strip() for name in classes.split(",")] if classes is not None else None
     imported = run(

@@ -21,7 +21,7 @@ def info(
 
 def _installation() -> None:
     from cxrfast.methods import METHODS
-    from cxrfast.training import environment
+    from cxrfast.runs import environment
 
     for name, value in environment().items():
         text = (", ".join(value) or "none") if isinstance(value, list) else value

@@ -26,8 +26,7 @@ def localize(
     Writes a picture and a JSON file for each image. Boxes are in pixels of the original image. Research use only; not
     for diagnosis.
     """
-    from cxrfast.localization import localize_many
-    from cxrfast.training import load_predictor
+    from cxrfast.inference import load_predictor, localize_many
 
     predictor = load_predictor(checkpoint, device=device or "auto")
     for note in predictor.notes:

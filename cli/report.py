@@ -40,7 +40,7 @@ def report(
         write_folds,
         write_report,
     )
-    from cxrfast.training.run import latest_weights
+    from cxrfast.runs.directory import latest_weights
 
     folders = runs or [latest_weights().parent.parent]
     if len(folders) == 1 and is_folds(folders[0]):

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from cxrfast.prediction import Prediction
-from cxrfast.regions import RegionRule
+from cxrfast.regions.prediction import Prediction
+from cxrfast.regions.rule import RegionRule
 
 Answer = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 

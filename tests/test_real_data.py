@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from cxrfast.data import read_chestxray14
-from cxrfast.evaluation import auroc
-from cxrfast.localization import localize
-from cxrfast.training import RunDirectory, build_config, evaluate_run, load_predictor, train
+from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.inference import load_predictor, localize
+from cxrfast.metrics import auroc
+from cxrfast.runs import RunDirectory
+from cxrfast.training import build_config, train
 
 SETTINGS = {"method": "rozenberg", "image_size": 64, "epochs": 1, "batch_size": 32, "device": "cpu"}
 OPTIONS = {

@@ -10,13 +10,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation.localization import OwnRule
+from cxrfast.evaluation.ground_truth import Truth
 from cxrfast.evaluation.protocols import Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import Facts, score_predictions
 from cxrfast.evaluation.sources import MapSource
-from cxrfast.evaluation.truth import Truth
-from cxrfast.prediction import Predictor, predict
+from cxrfast.regions.prediction import Predictor, predict
+from cxrfast.regions.rule import OwnRule
 
 
 @dataclass(frozen=True)

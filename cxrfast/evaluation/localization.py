@@ -7,29 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrfast.evaluation.bootstrap import bootstrap_interval_with_mean, weighted_mean
-from cxrfast.evaluation.ceiling import ceiling
-from cxrfast.evaluation.localization_accuracy import TIE, BestOverlap
-from cxrfast.evaluation.metrics import Mean, mean_without_nan
+from cxrfast.evaluation.ground_truth import Truth, Units, deal_folds
+from cxrfast.evaluation.oracle import ceiling
 from cxrfast.evaluation.protocols import OWN, Comparison, Folds, Protocol
 from cxrfast.evaluation.sources import MapSource, Source, pair_overlaps
-from cxrfast.evaluation.truth import Truth, Units, deal_folds
-from cxrfast.regions import RegionRule
+from cxrfast.metrics.bootstrap import bootstrap_interval_with_mean, weighted_mean
+from cxrfast.metrics.classification import Mean, mean_without_nan
+from cxrfast.metrics.overlap import TIE, BestOverlap
+from cxrfast.regions.rule import OwnRule, RegionRule
 
 LEVELS = torch.linspace(-7, 7, 29, dtype=torch.float64).sigmoid()
 """The thresholds that nested choices are made among: σ(−7), σ(−6.5) … σ(7). They depend on no data."""
 
 SCORE_GATE = "score > "  # a gate in words: so, and the number; or
 OPERATING_POINT_GATE = "score ≥ the operating point"
-
-
-@dataclass(frozen=True)
-class OwnRule:
-    """What a method says about its own regions, and where it calls a class present."""
-
-    rule: RegionRule
-    thresholds: Tensor  # [K]
-    operating_points: Tensor  # [K]
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,15 @@ from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation.detection import Boxes
-from cxrfast.evaluation.found_in_files import FoundInFiles
-from cxrfast.evaluation.localization import OwnRule
-from cxrfast.evaluation.prediction_files import read_file
+from cxrfast.evaluation.ground_truth import Truth
 from cxrfast.evaluation.protocols import Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import Facts, score_predictions
 from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource, Source
-from cxrfast.evaluation.truth import Truth
-from cxrfast.regions import RegionRule
+from cxrfast.metrics.detection import Boxes
+from cxrfast.predictions.files import read_file
+from cxrfast.predictions.parsed import FoundInFiles
+from cxrfast.regions.rule import OwnRule, RegionRule
 
 
 def evaluate_files(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxrfast.evaluation.metrics import mean_without_nan
+from cxrfast.metrics.classification import mean_without_nan
 
 
 @dataclass(frozen=True)

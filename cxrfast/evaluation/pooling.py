@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from cxrfast._files import write_text
-from cxrfast.evaluation.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
-from cxrfast.evaluation.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
-from cxrfast.evaluation.metrics import auroc, average_precision
 from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
 from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none, none_for_nan
-from cxrfast.evaluation.predictions import Predictions, concatenate
 from cxrfast.evaluation.run_numbers import RunNumbers, by_seed, check_alike, one_of_each_fold
+from cxrfast.metrics.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
+from cxrfast.metrics.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
+from cxrfast.metrics.classification import auroc, average_precision
+from cxrfast.predictions.table import Predictions, concatenate
 
 _OF_SCORES = ("auroc", "average_precision", "ece", "ece_calibrated")  # of the image scores, as a run's result has them
 
@@ -124,12 +124,6 @@ class PooledResult:
     def save(self, path: str | os.PathLike) -> None:
         """Write the JSON to ``path``."""
         write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
-
-    def to_text(self) -> str:
-        """The tables, 100 columns wide at most."""
-        from cxrfast.evaluation.pooled_text import to_text
-
-        return to_text(self)
 
 
 def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) -> PooledResult:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.detection import Measure
-from cxrfast.regions import RegionRule
+from cxrfast.metrics.detection import Measure
+from cxrfast.regions.rule import RegionRule
 
 OPERATING_POINT = "operating point"
 OWN = "the method's"

@@ -8,15 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from cxrfast._files import write_text
-from cxrfast.evaluation.bootstrap import Interval
-from cxrfast.evaluation.calibration import ReliabilityCurve
-from cxrfast.evaluation.detection import FROC, FROC_RATES
-from cxrfast.evaluation.localization import Localization, OwnRule, table_to_dict
-from cxrfast.evaluation.metrics import Mean, mean_without_nan
-from cxrfast.evaluation.predictions import Predictions
+from cxrfast.evaluation.ground_truth import Truth
+from cxrfast.evaluation.localization import Localization, table_to_dict
 from cxrfast.evaluation.protocols import Protocol
 from cxrfast.evaluation.sources import Source
-from cxrfast.evaluation.truth import Truth
+from cxrfast.metrics.bootstrap import Interval
+from cxrfast.metrics.calibration import ReliabilityCurve
+from cxrfast.metrics.classification import Mean, mean_without_nan
+from cxrfast.metrics.detection import FROC, FROC_RATES
+from cxrfast.predictions.table import Predictions
+from cxrfast.regions.rule import OwnRule
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,6 @@ class EvaluationResult:
     def save(self, path: str | os.PathLike) -> None:
         """Write the JSON to ``path``."""
         write_text(path, self.to_json())
-
-    def to_text(self) -> str:
-        """The tables, 100 columns wide at most."""
-        from cxrfast.evaluation.text import to_text
-
-        return to_text(self)
 
 
 def _rises(false: Tensor, found: Tensor) -> list[list[float]]:  # [points], [points]

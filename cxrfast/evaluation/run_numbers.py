@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.predictions import Predictions, read_predictions
+from cxrfast.predictions.table import Predictions, read_predictions
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.bootstrap import (
+from cxrfast.evaluation.ground_truth import Truth, count_pairs
+from cxrfast.evaluation.localization import score_localization
+from cxrfast.evaluation.protocols import Protocol
+from cxrfast.evaluation.result import Calibration, Detection, EvaluationResult
+from cxrfast.evaluation.sources import MapSource, Source
+from cxrfast.metrics.bootstrap import (
     Interval,
     Statistic,
     bootstrap_interval_with_mean,
     weighted_auroc,
     weighted_average_precision,
 )
-from cxrfast.evaluation.calibration import calibrate, expected_calibration_error, reliability_curve
-from cxrfast.evaluation.detection import Boxes, box_average_precision, froc, pointing_game
-from cxrfast.evaluation.localization import OwnRule, score_localization
-from cxrfast.evaluation.metrics import Mean, mean_without_nan
-from cxrfast.evaluation.predictions import Predictions, empty_overlaps
-from cxrfast.evaluation.protocols import Protocol
-from cxrfast.evaluation.result import Calibration, Detection, EvaluationResult
-from cxrfast.evaluation.sources import MapSource, Source
-from cxrfast.evaluation.truth import Truth, count_pairs
+from cxrfast.metrics.calibration import calibrate, expected_calibration_error, reliability_curve
+from cxrfast.metrics.classification import Mean, mean_without_nan
+from cxrfast.metrics.detection import Boxes, box_average_precision, froc, pointing_game
+from cxrfast.predictions.table import Predictions, empty_overlaps
+from cxrfast.regions.rule import OwnRule
 
 DETECTION_THRESHOLDS = (0.1, 0.3, 0.5)  # of the IoU, for mAP
 FROC_THRESHOLD = 0.1

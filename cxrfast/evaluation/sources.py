@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 from typing import Protocol as Interface
 
 import torch
 from torch import Tensor
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.detection import Boxes, same_image_and_class, union_overlap
-from cxrfast.evaluation.localization_accuracy import BestOverlap, Overlap, patch_overlap
-from cxrfast.evaluation.truth import Units
-from cxrfast.regions import RegionRule
+from cxrfast.evaluation.ground_truth import Units
+from cxrfast.metrics.detection import Boxes, same_image_and_class, union_overlap
+from cxrfast.metrics.overlap import BestOverlap, Overlap, patch_overlap
+from cxrfast.predictions.masks import Mask
+from cxrfast.regions.rule import RegionRule
 
 _CHUNK = 20_000_000  # cells at a time
 
@@ -99,25 +99,6 @@ class BoxSource:
     def _over(self, thresholds: Tensor) -> Boxes:
         assert self.found.score is not None
         return _pick(self.found, self.found.score >= thresholds[self.found.class_index])
-
-
-class Mask(NamedTuple):
-    """A mask, cut to the box around it: of a finding on an X-ray, that is a small part of the image."""
-
-    inside: Tensor  # [h, w] bool
-    corner: tuple[int, int]  # its first row and column
-    size: tuple[int, int]  # H, W of the image
-
-    @classmethod
-    def cut(cls, mask: Tensor) -> "Mask":  # [H, W] bool, with a pixel set
-        (top, bottom), (left, right) = ((int(at.min()), int(at.max()) + 1) for at in mask.nonzero(as_tuple=True))
-        return cls(mask[top:bottom, left:right].clone(), (top, left), (mask.shape[0], mask.shape[1]))
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """x1, y1, x2, y2 in pixels."""
-        (top, left), (h, w) = self.corner, self.inside.shape
-        return (left, top, left + w, top + h)
 
 
 @dataclass(frozen=True)

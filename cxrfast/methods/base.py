@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from cxrfast.data import Augmentation, Record
-from cxrfast.evaluation import AnnotatedMaps
 from cxrfast.models import Backbone
-from cxrfast.prediction import Prediction
-from cxrfast.regions import RegionRule
+from cxrfast.regions import AnnotatedMaps
+from cxrfast.regions.prediction import Prediction
+from cxrfast.regions.rule import RegionRule
 
 Batch = Mapping[str, torch.Tensor]
 """What the data loader yields: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""

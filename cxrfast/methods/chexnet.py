@@ -17,7 +17,7 @@ from cxrfast.data import Augmentation
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import CAMNetwork
-from cxrfast.prediction import Prediction
+from cxrfast.regions.prediction import Prediction
 
 STAGE = "classifier"
 

@@ -55,7 +55,7 @@ from cxrfast.models import (
     shrunk,
 )
 from cxrfast.ops import mil_pool
-from cxrfast.prediction import Prediction
+from cxrfast.regions.prediction import Prediction
 
 ALIGNMENT, ATTENTION = "alignment", "attention"
 # Distances are hundredths: without it, gradient descent at the rate of the second stage would hardly move. (Adam does

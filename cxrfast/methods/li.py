@@ -18,7 +18,7 @@ from cxrfast.methods._regions import annotated_regions
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import PatchNetwork
 from cxrfast.ops import mil_pool
-from cxrfast.prediction import Prediction
+from cxrfast.regions.prediction import Prediction
 
 
 class PatchOptions(BackboneOptions):

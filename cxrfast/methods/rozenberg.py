@@ -26,7 +26,7 @@ from cxrfast.methods.rozenberg_thresholds import ThresholdFit
 from cxrfast.models import CRFNetwork, GuideBranch
 from cxrfast.nn import PacCRF
 from cxrfast.ops import mil_pool
-from cxrfast.prediction import Prediction
+from cxrfast.regions.prediction import Prediction
 
 UNARY, CRF = "unary", "crf"
 _PROBABILITY_STRENGTH = 0.2  # how far one step may move z at the start, where z is a probability and not a logit

@@ -24,8 +24,8 @@ from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import FullyConvolutionalNetwork
 from cxrfast.ops import mil_pool
 from cxrfast.ops.mil_pool import MODES
-from cxrfast.prediction import Prediction
-from cxrfast.regions import RegionRule
+from cxrfast.regions.prediction import Prediction
+from cxrfast.regions.rule import RegionRule
 
 Pool = Literal["softmax", "max", "mean", "noisy_or", "lse", "linear_softmax", "generalized_mean"]
 

@@ -19,8 +19,8 @@ from cxrfast.losses import WeightedBCE
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import CAMNetwork, LogSumExpPool, TransitionLayer
-from cxrfast.prediction import Prediction
-from cxrfast.regions import RegionRule
+from cxrfast.regions.prediction import Prediction
+from cxrfast.regions.rule import RegionRule
 
 STAGE = "classifier"
 

@@ -26,7 +26,7 @@ from pydantic import Field
 from cxrfast.methods.base import Batch, Defaults, Method, MethodOptions, Stage
 from cxrfast.models import MultiResolutionNetwork
 from cxrfast.nn import LSELBAPool
-from cxrfast.prediction import Prediction
+from cxrfast.regions.prediction import Prediction
 
 STAGE = "saliency"
 

@@ -23,13 +23,13 @@ from torch import nn
 
 from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
 from cxrfast.errors import UsageError
-from cxrfast.evaluation import AnnotatedMaps, fit_map_thresholds
 from cxrfast.losses import TripletLoss
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
 from cxrfast.models import CAMNetwork, attended_region, class_activation_maps, region_logits
-from cxrfast.prediction import Prediction
-from cxrfast.regions import RegionRule
+from cxrfast.regions import AnnotatedMaps, fit_map_thresholds
+from cxrfast.regions.prediction import Prediction
+from cxrfast.regions.rule import RegionRule
 
 STAGE = "classifiers"
 

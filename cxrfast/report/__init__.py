@@ -2,8 +2,8 @@
 
 from cxrfast.report.comparison import Comparison, compare
 from cxrfast.report.facts import Evaluated, from_folder, from_predictions, from_result
-from cxrfast.report.folds import is_folds, render_folds, write_folds
-from cxrfast.report.page import render_comparison, render_report, report_path, write_comparison, write_report
+from cxrfast.report.html.folds import is_folds, render_folds, write_folds
+from cxrfast.report.html.page import render_comparison, render_report, report_path, write_comparison, write_report
 
 __all__ = [
     "Comparison",

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.bootstrap import (
+from cxrfast.evaluation.localization import hits_at
+from cxrfast.evaluation.protocols import PROTOCOLS
+from cxrfast.evaluation.protocols import Comparison as Hit
+from cxrfast.metrics.bootstrap import (
     Statistic,
     paired_bootstrap_with_mean,
     weighted_auroc,
     weighted_average_precision,
     weighted_mean,
 )
-from cxrfast.evaluation.layout import wrap
-from cxrfast.evaluation.localization import hits_at
-from cxrfast.evaluation.predictions import Predictions
-from cxrfast.evaluation.protocols import PROTOCOLS
-from cxrfast.evaluation.protocols import Comparison as Hit
+from cxrfast.predictions.table import Predictions
 from cxrfast.report.facts import Evaluated, passes_gate
+from cxrfast.report.terminal.layout import wrap
 
 RESAMPLES = 2000
 SIGNIFICANT = 0.05
@@ -283,7 +283,7 @@ def _measure(title: str, a: Predictions, first: Statistic, second: Statistic) ->
 
 
 def _different_settings(first: Evaluated, second: Evaluated) -> list[tuple[str, str, str]]:
-    from cxrfast.report.tables import NONE, configuration
+    from cxrfast.report.html.tables import NONE, configuration
 
     settings = [dict(configuration(run.run)) for run in (first, second)]
     names = dict.fromkeys([*settings[0], *settings[1]])

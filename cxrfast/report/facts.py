@@ -15,20 +15,20 @@ from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.ground_truth import Truth
 from cxrfast.evaluation.localization import (
     OPERATING_POINT_GATE,
     SCORE_GATE,
     Localization,
-    OwnRule,
     score_localization,
 )
 from cxrfast.evaluation.offline import read_maps
-from cxrfast.evaluation.predictions import Predictions, read_predictions
 from cxrfast.evaluation.protocols import PROTOCOLS
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import images_hash
 from cxrfast.evaluation.sources import Source
-from cxrfast.evaluation.truth import Truth
+from cxrfast.predictions.table import Predictions, read_predictions
+from cxrfast.regions.rule import OwnRule
 
 
 @dataclass(frozen=True)

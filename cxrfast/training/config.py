@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cxrfast._files import write_text
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import UsageError
 from cxrfast.methods import MethodOptions, get_method
 
 _ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # do not make it another run
@@ -126,27 +126,6 @@ def _check_milestones(config: RunConfig) -> None:
         raise UsageError(f"lr_milestones: expected rising epochs, got {', '.join(map(str, milestones))}")
     if config.lr_schedule == "search" and milestones and milestones[0] >= config.epochs:
         raise UsageError(f"lr_milestones: expected one below the {config.epochs} epochs to try, got {milestones[0]}")
-
-
-def load_config(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, not yet validated."""
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"config: cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CxrfastError(f"config: {path} is not valid YAML: {reason}") from error
-    if not _is_mapping(settings):
-        raise CxrfastError(f"config: {path} expected 'name: value' lines, got {settings!r}")
-    settings["options"] = settings.get("options") or {}
-    if not _is_mapping(settings["options"]):
-        raise CxrfastError(f"config: {path} expected 'name: value' lines under options, got {settings['options']!r}")
-    return settings
-
-
-def _is_mapping(settings: Any) -> bool:
-    return isinstance(settings, dict) and all(isinstance(name, str) for name in settings)
 
 
 def save_config(config: RunConfig, path: Path) -> None:

@@ -16,10 +16,11 @@ from cxrfast.data import XrayDataset
 from cxrfast.errors import CxrfastError
 from cxrfast.methods import Method, Stage
 from cxrfast.methods.base import Batch, EpochBatches
-from cxrfast.training.checkpoint import load_checkpoint, load_state, read_weights, save_checkpoint, save_weights
+from cxrfast.runs.directory import RunDirectory
+from cxrfast.runs.weights import load_state, read_weights, save_weights
+from cxrfast.training.checkpoint import load_checkpoint, save_checkpoint
 from cxrfast.training.config import RunConfig
 from cxrfast.training.preparation import PreparedData, make_dataset, without_augmentation
-from cxrfast.training.run import RunDirectory
 from cxrfast.training.schedule import Leg, Schedule, divide, make_schedule, plan_legs
 from cxrfast.training.validation import Validation, validate
 

@@ -9,15 +9,16 @@ import torch
 from lightning_fabric import Fabric
 
 from cxrfast.data import Splits
+from cxrfast.devices import make_fabric
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches, Say
+from cxrfast.runs.directory import RunDirectory, new_run, open_run, write_environment
+from cxrfast.runs.settings import load_config
 from cxrfast.training.checkpoint import load_checkpoint
-from cxrfast.training.config import RunConfig, build_config, load_config, save_config
-from cxrfast.training.devices import make_fabric
+from cxrfast.training.config import RunConfig, build_config, save_config
 from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import PreparedData, prepare_data
-from cxrfast.training.run import RunDirectory, new_run, open_run, write_environment
 from cxrfast.training.schedule import Leg, plan_legs
 
 

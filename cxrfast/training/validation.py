@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import AnnotatedMaps, annotated_maps, auroc, localization_accuracy, operating_points
 from cxrfast.methods import Method
 from cxrfast.methods.base import Batch
+from cxrfast.metrics import auroc, localization_accuracy, operating_points
+from cxrfast.regions import AnnotatedMaps, annotated_maps
 
 IOU_THRESHOLD = 0.1
 

@@ -13,7 +13,8 @@ from torchvision.models import DenseNet
 
 from cxrfast.cli.main import app, run
 from cxrfast.errors import CxrfastError
-from cxrfast.training import RunDirectory, load_config
+from cxrfast.runs import RunDirectory
+from cxrfast.runs.settings import load_config
 from tests.interpreter import run_code
 
 
@@ -68,7 +69,7 @@ def test_every_command_has_a_help_text(cli, command):
 
 
 def test_help_names_the_methods(cli):
-    from cxrfast.demo import SETTINGS
+    from cxrfast.experiments.demo import SETTINGS
     from cxrfast.methods import METHODS
 
     for command, names in (("train", METHODS), ("demo", SETTINGS)):

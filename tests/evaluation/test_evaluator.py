@@ -16,17 +16,11 @@ from cxrfast.data.labels import BOXED_CLASSES
 from cxrfast.data.patches import boxes_to_patches
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import (
-    PROTOCOLS,
-    bootstrap_interval_with_mean,
-    evaluate,
-    find_protocol,
-    weighted_auroc,
-    weighted_average_precision,
-    weighted_mean,
-)
-from cxrfast.evaluation.predictions import COLUMNS
-from cxrfast.regions import RegionRule
+from cxrfast.evaluation import PROTOCOLS, evaluate, find_protocol
+from cxrfast.metrics import bootstrap_interval_with_mean, weighted_auroc, weighted_average_precision, weighted_mean
+from cxrfast.predictions.table import COLUMNS
+from cxrfast.regions.rule import RegionRule
+from cxrfast.report.terminal import evaluation_to_text
 from tests.predictors import FakePredictor, constant_answer
 
 CLASSES = ("Mass", "Nodule", "Hernia")
@@ -93,7 +87,7 @@ def test_t_is_the_overlap_asked_for(records):
 
 def test_json_and_text(records, tmp_path):
     result = evaluate(FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), **PAPER)
-    assert "splits" not in result.to_text()
+    assert "splits" not in evaluation_to_text(result)
     result = dataclasses.replace(result, split_hash="0123456789abcdef")
     result.save(tmp_path / "new" / "result.json")
     data = json.loads((tmp_path / "new" / "result.json").read_text())
@@ -124,7 +118,7 @@ def test_json_and_text(records, tmp_path):
         "hits": 1,
     }
     assert row["classes"]["Hernia"]["accuracy"] is None
-    lines = result.to_text().splitlines()
+    lines = evaluation_to_text(result).splitlines()
     assert "splits 0123456789ab" in " ".join(lines)
     assert "patients shared with training: unknown" in " ".join(line.strip() for line in lines)
     assert max(map(len, lines)) <= 100
@@ -163,7 +157,7 @@ def test_means_have_intervals_from_the_resamples_of_the_classes(tmp_path):
             _, expected = bootstrap_interval_with_mean(statistic, patients, resamples=20)
             assert [mean["value"], *mean["interval"]] == pytest.approx([column.item() for column in expected])
             assert mean["left_out"] == ["Hernia"]
-        text = result.to_text()
+        text = evaluation_to_text(result)
         assert max(map(len, text.splitlines())) <= 100
         rows = [line.split() for line in text.splitlines()]
         means = [row for row in rows if row[:1] == ["mean"]]
@@ -184,7 +178,7 @@ def test_every_protocol_runs_and_says_its_name(records, protocol):
     result = evaluate(
         FakePredictor(CLASSES, SIZE, answer), XrayDataset(records, CLASSES, SIZE), **{**OPTIONS, "protocol": protocol}
     )
-    text = result.to_text()
+    text = evaluation_to_text(result)
     assert f"protocol {protocol} (" in text
     assert max(map(len, text.splitlines())) <= 100
     assert json.loads(result.to_json())["protocol"] == protocol
@@ -210,7 +204,7 @@ def test_calibrated_probabilities_are_a_second_output(records, tmp_path):
     assert calibrated[:, 2].isnan().all()
     assert evaluate(predictor, dataset, **OPTIONS).predictions.prob_calibrated is None
     result.predictions.write_csv(tmp_path / "predictions.csv")
-    assert "calibrated" in result.to_text()
+    assert "calibrated" in evaluation_to_text(result)
 
 
 def test_predictions_are_one_row_per_image_and_class(records, tmp_path):
@@ -237,8 +231,8 @@ def test_an_unreadable_image_is_named_and_left_out(records, workers):
     assert result.n_images == 3
     assert list(result.predictions.unreadable) == ["60.png", "240.png"]
     assert result.localization.n_units.tolist() == [1, 1, 0]
-    assert "2 of the split's images could not be read" in result.to_text()
-    assert str(records[4].path) in result.to_text().replace("\n  ", "")
+    assert "2 of the split's images could not be read" in evaluation_to_text(result)
+    assert str(records[4].path) in evaluation_to_text(result).replace("\n  ", "")
 
 
 def test_nothing_to_evaluate_is_an_error(records):
@@ -324,5 +318,5 @@ def test_regions_are_the_methods_own_or_the_papers(records):
     # The gate is the protocol's: no image exceeds the method's own.
     assert own.localization.tables[0].hits.sum() > 0
     other.region_rule = RegionRule("boxes", levels=(0.25, 0.75))
-    text = " ".join(evaluate(other, dataset, **OPTIONS).to_text().split())
+    text = " ".join(evaluation_to_text(evaluate(other, dataset, **OPTIONS)).split())
     assert "region: box around every component, map ≥ 0.25 or 0.75 positive" in text

@@ -12,9 +12,11 @@ from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import Facts, Truth, collect_answers, evaluate, find_protocol, write_maps
+from cxrfast.evaluation import Facts, Truth, collect_answers, evaluate, find_protocol
+from cxrfast.evaluation.map_file import write_maps
 from cxrfast.evaluation.offline import evaluate_data_set, evaluate_files
-from cxrfast.evaluation.rle import decode_rle
+from cxrfast.predictions.rle import decode_rle
+from cxrfast.report.terminal import evaluation_to_text
 from tests.predictors import FakePredictor
 
 CLASSES = ("Mass", "Nodule")
@@ -192,7 +194,7 @@ def test_scores_alone_wide_or_long(truth, tmp_path):
         # d.png is named nowhere: it has no score, and is not in AUROC.
         assert result.auroc.value.tolist() == [0.5, 0.5]
         assert result.n_positive == (2, 1)
-        assert "3 of the 4 evaluated images are named in the predictions" in result.to_text()
+        assert "3 of the 4 evaluated images are named in the predictions" in evaluation_to_text(result)
 
 
 def test_packed_masks_survive():

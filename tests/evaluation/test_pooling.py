@@ -10,11 +10,12 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import Facts, MapSource, OwnRule, RunNumbers, Truth, find_protocol, pool, score_predictions
-from cxrfast.evaluation.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
-from cxrfast.evaluation.detection import Boxes
-from cxrfast.evaluation.predictions import concatenate
-from cxrfast.regions import RegionRule
+from cxrfast.evaluation import Facts, MapSource, RunNumbers, Truth, find_protocol, pool, score_predictions
+from cxrfast.metrics.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
+from cxrfast.metrics.detection import Boxes
+from cxrfast.predictions.table import concatenate
+from cxrfast.regions.rule import OwnRule, RegionRule
+from cxrfast.report.terminal import cross_validation_to_text
 
 NAMES = ("Mass", "Nodule", "Effusion", "Hernia")  # no image of the first fold has Effusion; nothing has Hernia
 FACTS = {
@@ -220,7 +221,7 @@ def test_a_run_without_regions_and_results_of_before_detections(case):
     mass, all_mass = pooled.detection.pointing.classes[0], whole.detection.pointing.classes[0]
     assert mass.present == [all_mass.values[run] for run in (0, 2, 3)]
     assert math.isnan(mass.pooled)
-    assert "pointing game" in pooled.to_text()
+    assert "pointing game" in cross_validation_to_text(pooled)
 
     def of_before(run):
         report = {name: value for name, value in run.report.items() if name != "detection"}
@@ -234,7 +235,7 @@ def test_a_run_without_regions_and_results_of_before_detections(case):
     assert old.to_dict()["detection"] is None
     assert not old.ece_calibrated.mean.exists
     assert same(old.ece.classes[0].pooled, whole.ece.classes[0].pooled)  # the predictions have it
-    assert "mAP" not in old.to_text()
+    assert "mAP" not in cross_validation_to_text(old)
     assert old.auroc.classes[:2] == whole.auroc.classes[:2]
 
 
@@ -306,12 +307,12 @@ def test_a_fold_that_is_missing(case):
     alone = pool(runs[:1], facts, folds=2)
     assert math.isnan(alone.auroc.classes[0].pooled)
     assert math.isnan(alone.auroc.classes[0].sd)
-    assert "missing: fold-1/seed-1" in alone.to_text()
+    assert "missing: fold-1/seed-1" in cross_validation_to_text(alone)
 
 
 def test_the_text_fits_a_terminal(case):
     runs, _ = case
-    text = pool(runs, FACTS, folds=2).to_text()
+    text = cross_validation_to_text(pool(runs, FACTS, folds=2))
     assert max(map(len, text.splitlines())) <= 100
     assert "not in every mean of AUROC (no run has it): Hernia" in text
     assert "some runs have it, and their means with it" in text
@@ -331,7 +332,7 @@ def test_the_text_fits_a_terminal(case):
 def test_the_ceiling_is_of_the_runs_that_have_a_grid(case):
     runs, _ = case
     name, row = NAMES[0], runs[0].report["localization"]["tables"][0]["rows"][2]
-    text = pool(runs, FACTS, folds=2).to_text()
+    text = cross_validation_to_text(pool(runs, FACTS, folds=2))
     best = [pool(runs, FACTS, folds=2).tables[0].ceiling[2][k] for k in range(3)]
     (line, *_) = (line for line in text.splitlines() if line.startswith("perfect region"))
     assert line.split()[2:][2] == f"{statistics.fmean(best):.3f}"
@@ -348,7 +349,7 @@ def test_the_ceiling_is_of_the_runs_that_have_a_grid(case):
 
     boxes = pool([without_grid(run) for run in runs], FACTS, folds=2)
     assert boxes.tables[0].ceiling is None
-    assert "perfect region" not in boxes.to_text()
+    assert "perfect region" not in cross_validation_to_text(boxes)
     assert "ceiling" not in boxes.to_dict()["localization"]["tables"][0]["rows"][0]["classes"]["Mass"]
 
 

@@ -8,22 +8,13 @@ import pytest
 import torch
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation import (
-    PROTOCOLS,
-    Boxes,
-    BoxSource,
-    Folds,
-    MapSource,
-    OwnRule,
-    Truth,
-    find_protocol,
-    score_localization,
-)
-from cxrfast.evaluation.ceiling import ceiling
+from cxrfast.evaluation import PROTOCOLS, BoxSource, Folds, MapSource, Truth, find_protocol, score_localization
+from cxrfast.evaluation.ground_truth import Units, deal_folds
 from cxrfast.evaluation.localization import LEVELS
-from cxrfast.evaluation.truth import Units, deal_folds
+from cxrfast.evaluation.oracle import ceiling
+from cxrfast.metrics import Boxes
 from cxrfast.published.numbers import rows
-from cxrfast.regions import RegionRule
+from cxrfast.regions.rule import OwnRule, RegionRule
 from tests.published.test_numbers import BOXES, counts
 
 GRID, FINE, IMAGES, CLASSES = 4, 12, 10, ("Mass", "Nodule", "Hernia")

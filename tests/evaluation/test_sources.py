@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.evaluation.localization_accuracy import patch_overlap
-from cxrfast.evaluation.sources import Mask, mask_overlap
+from cxrfast.evaluation.sources import mask_overlap
+from cxrfast.metrics.overlap import patch_overlap
+from cxrfast.predictions.masks import Mask
 
 
 @settings(max_examples=60, deadline=None)

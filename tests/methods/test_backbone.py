@@ -10,8 +10,9 @@ from cxrfast.errors import UsageError
 from cxrfast.methods import METHODS, get_method
 from cxrfast.methods._backbone import BackboneOptions
 from cxrfast.models import Backbone, create_backbone
-from cxrfast.training import build_config, load_config, resume, train
-from cxrfast.training.checkpoint import load_weights, save_weights
+from cxrfast.runs.settings import load_config
+from cxrfast.runs.weights import load_weights, save_weights
+from cxrfast.training import build_config, resume, train
 from cxrfast.training.loop import freeze, set_training
 from tests.methods.test_methods import SMALL, batch
 from tests.tolerances import assert_close

@@ -11,7 +11,7 @@ from cxrfast.errors import UsageError
 from cxrfast.methods import CheXNet, Wang
 from cxrfast.methods._cam import heat_maps
 from cxrfast.methods.chexnet import move_midpoints
-from cxrfast.regions import RegionRule
+from cxrfast.regions.rule import RegionRule
 from cxrfast.training import build_config
 from tests.ops.inputs import tensor
 from tests.tolerances import assert_close

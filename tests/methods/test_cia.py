@@ -10,14 +10,16 @@ from torch import nn
 
 from cxrfast.data import normalize, read_chestxray14, read_some, without_finding
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.inference import load_predictor
 from cxrfast.losses import LiLoss
 from cxrfast.methods import CIA
 from cxrfast.methods._regions import annotated_regions
 from cxrfast.methods.cia import CIAOutput
 from cxrfast.models import align
-from cxrfast.regions import RegionRule
-from cxrfast.training import build_config, evaluate_run, load_predictor, resume, train
-from cxrfast.training.checkpoint import load_weights, save_weights
+from cxrfast.regions.rule import RegionRule
+from cxrfast.runs.weights import load_weights, save_weights
+from cxrfast.training import build_config, resume, train
 from cxrfast.training.loop import Trainer
 from tests.tolerances import assert_close
 

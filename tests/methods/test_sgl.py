@@ -8,7 +8,7 @@ from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
 from cxrfast.methods.sgl import SGL, SGLOptions
 from cxrfast.models import FullyConvolutionalNetwork, create_backbone
 from cxrfast.ops import mil_pool
-from cxrfast.prediction import Prediction
+from cxrfast.regions.prediction import Prediction
 from cxrfast.training import build_config
 from tests.tolerances import assert_close
 

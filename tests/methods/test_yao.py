@@ -6,9 +6,9 @@ import torch
 
 from cxrfast.errors import UsageError
 from cxrfast.methods import Yao
-from cxrfast.regions import RegionRule
+from cxrfast.regions.rule import RegionRule
+from cxrfast.runs.weights import load_weights, save_weights
 from cxrfast.training import build_config
-from cxrfast.training.checkpoint import load_weights, save_weights
 from tests.tolerances import assert_close
 
 NAMES = ("Mass", "Nodule", "Edema")

@@ -9,10 +9,10 @@ import torch
 
 from cxrfast.data import Augmentation, Record, read_chestxray14
 from cxrfast.errors import UsageError
-from cxrfast.evaluation import AnnotatedMaps, fit_map_thresholds
 from cxrfast.methods import Zhang
 from cxrfast.methods.zhang import one_at_least
-from cxrfast.regions import RegionRule
+from cxrfast.regions import AnnotatedMaps, fit_map_thresholds
+from cxrfast.regions.rule import RegionRule
 from cxrfast.training import build_config
 from tests.tolerances import assert_close
 

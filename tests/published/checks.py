@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cxrfast.experiments.reproduction.register import configured, stated, value_of
 from cxrfast.methods import get_method
 from cxrfast.published import Statement
-from cxrfast.reproduction.register import configured, stated, value_of
 
 ROOT = Path(__file__).parents[2]
 

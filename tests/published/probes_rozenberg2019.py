@@ -10,12 +10,12 @@ from torch import nn
 from cxrfast.data import CLASSES, Record, make_folds, write_phantoms
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.evaluation import find_protocol
+from cxrfast.experiments.reproduction import TABLES
 from cxrfast.losses import RozenbergLoss
 from cxrfast.methods.rozenberg import Rozenberg, RozenbergOptions
 from cxrfast.methods.rozenberg_thresholds import ThresholdFit
 from cxrfast.models.patch_network import PatchHead
 from cxrfast.nn import BlurPool2d, MaxBlurPool2d
-from cxrfast.reproduction import TABLES
 from cxrfast.training.config import build_config
 from cxrfast.training.preparation import choose_classes
 

@@ -11,21 +11,31 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cxrfast.bags import PRESETS, Plan, Settings, Source, draw_bags, make_grid, read_source, run_grid, train_bags
-from cxrfast.bags.experiment import VALIDATION_SHARE, _split
-from cxrfast.bags.images import DATASETS, LabelledImages
-from cxrfast.bags.methods import METHODS, Options, make_model
-from cxrfast.bags.metrics import bag_iou
-from cxrfast.bags.networks import LeNet5, default_network, make_network
 from cxrfast.data import BOXED_CLASSES, CLASSES
-from cxrfast.evaluation.metrics import auroc
-from cxrfast.localization import draw, localize
+from cxrfast.experiments.bags import (
+    PRESETS,
+    Plan,
+    Settings,
+    Source,
+    draw_bags,
+    make_grid,
+    read_source,
+    run_grid,
+    train_bags,
+)
+from cxrfast.experiments.bags.experiment import VALIDATION_SHARE, _split
+from cxrfast.experiments.bags.images import DATASETS, LabelledImages
+from cxrfast.experiments.bags.methods import METHODS, Options, make_model
+from cxrfast.experiments.bags.metrics import bag_iou
+from cxrfast.experiments.bags.networks import LeNet5, default_network, make_network
+from cxrfast.inference import draw, localize
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
 from cxrfast.methods.sgl import SGL, SGLOptions, build_loss
+from cxrfast.metrics.classification import auroc
 from cxrfast.models import FullyConvolutionalNetwork
 from cxrfast.ops import mil_pool
 from cxrfast.ops.self_guiding import self_guided_sums
-from cxrfast.regions import RegionRule
+from cxrfast.regions.rule import RegionRule
 from cxrfast.training import build_config
 from tests.predictors import FakePredictor, constant_answer
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from cxrfast.data import BOXED_CLASSES, CLASSES, Record, TripletBatchSampler, TripletMiner, XrayDataset, write_phantoms
-from cxrfast.evaluation import Folds, auroc, find_protocol
-from cxrfast.localization import ClassFinding, FoundBox, Localization, draw
+from cxrfast.evaluation import Folds, find_protocol
+from cxrfast.experiments.reproduction import TABLES
+from cxrfast.inference import ClassFinding, FoundBox, Localization, draw
 from cxrfast.losses import TripletLoss
 from cxrfast.methods.zhang import STAGE, Zhang, ZhangOptions, cross_entropy, one_at_least
+from cxrfast.metrics import auroc
 from cxrfast.models import attended_region, normalize_maps, region_logits
-from cxrfast.regions import RegionRule
-from cxrfast.reproduction import TABLES
+from cxrfast.regions.rule import RegionRule
 from cxrfast.training.config import build_config
 from cxrfast.training.schedule import Leg, plan_legs
 from cxrfast.training.validation import Validation

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from cxrfast.data import Record
-from cxrfast.evaluation import Boxes, Facts, MapSource, OwnRule, Truth, find_protocol, score_predictions
+from cxrfast.evaluation import Facts, MapSource, Truth, find_protocol, score_predictions
 from cxrfast.evaluation.sources import BoxSource
-from cxrfast.regions import RegionRule
+from cxrfast.metrics import Boxes
+from cxrfast.regions.rule import OwnRule, RegionRule
 from cxrfast.report import Evaluated, from_result
 
 CUT_OFF = (

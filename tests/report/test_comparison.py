@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import PROTOCOLS, paired_bootstrap_with_mean, weighted_auroc, weighted_mean
-from cxrfast.regions import RegionRule
+from cxrfast.evaluation import PROTOCOLS
+from cxrfast.metrics import paired_bootstrap_with_mean, weighted_auroc, weighted_mean
+from cxrfast.regions.rule import RegionRule
 from cxrfast.report import compare, render_comparison
 from cxrfast.report.comparison import compare_predictions
 from tests.report.made_up import made_up

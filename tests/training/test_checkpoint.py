@@ -6,8 +6,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cxrfast.errors import CxrfastError
-from cxrfast.training import RunDirectory, load_predictor
-from cxrfast.training.checkpoint import load_checkpoint, save_weights
+from cxrfast.inference import load_predictor
+from cxrfast.runs import RunDirectory
+from cxrfast.runs.weights import save_weights
+from cxrfast.training.checkpoint import load_checkpoint
 
 
 def rewritten(source, target, *, state=None, **metadata):
@@ -87,7 +89,7 @@ def test_a_failed_write_leaves_the_old_weights(trained, tmp_path, monkeypatch):
     def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cxrfast.training.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("cxrfast.runs.weights.save_file", full_disk)
     with pytest.raises(CxrfastError, match="cannot be written .No space left"):
         save_weights(path, method, stage="crf", label_version="2017")
     assert path.read_bytes() == before

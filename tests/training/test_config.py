@@ -3,7 +3,8 @@
 import pytest
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.training import build_config, load_config, save_config
+from cxrfast.runs.settings import load_config
+from cxrfast.training import build_config, save_config
 
 
 def test_the_papers_settings_are_the_defaults():

@@ -6,9 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from cxrfast.errors import UsageError
+from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.methods import Stage
-from cxrfast.training import build_config, evaluate_run, load_config, resume, train
-from cxrfast.training.checkpoint import load_checkpoint, read_weights
+from cxrfast.runs.settings import load_config
+from cxrfast.runs.weights import read_weights
+from cxrfast.training import build_config, resume, train
+from cxrfast.training.checkpoint import load_checkpoint
 from cxrfast.training.loop import Trainer, search_result
 from cxrfast.training.schedule import DividedOnce, Leg, make_schedule, plan_legs
 

@@ -9,8 +9,11 @@ from safetensors.torch import load_file
 
 from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.localization import localize
-from cxrfast.training import RunDirectory, build_config, evaluate_run, load_config, load_predictor, resume, train
+from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.inference import load_predictor, localize
+from cxrfast.runs import RunDirectory
+from cxrfast.runs.settings import load_config
+from cxrfast.training import build_config, resume, train
 from cxrfast.training.loop import Trainer, freeze, make_optimizer, set_training
 
 

@@ -8,19 +8,15 @@ from safetensors.torch import load_file
 
 from cxrfast.data import FoldSplits, Splits, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.localization import localize
+from cxrfast.experiments.cross_validation import cross_validate
+from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.inference import load_predictor, localize
 from cxrfast.report import from_folder, write_report
-from cxrfast.training import (
-    RunDirectory,
-    build_config,
-    cross_validate,
-    evaluate_run,
-    load_config,
-    load_predictor,
-    resume,
-    train,
-)
-from cxrfast.training.checkpoint import read_weights
+from cxrfast.report.terminal import evaluation_to_text
+from cxrfast.runs import RunDirectory
+from cxrfast.runs.settings import load_config
+from cxrfast.runs.weights import read_weights
+from cxrfast.training import build_config, resume, train
 from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import prepare_data
 
@@ -118,7 +114,7 @@ def test_results_say_so(unvalidated, phantoms, tmp_path):
     assessment = evaluate_run(unvalidated.path, out=tmp_path / "results")
     result = assessment.result
     assert result.notes[0].startswith(NOTE)
-    assert NOTE in " ".join(result.to_text().split())
+    assert NOTE in " ".join(evaluation_to_text(result).split())
     assert result.predictions.prob_calibrated is None
     assert json.loads(assessment.report.read_text())["notes"][0].startswith(NOTE)
     write_report(from_folder(tmp_path / "results"), tmp_path / "report.html")
@@ -194,7 +190,7 @@ def test_who_asks_gets_a_validation_part(folds_config, phantoms, tmp_path, monke
 
 
 def test_another_share_is_another_cross_validation(folds_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("cxrfast.training.cross_validation._go_on", lambda folder, *_: folder.path)
+    monkeypatch.setattr("cxrfast.experiments.cross_validation._go_on", lambda folder, *_: folder.path)
     plan = {"folds": 2, "protocol": "rozenberg2019", "out": tmp_path / "folds", "say": quiet}
     cross_validate(folds_config, **plan)
     with pytest.raises(UsageError, match="has val_share 0.0, not 0.125; choose another folder"):

@@ -1,0 +1,100 @@
+"""What is known about the images that are evaluated: labels, annotated boxes, patients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cxrfast.data.records import Record
+from cxrfast.metrics.detection import Boxes
+
+
+@dataclass(frozen=True)
+class Truth:
+    """N images × K classes."""
+
+    class_names: tuple[str, ...]
+    images: Sequence[str]  # [N] names
+    patients: Sequence[str]  # [N]
+    labels: Tensor  # [N, K] float32: 1, 0, NaN where unknown
+    boxes: Boxes  # annotated, as fractions of the image
+
+    @classmethod
+    def from_records(cls, records: Sequence[Record], class_names: Sequence[str]) -> "Truth":
+        """A positive label without a box, and a box of another class, are as they are in the records."""
+        rows = [
+            (n, k, box)
+            for n, record in enumerate(records)
+            for k, name in enumerate(class_names)
+            for box in record.boxes.get(name, ())
+        ]
+        labels = [[float(name in record.labels) for name in class_names] for record in records]
+        return cls(
+            tuple(class_names),
+            [record.image for record in records],
+            [record.patient for record in records],
+            torch.tensor(labels).view(len(records), len(class_names)),
+            Boxes(
+                torch.tensor([n for n, _, _ in rows], dtype=torch.long),
+                torch.tensor([k for _, k, _ in rows], dtype=torch.long),
+                torch.tensor([box for _, _, box in rows], dtype=torch.float64).view(-1, 4),
+            ),
+        )
+
+    @property
+    def n_boxes(self) -> Tensor:  # [N, K] int64
+        return count_pairs(self.boxes.image, self.boxes.class_index, len(self.images), len(self.class_names))
+
+    def units(self, unit: Literal["annotation", "box"]) -> "Units":
+        """What a protocol counts: every box, or every pair of image and class with all its boxes as one annotation."""
+        if unit == "box":
+            return Units(
+                *self.boxes[:2], self.boxes.xyxy[:, None], torch.ones(len(self.boxes.xyxy), 1, dtype=torch.bool)
+            )
+        count = self.n_boxes
+        image, class_index = (count > 0).nonzero(as_tuple=True)
+        size = count[image, class_index]
+        most = int(size.max()) if len(size) else 1
+        has_box = torch.arange(most) < size[:, None]
+        key = self.boxes.image * len(self.class_names) + self.boxes.class_index
+        boxes = torch.zeros(len(image), most, 4, dtype=torch.float64)
+        boxes[has_box] = self.boxes.xyxy.double()[key.argsort(stable=True)]
+        return Units(image, class_index, boxes, has_box)
+
+
+class Units(NamedTuple):
+    """U annotations that are found or missed, each of up to M boxes."""
+
+    image: Tensor  # [U] int64
+    class_index: Tensor  # [U] int64
+    boxes: Tensor  # [U, M, 4] float64 xyxy as fractions of the image
+    has_box: Tensor  # [U, M] bool
+
+
+def count_pairs(image: Tensor, class_index: Tensor, n: int, k: int) -> Tensor:  # [D], [D] -> [n, k] int64
+    """How often each pair of image and class is there."""
+    return torch.bincount(image * k + class_index, minlength=n * k).view(n, k)
+
+
+def deal_folds(
+    groups: Sequence[str],  # [U]: what stays together
+    class_index: Tensor,  # [U]
+    count: int,
+    seed: int = 0,
+) -> Tensor:  # [U] int64 in 0..count-1
+    """Folds of annotations. Groups stand in a row by their rarest class, shuffled within it, and are dealt in turn, so
+    every class is spread over the folds as evenly as its groups allow."""
+    classes: dict[str, set[int]] = {}
+    for group, index in zip(groups, class_index.tolist(), strict=True):
+        classes.setdefault(group, set()).add(index)
+    size: dict[int, int] = {}
+    for members in classes.values():
+        for index in members:
+            size[index] = size.get(index, 0) + 1
+    names = sorted(classes)
+    shuffled = [names[i] for i in torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()]
+    row = sorted(shuffled, key=lambda name: min((size[index], index) for index in classes[name]))
+    fold = {name: position % count for position, name in enumerate(row)}
+    return torch.tensor([fold[group] for group in groups], dtype=torch.long)

@@ -1,0 +1,1 @@
+"""Whole experiments: evaluating a run, cross-validation, bags, published tables, the study on phantoms, the demo."""

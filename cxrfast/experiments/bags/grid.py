@@ -1,0 +1,210 @@
+"""All combinations of methods, bag sizes, numbers of training bags and runs: finished ones are not run again."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cxrfast._files import atomic_path, write_text
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.experiments.bags.drawing import parse_positives
+from cxrfast.experiments.bags.experiment import Epoch, Outcome, Settings, train_bags
+from cxrfast.experiments.bags.images import Source
+from cxrfast.experiments.bags.methods import METHODS, Spelling
+from cxrfast.experiments.bags.plots import Example, plot_examples, plot_summaries
+from cxrfast.experiments.bags.results import RunTable, Summary, markdown, run_key, summarize, write_summary
+
+T = TypeVar("T")
+_EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a picture
+
+
+def make_grid(
+    base: Settings,
+    methods: Sequence[str],
+    sizes: Sequence[int],
+    train_bags: Sequence[int],
+    runs: int,
+    *,
+    positives: Sequence[str] = ("natural",),
+    bag_size_std: Sequence[float] = (),
+    epochs: Sequence[int] = (),
+    steps: Sequence[int] = (),
+) -> list[Settings]:
+    """Every combination. Options that a method does not take are None, so that they do not tell its runs apart.
+
+    Args:
+        base: what all runs share; its pooling is for the methods that are spelt without one.
+        methods: as in :class:`cxrfast.experiments.bags.methods.Spelling`: "bil", or "bil:max" with another pooling.
+        positives: as in :func:`parse_positives`.
+        bag_size_std, epochs, steps: one number for all bag sizes, or one for each. Steps are optimisation steps, as
+            many for all sizes of the training set, rounded to whole epochs.
+
+    Raises:
+        UsageError: an unknown method, or numbers that do not fit each other.
+    """
+    spellings = list(dict.fromkeys(Spelling.parse(method, base.pool) for method in methods))
+    if epochs and steps:
+        raise UsageError("steps: expected either --epochs or --steps, got both")
+    for text, size in itertools.product(positives, sizes):
+        if isinstance(count := parse_positives(text), int) and count > size:
+            raise UsageError(f"positives: {count} are more than a bag of {size} holds; lower --positives")
+    name, lengths = ("steps", steps) if steps else ("epochs", epochs or (base.epochs,))
+    length_of = _per_size(name, lengths, sizes)
+    stds = _per_size("bag-size-std", bag_size_std or (base.bag_size_std,), sizes)
+    grid = []
+    # First runs of everything before second runs, numbers in the order given: something can be compared early
+    for run, bags, share, size, spelling in itertools.product(range(runs), train_bags, positives, sizes, spellings):
+        options = METHODS[spelling.method].options
+        unused: dict[str, Any] = dict.fromkeys({"delta", "lam"} - set(options))
+        length = max(1, round(length_of[size] / math.ceil(bags / base.batch_size))) if steps else length_of[size]
+        changes: dict[str, Any] = {
+            "method": spelling.method,
+            "pool": spelling.pool,
+            "bag_size": size,
+            "bag_size_std": stds[size],
+            "train_bags": bags,
+            "positives": share,
+            "run": run,
+            "epochs": length,
+        }
+        grid.append(dataclasses.replace(base, **changes, **unused))
+    return grid
+
+
+def _per_size(name: str, values: Sequence[T], sizes: Sequence[int]) -> dict[int, T]:
+    if len(values) not in (1, len(sizes)):
+        raise UsageError(f"{name}: expected one number, or one for each of {len(sizes)} bag sizes, got {len(values)}")
+    return dict(zip(sizes, values if len(values) > 1 else [values[0]] * len(sizes), strict=True))
+
+
+def run_grid(
+    source: Source,
+    grid: Sequence[Settings],
+    out: Path,
+    *,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> list[Summary]:
+    """Run what is not in `out` yet, and summarise all of `grid`.
+
+    Writes into `out`: ``runs.csv`` after every run; at the end ``summary.csv`` and ``summary.md`` (mean, minimum and
+    maximum over the runs), curves as in :mod:`~cxrfast.experiments.bags.plots` (``by_train_bags.png`` is the paper's
+    Figure 4, ``by_positives.png`` its Figure 6) and ``examples.png`` (Figure 5(b)); ``examples/*.npz`` hold some test
+    bags of the first runs with their scores.
+    """
+    from tqdm import tqdm
+
+    table = RunTable(out / "runs.csv")
+    keys = [run_key(source, settings) for settings in grid]
+    waiting = [(key, settings) for key, settings in zip(keys, grid, strict=True) if key not in table]
+    if len(waiting) < len(grid):
+        say(f"{len(grid) - len(waiting)} of {len(grid)} runs stand in {table.path} already")
+    failed = []
+    # In instances seen, not runs: a run on large bags takes many times as long
+    work = sum(settings.epochs * settings.train_bags * settings.bag_size for _, settings in waiting)
+    with tqdm(total=work, desc="bags", unit="image", unit_scale=True, disable=None) as bar:
+        for key, settings in waiting:
+            bar.set_description(_title(settings))
+            step = settings.train_bags * settings.bag_size
+
+            def after_epoch(epoch: Epoch, step: int = step) -> None:
+                bar.set_postfix(epoch=epoch.epoch, val_auc=f"{epoch.val_auc:.3f}", refresh=False)
+                bar.update(step)
+
+            try:
+                outcome = train_bags(source, settings, device=device, after_epoch=after_epoch)
+            except UsageError:
+                raise
+            except CxrfastError as error:
+                failed.append(_title(settings))
+                tqdm.write(f"{_title(settings)}: {error}")
+                continue
+            table.add(key, outcome)
+            if settings.run == 0:
+                _write_example(_example_path(out, key, settings), outcome)
+            tqdm.write(
+                f"{_title(settings)}: IoU {outcome.iou:.3f}, AUC {outcome.auc:.3f} "
+                f"(epoch {outcome.epoch}, {outcome.seconds:.0f} s)"
+            )
+    summaries = summarize(table[key] for key in keys if key in table)
+    if summaries:
+        _write_overview(source, grid, keys, summaries, out)
+    if failed:
+        raise CxrfastError(f"{len(failed)} of {len(grid)} runs failed: {'; '.join(failed)}")
+    return summaries
+
+
+def finished(source: Source, grid: Sequence[Settings], out: Path) -> list[Summary]:
+    """A summary of those runs of the grid that stand in `out`."""
+    table = RunTable(out / "runs.csv")
+    return summarize(table[key] for key in (run_key(source, settings) for settings in grid) if key in table)
+
+
+def _title(settings: Settings) -> str:
+    name = Spelling(settings.method, settings.pool).label
+    positive = "" if settings.positives == "natural" else f", {settings.positives} positive"
+    return f"{name}, {settings.train_bags} bags of {settings.bag_size}{positive}, run {settings.run + 1}"
+
+
+def _write_overview(
+    source: Source, grid: Sequence[Settings], keys: Sequence[Any], summaries: list[Summary], out: Path
+) -> None:
+    write_summary(out / "summary.csv", summaries)
+    texts = [f"{title}\n\n{markdown(summaries, measure)}\n" for measure, title in _TITLES.items()]
+    write_text(out / "summary.md", "\n".join(texts))
+    plot_summaries(summaries, out)
+    # Of the examples those of the smallest bags, which fit a line, and the best trained networks
+    first = [(key, settings) for key, settings in zip(keys, grid, strict=True) if settings.run == 0]
+    size = min(settings.bag_size for _, settings in first)
+    bags = max(settings.train_bags for _, settings in first)
+    wanted = (size, bags, first[0][1].positives)
+    examples = []
+    for key, settings in first:
+        path = _example_path(out, key, settings)
+        if (settings.bag_size, settings.train_bags, settings.positives) == wanted and path.is_file():
+            examples.append(_read_example(path, Spelling(settings.method, settings.pool).label))
+    if examples:
+        positive = "" if wanted[2] == "natural" else f", {wanted[2]} of them positive"
+        title = f"{bags} training bags of {size} on average{positive}; positive class: {source.positive_class}"
+        plot_examples(examples, source.test.images, title, out / "examples.png")
+
+
+_TITLES = {
+    "iou": "IoU of predicted and true positive instances, over the positive test bags: mean (min–max) over runs",
+    "auc": "AUC of the test bags: mean (min–max) over runs",
+}
+
+
+def _example_path(out: Path, key: Any, settings: Settings) -> Path:
+    import hashlib
+
+    code = hashlib.sha256("\n".join(key).encode()).hexdigest()[:8]  # of the settings that the name does not tell
+    return out / "examples" / f"{settings.method}-{settings.bag_size}-{settings.train_bags}-{code}.npz"
+
+
+def _write_example(path: Path, outcome: Outcome) -> None:
+    chosen = [
+        bag
+        for label, number in _EXAMPLES.items()
+        for bag in (outcome.test.labels == label).nonzero().flatten()[:number].tolist()
+    ]
+    rows = [slice(*outcome.test.offsets[bag : bag + 2].tolist()) for bag in chosen]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([values[row].numpy() for row in rows])
+        for name, values in (
+            ("index", outcome.test.instances),
+            ("positive", outcome.test.positive),
+            ("scores", outcome.scores),
+        )
+    }
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, sizes=np.array([row.stop - row.start for row in rows]), **arrays)
+
+
+def _read_example(path: Path, label: str) -> Example:
+    with np.load(path, allow_pickle=False) as file:
+        return Example(label, file["sizes"], file["index"], file["positive"], file["scores"])

@@ -1,0 +1,331 @@
+"""Cross-validation: folds and seeds as runs of one folder, each skipped, resumed or trained, evaluated, and pooled."""
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from lightning_fabric import Fabric
+
+from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
+from cxrfast.devices import make_fabric
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
+from cxrfast.evaluation.run_numbers import one_of_each_fold
+from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.experiments.folds_directory import (
+    CrossValidation,
+    FoldRun,
+    FoldsDirectory,
+    all_runs,
+    build_cross_validation,
+    check_fold,
+    open_folder,
+    read_splits,
+    with_val_share,
+)
+from cxrfast.methods.base import Say
+from cxrfast.report import write_folds
+from cxrfast.report.terminal import cross_validation_to_text
+from cxrfast.runs.directory import RunDirectory
+from cxrfast.training.config import RunConfig
+from cxrfast.training.train import is_finished, resume, train
+
+
+class PooledAssessment(NamedTuple):
+    """Numbers, and where they were written."""
+
+    result: PooledResult
+    report: Path
+
+
+def cross_validate(
+    config: RunConfig,
+    *,
+    folds: int = 5,
+    seeds: int = 1,
+    unannotated: float = 1.0,
+    protocol: str = "strict",
+    by: FoldsBy | None = None,
+    of: FoldsOf = "boxes",
+    val_share: float | None = None,
+    fold: int | None = None,
+    out: Path | None = None,
+    say: Say = print,
+) -> Path:
+    """Train and evaluate every fold (or only `fold`) with every seed, and pool the results; returns the folder.
+
+    Images with boxes are dealt into `folds` (see :func:`cxrfast.data.make_folds`, by `config.seed`); the fraction
+    `unannotated` of the others joins training. With `of="all"`, all images are dealt, and each is tested once. Runs of
+    a fold have the seeds `config.seed`, `config.seed` + 1, … Folds are `by` "patient" or "image"; None: as the
+    protocol's paper has them, else by patient. Of what a fold may train on, `val_share` validates; None: as the
+    protocol's paper has it (rozenberg2019, li2018: none), else `config.val_share`.
+
+    The folder `out` may be that of the same cross-validation: what is finished is skipped, what was interrupted goes
+    on; only `seeds` may have grown. By default it has a name under `runs/` that is the same for the same settings. A
+    `splits.json` that lies in it is used as it is. A run that fails does not stop the others.
+
+    Raises UsageError for settings that make no sense or are not those of the folder, CxrfastError for splits that
+    contradict the data or themselves, and at the end if a run has failed.
+    """
+    given = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": by, "of": of}
+    plan = build_cross_validation(given)
+    check_fold(fold, plan)
+    config = with_val_share(config, plan, val_share)
+    fabric = make_fabric(config.device, config.precision)
+    fabric.launch()
+    path = open_folder(config, plan, out, say) if fabric.is_global_zero else None
+    folder = FoldsDirectory(cast(Path, fabric.broadcast(path)))
+    return _go_on(folder, fabric, fold, config.device, config.workers, say)
+
+
+def resume_cross_validation(
+    path: Path,
+    *,
+    fold: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    say: Say = print,
+) -> Path:
+    """Go on with the cross-validation in a folder, with its own settings: all folds, or only `fold`."""
+    folder = FoldsDirectory(path)
+    config, plan = folder.load()
+    check_fold(fold, plan)
+    device = device or config.device
+    fabric = make_fabric(device, config.precision)
+    fabric.launch()
+    return _go_on(folder, fabric, fold, device, config.workers if workers is None else workers, say)
+
+
+def evaluate_folds(
+    path: Path,
+    *,
+    protocol: str | None = None,
+    thresholds: Sequence[float] = (),
+    batch_size: int = 16,
+    workers: int = 0,
+    device: str = "auto",
+    out: Path | None = None,
+    method: str | None = None,
+    page: bool = True,
+) -> PooledAssessment:
+    """Evaluate every finished run of a cross-validation on the images that it held out, and pool the results.
+
+    `protocol` None is the folder's; `thresholds` replace its T. Results go to the folder, or to `out`; with `page`, a
+    `report.html` beside each.
+    """
+    folder = FoldsDirectory(path)
+    config, plan = folder.load()
+    plan = plan.model_copy(update={"protocol": find_protocol(protocol or plan.protocol).name})
+    finished = [run for run in all_runs(config, plan) if is_finished(run.directory(path))]
+    if not finished:
+        raise CxrfastError(f"{path}: no run has finished training; go on with: cxrfast train --resume {_quoted(path)}")
+    for run in finished:
+        evaluate_run(
+            run.directory(path).best,
+            protocol=plan.protocol,
+            thresholds=thresholds,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            out=None if out is None else out / run.name,
+            method=method,
+            page=page,
+        )
+    pooled = _pool(FoldsDirectory(out or path), config, plan, finished, *read_splits(folder, config))
+    if page:
+        write_folds(out or path)
+    return pooled
+
+
+def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int, say: Say) -> Path:
+    """Every run that is not finished, then the pooled result."""
+    config, plan = folder.load()
+    config = config.model_copy(update={"device": device, "workers": workers})
+    splits, records = read_splits(folder, config)
+    planned = all_runs(config, plan)
+    runs = [run for run in planned if fold is None or run.fold == fold]
+    done = set(_evaluated(folder, planned, plan)) if fabric.is_global_zero else set()
+    say = _once(say) if fabric.is_global_zero else _silently
+    failures: dict[str, CxrfastError] = {}
+    for number, run in enumerate(runs, start=1):
+        say(f"\n{run.name} ({number} of {len(runs)})")
+        try:
+            _train_and_evaluate(folder, run, config, plan, splits, records, fabric, say)
+        except UsageError:
+            raise
+        except CxrfastError as error:
+            if fabric.world_size > 1:  # other processes would wait for this one
+                raise
+            say(f"{run.name} failed: {error}")
+            failures[run.name] = error
+            continue
+        if fabric.is_global_zero:  # now, not only at the end: whoever stops then has what there is
+            done.add(run)
+            _pool(folder, config, plan, [run for run in planned if run in done], splits, records)
+    if fabric.is_global_zero:
+        evaluated = _evaluated(folder, planned, plan)  # other machines may have worked, too
+        if evaluated:
+            result, report = _pool(folder, config, plan, evaluated, splits, records)
+            say(f"\n{cross_validation_to_text(result)}\nwritten: {report}, {write_folds(folder.path)}")
+    if failures:
+        name, reason = next(iter(failures.items()))
+        raise CxrfastError(
+            f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}); {name}: {reason}. The others are "
+            f"kept; try again with: cxrfast train --resume {_quoted(folder.path)}"
+        )
+    return folder.path
+
+
+def _train_and_evaluate(
+    folder: FoldsDirectory,
+    run: FoldRun,
+    config: RunConfig,
+    plan: CrossValidation,
+    splits: FoldSplits,
+    records: Sequence[Record],
+    fabric: Fabric,
+    say: Say,
+) -> None:
+    directory = run.directory(folder.path)
+    parts = splits.splits(run.fold, records)
+    # One process looks, and tells the others: it will write while they still look
+    state = _state(directory, plan, parts.hash) if fabric.is_global_zero else None
+    state = cast(str, fabric.broadcast(state))
+    if state == "new":
+        settings = config.model_copy(update={"seed": run.seed})
+        train(settings, directory.path, splits=parts, restart=True, within=folder.path, say=say)
+    elif state == "started":
+        resume(directory.path, device=config.device, workers=config.workers, within=folder.path, say=say)
+    if state == "evaluated":
+        say(f"{run.name}: finished before")
+    elif fabric.is_global_zero:
+        assessment = evaluate_run(directory.best, protocol=plan.protocol, workers=config.workers, device=config.device)
+        say(f"evaluated: mean AUROC {assessment.result.mean_auroc.value:.3f}, {assessment.report}")
+    fabric.barrier()
+
+
+def _state(run: RunDirectory, plan: CrossValidation, split_hash: str) -> str:
+    """new (no epoch is done), started, trained or evaluated."""
+    if not (run.config.is_file() and run.splits.is_file() and run.checkpoint.is_file()):
+        return "new"
+    if Splits.load(run.splits).hash != split_hash:
+        raise UsageError(
+            f"{run.path} was trained on other images than splits.json now says; restore the file, or delete the folder "
+            f"{run.path}, which is then trained again"
+        )
+    if not is_finished(run):
+        return "started"
+    return "evaluated" if _is_evaluated(run, plan) else "trained"
+
+
+def _evaluated(folder: FoldsDirectory, runs: Sequence[FoldRun], plan: CrossValidation) -> list[FoldRun]:
+    return [run for run in runs if _is_evaluated(run.directory(folder.path), plan)]
+
+
+def _is_evaluated(run: RunDirectory, plan: CrossValidation) -> bool:
+    """By the protocol of the cross-validation, after the last epoch."""
+    report = run.path / "evaluation-test.json"
+    if not (report.is_file() and run.checkpoint.is_file() and (run.path / "predictions.csv").is_file()):
+        return False
+    if report.stat().st_mtime < run.checkpoint.stat().st_mtime or not is_finished(run):
+        return False
+    try:
+        numbers = json.loads(report.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return numbers.get("protocol") == plan.protocol and _has_tables_of(numbers, PROTOCOLS[plan.protocol])
+
+
+def _has_tables_of(numbers: dict[str, Any], protocol: Protocol) -> bool:
+    """Not with other T."""
+    found = numbers.get("localization")
+    expected = [list(comparison.thresholds) for _ in protocol.gates for comparison in protocol.comparisons]
+    return found is None or [[row["T"] for row in table["rows"]] for table in found["tables"]] == expected
+
+
+def _pool(
+    folder: FoldsDirectory,
+    config: RunConfig,
+    plan: CrossValidation,
+    evaluated: Sequence[FoldRun],
+    splits: FoldSplits,
+    records: Sequence[Record],
+) -> PooledAssessment:
+    runs = [
+        RunNumbers.load(
+            run.name,
+            run.fold,
+            run.seed,
+            folder.path / run.name / "evaluation-test.json",
+            folder.path / run.name / "predictions.csv",
+        )
+        for run in evaluated
+    ]
+    planned = all_runs(config, plan)
+    missing = [run.name for run in planned if run not in evaluated]
+    tested, shared = _patients(runs, splits, records)
+    facts = {
+        "protocol": plan.protocol,
+        "method": config.method,
+        "label_version": runs[0].report["label_version"],
+        "folds": plan.folds,
+        "by": plan.by,
+        "of": plan.of,
+        "seeds": sorted({run.seed for run in planned}),
+        "unannotated": plan.unannotated,
+        "validation_images": [len(fold.val) for fold in splits.folds],
+        "classes_left_out": _left_out(config, runs, records),
+        "splits_hash": splits.hash,
+        "complete": not missing,
+        "missing": missing,
+        "n_patients": len(tested),
+        "shared_patients": len(shared),
+    }
+    result = pool(runs, facts, folds=plan.folds)
+    result.save(folder.pooled)
+    return PooledAssessment(result, folder.pooled)
+
+
+def _patients(runs: Sequence[RunNumbers], splits: FoldSplits, records: Sequence[Record]) -> tuple[set[str], set[str]]:
+    """Those whose images the runs have tested, and of these those on the training side of the same fold."""
+    patient = {record.image: record.patient for record in records}
+    tested, shared = set[str](), set[str]()
+    for run in one_of_each_fold(runs):
+        parts, own = splits.splits(run.fold, records), set(run.predictions.patients)
+        tested |= own
+        shared |= own & {patient[image] for image in (*parts.train, *parts.val)}
+    return tested, shared
+
+
+def _left_out(config: RunConfig, runs: Sequence[RunNumbers], records: Sequence[Record]) -> dict[str, int]:
+    """Classes of the data that the runs do not have, for want of training images in a fold or by choice; and how many
+    boxes of them the tested images have, which nobody looks for."""
+    tested = {image for run in runs for image in run.predictions.images}
+    boxes: dict[str, int] = {}
+    for record in records:
+        for name in {*record.labels, *record.boxes} - set(config.classes or ()):
+            found = len(record.boxes.get(name, ())) if record.image in tested else 0
+            boxes[name] = boxes.get(name, 0) + found
+    return dict(sorted(boxes.items()))
+
+
+def _once(say: Say) -> Callable[[str], None]:
+    """Remarks on the data are the same for every run."""
+    said: set[str] = set()
+
+    def new_only(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return new_only
+
+
+def _silently(line: str) -> None:
+    pass
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

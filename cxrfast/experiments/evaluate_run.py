@@ -1,0 +1,172 @@
+"""`evaluate` for what `train` has left: a run's folder, one part of its split, its data or others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cxrfast.data import ChestXray14, Record, Splits, XrayDataset, read_chestxray14
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation import EvaluationResult, Facts, Protocol, collect_answers, find_protocol, score_answers
+from cxrfast.evaluation.map_file import write_maps
+from cxrfast.inference.model import TrainedModel, load_predictor
+from cxrfast.metrics import fit_temperature
+from cxrfast.report import from_result, report_path, write_report
+from cxrfast.runs.directory import RunDirectory
+from cxrfast.runs.settings import load_config
+from cxrfast.training.config import RunConfig, build_config
+
+
+class Assessment(NamedTuple):
+    """Numbers, and where they were written."""
+
+    result: EvaluationResult
+    report: Path
+    predictions: Path
+    maps: Path
+    page: Path | None  # report.html
+
+
+def evaluate_run(
+    checkpoint: Path | None = None,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    labels: str | None = None,
+    protocol: str = "strict",
+    thresholds: Sequence[float] = (),
+    batch_size: int = 16,
+    workers: int = 0,
+    device: str = "auto",
+    out: Path | None = None,
+    method: str | None = None,
+    page: bool = True,
+) -> Assessment:
+    """Evaluate weights (default: the latest run's best) on `split` of the run that they belong to.
+
+    With `data`, another data set is evaluated as a whole. Images and patients of it that training has seen count as
+    shared (see :func:`_elsewhere`). `thresholds` replace the protocol's T. On the run's test part, a temperature is
+    fitted on its validation part, for the output `prob_calibrated`. The report, `predictions.csv`, `maps.npz` and, with
+    `page`, `report.html` go to the run's folder, or to `out`.
+
+    Raises UsageError if the weights belong to no run and neither `data` nor `out` is given, or if training has seen
+    patients that the protocol wants apart; CxrfastError for data, weights or a splits file that do not fit.
+    """
+    rules = find_protocol(protocol)
+    if thresholds:
+        rules = rules.with_thresholds(*thresholds)
+    model = load_predictor(checkpoint, device=device, expected_method=method)
+    run = _run_of(Path(model.weights))
+    config = build_config(load_config(run.config)) if run is not None else None
+    if data is None and config is None:
+        raise UsageError(f"data: {model.weights} lies in no run's folder; name the data set with --data")
+    if out is None:
+        if run is None:
+            raise UsageError(f"out: {model.weights} lies in no run's folder; say where to write with --out")
+        out = run.path
+    version = labels or (config.labels if config is not None else "auto")
+    source = read_chestxray14(data or config.data, labels=version)  # type: ignore[union-attr]
+    part, temperature = Part(list(source.records), "all"), None
+    if run is not None and config is not None and not _same_data(data, config):
+        part = _elsewhere(run, config, source, rules)
+    elif run is not None and config is not None:
+        splits = Splits.load(run.splits)
+        splits.check(source.records)
+        part = _part(splits, split, source.records)
+        validation = splits.part("val", source.records)
+        if split == "test" and validation:
+            scored = collect_answers(model, _dataset(validation, model), batch_size=batch_size, workers=workers)
+            temperature = fit_temperature(scored.scores, scored.truth.labels)
+    answers = collect_answers(model, _dataset(part.records, model), batch_size=batch_size, workers=workers)
+    facts = Facts(
+        split=part.name,
+        label_version=source.label_version,
+        method=model.method,
+        weights=model.weights,
+        split_hash=part.split_hash,
+        training_patients=part.training_patients,
+        notes=(*model.notes, *part.notes),
+    )
+    result = score_answers(rules, answers, facts, temperature=temperature)
+    suffix = "" if part.name == "test" else f"-{part.name}"
+    report = out / f"evaluation-{part.name}.json"
+    predictions, maps = out / f"predictions{suffix}.csv", out / f"maps{suffix}.npz"
+    result.save(report)
+    result.predictions.write_csv(predictions)
+    write_maps(maps, answers.maps, answers.truth.images, answers.truth.class_names, answers.own)
+    html = report_path(out, part.name) if page else None
+    if html is not None:
+        write_report(from_result(result, source.records, None if run is None else run.path), html)
+    return Assessment(result, report, predictions, maps, html)
+
+
+class Part(NamedTuple):
+    """Images to evaluate, and what training has seen."""
+
+    records: list[Record]
+    name: str
+    split_hash: str | None = None
+    training_patients: frozenset[str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _part(splits: Splits, name: str, records: Sequence[Record]) -> Part:
+    """Training has seen the training part; for the test part, validation has chosen among its models, too."""
+    seen = ("train", "val") if name == "test" else ("train",)
+    patients = frozenset(record.patient for part in seen for record in splits.part(part, records))
+    return Part(splits.part(name, records), name, splits.hash, patients)
+
+
+def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> Part:
+    """All of another data set, with the patients of it that training or validation has seen.
+
+    An image of the same name and patient as one of the run's is that image, in another size perhaps, if most of such
+    images agree in age and sex too. Then both data sets number the same patients, so all patients of the same name are
+    the same. Otherwise they may be so by chance, as most data sets count theirs from 1: a note says how many, and
+    shared patients are unknown.
+    """
+    splits = Splits.load(run.splits)
+    own: Sequence[Record]
+    try:
+        own = read_chestxray14(config.data, labels=config.labels, images_required=False).records
+    except CxrfastError:  # gone: its images had the patients that they have here
+        named = {*splits.train, *splits.val, *splits.test}
+        own = [record for record in source.records if record.image in named]
+    patient = {record.image: record.patient for record in own}
+    known = _same_images(own, source.records)
+    seen = [image for image in (*splits.train, *splits.val) if image in patient]
+    patients = frozenset(patient[image] for image in seen)
+    shared = len(patients & {record.patient for record in source.records})
+    everything = list(source.records)
+    if not known:
+        note = f"{shared} patients have names of training patients; whether they are the same is unknown"
+        return Part(everything, "all", notes=(note,) if shared else ())
+    if shared and rules.patients_apart:
+        raise UsageError(
+            f"data: {shared} patients of {source.root} are in the training data of {run.path}, with "
+            f"{len(known & set(seen))} of its very images; protocol {rules.name} wants patients apart. Take others, "
+            "or choose another --protocol, as own, which counts them; if the run's own data have moved there, write so "
+            f"in {run.config} (data:) and leave out --data"
+        )
+    return Part(everything, "all", training_patients=patients)
+
+
+def _same_images(first: Sequence[Record], second: Sequence[Record]) -> set[str]:
+    """Names of the images that both have, of the same patients; none if most of these patients are other people."""
+    by_name = {record.image: record for record in first}
+    pairs = [(by_name[record.image], record) for record in second if record.image in by_name]
+    pairs = [(a, b) for a, b in pairs if a.patient == b.patient]
+    alike = sum((a.age, a.sex) == (b.age, b.sex) for a, b in pairs)
+    return {b.image for _, b in pairs} if 2 * alike >= len(pairs) else set()
+
+
+def _run_of(weights: Path) -> RunDirectory | None:
+    run = RunDirectory(weights.parent.parent)
+    return run if run.config.is_file() else None
+
+
+def _same_data(data: Path | None, config: RunConfig) -> bool:
+    return data is None or data.resolve() == config.data.resolve()
+
+
+def _dataset(records: list[Record], model: TrainedModel) -> XrayDataset:
+    return XrayDataset(records, model.class_names, model.image_size)

@@ -1,0 +1,78 @@
+"""Everything that `cxrfast reproduce` knows by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrfast.errors import UsageError
+from cxrfast.experiments.reproduction.figures import FIGURES
+from cxrfast.experiments.reproduction.interface import Outcome, Plan, Say
+from cxrfast.experiments.reproduction.plans import TablePlan
+from cxrfast.experiments.reproduction.runner import Reproduction, run_table
+from cxrfast.experiments.reproduction.settings import Overrides
+from cxrfast.experiments.reproduction.tables import TABLES
+from cxrfast.experiments.reproduction.text import ESTIMATE, table_lines
+from cxrfast.report.terminal.layout import wrap
+from cxrfast.runs.directory import RUNS
+
+FOLDER = RUNS / "reproduce"
+
+
+@dataclass(frozen=True)
+class TableOfRuns:
+    """A table whose rows are networks trained on X-rays."""
+
+    table: TablePlan
+    data: str = "the folder of ChestX-ray14"
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    @property
+    def title(self) -> str:
+        return f"{self.table.title}; protocol {self.table.protocol}"
+
+    def listing(self) -> Sequence[str]:
+        return table_lines(self.table)
+
+    def run(self, data: Path, out: Path, *, rows: Sequence[str] | None, overrides: Overrides, say: Say) -> Reproduction:
+        return run_table(self.table, data, out, rows=rows, overrides=overrides, say=say)
+
+
+_PLANS: tuple[Plan, ...] = (*map(TableOfRuns, TABLES.values()), *FIGURES)
+PLANS: dict[str, Plan] = {plan.name: plan for plan in _PLANS}
+
+
+def find_plan(name: str) -> Plan:
+    """The table or figure of that name; :class:`UsageError` lists the names there are."""
+    if name not in PLANS:
+        raise UsageError(f"table is {name!r}; expected one of {', '.join(PLANS)}")
+    return PLANS[name]
+
+
+def listing() -> str:
+    """All plans with their rows and what they cost at the paper's setting."""
+    lines = []
+    for plan in PLANS.values():
+        lines += [*wrap(f"{plan.name:<12}{plan.title}", ""), *plan.listing(), ""]
+    return "\n".join([*lines, *wrap(ESTIMATE)]) + "\n"
+
+
+def reproduce(
+    name: str,
+    data: Path,
+    out: Path | None = None,
+    *,
+    rows: Sequence[str] | None = None,
+    overrides: Overrides | None = None,
+    say: Say = print,
+) -> Outcome:
+    """Run what is not finished of a table or a figure, and compare it with what is published.
+
+    The same call again goes on where it was interrupted. Everything is written into `out`, by default runs/reproduce.
+
+    Raises UsageError for unknown names and settings, before anything runs.
+    """
+    folder = FOLDER if out is None else Path(out)
+    return find_plan(name).run(Path(data), folder, rows=rows, overrides=overrides or Overrides(), say=say)

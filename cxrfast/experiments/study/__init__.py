@@ -1,0 +1,25 @@
+"""The methods and the paper's contributions beside each other, on phantoms, with few annotated images."""
+
+from cxrfast.experiments.study.plan import CONTRIBUTIONS, IMAGES, ROWS, SEEDS, SHARES, Cell, Row, Study, choose_rows
+from cxrfast.experiments.study.results import MEASURES, Difference, Line, StudyResult
+from cxrfast.experiments.study.runner import StudyFiles, run_study
+from cxrfast.experiments.study.text import to_markdown
+
+__all__ = [
+    "CONTRIBUTIONS",
+    "IMAGES",
+    "MEASURES",
+    "ROWS",
+    "SEEDS",
+    "SHARES",
+    "Cell",
+    "Difference",
+    "Line",
+    "Row",
+    "Study",
+    "StudyFiles",
+    "StudyResult",
+    "choose_rows",
+    "run_study",
+    "to_markdown",
+]

@@ -1,0 +1,156 @@
+"""Which runs the comparison on phantoms is made of: rows, shares of annotated images, seeds, and their settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cxrfast.errors import UsageError
+from cxrfast.experiments.demo import SETTINGS
+from cxrfast.training import RunConfig, build_config
+
+IMAGES = 2000
+IMAGE_SIZE = 64
+SHARES = (0.01, 0.05, 0.2)
+SEEDS = (1001, 1002, 1003)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method, or Rozenberg's with one contribution of the paper taken away."""
+
+    name: str  # what --rows takes
+    title: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    boxes: bool = True  # learns from boxes; if not, the share of annotated images makes no difference to it
+    begins_with: str | None = None  # the row whose training is the first stage of this one
+    extra: bool = False  # a reading or an ablation of the text that --rows has to name
+
+
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Row("rozenberg", "Rozenberg et al.", "rozenberg", begins_with="no-crf"),
+        Row("no-crf", "… without the CRF", "rozenberg", {"crf_epochs": 0}),
+        Row("no-antialias", "… without anti-aliasing", "rozenberg", {"antialias": False}),
+        # Li's loss trains a noisy-OR of the patches, so that is the image's score
+        Row("li-loss", "… with Li's loss", "rozenberg", {"loss": "li", "image_pooling": "noisy_or"}),
+        Row("gamma-per-class", "… with γ per class", "rozenberg", {"gamma": "data-per-class"}, extra=True),
+        Row("li-unary", "… with unaries by Li's loss", "rozenberg", {"unary_loss": "li"}, extra=True),
+        Row("first-pass", "… with Eq. 5 and 8 (σ)", "rozenberg", {"loss": "area_sigmoid"}, extra=True),
+        Row(
+            "learnt-thresholds",
+            "… with thresholds trained by the loss",
+            "rozenberg",
+            {"thresholds": "learnt"},
+            extra=True,
+        ),
+        Row("li", "Li et al.", "li"),
+        Row("sgl", "Seibold et al. (SGL)", "sgl", boxes=False),
+        Row("zhang", "Zhang et al.", "zhang", boxes=False),
+        Row("wang", "Wang et al.", "wang", boxes=False),
+        Row("chexnet", "CheXNet", "chexnet", boxes=False),
+    )
+}
+
+CONTRIBUTIONS: Mapping[str, tuple[str, str]] = {
+    "the CRF": ("rozenberg", "no-crf"),
+    "anti-aliasing": ("rozenberg", "no-antialias"),
+    "the area loss, instead of Li's": ("rozenberg", "li-loss"),
+    "all three (Rozenberg against Li)": ("rozenberg", "li"),
+}
+"""What the paper adds: the row that has it, and the row that lacks it."""
+
+_SHARED: Mapping[str, Any] = {
+    "image_size": IMAGE_SIZE,
+    "split": "official",  # every lesion of the phantoms' test list has a box
+    "batch_size": 16,
+    "weight_decay": 1e-4,
+}
+_PATCHES: Mapping[str, Any] = {"backbone": "resnetv2_nano", "grid": 8}
+_OWN: Mapping[str, Mapping[str, Any]] = {
+    "rozenberg": {"epochs": 20, "options": {**_PATCHES, "crf_epochs": 5, "crf_kernel_size": 7}},
+    "li": {"epochs": 20, "options": _PATCHES},
+    "sgl": {"epochs": 20, "lr_step": 14, "options": {"output_stride": 8}},
+    "zhang": {"epochs": 5, "lr_milestones": [3], "options": {"hard_after": 3}},
+    "wang": {"epochs": 16, "options": {"backbone": "resnet_nano"}},
+    "chexnet": {"epochs": 12, "lr_step": 4},
+}
+"""Where the demo's settings of a method are not those of the comparison; found on phantoms of seed 100."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training."""
+
+    row: Row
+    share: float  # of annotated images; 0 for a row that learns from labels alone
+    seed: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.row.name}, {self.share:.3g} annotated, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Within the study's."""
+        return Path("runs") / f"{self.row.name}-{self.share:g}" / f"seed-{self.seed}"
+
+    @property
+    def phantoms(self) -> Path:
+        """Within the study's."""
+        return Path("phantoms") / f"seed-{self.seed}"
+
+    def config(self, out: Path, settings: Mapping[str, Any]) -> RunConfig:
+        """`settings` of all runs go before those of the method."""
+        demo = SETTINGS[self.row.method]
+        own = _OWN.get(self.row.method, {})
+        options = {**demo["options"], **own.get("options", {}), **self.row.options}
+        return build_config(
+            {
+                **_SHARED,
+                **demo,
+                **own,
+                **settings,
+                "method": self.row.method,
+                "data": out / self.phantoms,
+                "annotated": self.share,
+                "seed": self.seed,
+                "options": options,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every row, but the extra ones, at every share with every seed."""
+
+    rows: Sequence[Row] = tuple(row for row in ROWS.values() if not row.extra)
+    shares: Sequence[float] = SHARES
+    seeds: Sequence[int] = SEEDS
+    images: int = IMAGES
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of all runs, such as epochs and device
+
+    def __post_init__(self) -> None:
+        for share in self.shares:
+            if not 0 < share <= 1:
+                raise UsageError(f"annotated: expected shares above 0 and up to 1, got {share:g}")
+
+    @property
+    def cells(self) -> list[Cell]:
+        """First seeds of everything before second ones, so that something can be compared early."""
+        return [
+            Cell(row, share, seed)
+            for seed in self.seeds
+            for row in self.rows
+            for share in (self.shares if row.boxes else (0.0,))
+        ]
+
+
+def choose_rows(names: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of these names, in the table's order."""
+    for name in names:
+        if name not in ROWS:
+            raise UsageError(f"rows: unknown row {name!r}; expected {', '.join(ROWS)}")
+    return tuple(row for row in ROWS.values() if row.name in names)

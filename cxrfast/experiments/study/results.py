@@ -1,0 +1,216 @@
+"""What the runs of a study have given, and the paper's contributions one by one, with tests paired by patient."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxrfast.data import Record, Splits, read_chestxray14
+from cxrfast.errors import CxrfastError
+from cxrfast.experiments.study.plan import CONTRIBUTIONS, Cell, Row, Study
+from cxrfast.predictions.table import Predictions, read_predictions
+from cxrfast.report.comparison import compare_predictions
+from cxrfast.runs import open_run
+from cxrfast.training.preparation import limit_annotation
+
+PROTOCOLS = ("strict", "own")  # thresholds of the maps chosen on other patients' boxes; the method's own
+MEASURES: Mapping[str, str] = {
+    "auroc": "AUROC",
+    "iou 0.1": "IoU ≥ 0.1",
+    "iou 0.3": "IoU ≥ 0.3",
+    "ior 0.1": "IoR ≥ 0.1",
+    "own iou 0.1": "IoU ≥ 0.1, own threshold",
+    "pointing": "pointing game",
+}
+"""Means over classes; the first five columns of the tables, and the figure's, in this order."""
+
+_COMPARED: Mapping[str, Mapping[str, str]] = {
+    "strict": {"AUROC": "auroc", "found at IoU ≥ 0.1": "iou 0.1", "found at IoU ≥ 0.3": "iou 0.3"},
+    "own": {"found at IoU ≥ 0.1": "own iou 0.1"},
+}
+"""By protocol, the titles of the paired tests and what they are called here."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished run."""
+
+    cell: Cell
+    annotated: int  # training images with boxes
+    numbers: Mapping[str, float]  # MEASURES; NaN where there is none
+    predictions: Mapping[str, Predictions]  # by PROTOCOLS
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over the seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values) if self.values else math.nan
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table at one share."""
+
+    row: Row
+    share: float
+    seeds: tuple[int, ...]
+    annotated: Spread
+    numbers: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one contribution adds to one measure: mean over seeds, with the interval that its test images allow."""
+
+    contribution: str
+    share: float
+    seeds: tuple[int, ...]
+    measure: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    per_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    study: Study
+    lines: Sequence[Line]
+    differences: Sequence[Difference]
+
+
+def read_outcome(cell: Cell, out: Path) -> Outcome:
+    """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
+    folder = out / cell.folder
+    try:
+        strict, own = (
+            json.loads((folder / name / "evaluation-test.json").read_text(encoding="utf-8")) for name in PROTOCOLS
+        )
+        numbers = {
+            "auroc": _number(strict["mean"]["auroc"]["value"]),
+            "iou 0.1": _accuracy(strict, "iou", 0.1),
+            "iou 0.3": _accuracy(strict, "iou", 0.3),
+            "ior 0.1": _accuracy(strict, "ior", 0.1),
+            "own iou 0.1": _accuracy(own, "iou", 0.1),
+            "pointing": _mean(strict["detection"]["pointing_game"].values()),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CxrfastError(f"{folder} cannot be read ({error}); delete it, and run the same command again") from error
+    train = Splits.load(open_run(folder).splits).part("train", _records(out / cell.phantoms))
+    annotated = sum(bool(record.boxes) for record in limit_annotation(train, cell.share, cell.seed))
+    predictions = {name: read_predictions(folder / name / "predictions.csv") for name in PROTOCOLS}
+    return Outcome(cell, annotated, numbers, predictions)
+
+
+@lru_cache
+def _records(phantoms: Path) -> Sequence[Record]:
+    return read_chestxray14(phantoms).records
+
+
+def _accuracy(content: Mapping[str, Any], measure: str, t: float) -> float:
+    """Of regions that no gate closes."""
+    for table in content["localization"]["tables"]:
+        if table["measure"] == measure and table["gate"] is None:
+            return next(_number(row["mean"]["value"]) for row in table["rows"] if row["T"] == t)
+    raise KeyError(f"no table of {measure} without a gate")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _mean(values: Any) -> float:
+    present = [value for value in values if value is not None]
+    return statistics.fmean(present) if present else math.nan
+
+
+def summarize(study: Study, outcomes: Sequence[Outcome]) -> StudyResult:
+    """Every row at every share over its seeds, and every contribution at every share."""
+    groups: dict[tuple[str, float], list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault((outcome.cell.row.name, outcome.cell.share), []).append(outcome)
+    lines = [_line(groups[row.name, share]) for row, share in _places(study) if (row.name, share) in groups]
+    differences = [
+        difference
+        for name, (with_it, without) in CONTRIBUTIONS.items()
+        for share in study.shares
+        for difference in _differences(name, share, groups.get((with_it, share), ()), groups.get((without, share), ()))
+    ]
+    return StudyResult(study, lines, differences)
+
+
+def _places(study: Study) -> list[tuple[Row, float]]:
+    boxed = [(row, share) for share in study.shares for row in study.rows if row.boxes]
+    return [*((row, 0.0) for row in study.rows if not row.boxes), *boxed]
+
+
+def _line(outcomes: Sequence[Outcome]) -> Line:
+    first = outcomes[0].cell
+    return Line(
+        first.row,
+        first.share,
+        tuple(outcome.cell.seed for outcome in outcomes),
+        Spread(tuple(float(outcome.annotated) for outcome in outcomes)),
+        {name: Spread(tuple(outcome.numbers[name] for outcome in outcomes)) for name in MEASURES},
+    )
+
+
+def _differences(name: str, share: float, with_it: Sequence[Outcome], without: Sequence[Outcome]) -> list[Difference]:
+    """On the seeds that both have, and the classes that both have numbers for."""
+    seeds = [o.cell.seed for o in with_it if o.cell.seed in {other.cell.seed for other in without}]
+    if not seeds:
+        return []
+    first, second = ([next(o for o in side if o.cell.seed == seed) for seed in seeds] for side in (without, with_it))
+    differences = []
+    for protocol, titles in _COMPARED.items():
+        measures = compare_predictions(_pool(first, protocol), _pool(second, protocol), protocol)
+        for measure in measures:
+            if measure.title in titles:
+                line, number = measure.lines[-1], titles[measure.title]
+                by_seed = tuple(b.numbers[number] - a.numbers[number] for a, b in zip(first, second, strict=True))
+                interval = (line.low, line.high, line.p_value)
+                differences.append(
+                    Difference(name, share, tuple(seeds), number, line.difference, *interval, per_seed=by_seed)
+                )
+    return differences
+
+
+def _pool(outcomes: Sequence[Outcome], protocol: str) -> Predictions:
+    """All seeds' test images as one set, of different people, with columns of their own for every seed: scores of
+    different networks are not to be ranked among each other."""
+    tables = [outcome.predictions[protocol] for outcome in outcomes]
+    seeds = [outcome.cell.seed for outcome in outcomes]
+
+    def joined(field: str, elsewhere: float) -> torch.Tensor:
+        columns = [getattr(table, field) for table in tables]
+        blocks = [torch.full((len(a), b.shape[1]), elsewhere, dtype=a.dtype) for a in columns for b in columns]
+        rows = [blocks[n * len(columns) : (n + 1) * len(columns)] for n in range(len(columns))]
+        for n, row in enumerate(rows):
+            row[n] = columns[n]
+        return torch.cat([torch.cat(row, dim=1) for row in rows])
+
+    def prefixed(field: str) -> list[str]:
+        return [f"{seed}/{name}" for seed, table in zip(seeds, tables, strict=True) for name in getattr(table, field)]
+
+    return Predictions(
+        class_names=tuple(prefixed("class_names")),
+        images=prefixed("images"),
+        patients=prefixed("patients"),
+        prob=joined("prob", math.nan),
+        labels=joined("labels", math.nan),
+        n_boxes=joined("n_boxes", 0),
+        iou=joined("iou", math.nan),
+        ior=joined("ior", math.nan),
+    )

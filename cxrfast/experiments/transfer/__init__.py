@@ -1,0 +1,14 @@
+"""What pretrained weights are worth on few images: a linear probe, and cross-validated methods beside it."""
+
+from cxrfast.experiments.transfer.probe import linear_probe, pooled_features, probe_folds
+from cxrfast.experiments.transfer.table import Comparison, compare, runs_csv, to_markdown
+
+__all__ = [
+    "Comparison",
+    "compare",
+    "linear_probe",
+    "pooled_features",
+    "probe_folds",
+    "runs_csv",
+    "to_markdown",
+]

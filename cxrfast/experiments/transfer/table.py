@@ -1,0 +1,188 @@
+"""Cross-validated methods beside a linear probe on the same folds: AUROC with intervals, differences, boxes, runs."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.experiments.folds_directory import FoldsDirectory
+from cxrfast.metrics.bootstrap import (
+    Interval,
+    PairedDifference,
+    bootstrap_interval_with_mean,
+    paired_bootstrap_with_mean,
+    weighted_auroc,
+)
+from cxrfast.predictions.table import Predictions, concatenate, read_predictions
+from cxrfast.runs import RunDirectory
+
+PROBE = "linear probe"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One or more predictions of the same images by patient, for the classes with enough positives."""
+
+    class_names: tuple[str, ...]  # [K] with at least `positives` images
+    n_positive: tuple[int, ...]  # [K]
+    n_images: int
+    n_patients: int
+    auroc: Mapping[str, tuple[Interval, Interval]]  # by name: of the classes [K], and of their mean [1]
+    difference: Mapping[str, PairedDifference]  # of the mean to the first's [1]; not of the first
+    boxes: Mapping[str, Mapping[str, Any]]  # by name, of the methods: the localisation of `cross-validation.json`
+
+
+def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives: int = 10) -> Comparison:
+    """The finished cross-validations in `folders`, by name, and before them a probe's `predictions.csv`.
+
+    Of several seeds, the first is taken, so that an image counts once. Raises UsageError for cross-validations that are
+    not finished or test other images.
+    """
+    found = {} if probe is None else {PROBE: read_predictions(probe)}
+    pooled = {name: _pooled(folder) for name, folder in folders.items()}
+    found |= {name: _predictions(folder, pooled[name]) for name, folder in folders.items()}
+    first = next(iter(found.values()))
+    names = [
+        name
+        for k, name in enumerate(first.class_names)
+        if (first.labels[:, k] == 1).sum() >= positives and all(name in of.class_names for of in found.values())
+    ]
+    aligned = {name: _in_order(of.of_classes(names), first, name) for name, of in found.items()}
+    statistics = {name: weighted_auroc(of.prob, of.labels) for name, of in aligned.items()}
+    patients = list(first.patients)
+    base, *others = statistics
+    return Comparison(
+        class_names=tuple(names),
+        n_positive=tuple((next(iter(aligned.values())).labels == 1).sum(dim=0).tolist()),
+        n_images=len(patients),
+        n_patients=len(set(patients)),
+        auroc={name: bootstrap_interval_with_mean(of, patients) for name, of in statistics.items()},
+        difference={
+            name: paired_bootstrap_with_mean(statistics[name], statistics[base], patients)[1] for name in others
+        },
+        boxes={name: of["localization"] for name, of in pooled.items() if of["localization"] is not None},
+    )
+
+
+def _pooled(folder: Path) -> dict[str, Any]:
+    path = FoldsDirectory(folder).pooled
+    if not path.is_file():
+        raise CxrfastError(f"{folder} has no finished run of a cross-validation; go on with: cxrfast train --resume")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not content["complete"]:
+        raise UsageError(f"{folder}: these runs are missing: {', '.join(content['missing'])}")
+    return content
+
+
+def _predictions(folder: Path, pooled: Mapping[str, Any]) -> Predictions:
+    seed = min(run["seed"] for run in pooled["runs"])
+    runs = [run["run"] for run in pooled["runs"] if run["seed"] == seed]
+    return concatenate([read_predictions(folder / run / "predictions.csv") for run in runs])
+
+
+def _in_order(found: Predictions, first: Predictions, name: str) -> Predictions:
+    """With the images in the order of `first`."""
+    place = {image: n for n, image in enumerate(found.images)}
+    if place.keys() != set(first.images):
+        raise UsageError(
+            f"{name} was tested on other images than the first; compare cross-validations of the same splits"
+        )
+    order = [place[image] for image in first.images]
+    tables = {key: getattr(found, key)[order] for key in ("prob", "labels", "n_boxes", "iou", "ior")}
+    return Predictions(found.class_names, first.images, first.patients, **tables)
+
+
+def to_markdown(found: Comparison) -> str:
+    """Two tables: AUROC of every class with its interval, and boxes found."""
+    names = list(found.auroc)
+    lines = [_row(["AUROC of pooled folds", "positive", *names]), _row(["---"] * (2 + len(names)))]
+    for k, class_name in enumerate(found.class_names):
+        cells = [_between(found.auroc[name][0], k) for name in names]
+        lines.append(_row([class_name.replace("_", " "), str(found.n_positive[k]), *cells]))
+    lines.append(_row(["**mean**", "", *(_between(found.auroc[name][1], 0) for name in names)]))
+    differences = [_difference(found.difference.get(name)) for name in names]
+    lines.append(_row([f"mean, less {names[0]}'s", "", *differences]))
+    if found.boxes:
+        lines += ["", *_boxes(found.boxes)]
+    return "\n".join(lines) + "\n"
+
+
+def _boxes(boxes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    first = next(iter(boxes.values()))
+    rows = [
+        (t, i, _title(table, row)) for t, table in enumerate(first["tables"]) for i, row in enumerate(table["rows"])
+    ]
+    lines = [_row(["boxes found, of all folds", *boxes]), _row(["---"] * (1 + len(boxes)))]
+    for t, i, title in rows:
+        cells = []
+        for found in boxes.values():
+            classes = found["tables"][t]["rows"][i]["classes"].values()
+            hits = sum(sum(row["hits"]) for row in classes)
+            cells.append(f"{hits} of {sum(sum(row['n_annotated']) for row in classes)}")
+        lines.append(_row([title, *cells]))
+    return lines
+
+
+def _title(table: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    gate = f", where the image's {table['gate']}" if table["gate"] else ""
+    return f"{'IoU' if table['measure'] == 'iou' else 'IoR'} {table['relation']} {row['T']:g}{gate}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _between(of: Interval, k: int) -> str:
+    value, low, high = (ends[k].item() for ends in of)
+    return f"{value:.3f}" + ("" if math.isnan(low) else f" ({low:.2f}–{high:.2f})")
+
+
+def _difference(of: PairedDifference | None) -> str:
+    if of is None:
+        return ""
+    difference, low, high, p = (value.item() for value in of)
+    return f"{difference:+.3f} ({low:+.2f} to {high:+.2f}), p = {p:.2f}"
+
+
+def runs_csv(folders: Mapping[str, Path]) -> str:
+    """A line for each run of each cross-validation: its images, its AUROCs, what it found, how long it trained."""
+    text = io.StringIO()
+    writer: Any = None
+    for name, folder in folders.items():
+        pooled = _pooled(folder)
+        classes = list(pooled["classes"])
+        for n, run in enumerate(pooled["runs"]):
+            rows = RunDirectory(folder / run["run"]).read_metrics()
+            line = {
+                "row": name,
+                "method": pooled["method"],
+                **{key: run[key] for key in ("fold", "seed", "n_images", "n_patients")},
+                "epochs": len(rows),
+                "training_seconds": round(sum(row["seconds"] for row in rows)),
+                "mean_auroc": _number(pooled["mean"]["auroc"]["values"][n]),
+                **{f"auroc {c}": _number(pooled["classes"][c]["auroc"]["values"][n]) for c in classes},
+                **_found(pooled["localization"], n),
+            }
+            if writer is None:
+                writer = csv.DictWriter(text, list(line), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(line)
+    return text.getvalue()
+
+
+def _found(localization: Mapping[str, Any] | None, run: int) -> dict[str, Any]:
+    """Boxes that a run found by the first table of the protocol, at each T."""
+    if localization is None:
+        return {}
+    rows = localization["tables"][0]["rows"]
+    counts = {f"found at {row['T']:g}": sum(of["hits"][run] for of in row["classes"].values()) for row in rows}
+    return {"boxes": sum(of["n_annotated"][run] for of in rows[0]["classes"].values()), **counts}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

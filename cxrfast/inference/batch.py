@@ -1,0 +1,70 @@
+"""Many images: files, folders and patterns in, a JSON file and a picture for each out."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.inference._inputs import expand_inputs, output_stems
+from cxrfast.inference.findings import ClassFinding
+from cxrfast.inference.localize import localize
+from cxrfast.inference.rendering import save_overlay
+from cxrfast.regions.prediction import Predictor
+
+
+class Output(NamedTuple):
+    """What was written for one image."""
+
+    source: Path
+    json: Path
+    overlay: Path
+    findings: tuple[ClassFinding, ...]
+
+
+class Batch(NamedTuple):
+    """What became of the inputs of :func:`localize_many`."""
+
+    outputs: list[Output]
+    failures: dict[str, str]  # input -> why, in one line
+
+
+def localize_many(
+    predictor: Predictor,
+    inputs: Sequence[str | os.PathLike],
+    out_dir: str | os.PathLike,
+    *,
+    score_threshold: float | None = None,
+    top: int | None = None,
+) -> Batch:
+    """Localise every image of ``inputs`` and write ``<stem>.json`` and ``<stem>.png`` to ``out_dir``.
+
+    ``inputs`` are files, folders (all images below them) and glob patterns; an image that is named twice is done once.
+    Of several images with the same stem the first keeps it, the others become ``<stem>-2``, ``<stem>-3``, …; each JSON
+    says which image it is of. An input that fails is listed in ``failures``, and the others are done.
+
+    Raises :class:`UsageError` if an image lies in ``out_dir``, where its picture could overwrite it.
+    """
+    from tqdm import tqdm
+
+    out_dir = Path(out_dir)
+    files, failures = expand_inputs(inputs, skip=out_dir)
+    for file in files:
+        if file.resolve().parent == out_dir.resolve():
+            raise UsageError(
+                f"{file} lies in the output folder {out_dir}, where it could be overwritten; choose another"
+            )
+    outputs = []
+    for file, stem in zip(tqdm(files, desc="localizing", unit="image", disable=None), output_stems(files), strict=True):
+        written = out_dir / f"{stem}.json", out_dir / f"{stem}.png"
+        try:
+            result = localize(predictor, file, score_threshold=score_threshold, top=top)
+            save_overlay(result, written[1])
+            result.save_json(written[0])
+        except UsageError:
+            raise  # wrong options are wrong for every image
+        except CxrfastError as error:
+            failures[str(file)] = str(error)
+        else:
+            outputs.append(Output(file, *written, result.findings))
+    return Batch(outputs, failures)

@@ -1,0 +1,95 @@
+"""From an image file to findings with boxes in the pixels of that image."""
+
+import os
+
+import numpy as np
+import torch
+
+from cxrfast.data.images import read_image
+from cxrfast.data.transforms import to_input
+from cxrfast.errors import UsageError
+from cxrfast.inference.findings import ClassFinding, FoundBox, Localization
+from cxrfast.regions.prediction import Predictor, predict
+from cxrfast.regions.rule import Regions
+
+
+def localize(
+    predictor: Predictor,
+    image: str | os.PathLike | np.ndarray,
+    *,
+    score_threshold: float | None = None,
+    top: int | None = None,
+) -> Localization:
+    """What the model finds on one image, and where.
+
+    A class is *detected* if its score is at least ``score_threshold``, by default the model's own operating point for
+    the class, ``predictor.operating_points``; the detected classes are reported. The boxes of a class enclose its
+    regions by the method's own rule, ``predictor.region_rule``: for most methods the connected regions (8 neighbours)
+    of patches whose value in the map is at least the class's threshold ``predictor.thresholds``. Score and map are two
+    outputs: a class may be detected without a patch over the threshold, when many weak patches add up, and is then
+    reported without a box.
+
+    Args:
+        image: a file that :func:`cxrfast.data.images.read_image` reads, or grey values ``[H, W]`` in [0, 1].
+        top: report the ``top`` classes of the highest scores instead, detected or not.
+
+    Raises :class:`CxrfastError` for a file that cannot be read.
+    """
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
+        raise UsageError(f"score threshold is {score_threshold}; expected a value in [0, 1]")
+    if top is not None and top < 1:
+        raise UsageError(f"top is {top}; expected a number of classes, 1 or more")
+    source = None if isinstance(image, np.ndarray) else os.fspath(image)
+    pixels = _check_pixels(image) if isinstance(image, np.ndarray) else read_image(image)
+    prediction = predict(predictor, to_input(pixels, predictor.image_size)[None])
+    regions = predictor.region_rule.find(
+        prediction.maps, predictor.thresholds, scores=prediction.scores, image_size=predictor.image_size
+    )
+    boxes = _boxes(regions, *pixels.shape)
+    scores = prediction.scores[0].tolist()
+    points = [score_threshold] * len(scores) if score_threshold is not None else predictor.operating_points.tolist()
+    return Localization(
+        source=source,
+        image=pixels,
+        classes=tuple(
+            ClassFinding(name, score, score >= point, point, threshold, found)
+            for name, score, point, threshold, found in zip(
+                predictor.class_names, scores, points, predictor.thresholds.tolist(), boxes, strict=True
+            )
+        ),
+        maps=prediction.maps[0].float().cpu(),
+        top=top,
+        model={
+            "method": predictor.method,
+            "weights": str(predictor.weights),
+            "label_version": predictor.label_version,
+            "image_size": predictor.image_size,
+            **({"notes": list(notes)} if (notes := getattr(predictor, "notes", ())) else {}),
+        },
+    )
+
+
+def _check_pixels(image: np.ndarray) -> np.ndarray:
+    if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
+        raise ValueError(f"expected grey values as floats [H, W] in [0, 1], got {image.dtype} {list(image.shape)}")
+    if not (image.min() >= 0 and image.max() <= 1):  # NaN too
+        raise ValueError(f"expected grey values in [0, 1], got {image.min():g} to {image.max():g}")
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+def _boxes(
+    regions: Regions,  # of one image
+    height: int,
+    width: int,
+) -> list[tuple[FoundBox, ...]]:
+    """For each of the K classes its boxes in an image of ``height`` × ``width`` pixels, most confident first."""
+    found, (rows, columns) = regions.boxes, regions.size
+    # Multiplied first, in float64: a box that ends with the grid ends at exactly the image's width
+    corners = found.boxes.double().cpu() * torch.tensor([width, height] * 2) / torch.tensor([columns, rows] * 2)
+    areas = found.area.double().cpu() * (width * height) / (columns * rows)
+    per_class: list[list[FoundBox]] = [[] for _ in range(regions.masks.shape[1])]
+    for k, xyxy, peak, mean, area in zip(
+        found.channel.tolist(), corners.tolist(), found.peak.tolist(), found.mean.tolist(), areas.tolist(), strict=True
+    ):
+        per_class[k].append(FoundBox((xyxy[0], xyxy[1], xyxy[2], xyxy[3]), peak, mean, area))
+    return [tuple(sorted(boxes, key=lambda box: -box.confidence)) for boxes in per_class]

@@ -1,0 +1,55 @@
+"""A trained model, ready for `evaluate` and `localize`."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from cxrfast.devices import resolve_device
+from cxrfast.errors import UsageError
+from cxrfast.methods import Method
+from cxrfast.regions.prediction import Prediction
+from cxrfast.runs.directory import RunDirectory, latest_weights
+from cxrfast.runs.settings import is_cross_validation
+from cxrfast.runs.weights import load_weights
+
+WITHOUT_VALIDATION = (
+    "trained without validation images: the weights are of the last epoch, every class is called present from 0.5 on, "
+    "and no map threshold was fitted to validation"
+)
+
+
+class TrainedModel:
+    """The :class:`cxrfast.regions.prediction.Predictor` of a weights file written by `cxrfast train`."""
+
+    def __init__(self, network: Method, metadata: dict[str, str], weights: Path, device: str) -> None:
+        self.network = network.to(device)
+        self.class_names = network.class_names
+        self.image_size = network.image_size
+        self.method = network.name
+        self.stage = metadata["stage"]
+        self.label_version = metadata["label_version"]
+        self.weights = str(weights)
+        points = json.loads(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
+        self.operating_points = torch.tensor(points)
+        validated = json.loads(metadata.get("validated", "true"))
+        self.notes: tuple[str, ...] = () if validated else (WITHOUT_VALIDATION,)
+        self.thresholds = network.map_thresholds.to(device)
+        self.region_rule = network.region_rule
+        self.device = torch.device(device)
+
+    def __call__(self, images: torch.Tensor) -> Prediction:  # [B, 1, S, S] in [-1, 1]
+        return self.network.predict(images, self.stage)
+
+
+def load_predictor(
+    checkpoint: Path | None = None, *, device: str = "auto", expected_method: str | None = None
+) -> TrainedModel:
+    """Load a weights file, the best weights of a run's folder, or (None) of the latest run under `runs/`."""
+    path = latest_weights() if checkpoint is None else Path(checkpoint)
+    if is_cross_validation(path):
+        raise UsageError(f"checkpoint: {path} holds folds; choose one of its runs, as {path / 'fold-0' / 'seed-0'}")
+    if path.is_dir():
+        path = RunDirectory(path).best
+    network, metadata = load_weights(path, expected_method=expected_method)
+    return TrainedModel(network, metadata, path, resolve_device(device))

@@ -1,0 +1,78 @@
+"""Metrics of any model's output: classification, bootstrap intervals, calibration, detection, overlap."""
+
+from cxrfast.metrics.bootstrap import (
+    Interval,
+    PairedDifference,
+    Statistic,
+    bootstrap_interval,
+    bootstrap_interval_with_mean,
+    paired_bootstrap,
+    paired_bootstrap_with_mean,
+    weighted_auroc,
+    weighted_average_precision,
+    weighted_mean,
+)
+from cxrfast.metrics.calibration import (
+    ReliabilityCurve,
+    calibrate,
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    reliability_curve,
+)
+from cxrfast.metrics.classification import auroc, average_precision, mean_without_nan, operating_points
+from cxrfast.metrics.detection import (
+    FROC,
+    Boxes,
+    box_average_precision,
+    box_overlap,
+    froc,
+    match_boxes,
+    pointing_game,
+    union_overlap,
+)
+from cxrfast.metrics.overlap import (
+    BestOverlap,
+    Overlap,
+    best_overlap,
+    grid_ceiling,
+    localization_accuracy,
+    patch_overlap,
+)
+
+__all__ = [
+    "FROC",
+    "BestOverlap",
+    "Boxes",
+    "Interval",
+    "Overlap",
+    "PairedDifference",
+    "ReliabilityCurve",
+    "Statistic",
+    "auroc",
+    "average_precision",
+    "best_overlap",
+    "bootstrap_interval",
+    "bootstrap_interval_with_mean",
+    "box_average_precision",
+    "box_overlap",
+    "calibrate",
+    "expected_calibration_error",
+    "fit_temperature",
+    "froc",
+    "grid_ceiling",
+    "localization_accuracy",
+    "match_boxes",
+    "mean_without_nan",
+    "negative_log_likelihood",
+    "operating_points",
+    "paired_bootstrap",
+    "paired_bootstrap_with_mean",
+    "patch_overlap",
+    "pointing_game",
+    "reliability_curve",
+    "union_overlap",
+    "weighted_auroc",
+    "weighted_average_precision",
+    "weighted_mean",
+]

@@ -1,0 +1,401 @@
+"""Intervals and tests that know that images of one patient are alike: whole patients are drawn, never single images.
+
+A resample is a weight for every image: how many times its patient was drawn. A statistic is a function of such weights,
+so one call computes it for many resamples at once.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cxrfast.metrics.classification import check_scores
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number in [0, 1] for each of K classes, of N weighted images."""
+
+    compute: Callable[[Tensor], Tensor]
+    """Weights float64 [R, N] -> float64 [R, K]; NaN where a resample has none."""
+
+    needs: tuple[Tensor, ...]
+    """bool [N, K] each: the groups of images that it compares or counts."""
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        return self.compute(weights)
+
+
+_CHUNK = 300_000  # entries of the weights at a time
+_DEFINED = 0.95  # share of the resamples that must have the statistic
+
+
+class Interval(NamedTuple):
+    """A statistic of K classes, or means over classes, with intervals; low and high are NaN where data carry none."""
+
+    value: Tensor  # [K] float64
+    low: Tensor  # [K] float64
+    high: Tensor  # [K] float64
+
+
+class PairedDifference(NamedTuple):
+    """Statistic of one run minus that of another on the same images."""
+
+    difference: Tensor  # [K] float64
+    low: Tensor  # [K] float64
+    high: Tensor  # [K] float64
+    p_value: Tensor  # [K] float64, two-sided, of "no difference"
+
+
+def bootstrap_interval(
+    statistic: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a statistic, from its standard error over resamples of patients.
+
+    Each resample draws as many patients as there are, with replacement, and takes all images of each (the cluster
+    bootstrap). The interval is ``logit θ ± t · √(n/(n−1)) · se(logit θ*)``, which stays within [0, 1], with Student's t
+    for n − 1 degrees of freedom. n is the number of patients behind the statistic: of those with positives and those
+    with negatives, the fewer. Where a resample has a θ* of 0 or 1, se(θ*) / (θ (1 − θ)) stands for se(logit θ*).
+    Percentiles of the resamples are simpler, and too narrow (docs/evaluation.md). For θ of 0 or 1, where resamples see
+    no spread, the other end of the interval is the share that n patients would miss with probability (1 − level)/2.
+
+    NaN for a statistic of fewer than two patients, or that more than 5 % of the resamples do not have, as the AUROC of
+    a class that two patients have. The same patients, resamples and seed give the same resamples for every statistic.
+    """
+    return bootstrap_interval_with_mean(statistic, patients, resamples=resamples, level=level, seed=seed)[0]
+
+
+def bootstrap_interval_with_mean(
+    statistic: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    rows: int = 1,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[Interval, Interval]:
+    """Intervals of the K classes, as :func:`bootstrap_interval`, and of their mean, from the same resamples.
+
+    The mean is over the m classes that have a value, and has three parts: the classes with a value within (0, 1), and
+    those at 0 and at 1, where resamples see no spread. The mean of the first is one statistic θ with an interval
+    [l, u] like that of a class, n the patients behind any of them, but with Satterthwaite's degrees of freedom for
+    Student's t. With v the squares of the classes' standard errors and n_jk the patients behind both j and k, they
+    are::
+
+        ν = (Σ_k v_k)² / Σ_jk v_j v_k n_jk / √(n_j (n_j − 1) n_k (n_k − 1))
+
+    For classes at 0, b₀ is the largest Σ_k p_k that their patients miss with probability (1 − level)/2, whatever each
+    p_k is: ``max Σ_k p_k where Σ_k n'_k log(1 − p_k) = log((1 − level)/2)``, a patient behind several of them counting
+    in n' as so many parts of one. b₁ is the same for classes at 1. The parts vary on their own (Zou and Donner 2008)::
+
+        high = mean + √((f (u − θ))² + (b₀ / m)²)        low = mean − √((f (θ − l))² + (b₁ / m)²)
+
+    with f the first part's share of the classes. Of one class the mean's interval is the class's; it stays within
+    [0, 1]. In a resample without images of a class the class stands at its mean over the other resamples.
+
+    Args:
+        rows: K columns are so many rows of K / rows classes, one after the other, with a mean each.
+
+    Returns:
+        Of the classes [K], and of the means [rows]: NaN without classes; low and high NaN where a class in the mean has
+        fewer than two patients, or more than 5 % of the resamples have none of its classes.
+    """
+    behind = _patients_behind(statistic, patients)
+    number = behind.sum(dim=0)
+    value = statistic(torch.ones(1, len(patients), dtype=torch.float64))[0]
+    drawn = _resample(statistic, patients, resamples, seed)
+    low, high = _limits(value, drawn, number, _student(number - 1, level))
+    share = ((1 - level) / 2) ** (1 / number)
+    low, high = torch.where(value == 1, share, low), torch.where(value == 1, 1.0, high)
+    low, high = torch.where(value == 0, 0.0, low), torch.where(value == 0, 1 - share, high)
+    enough = _often(drawn) & (number > 1)
+    low, high = torch.where(enough, low, torch.nan), torch.where(enough, high, torch.nan)
+    values, draws, patients_behind = (table.tensor_split(rows, dim=-1) for table in (value, drawn, behind))
+    means = [_mean_interval(*row, level) for row in zip(values, draws, patients_behind, strict=True)]
+    return Interval(value, low, high), Interval(*torch.tensor(means, dtype=torch.float64).T)
+
+
+def paired_bootstrap(
+    first: Statistic,
+    second: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> PairedDifference:
+    """Is the statistic of one run larger than that of another on the same N images? Both see the same resamples.
+
+    The interval is ``d ± t · √(n/(n−1)) · se(d*)``, and the p-value that of the same t: below 0.05 exactly where the
+    95 % interval leaves out 0. n as for :func:`bootstrap_interval`. Nothing corrects for looking at many classes.
+    """
+    return paired_bootstrap_with_mean(first, second, patients, resamples=resamples, level=level, seed=seed)[0]
+
+
+def paired_bootstrap_with_mean(
+    first: Statistic,
+    second: Statistic,
+    patients: Sequence[str],  # [N]
+    *,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[PairedDifference, PairedDifference]:
+    """The differences of the K classes, as :func:`paired_bootstrap`, and of their mean [1], from the same resamples.
+
+    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)`` with
+    the patients n behind any of the classes and t as for :func:`bootstrap_interval_with_mean`.
+    """
+    both = Statistic(lambda weights: first(weights) - second(weights), (*first.needs, *second.needs))
+    behind = _patients_behind(both, patients)
+    number = behind.sum(dim=0)
+    value = both(torch.ones(1, len(patients), dtype=torch.float64))[0]
+    drawn = _resample(both, patients, resamples, seed)
+    kept = ~value.isnan()
+    mean = _Mean.of(drawn[:, kept], behind[:, kept])
+    cases = ((value, drawn, number, number - 1), (value[kept].mean()[None], mean.drawn, mean.number, mean.degrees))
+    classes, of_mean = (
+        _difference(of, torch.where(_often(draws), _error(draws, n), torch.nan), degrees, level)
+        for of, draws, n, degrees in cases
+    )
+    return classes, of_mean
+
+
+def _difference(value: Tensor, error: Tensor, degrees: Tensor, level: float) -> PairedDifference:  # [K] each
+    t = _student(degrees, level)
+    ratio = torch.where(error > 0, value / error, torch.where(value == 0, 0.0, value.sign() * torch.inf))
+    # Wallace 1959: the normal deviate of a t, to some 1e-3
+    normal = (degrees * (ratio.square() / degrees).log1p()).sqrt() * (8 * degrees + 1) / (8 * degrees + 3)
+    p_value = 2 * torch.special.ndtr(-normal)
+    return PairedDifference(value, value - t * error, value + t * error, torch.where(error.isnan(), torch.nan, p_value))
+
+
+def weighted_auroc(
+    scores: Tensor,  # [N, K]
+    labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
+) -> Statistic:
+    """AUROC of every class where image n counts ``weights[:, n]`` times; NaN without positives or negatives."""
+    scores, labels, _ = check_scores(scores, labels)
+    columns = _columns(scores, labels)
+
+    def statistic(weights: Tensor) -> Tensor:  # [R, N]
+        areas, table = [], _table(weights)
+        for column in columns:
+            positive, negative = column.weigh(table)
+            below = negative.cumsum(dim=1)
+            # Up to the gap below a positive's score, and half of those that share the score
+            wins = (positive * (below[:, :-1:2] + below[:, 1::2]).double()).sum(dim=1) / 2
+            areas.append(wins / (positive.sum(dim=1).double() * below[:, -1]))
+        return _stack(areas, weights)
+
+    return Statistic(statistic, (labels == 1, labels == 0))
+
+
+def weighted_average_precision(
+    scores: Tensor,  # [N, K]
+    labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
+) -> Statistic:
+    """Average precision of every class where image n counts ``weights[:, n]`` times; NaN without positives."""
+    scores, labels, _ = check_scores(scores, labels)
+    columns = _columns(scores, labels)
+
+    def statistic(weights: Tensor) -> Tensor:  # [R, N]
+        values, table = [], _table(weights)
+        for column in columns:
+            positive, negative = (count.flip(1).cumsum(dim=1).double() for count in column.weigh(table))
+            false = negative[:, 1::2]  # at or over each positive's score, from the highest down
+            gain = positive.diff(dim=1, prepend=torch.zeros(len(positive), 1))
+            # Where nothing is called yet, nothing is gained either.
+            precision = positive / (positive + false).clamp(min=1)
+            values.append((gain * precision).sum(dim=1) / positive[:, -1:].sum(dim=1))
+        return _stack(values, weights)
+
+    return Statistic(statistic, (labels == 1,))
+
+
+def weighted_mean(
+    values: Tensor,  # [N, K], NaN where image n has no value for class k
+) -> Statistic:
+    """Mean over the values that are there, weighted; with hits (1) and misses (0), localisation accuracy."""
+    present = (~values.isnan()).double()
+    filled = values.double().nan_to_num(0.0)
+
+    def statistic(weights: Tensor) -> Tensor:  # [R, N]
+        return (weights @ filled) / (weights @ present)
+
+    return Statistic(statistic, (~values.isnan(),))
+
+
+class _Column(NamedTuple):
+    """One class's known images in bags by their score. Only the m distinct scores of positives matter: a bag for each,
+    and for the negatives 2m + 1 bags, those in the gaps between them and those that share one, in ascending order."""
+
+    positive: Tensor  # [n+] int64: images, bag by bag
+    positive_start: Tensor  # [m] int64
+    negative: Tensor  # [n-] int64
+    negative_start: Tensor  # [2m + 1] int64
+
+    def weigh(self, table: Tensor) -> tuple[Tensor, Tensor]:  # [N, R] -> [R, m], [R, 2m + 1]
+        """Weight of each bag: exact in float32, for they are numbers of images."""
+        positive, negative = (
+            F.embedding_bag(images, table, start, mode="sum").T.contiguous()
+            for images, start in ((self.positive, self.positive_start), (self.negative, self.negative_start))
+        )
+        return positive, negative
+
+
+def _columns(scores: Tensor, labels: Tensor) -> list[_Column]:
+    return [_column(scores[:, k], labels[:, k]) for k in range(scores.shape[1])]
+
+
+def _column(scores: Tensor, labels: Tensor) -> _Column:  # [N], [N]
+    order = scores.argsort(stable=True)
+    positive, negative = order[labels[order] == 1], order[labels[order] == 0]
+    values, size = scores[positive].unique_consecutive(return_counts=True)
+    # Gap or equal: 2j below values[j], 2j + 1 equal to it.
+    bag = torch.searchsorted(values, scores[negative]) + torch.searchsorted(values, scores[negative], right=True)
+    start = torch.searchsorted(bag, torch.arange(2 * len(values) + 1))
+    return _Column(positive, size.cumsum(0) - size, negative, start)
+
+
+def _table(weights: Tensor) -> Tensor:  # [R, N] -> [N, R]
+    return weights.float().T.contiguous()
+
+
+def _stack(columns: list[Tensor], weights: Tensor) -> Tensor:
+    """K columns [R] -> [R, K], also for K = 0."""
+    return torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
+
+
+def _resample(statistic: Statistic, patients: Sequence[str], resamples: int, seed: int) -> Tensor:  # [R, K]
+    patient, number = _numbers(patients)
+    generator = torch.Generator().manual_seed(seed)
+    results = []
+    step = max(1, _CHUNK // len(patients))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = torch.randint(number, (count, number), generator=generator)
+        times = torch.zeros(count, number, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+        results.append(statistic(times[:, patient]))
+    return torch.cat(results)
+
+
+def _numbers(patients: Sequence[str]) -> tuple[Tensor, int]:
+    """Every image's patient as a number, and how many patients there are."""
+    if not len(patients):
+        raise ValueError("patients: expected the patient of every image, got none")
+    number = {name: index for index, name in enumerate(sorted(set(patients)))}  # in whatever order the images are
+    return torch.tensor([number[name] for name in patients]), len(number)
+
+
+def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  # [patients, K] float64
+    """1 for the patients with an image in the statistic's group: per class, of the groups, the one with the fewest."""
+    patient, number = _numbers(patients)
+    if any(len(group) != len(patients) for group in statistic.needs):
+        raise ValueError(f"patients: expected one for each of {len(statistic.needs[0])} images, got {len(patients)}")
+    groups = torch.stack(
+        [
+            torch.zeros(number, group.shape[1], dtype=torch.float64).index_add(0, patient, group.cpu().double())
+            for group in statistic.needs
+        ]
+    )
+    present = (groups > 0).double()  # [groups, patients, K]
+    fewest = present.sum(dim=1).argmin(dim=0)
+    return present[fewest, :, torch.arange(len(fewest))].T
+
+
+def _error(drawn: Tensor, number: Tensor) -> Tensor:  # [R, K], [K] -> [K]
+    """Standard error over the resamples that have the statistic; NaN if fewer than two patients are behind it."""
+    defined = ~drawn.isnan()
+    deviation = torch.where(defined, drawn - drawn.nanmean(dim=0), 0.0)
+    variance = deviation.square().sum(dim=0) / (defined.sum(dim=0) - 1).clamp(min=1)
+    return torch.where(number > 1, (variance * number / (number - 1)).sqrt(), torch.nan)
+
+
+def _often(drawn: Tensor) -> Tensor:  # [R, K] -> [K]
+    """Whether nearly all resamples have the statistic."""
+    return (~drawn.isnan()).double().mean(dim=0) >= _DEFINED
+
+
+def _limits(value: Tensor, drawn: Tensor, number: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends of the intervals of values in (0, 1); [K], [R, K], [K], [K] -> [K], [K]."""
+    error = _error(drawn, number)
+    inside = ((drawn > 0) & (drawn < 1) | drawn.isnan()).all(dim=0)
+    spread = t * torch.where(inside, _error(drawn.logit(), number), error / (value * (1 - value)))
+    return (value.logit() - spread).sigmoid(), (value.logit() + spread).sigmoid()
+
+
+def _student(degrees: Tensor, level: float) -> Tensor:
+    """Student's t of the two-sided interval."""
+    if not 0 < level < 1:
+        raise ValueError(f"expected a level in (0, 1), got {level}")
+    degrees = degrees.clamp(min=1)
+    normal = math.sqrt(2) * torch.special.erfinv(torch.tensor(level, dtype=torch.float64))
+    # Wallace 1959, the other way round
+    return (degrees * ((normal * (8 * degrees + 3) / (8 * degrees + 1)).square() / degrees).expm1()).sqrt()
+
+
+class _Mean(NamedTuple):
+    """A mean over classes as one statistic."""
+
+    drawn: Tensor  # [R, 1] float64; NaN where a resample has none of the classes
+    number: Tensor  # [1] float64: patients behind any class
+    degrees: Tensor  # [1] float64, of freedom; NaN if one of the classes has fewer than two patients
+
+    @classmethod
+    def of(cls, drawn: Tensor, behind: Tensor) -> "_Mean":  # [R, K], [patients, K] of the classes in the mean
+        filled = torch.where(drawn.isnan() & ~drawn.isnan().all(dim=1, keepdim=True), drawn.nanmean(dim=0), drawn)
+        number = behind.sum(dim=0)
+        variance = _error(drawn, number).square()
+        if not variance.sum():  # no spread: any will do
+            variance = torch.ones_like(variance)
+        each = variance / (number * (number - 1)).sqrt()
+        degrees = variance.sum().square() / (each @ (behind.T @ behind) @ each)
+        return cls(filled.mean(dim=1, keepdim=True), behind.any(dim=1).sum()[None], degrees[None])
+
+
+def _mean_interval(
+    value: Tensor,  # [K]
+    drawn: Tensor,  # [R, K]
+    behind: Tensor,  # [patients, K]
+    level: float,
+) -> tuple[float, float, float]:
+    """Mean, low and high, as :func:`bootstrap_interval_with_mean` describes it."""
+    kept = ~value.isnan()
+    value, drawn, behind = value[kept], drawn[:, kept], behind[:, kept]
+    mean = value.mean()
+    often = _often(torch.where(drawn.isnan().all(dim=1), torch.nan, 0.0)[:, None])
+    if not len(value) or not often or (behind.sum(dim=0) < 2).any():
+        return mean.item(), math.nan, math.nan
+    down, up = (_missed(behind[:, value == end], (1 - level) / 2) / len(value) for end in (1, 0))
+    within = (value > 0) & (value < 1)
+    if within.any():
+        part, centre = _Mean.of(drawn[:, within], behind[:, within]), value[within].mean()
+        low, high = _limits(centre[None], part.drawn, part.number, _student(part.degrees, level))
+        share = within.double().mean()
+        down, up = (share * (centre - low)).hypot(down), (share * (high - centre)).hypot(up)
+    return mean.item(), (mean - down).item(), (mean + up).item()
+
+
+def _missed(behind: Tensor, chance: float) -> Tensor:  # [patients, K] -> []
+    """The largest sum of K shares that patients miss altogether with this chance: its shares have 1 − p ∝ 1 / n or 0.
+
+    With λ the factor, ``Σ_k n_k log(1 − p_k) = log(chance)`` over the classes of the fewest patients, down to p ≥ 0.
+    """
+    if not behind.shape[1]:
+        return torch.zeros((), dtype=torch.float64)
+    number = (behind / behind.sum(dim=1, keepdim=True).clamp(min=1)).sum(dim=0).sort().values
+    total = number.cumsum(0)
+    factor = ((math.log(chance) - (number * number.log()).cumsum(0)) / total).exp()
+    sums = torch.arange(1, len(number) + 1) - factor * total
+    return sums[factor * number <= 1].amax()

@@ -1,0 +1,83 @@
+"""What files of predictions say, whatever their format, by the names that they use."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from cxrfast.errors import CxrfastError
+from cxrfast.predictions.masks import Mask
+
+
+@dataclass(frozen=True)
+class Region:
+    """One box, or one mask with the box around it."""
+
+    image: str
+    class_name: str
+    xyxy: tuple[float, float, float, float]  # fractions of the image
+    score: float
+    mask: Mask | None = None
+
+
+class Maps(NamedTuple):
+    """The heat maps of one file."""
+
+    path: Path
+    images: tuple[str, ...]  # [n]
+    classes: tuple[str, ...]  # [K]
+    values: Tensor  # [n, K, P, Q]
+
+
+@dataclass
+class FoundInFiles:
+    """Several files are one prediction: none says again what another has said."""
+
+    images: dict[str, None] = field(default_factory=dict)  # named, also where nothing was found
+    classes: dict[str, None] = field(default_factory=dict)
+    scores: dict[tuple[str, str], float] = field(default_factory=dict)  # (image, class) -> probability
+    regions: list[Region] = field(default_factory=list)
+    has_regions: bool = False  # also if a file of regions has none
+    region_classes: dict[str, None] = field(default_factory=dict)  # those that regions were looked for
+    maps: list[Maps] = field(default_factory=list)
+    method: dict[tuple[str, str], Any] = field(default_factory=dict)  # (what, class or "") -> what files of maps say
+    notes: list[str] = field(default_factory=list)
+
+    def add_score(self, image: str, class_name: str, value: float, where: str) -> None:
+        if (image, class_name) in self.scores:
+            raise CxrfastError(f"{where}: a second score of {class_name} on {image}; keep one of the two")
+        self.scores[image, class_name] = checked_score(value, where)
+        self.images[image] = self.classes[class_name] = None
+
+    def add_region(self, region: Region) -> None:
+        self.regions.append(region)
+        self.images[region.image] = None
+        self.add_region_classes(region.class_name)
+
+    def add_region_classes(self, *names: str) -> None:
+        self.has_regions = True
+        self.region_classes |= dict.fromkeys(names)
+        self.classes |= dict.fromkeys(names)
+
+    def add_maps(self, maps: Maps) -> None:
+        for before in self.maps:
+            if before.values.shape[2:] != maps.values.shape[2:]:
+                sizes = [" × ".join(map(str, part.values.shape[2:])) for part in (before, maps)]
+                raise CxrfastError(f"{maps.path}: maps of {sizes[1]}, but {sizes[0]} in {before.path}; write one size")
+        self.maps.append(maps)
+        self.images |= dict.fromkeys(maps.images)
+        self.add_region_classes(*maps.classes)
+
+    def add_to_method(self, what: str, class_name: str, value: Any, path: Path) -> None:
+        """A threshold, an operating point, the rule, or the size of the method's images."""
+        known = self.method.setdefault((what, class_name), value)
+        if known != value:
+            of = f" of {class_name}" if class_name else ""
+            raise CxrfastError(f"{path}: {what}{of} is {value}, but {known} in a file before; write the same in all")
+
+
+def checked_score(value: float, where: str) -> float:
+    if not 0 <= value <= 1:
+        raise CxrfastError(f"{where}: score {value:g}; expected 0 to 1, pass scores through a sigmoid first")
+    return value

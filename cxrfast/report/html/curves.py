@@ -1,0 +1,238 @@
+"""ROC, FROC, reliability and learning curves of one evaluation, or of two over each other."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from markupsafe import Markup
+from torch import Tensor
+
+from cxrfast.predictions.table import Predictions
+from cxrfast.report.facts import Evaluated
+from cxrfast.report.html.charts import UNIT, Axis, Chart, nice_ticks, thin
+
+SERIES = ("first", "second")  # names in the style sheet
+_FEWEST, _MOST = -3.0, 3.0  # log2 of the false positives per image that FROC is drawn over: ⅛ to 8
+_RATES = ((-3, "⅛"), (-1, "½"), (1, "2"), (3, "8"))
+
+
+class Curves(NamedTuple):
+    """One kind of curve, a panel for every class."""
+
+    key: str
+    heading: str
+    text: str
+    panels: "list[Panel]"
+
+
+class Panel(NamedTuple):
+    """One class's chart, what stands over it and under it."""
+
+    name: str
+    figure: str  # the number that the curve amounts to, "" where there is no curve
+    chart: Markup | None
+    reason: str = ""  # why there is none
+
+
+def all_curves(runs: Sequence[Evaluated]) -> list[Curves]:
+    """Of one run, or of two over each other."""
+    return [
+        Curves(
+            "roc",
+            "ROC",
+            "Sensitivity against 1 − specificity; the dot is the operating point (½ where validation chose none).",
+            roc_panels(runs),
+        ),
+        Curves("froc", "FROC", "Sensitivity to annotated boxes against false positives per image.", froc_panels(runs)),
+        Curves(
+            "reliability",
+            "Reliability",
+            "How often a class is there against how probable the model called it; larger dots hold more images.",
+            reliability_panels(runs),
+        ),
+    ]
+
+
+def roc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
+    """One panel for every class of the first run. The dot is the operating point, which validation chose."""
+    panels = []
+    for name, row in runs[0].numbers["classes"].items():
+        if row["auroc"] is None:
+            panels.append(Panel(name, "", None, "no positive image" if not row["n_positive"] else "no negative image"))
+            continue
+        chart = roc_chart(name)
+        figures = []
+        for run, series in zip(runs, SERIES, strict=False):
+            numbers = run.numbers["classes"].get(name, {})
+            if numbers.get("auroc") is None:
+                continue
+            k = run.predictions.class_names.index(name)
+            chart.line(thin(roc_points(run.predictions, k)), f"curve {series}")
+            point = numbers.get("operating_point")
+            if point is not None:
+                chart.dots([rates_at(run.predictions, k, point)], f"dot {series}", 3.5, ["operating point"])
+            figures.append(f"{numbers['auroc']:.3f}")
+        panels.append(Panel(name, f"AUROC {' | '.join(figures)}", chart.svg()))
+    return panels
+
+
+def froc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
+    """Sensitivity against false positives per image, ⅛ to 8, where there are detections."""
+    panels = []
+    for name in runs[0].numbers["classes"]:
+        rows = [(run.numbers["detection"] or {}).get("froc", {}) for run in runs]
+        if not rows[0].get("curves", {}).get(name):
+            panels.append(Panel(name, "", None, "no annotated box"))
+            continue
+        chart = froc_chart(name)
+        figures = []
+        for row, series in zip(rows, SERIES, strict=False):
+            curve = row.get("curves", {}).get(name)
+            if not curve:
+                continue
+            chart.steps(in_octaves(curve), f"curve {series}")
+            sensitivity = row["sensitivity"][name]
+            rates = [math.log2(rate) for rate in row["false_positives_per_image"]]
+            chart.dots(list(zip(rates, sensitivity, strict=True)), f"dot {series}", 2)
+            figures.append(f"{sum(sensitivity) / len(sensitivity):.3f}")
+        panels.append(Panel(name, f"mean {' | '.join(figures)}", chart.svg()))
+    return panels
+
+
+def reliability_panels(runs: Sequence[Evaluated]) -> list[Panel]:
+    """How often the class is there against how probable the model called it; larger dots hold more images."""
+    panels = []
+    for name, row in runs[0].numbers["classes"].items():
+        bins = row.get("reliability")
+        if not bins or row["ece"] is None:
+            panels.append(Panel(name, "", None, "no known label" if "ece" in row else "scores are no probabilities"))
+            continue
+        chart = reliability_chart(name)
+        figures = []
+        for run, series in zip(runs, SERIES, strict=False):
+            numbers = run.numbers["classes"].get(name, {})
+            filled = numbers.get("reliability")
+            if not filled:
+                continue
+            draw_reliability(chart, filled, series)
+            figures.append(f"{numbers['ece']:.3f}")
+        panels.append(Panel(name, f"ECE {' | '.join(figures)}", chart.svg()))
+    return panels
+
+
+def roc_chart(name: str) -> Chart:
+    """Without a curve, but with what guessing gets."""
+    chart = Chart(f"ROC curve of {name}", _titled("1 − specificity"), _titled("sensitivity"))
+    chart.line([(0, 0), (1, 1)], "guess")
+    return chart
+
+
+def froc_chart(name: str) -> Chart:
+    axis = Axis(_FEWEST, _MOST, _RATES, "false positives / image")
+    return Chart(f"FROC curve of {name}", axis, _titled("sensitivity"))
+
+
+def reliability_chart(name: str) -> Chart:
+    """Without a curve, but with that of probabilities which are right."""
+    chart = Chart(f"reliability curve of {name}", _titled("probability"), _titled("frequency"))
+    chart.line([(0, 0), (1, 1)], "guess")
+    return chart
+
+
+def draw_reliability(chart: Chart, filled: Sequence[Mapping[str, float]], series: str) -> None:
+    """The bins that have images, as dots on a line; the area of a dot says how many."""
+    points = [(entry["probability"], entry["frequency"]) for entry in filled]
+    chart.line(points, f"curve {series}")
+    most = max((entry["images"] for entry in filled), default=0)
+    for entry, point in zip(filled, points, strict=True):
+        size = 1.5 + 2.5 * math.sqrt(entry["images"] / most)
+        chart.dots([point], f"dot {series}", size, [f"{entry['images']:g} images"])
+
+
+def roc_points(predictions: Predictions, k: int) -> list[tuple[float, float]]:
+    """(1 − specificity, sensitivity) from the highest score down, equal scores together."""
+    score, positive = _known(predictions, k)
+    values, place = score.unique(return_inverse=True)
+    true = torch.bincount(place[positive], minlength=len(values)).flip(0).cumsum(0) / positive.sum()
+    false = torch.bincount(place[~positive], minlength=len(values)).flip(0).cumsum(0) / (~positive).sum()
+    return [(0.0, 0.0), *zip(false.tolist(), true.tolist(), strict=True)]
+
+
+def rates_at(predictions: Predictions, k: int, threshold: float) -> tuple[float, float]:
+    """(1 − specificity, sensitivity) where the class is called from ``threshold`` on."""
+    score, positive = _known(predictions, k)
+    called = score.double() >= threshold
+    return called[~positive].double().mean().item(), called[positive].double().mean().item()
+
+
+def _known(predictions: Predictions, k: int) -> tuple[Tensor, Tensor]:  # [n], bool [n]
+    score, label = predictions.prob[:, k], predictions.labels[:, k]
+    known = ~(score.isnan() | label.isnan())
+    return score[known], label[known] == 1
+
+
+def _titled(title: str) -> Axis:
+    return Axis(UNIT.low, UNIT.high, UNIT.ticks, title)
+
+
+def in_octaves(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """A step curve over the rates ⅛ to 8, in log2; what comes before ⅛ has happened there."""
+    before = [found for false, found in curve if false <= 2**_FEWEST]
+    points = [(_FEWEST, before[-1] if before else 0.0)]
+    points += [(math.log2(false), found) for false, found in curve if 2**_FEWEST < false <= 2**_MOST]
+    return [*points, (_MOST, points[-1][1])]
+
+
+def learning_charts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
+    """(caption, chart) of the loss and of what validation measured, with a line where a stage begins."""
+    if not rows:
+        return []
+    epochs = list(range(1, len(rows) + 1))
+    loss = [(epoch, row.get("train_loss")) for epoch, row in zip(epochs, rows, strict=True)]
+    charts = [("Training loss", _learning("training loss by epoch", rows, [("first", _numbers(loss))], None))]
+    series = [
+        (kind, _numbers((epoch, row.get(name)) for epoch, row in zip(epochs, rows, strict=True)))
+        for kind, name in (("first", "val_auroc"), ("second", "val_iou_accuracy"))
+    ]
+    if any(points for _, points in series):
+        charts.append(("Validation", _learning("validation AUROC and IoU accuracy by epoch", rows, series, (0.0, 1.0))))
+    return charts
+
+
+def _numbers(points: Iterable[tuple[int, Any]]) -> list[tuple[float, float]]:
+    return [(x, float(y)) for x, y in points if isinstance(y, int | float) and math.isfinite(y)]
+
+
+def _learning(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    series: Sequence[tuple[str, list[tuple[float, float]]]],
+    limits: tuple[float, float] | None,
+) -> Markup:
+    values = [y for _, points in series for _, y in points] or [0.0]
+    low, high = limits or (min(0.0, min(values)), max(values) * 1.05 or 1.0)
+    last = max(len(rows), 2)
+    epochs = [(x, label) for x, label in nice_ticks(1, last, 6) if x == int(x)]
+    chart = Chart(
+        title, Axis(0.5, last + 0.5, epochs, "epoch"), Axis(low, high, nice_ticks(low, high)), 430, 230, left=40, top=18
+    )
+    stages = [row.get("stage", "") for row in rows]
+    parts = [(stage, row.get("divided_after")) for stage, row in zip(stages, rows, strict=True)]
+    for place, (stage, divided) in enumerate(parts):
+        if place == 0 or parts[place] != parts[place - 1]:
+            branch = "" if divided is None else f", rate divided after epoch {divided}"
+            chart.column(place + 0.5, "stage", f"stage {stage}{branch}")
+    for kind, points in series:
+        chart.line(points, f"curve {kind}")
+        chart.dots(points, f"dot {kind}", 2 if len(points) <= 40 else 1, [f"epoch {x:g}: {y:.4g}" for x, y in points])
+    kept = _kept_epochs(stages, [bool(row.get("best")) for row in rows])
+    for kind, points in series:
+        chart.dots([point for point in points if point[0] in kept], f"kept {kind}", 5)
+    return chart.svg()
+
+
+def _kept_epochs(stages: Sequence[str], best: Sequence[bool]) -> set[int]:
+    """Of every stage the last epoch that was its best so far: the next stage, and the user, goes on from it."""
+    kept = {stage: epoch for epoch, (stage, is_best) in enumerate(zip(stages, best, strict=True), start=1) if is_best}
+    return set(kept.values())

@@ -1,0 +1,136 @@
+"""A result as tables for a terminal."""
+
+import math
+
+from cxrfast.evaluation.localization import AccuracyTable, Localization
+from cxrfast.evaluation.protocols import Folds
+from cxrfast.evaluation.result import Detection, EvaluationResult
+from cxrfast.metrics.classification import Mean, mean_without_nan
+from cxrfast.report.terminal.layout import between, decimal, ruled, wrap
+
+
+def evaluation_to_text(result: EvaluationResult) -> str:
+    """Facts, image scores, one table for each measure and gate of the protocol, detections, and remarks."""
+    lines = [*_facts(result), "", *_labels(result)]
+    if result.localization is not None:
+        for table in result.localization.tables:
+            lines += ["", *_accuracy(result, result.localization, table)]
+    if result.detection is not None:
+        lines += ["", *_detection(result, result.detection)]
+    return "\n".join([*lines, *_remarks(result)]) + "\n"
+
+
+def _facts(result: EvaluationResult) -> list[str]:
+    split = f", splits {result.split_hash[:12]}" if result.split_hash else ""
+    shared = "unknown" if result.shared_patients is None else str(result.shared_patients)
+    facts = [
+        f"{result.method} on {result.split}: {result.n_images} images of {result.n_patients} patients, labels "
+        f"{result.label_version}{split}; patients shared with training: {shared}",
+        f"weights {result.weights}",
+        f"protocol {result.protocol.name} ({result.protocol.paper})",
+    ]
+    if result.localization is not None:
+        facts.append(f"region: {result.localization.rule}{_threshold(result.localization)}")
+    return [line for fact in facts for line in wrap(fact)]
+
+
+def _threshold(found: Localization) -> str:
+    if found.rule.levels:
+        return " of the stretched map" if found.protocol.stretched else ""
+    stretched = " of the stretched map" if found.protocol.stretched else ""
+    folds = found.protocol.threshold
+    if isinstance(folds, Folds):
+        of = "all classes" if folds.pooled else "the class"
+        return f"{stretched} of {of}, chosen by {folds.count} folds by {folds.by} without the scored fold"
+    low, high = found.thresholds.min().item(), found.thresholds.max().item()
+    return f" {low:.3g}{stretched}" if low == high else f"{stretched} of the class, {low:.3g} to {high:.3g}"
+
+
+def _labels(result: EvaluationResult) -> list[str]:
+    header = ["", "positive", "AUROC", "95 %", "AP", "95 %"]
+    error = result.calibration
+    columns = [] if error is None else [c for c in (error.ece, error.ece_calibrated) if c is not None]
+    header += ["ECE", "calibrated"][: len(columns)]
+    rows = []
+    for k, name in enumerate(result.class_names):
+        row = [name, str(result.n_positive[k])]
+        for value, low, high in (result.auroc, result.average_precision):
+            row += [decimal(value[k].item()), between(low[k].item(), high[k].item())]
+        rows.append([*row, *(decimal(column[k].item()) for column in columns)])
+    means = []
+    for mean in (result.mean_auroc, result.mean_average_precision):
+        means += [decimal(mean.value), _spread(mean)]
+    means += [decimal(mean_without_nan(column, result.class_names).value) for column in columns]
+    return ruled([header, *rows, ["mean", "", *means]])
+
+
+def _spread(mean: Mean) -> str:
+    return "" if mean.interval is None else between(*mean.interval)
+
+
+def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTable) -> list[str]:
+    """Accuracies; with one T their intervals, with several those of the means; with AFP those below."""
+    t = table.comparison.thresholds
+    sign = str(table.comparison)
+    means = table.means(result.class_names)
+    what = "boxes" if found.protocol.unit == "box" else "with box"
+    header = ["", what, *(f"{sign} {value:g}" if i == 0 else f"{value:g}" for i, value in enumerate(t))]
+    rows = [
+        [name, str(int(found.n_units[k])), *(decimal(row[k].item()) for row in table.accuracy)]
+        for k, name in enumerate(result.class_names)
+    ]
+    last = [["mean", "", *(decimal(mean.value) for mean in means)]]
+    if len(t) == 1:
+        header.append("95 %")
+        for k, row in enumerate(rows):
+            row.append(between(table.low[0, k].item(), table.high[0, k].item()))
+        last[0].append(_spread(means[0]))
+    else:
+        ends = ([mean.interval[i] if mean.interval else math.nan for mean in means] for i in (0, 1))
+        last += [[name, "", *map(decimal, row)] for name, row in zip(("  95 % from", "  to"), ends, strict=True)]
+    if table.ceiling is not None:
+        best = [decimal(mean_without_nan(row, result.class_names).value) for row in table.ceiling]
+        last.append(["perfect region", "", *best, *([""] if len(t) == 1 else [])])
+    title = [f"regions only where the image's {table.gate}"] if table.gate else []
+    lines = [*title, *ruled([header, *rows, *last], below=len(last))]
+    if table.afp is not None:
+        header[2] = f"AFP {t[0]:g}"
+        false = [
+            [name, "", *(decimal(row[k].item()) for row in table.afp)] for k, name in enumerate(result.class_names)
+        ]
+        lines += ["", *ruled([["", "", *header[2:]], *false], below=0)]
+    return lines
+
+
+def _detection(result: EvaluationResult, found: Detection) -> list[str]:
+    header = ["boxes as detections", *(f"AP {t:g}" for t in found.thresholds), "FROC", "pointing"]
+    columns = [*found.average_precision, found.froc.mean, found.pointing]
+    rows = [[name, *(decimal(column[k].item()) for column in columns)] for k, name in enumerate(result.class_names)]
+    means = [decimal(mean_without_nan(column, result.class_names).value) for column in columns]
+    return ruled([header, *rows, ["mean", *means]])
+
+
+def _remarks(result: EvaluationResult) -> list[str]:
+    """Which classes are not in the means, and which images are in nothing."""
+    lines = []
+    left_out: list[tuple[str, Mean, str]] = [("AUROC", result.mean_auroc, "without positives or without negatives")]
+    if result.localization is not None:
+        left_out.append(("accuracy", result.localization.tables[0].means(result.class_names)[0], "without boxes"))
+        if result.localization.fallbacks:
+            lines += [
+                "",
+                *wrap(
+                    f"{result.localization.fallbacks} annotations are scored at the method's own "
+                    "threshold: no other fold has their class"
+                ),
+            ]
+    for what, mean, why in left_out:
+        if mean.left_out:
+            lines += ["", *wrap(f"not in the mean of {what} ({why}): {', '.join(mean.left_out)}")]
+    for note in result.notes:
+        lines += ["", *wrap(note)]
+    unreadable = result.predictions.unreadable
+    if unreadable:
+        lines += ["", f"{len(unreadable)} of the split's images could not be read and are not in these numbers:"]
+        lines += [line for why in unreadable.values() for line in wrap(why, indent="  ")]
+    return lines

@@ -1,0 +1,37 @@
+"""The settings of a run as they are in its `config.yaml`, before anything is validated."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cxrfast.errors import CxrfastError, UsageError
+
+CROSS_VALIDATION = "cross_validation"
+"""The section of `config.yaml` that makes a folder that of a cross-validation."""
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, not yet validated."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"config: cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise CxrfastError(f"config: {path} is not valid YAML: {reason}") from error
+    if not _is_mapping(settings):
+        raise CxrfastError(f"config: {path} expected 'name: value' lines, got {settings!r}")
+    settings["options"] = settings.get("options") or {}
+    if not _is_mapping(settings["options"]):
+        raise CxrfastError(f"config: {path} expected 'name: value' lines under options, got {settings['options']!r}")
+    return settings
+
+
+def _is_mapping(settings: Any) -> bool:
+    return isinstance(settings, dict) and all(isinstance(name, str) for name in settings)
+
+
+def is_cross_validation(path: Path) -> bool:
+    """Whether `path` is the folder of a cross-validation."""
+    return (path / "config.yaml").is_file() and CROSS_VALIDATION in load_config(path / "config.yaml")

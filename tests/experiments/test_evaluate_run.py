@@ -1,0 +1,107 @@
+"""Evaluating a run on other data than its own: what training has seen of them."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from cxrfast.data import Splits, write_phantoms
+from cxrfast.errors import UsageError
+from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.runs import RunDirectory
+
+
+@pytest.fixture
+def copy(phantoms, tmp_path):
+    return shutil.copytree(phantoms, tmp_path / "copy")
+
+
+def rewrite(data, change):
+    """Replace every image's (name, patient) in a copy without lists and boxes; None drops the image."""
+    for name in ("train_val_list.txt", "test_list.txt", "BBox_List_2017.csv"):
+        (data / name).unlink(missing_ok=True)
+    path = data / "Data_Entry_2017.csv"
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    kept, at = [], header.index("Patient ID")
+    for row in rows:
+        new = change(row[0], row[at])
+        if new is not None:
+            (data / "images" / row[0]).rename(data / "images" / new[0])
+            kept.append([new[0], *row[1:at], new[1], *row[at + 1 :]])
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *kept])
+
+
+def evaluate(trained, data, tmp_path, protocol):
+    return evaluate_run(trained, data=data, protocol=protocol, out=tmp_path / "out", page=False).result
+
+
+@pytest.mark.parametrize("own_data", ["there", "gone"])
+def test_training_images_in_another_folder_are_refused_or_counted(trained, copy, tmp_path, own_data):
+    if own_data == "gone":
+        trained = shutil.copytree(trained, tmp_path / "run")
+        text = (trained / "config.yaml").read_text()
+        (trained / "config.yaml").write_text(
+            "\n".join("data: /nowhere" if line.startswith("data:") else line for line in text.splitlines())
+        )
+    splits = Splits.load(RunDirectory(trained).splits)
+    with pytest.raises(UsageError) as failure:
+        evaluate(trained, copy, tmp_path, "strict")
+    message = str(failure.value)
+    assert f"with {len(splits.train) + len(splits.val)} of its very images" in message
+    assert "protocol strict wants patients apart" in message
+    assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+    result = evaluate(trained, copy, tmp_path, "own")
+    images = result.predictions.images
+    patient = dict(zip(images, result.predictions.patients, strict=True))
+    assert len(images) == 40
+    assert result.shared_patients == len({patient[image] for image in (*splits.train, *splits.val)})
+    assert json.loads((tmp_path / "out" / "evaluation-all.json").read_text())["shared_patients"] > 0
+
+
+def test_images_that_training_has_not_seen_are_not_refused(trained, copy, tmp_path):
+    test = Splits.load(RunDirectory(trained).splits).test
+    rewrite(copy, lambda image, patient: (image, patient) if image in test else None)
+    result = evaluate(trained, copy, tmp_path, "strict")
+    assert sorted(result.predictions.images) == sorted(test)
+    assert result.shared_patients == 0
+
+
+def test_other_images_of_a_training_patient_are_refused(trained, copy, tmp_path):
+    """One image of the test part shows that the data set is of the same source; a training patient's image is new."""
+    splits = Splits.load(RunDirectory(trained).splits)
+
+    def change(image, patient):
+        if image == splits.train[0]:
+            return "new.png", patient
+        return (image, patient) if image in splits.test else None
+
+    rewrite(copy, change)
+    with pytest.raises(UsageError, match="data: 1 patients .*, with 0 of its very images"):
+        evaluate(trained, copy, tmp_path, "strict")
+
+
+def test_patients_of_another_source_may_have_the_same_numbers(trained, copy, tmp_path):
+    rewrite(copy, lambda image, patient: (f"other-{image}", patient))
+    result = evaluate(trained, copy, tmp_path, "strict")
+    assert result.shared_patients is None
+    (note,) = result.notes
+    assert note.endswith("patients have names of training patients; whether they are the same is unknown")
+    rewrite(copy, lambda image, patient: (image, f"p{patient}"))
+    result = evaluate(trained, copy, tmp_path, "strict")
+    assert (result.shared_patients, result.notes) == (None, ())
+
+
+def test_the_same_image_names_for_other_patients_are_other_images(trained, copy, tmp_path):
+    rewrite(copy, lambda image, patient: (image, f"p{patient}"))
+    assert evaluate(trained, copy, tmp_path, "strict").shared_patients is None
+
+
+def test_phantoms_of_another_seed_share_names_and_are_other_people(trained, tmp_path):
+    other = write_phantoms(tmp_path / "other", images=40, image_size=64, seed=4, progress=False)
+    result = evaluate(trained, other, tmp_path, "strict")
+    assert result.shared_patients is None
+    assert len(result.notes) == 1

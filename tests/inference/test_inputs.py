@@ -1,0 +1,79 @@
+"""Files, folders and patterns to image files, and the names of what is written for them."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrfast.inference._inputs import expand_inputs, output_stems
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png", "below/c.dcm", "below/out/d.png", ".cache/e.png"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "in" / "below" / "1.2.840.7").write_bytes(bytes(128) + b"DICM")
+    os.mkfifo(tmp_path / "in" / "pipe")
+    return tmp_path / "in"
+
+
+def names(files, folder):
+    return [str(file.relative_to(folder)) for file in files]
+
+
+def test_a_folder_is_the_images_below_it(folder):
+    files, failures = expand_inputs([folder])
+    assert names(files, folder) == ["a.JPG", "b.png", "below/1.2.840.7", "below/c.dcm", "below/out/d.png"]
+    assert failures == {}
+
+
+def test_the_output_folder_is_not_read(folder):
+    files, _ = expand_inputs([folder], skip=folder / "below" / "out")
+    assert "below/out/d.png" not in names(files, folder)
+    assert len(files) == 4
+
+
+def test_patterns(folder):
+    files, failures = expand_inputs([f"{folder}/*.png", f"{folder}/**/*.dcm", f"{folder}/*.gif"])
+    assert names(files, folder) == ["b.png", "below/c.dcm"]
+    assert failures == {f"{folder}/*.gif": f"{folder}/*.gif matches no file"}
+
+
+def test_a_file_with_the_letters_of_a_pattern_is_a_file(folder):
+    odd = folder / "scan[1].png"
+    odd.write_bytes(b"x")
+    assert expand_inputs([odd]) == ([odd], {})
+
+
+def test_a_named_file_is_taken_once_and_whatever_it_is(folder):
+    files, _ = expand_inputs([folder / "notes.txt", folder / "b.png", folder / "below" / ".." / "b.png", folder])
+    assert names(files, folder)[:2] == ["notes.txt", "b.png"]
+    assert len(files) == 6
+
+
+def test_what_is_missing_is_left_to_the_reader_and_an_empty_folder_is_told(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    files, failures = expand_inputs([folder / "missing.png", tmp_path / "empty"])
+    assert files == [folder / "missing.png"]
+    assert "holds no images" in failures[str(tmp_path / "empty")]
+
+
+@given(st.lists(st.sampled_from(["a.png", "a.dcm", "A.png", "a-2.png", "a-2.dcm", "a-3.png", "b.png", "b"])))
+def test_output_stems_never_collide(files):
+    stems = output_stems([Path(str(place)) / file for place, file in enumerate(files)])
+    assert len({stem.casefold() for stem in stems}) == len(files)
+    for stem, file in zip(stems, files, strict=True):
+        assert stem.startswith(Path(file).stem)
+
+
+def test_output_stems():
+    assert output_stems([Path("x/a.png"), Path("y/a.png"), Path("y/a-2.png"), Path("a.dcm")]) == [
+        "a",
+        "a-3",
+        "a-2",
+        "a-4",
+    ]
