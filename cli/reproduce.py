@@ -54,7 +54,7 @@ def reproduce(
 
     cxrfast reproduce seibold2 --data phantoms --scale small
     """
-    from cxrfast import reproduction
+    from cxrfast.experiments import reproduction
 
     if table is None:
         typer.echo(reproduction.listing(), nl=False)

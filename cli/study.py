@@ -42,7 +42,7 @@ def study(
 
     cxrfast study --rows rozenberg,no-crf,li --annotated 0.05 --seeds 1,2,3,4,5
     """
-    from cxrfast import study as room
+    from cxrfast.experiments import study as room
 
     settings = {name: value for name, value in (("epochs", epochs), ("device", device)) if value is not None}
     plan = room.Study(

@@ -146,17 +146,18 @@ def _start(
 ) -> None:
     """A run, or with --folds, or a file that has them, a cross-validation."""
     from cxrfast import training
+    from cxrfast.experiments.cross_validation import cross_validate
+    from cxrfast.experiments.folds_directory import build_cross_validation, take_section
+    from cxrfast.runs.settings import load_config
 
-    base = training.load_config(file) if file is not None else {}
-    plan = {**training.take_section(base), **plan}
+    base = load_config(file) if file is not None else {}
+    plan = {**take_section(base), **plan}
     options = {**base.get("options", {}), **given["options"]}
     config = training.build_config({**base, **given, **machine, "options": options})
     if "folds" in plan:
-        complete = training.build_cross_validation(plan).model_dump()
+        complete = build_cross_validation(plan).model_dump()
         asked = config.val_share if "val_share" in {**base, **given} else None
-        _say_next_of_folds(
-            training.cross_validate(config, **complete, val_share=asked, fold=fold, out=out, say=typer.echo)
-        )
+        _say_next_of_folds(cross_validate(config, **complete, val_share=asked, fold=fold, out=out, say=typer.echo))
         return
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:
@@ -167,9 +168,11 @@ def _start(
 
 def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
     from cxrfast import training
+    from cxrfast.experiments.cross_validation import resume_cross_validation
+    from cxrfast.runs.settings import is_cross_validation
 
-    if training.is_cross_validation(path):
-        _say_next_of_folds(training.resume_cross_validation(path, **machine, fold=fold, say=typer.echo))
+    if is_cross_validation(path):
+        _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold, say=typer.echo))
     elif fold is not None:
         raise UsageError(f"fold: {path} is not the folder of a cross-validation; leave out --fold")
     else:

@@ -10,23 +10,23 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation.ground_truth import Truth
+from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.protocols import Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
-from cxrfast.evaluation.scoring import Facts, score_predictions
+from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import MapSource
 from cxrfast.regions.prediction import Predictor, predict
-from cxrfast.regions.rule import OwnRule
+from cxrfast.regions.rule import MethodDefaults
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelOutputs:
     """What a model said about the images that could be read."""
 
-    truth: Truth
+    ground_truth: GroundTruth
     scores: Tensor  # [N, K] float32
     maps: MapSource  # of the images with any annotation
-    own: OwnRule
+    own: MethodDefaults
     unreadable: dict[str, str]  # image -> why it is not among the N
 
 
@@ -61,8 +61,8 @@ def evaluate(
     """
     if isinstance(protocol, str):
         protocol = find_protocol(protocol)
-    answers = collect_answers(predictor, dataset, batch_size=batch_size, workers=workers)
-    facts = Facts(
+    outputs = collect_outputs(predictor, dataset, batch_size=batch_size, workers=workers)
+    facts = EvaluationMetadata(
         split=split,
         split_hash=split_hash,
         label_version=label_version,
@@ -70,26 +70,33 @@ def evaluate(
         weights=str(predictor.weights),
         training_patients=training_patients,
     )
-    return score_answers(protocol, answers, facts, temperature=temperature, resamples=resamples)
+    return score_outputs(protocol, outputs, facts, temperature=temperature, resamples=resamples)
 
 
-def score_answers(
-    protocol: Protocol, answers: Answers, facts: Facts, *, temperature: Tensor | None = None, resamples: int = 1000
+def score_outputs(
+    protocol: Protocol,
+    outputs: ModelOutputs,
+    facts: EvaluationMetadata,
+    *,
+    temperature: Tensor | None = None,
+    resamples: int = 1000,
 ) -> EvaluationResult:
-    """The second half of :func:`evaluate`, for those who keep the answers."""
+    """The second half of :func:`evaluate`, for those who keep the outputs."""
     return score_predictions(
         protocol,
-        answers.truth,
-        answers.scores,
-        answers.maps,
-        answers.own,
-        replace(facts, unreadable=answers.unreadable),
+        outputs.ground_truth,
+        outputs.scores,
+        outputs.maps,
+        outputs.own,
+        replace(facts, unreadable=outputs.unreadable),
         temperature=temperature,
         resamples=resamples,
     )
 
 
-def collect_answers(predictor: Predictor, dataset: XrayDataset, *, batch_size: int = 16, workers: int = 0) -> Answers:
+def collect_outputs(
+    predictor: Predictor, dataset: XrayDataset, *, batch_size: int = 16, workers: int = 0
+) -> ModelOutputs:
     """Scores of every image that can be read, and the maps of those with an annotation."""
     _check_fit(predictor, dataset)
     unreadable: dict[str, str] = {}
@@ -106,11 +113,11 @@ def collect_answers(predictor: Predictor, dataset: XrayDataset, *, batch_size: i
     if not indices:
         reason = next(iter(unreadable.values()), "it is empty")
         raise CxrfastError(f"no image of the split can be evaluated: {reason}")
-    return Answers(
-        truth=Truth.from_records([dataset.records[i] for i in indices], dataset.class_names),
+    return ModelOutputs(
+        ground_truth=GroundTruth.from_records([dataset.records[i] for i in indices], dataset.class_names),
         scores=torch.cat(scores),
         maps=MapSource(torch.cat(boxed_images), torch.cat(maps), predictor.image_size),
-        own=OwnRule(predictor.region_rule, predictor.thresholds.cpu(), predictor.operating_points.cpu()),
+        own=MethodDefaults(predictor.region_rule, predictor.thresholds.cpu(), predictor.operating_points.cpu()),
         unreadable=unreadable,
     )
 

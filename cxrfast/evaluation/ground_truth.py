@@ -12,7 +12,7 @@ from cxrfast.metrics.detection import Boxes
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """N images × K classes."""
 
     class_names: tuple[str, ...]
@@ -22,7 +22,7 @@ class Truth:
     boxes: Boxes  # annotated, as fractions of the image
 
     @classmethod
-    def from_records(cls, records: Sequence[Record], class_names: Sequence[str]) -> "Truth":
+    def from_records(cls, records: Sequence[Record], class_names: Sequence[str]) -> "GroundTruth":
         """A positive label without a box, and a box of another class, are as they are in the records."""
         rows = [
             (n, k, box)

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrfast.evaluation.ground_truth import Truth, Units, deal_folds
+from cxrfast.evaluation.ground_truth import GroundTruth, Units, deal_folds
 from cxrfast.evaluation.oracle import ceiling
 from cxrfast.evaluation.protocols import OWN, Comparison, Folds, Protocol
 from cxrfast.evaluation.sources import MapSource, Source, pair_overlaps
 from cxrfast.metrics.bootstrap import bootstrap_interval_with_mean, weighted_mean
 from cxrfast.metrics.classification import Mean, mean_without_nan
 from cxrfast.metrics.overlap import TIE, BestOverlap
-from cxrfast.regions.rule import OwnRule, RegionRule
+from cxrfast.regions.rule import MethodDefaults, RegionRule
 
 LEVELS = torch.linspace(-7, 7, 29, dtype=torch.float64).sigmoid()
 """The thresholds that nested choices are made among: σ(−7), σ(−6.5) … σ(7). They depend on no data."""
@@ -63,20 +63,20 @@ class Localization:
 def score_localization(
     protocol: Protocol,
     source: Source,
-    truth: Truth,
+    ground_truth: GroundTruth,
     scores: Tensor,  # [N, K], for gates
-    own: OwnRule,
+    own: MethodDefaults,
     *,
     resamples: int = 1000,
 ) -> Localization:
     """Apply a protocol. NaN: a class without annotations."""
-    units = truth.units(protocol.unit)
-    num_classes = len(truth.class_names)
+    units = ground_truth.units(protocol.unit)
+    num_classes = len(ground_truth.class_names)
     if protocol.stretched and isinstance(source, MapSource):
         source = source.stretched()
     rule = replace(protocol.region or own.rule, gate=None)  # gates are the protocol's
-    patients = [truth.patients[n] for n in units.image.tolist()]
-    found, thresholds, fold, fallbacks = _apply(protocol, source, units, rule, own, truth, patients)
+    patients = [ground_truth.patients[n] for n in units.image.tolist()]
+    found, thresholds, fold, fallbacks = _apply(protocol, source, units, rule, own, ground_truth, patients)
     tables = []
     best: dict[str, Tensor] = {}
     if isinstance(source, MapSource):
@@ -98,7 +98,7 @@ def score_localization(
                     false,
                     units,
                     num_classes,
-                    len(truth.boxes.xyxy),
+                    len(ground_truth.boxes.xyxy),
                     patients,
                     resamples,
                 )
@@ -114,11 +114,17 @@ def hits_at(overlap: Tensor, comparison: Comparison) -> Tensor:  # [U] -> [T, U]
 
 
 def _apply(
-    protocol: Protocol, source: Source, units: Units, rule: RegionRule, own: OwnRule, truth: Truth, patients: list[str]
+    protocol: Protocol,
+    source: Source,
+    units: Units,
+    rule: RegionRule,
+    own: MethodDefaults,
+    ground_truth: GroundTruth,
+    patients: list[str],
 ) -> tuple[BestOverlap, Tensor, Tensor | None, int]:
     """Best overlap of every unit, the thresholds used, the units' folds, and how many units had no other fold."""
     if isinstance(protocol.threshold, Folds):
-        return _nested(protocol.threshold, source, units, rule, own, truth, patients)
+        return _nested(protocol.threshold, source, units, rule, own, ground_truth, patients)
     thresholds = own.thresholds.double()
     if isinstance(protocol.threshold, float):
         thresholds = torch.full_like(thresholds, protocol.threshold)
@@ -126,14 +132,20 @@ def _apply(
 
 
 def _nested(
-    folds: Folds, source: Source, units: Units, rule: RegionRule, own: OwnRule, truth: Truth, patients: list[str]
+    folds: Folds,
+    source: Source,
+    units: Units,
+    rule: RegionRule,
+    own: MethodDefaults,
+    ground_truth: GroundTruth,
+    patients: list[str],
 ) -> tuple[BestOverlap, Tensor, Tensor, int]:
     """Per fold, and class unless they are pooled, the level with the largest mean IoU on the other folds; the lowest of
     equals."""
-    k = len(truth.class_names)
+    k = len(ground_truth.class_names)
     groups = {
         "patient": patients,
-        "image": [truth.images[n] for n in units.image.tolist()],
+        "image": [ground_truth.images[n] for n in units.image.tolist()],
         "box": [str(u) for u in range(len(units.image))],
     }[folds.by]
     fold = deal_folds(groups, units.class_index, folds.count)
@@ -155,7 +167,7 @@ def _nested(
     return BestOverlap(iou[at], ior[at]), levels.gather(0, chosen), fold, fallbacks
 
 
-def _gate(gate: float | str | None, scores: Tensor, own: OwnRule) -> tuple[Tensor, str | None]:
+def _gate(gate: float | str | None, scores: Tensor, own: MethodDefaults) -> tuple[Tensor, str | None]:
     """Which pairs of image and class may have a region, bool [N, K]; and the gate in words."""
     if gate == OWN:
         gate = own.rule.gate

@@ -9,11 +9,11 @@ import numpy as np
 
 from cxrfast._files import atomic_path
 from cxrfast.evaluation.sources import MapSource
-from cxrfast.regions.rule import OwnRule
+from cxrfast.regions.rule import MethodDefaults
 
 
 def write_maps(
-    path: str | os.PathLike, source: MapSource, images: Sequence[str], class_names: Sequence[str], own: OwnRule
+    path: str | os.PathLike, source: MapSource, images: Sequence[str], class_names: Sequence[str], own: MethodDefaults
 ) -> None:
     """The maps, compressed, with what their method says about regions: a file that `evaluate --predictions` reads."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:

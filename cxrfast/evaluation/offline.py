@@ -16,26 +16,26 @@ from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation.ground_truth import Truth
+from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.protocols import Protocol, find_protocol
 from cxrfast.evaluation.result import EvaluationResult
-from cxrfast.evaluation.scoring import Facts, score_predictions
+from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource, Source
 from cxrfast.metrics.detection import Boxes
 from cxrfast.predictions.files import read_file
-from cxrfast.predictions.parsed import FoundInFiles
-from cxrfast.regions.rule import OwnRule, RegionRule
+from cxrfast.predictions.parsed import ParsedPredictions
+from cxrfast.regions.rule import MethodDefaults, RegionRule
 
 
 def evaluate_files(
     paths: Sequence[Path],
-    truth: Truth,
+    ground_truth: GroundTruth,
     protocol: Protocol,
-    facts: Facts,
+    facts: EvaluationMetadata,
     *,
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """Score files by a protocol, on the images of ``truth``.
+    """Score files by a protocol, on the images of ``ground_truth``.
 
     Several files are one prediction: for example scores in one and maps in the other. An image and class that no file
     names has no region, which is a miss, and no score: it is left out of AUROC. Where the files have boxes or masks but
@@ -44,35 +44,40 @@ def evaluate_files(
 
     Raises :class:`CxrfastError` for a file that cannot be read or contradicts itself, naming it and the place.
     """
-    return score_files(read_files(paths), truth, protocol, facts, resamples=resamples)
+    return score_files(read_files(paths), ground_truth, protocol, facts, resamples=resamples)
 
 
-def read_files(paths: Sequence[Path]) -> FoundInFiles:
+def read_files(paths: Sequence[Path]) -> ParsedPredictions:
     """Several files as one prediction."""
-    found = FoundInFiles()
+    found = ParsedPredictions()
     for path in paths:
         read_file(Path(path), found)
     return found
 
 
-def read_maps(path: Path, truth: Truth) -> tuple[Source | None, OwnRule]:
-    """A file of maps as regions of the images of ``truth``, and what it says about its method."""
+def read_maps(path: Path, ground_truth: GroundTruth) -> tuple[Source | None, MethodDefaults]:
+    """A file of maps as regions of the images of ``ground_truth``, and what it says about its method."""
     found = read_files([path])
-    return _source(found, truth, _places(truth.images)), _own(found, truth)
+    return _source(found, ground_truth, _places(ground_truth.images)), _own(found, ground_truth)
 
 
 def score_files(
-    found: FoundInFiles, truth: Truth, protocol: Protocol, facts: Facts, *, resamples: int = 1000
+    found: ParsedPredictions,
+    ground_truth: GroundTruth,
+    protocol: Protocol,
+    facts: EvaluationMetadata,
+    *,
+    resamples: int = 1000,
 ) -> EvaluationResult:
     """The second half of :func:`evaluate_files`."""
-    image_of = _places(truth.images)
+    image_of = _places(ground_truth.images)
     if found.images and not any(name in image_of for name in found.images):
-        raise _strangers(found, facts.weights, f"the {len(truth.images)} evaluated images", truth.images)
-    source = _source(found, truth, image_of)
-    scores = _scores(found, truth, image_of, source)
-    own = _own(found, truth)
-    facts = replace(facts, notes=(*facts.notes, *_notes(found, truth, image_of, scores)))
-    return score_predictions(protocol, truth, scores, source, own, facts, resamples=resamples)
+        raise _strangers(found, facts.weights, f"the {len(ground_truth.images)} evaluated images", ground_truth.images)
+    source = _source(found, ground_truth, image_of)
+    scores = _scores(found, ground_truth, image_of, source)
+    own = _own(found, ground_truth)
+    facts = replace(facts, notes=(*facts.notes, *_notes(found, ground_truth, image_of, scores)))
+    return score_predictions(protocol, ground_truth, scores, source, own, facts, resamples=resamples)
 
 
 def evaluate_data_set(
@@ -112,7 +117,7 @@ def evaluate_data_set(
     classes = _named_classes(found, records, _and(paths))
     if not records or not classes:
         raise CxrfastError(f"{_and(paths)}: no prediction in it, and no box to miss in {data}; is the file complete?")
-    facts = Facts(
+    facts = EvaluationMetadata(
         split=name,
         label_version=source.label_version,
         method="predictions",
@@ -121,7 +126,7 @@ def evaluate_data_set(
         training_patients=patients,
         notes=notes,
     )
-    return score_files(found, Truth.from_records(records, classes), rules, facts, resamples=resamples)
+    return score_files(found, GroundTruth.from_records(records, classes), rules, facts, resamples=resamples)
 
 
 def files_hash(paths: Sequence[Path]) -> str:
@@ -142,7 +147,7 @@ def _and(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths))
 
 
-def _named_records(found: FoundInFiles, records: list[Record], images: str, files: str) -> list[Record]:
+def _named_records(found: ParsedPredictions, records: list[Record], images: str, files: str) -> list[Record]:
     """Those that the files name, and, if they have regions, those with boxes."""
     names = [record.image for record in records]
     image_of = _places(names)
@@ -152,7 +157,7 @@ def _named_records(found: FoundInFiles, records: list[Record], images: str, file
     return [r for n, r in enumerate(records) if n in named or (r.boxes and found.has_regions)]
 
 
-def _named_classes(found: FoundInFiles, records: Sequence[Record], files: str) -> list[str]:
+def _named_classes(found: ParsedPredictions, records: Sequence[Record], files: str) -> list[str]:
     """Those that the files or the boxes name."""
     if found.classes and not any(name in found.classes for name in CLASSES):
         first = next(iter(found.classes))
@@ -161,7 +166,7 @@ def _named_classes(found: FoundInFiles, records: Sequence[Record], files: str) -
     return [name for name in CLASSES if name in boxed or name in found.classes]
 
 
-def _strangers(found: FoundInFiles, files: str, images: str, names: Sequence[str]) -> CxrfastError:
+def _strangers(found: ParsedPredictions, files: str, images: str, names: Sequence[str]) -> CxrfastError:
     return CxrfastError(
         f"{files} names none of {images} (its first: {next(iter(found.images))}; theirs: "
         f"{next(iter(names), 'none')}); name images as the data set does"
@@ -174,17 +179,17 @@ def _places(images: Sequence[str]) -> dict[str, int]:
     return places | {name: n for n, name in enumerate(images)}
 
 
-def _source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> Source | None:
+def _source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int]) -> Source | None:
     if found.maps and found.regions:
         raise UsageError("predictions: maps in one file and boxes or masks in another; give one kind of regions")
     if not found.has_regions:
         return None
     if found.maps:
-        return _map_source(found, truth, image_of)
-    regions = [r for r in found.regions if r.image in image_of and r.class_name in truth.class_names]
+        return _map_source(found, ground_truth, image_of)
+    regions = [r for r in found.regions if r.image in image_of and r.class_name in ground_truth.class_names]
     boxes = Boxes(
         torch.tensor([image_of[r.image] for r in regions], dtype=torch.long),
-        torch.tensor([truth.class_names.index(r.class_name) for r in regions], dtype=torch.long),
+        torch.tensor([ground_truth.class_names.index(r.class_name) for r in regions], dtype=torch.long),
         torch.tensor([r.xyxy for r in regions], dtype=torch.float64).view(-1, 4),
         torch.tensor([r.score for r in regions], dtype=torch.float64),
     )
@@ -194,11 +199,11 @@ def _source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> Sour
     return MaskSource(masks, boxes) if masks else BoxSource(boxes)
 
 
-def _map_source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> MapSource:
+def _map_source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int]) -> MapSource:
     """The maps of all files, each in its own order of images and classes. A map that no file has is 0 everywhere."""
     images = sorted({image_of[name] for part in found.maps for name in part.images if name in image_of})
     row_of = {place: row for row, place in enumerate(images)}
-    maps = torch.zeros(len(images), len(truth.class_names), *found.maps[0].values.shape[2:])
+    maps = torch.zeros(len(images), len(ground_truth.class_names), *found.maps[0].values.shape[2:])
     filled = torch.zeros(maps.shape[:2], dtype=torch.bool)
     for part in found.maps:
         chosen = [n for n, name in enumerate(part.images) if name in image_of]
@@ -206,9 +211,9 @@ def _map_source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> 
         if len(rows.unique()) < len(rows):
             raise CxrfastError(f"{part.path}: an image is there by two names, with and without suffix; keep one")
         for at, name in enumerate(part.classes):
-            if name not in truth.class_names:
+            if name not in ground_truth.class_names:
                 continue
-            k = truth.class_names.index(name)
+            k = ground_truth.class_names.index(name)
             again = filled[rows, k].nonzero()[:, 0].tolist()
             if again:
                 image = part.images[chosen[again[0]]]
@@ -218,16 +223,18 @@ def _map_source(found: FoundInFiles, truth: Truth, image_of: dict[str, int]) -> 
     return MapSource(torch.tensor(images, dtype=torch.long), maps, size)
 
 
-def _scores(found: FoundInFiles, truth: Truth, image_of: dict[str, int], source: Source | None) -> Tensor:  # [N, K]
+def _scores(
+    found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int], source: Source | None
+) -> Tensor:  # [N, K]
     """NaN where nobody said: a class that no file looked for has no score, whatever was found of others."""
-    scores = torch.full((len(truth.images), len(truth.class_names)), torch.nan)
-    class_of = {name: k for k, name in enumerate(truth.class_names)}
+    scores = torch.full((len(ground_truth.images), len(ground_truth.class_names)), torch.nan)
+    class_of = {name: k for k, name in enumerate(ground_truth.class_names)}
     for (image, class_name), value in found.scores.items():
         if image in image_of and class_name in class_of:
             pair = image_of[image], class_of[class_name]
             if not scores[pair].isnan():
                 raise CxrfastError(
-                    f"predictions: two scores of {class_name} on {truth.images[pair[0]]}, by its names with and "
+                    f"predictions: two scores of {class_name} on {ground_truth.images[pair[0]]}, by its names with and "
                     "without suffix; keep one of the two"
                 )
             scores[pair] = value
@@ -244,40 +251,43 @@ def _scores(found: FoundInFiles, truth: Truth, image_of: dict[str, int], source:
     assert isinstance(source, BoxSource | MaskSource)
     boxes = source.found
     assert boxes.score is not None
-    place = boxes.image * len(truth.class_names) + boxes.class_index
+    place = boxes.image * len(ground_truth.class_names) + boxes.class_index
     best = torch.zeros(scores.numel(), dtype=torch.float64)
     best = best.scatter_reduce(0, place, boxes.score, "amax").view(scores.shape)
-    searched = torch.tensor([name in found.region_classes for name in truth.class_names])
+    searched = torch.tensor([name in found.region_classes for name in ground_truth.class_names])
     return torch.where(searched, best, torch.nan).float()
 
 
-def _own(found: FoundInFiles, truth: Truth) -> OwnRule:
+def _own(found: ParsedPredictions, ground_truth: GroundTruth) -> MethodDefaults:
     """What the files of maps say; else every region as it is, and ½ for maps and scores."""
 
     def of_classes(what: str, default: float) -> Tensor:
-        values = [found.method.get((what, name), default) for name in truth.class_names]
+        values = [found.method.get((what, name), default) for name in ground_truth.class_names]
         return torch.tensor(values, dtype=torch.float64)
 
     masks = any(region.mask is not None for region in found.regions)
     rule = RegionRule() if found.maps or masks else RegionRule("boxes")
-    return OwnRule(
+    return MethodDefaults(
         found.method.get(("region_rule", ""), rule),
         of_classes("thresholds", 0.5 if found.maps else 0.0),
         of_classes("operating_points", 0.5),
     )
 
 
-def _notes(found: FoundInFiles, truth: Truth, image_of: dict[str, int], scores: Tensor) -> list[str]:
+def _notes(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int], scores: Tensor) -> list[str]:
     named = {image_of[name] for name in found.images if name in image_of}
     strangers = [name for name in found.images if name not in image_of]
-    unknown = sorted(found.classes.keys() - set(truth.class_names))
-    unsearched = [name for name in truth.class_names if found.has_regions and name not in found.region_classes]
-    scoreless = [name for name, column in zip(truth.class_names, scores.T, strict=True) if column.isnan().all()]
+    unknown = sorted(found.classes.keys() - set(ground_truth.class_names))
+    unsearched = [name for name in ground_truth.class_names if found.has_regions and name not in found.region_classes]
+    scoreless = [name for name, column in zip(ground_truth.class_names, scores.T, strict=True) if column.isnan().all()]
     decided: dict[str, bool] = {}
     for (_, name), value in found.scores.items():
         decided[name] = decided.get(name, True) and value in (0.0, 1.0)
-    certain = [name for name in truth.class_names if decided.get(name)]
-    notes = [f"{len(named)} of the {len(truth.images)} evaluated images are named in the predictions", *found.notes]
+    certain = [name for name in ground_truth.class_names if decided.get(name)]
+    notes = [
+        f"{len(named)} of the {len(ground_truth.images)} evaluated images are named in the predictions",
+        *found.notes,
+    ]
     if strangers:
         notes.append(f"{len(strangers)} images of the predictions are not evaluated (first: {strangers[0]})")
     if unknown:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cxrfast._files import write_text
-from cxrfast.evaluation.ground_truth import Truth
+from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.localization import Localization, table_to_dict
 from cxrfast.evaluation.protocols import Protocol
 from cxrfast.evaluation.sources import Source
@@ -17,7 +17,7 @@ from cxrfast.metrics.calibration import ReliabilityCurve
 from cxrfast.metrics.classification import Mean, mean_without_nan
 from cxrfast.metrics.detection import FROC, FROC_RATES
 from cxrfast.predictions.table import Predictions
-from cxrfast.regions.rule import OwnRule
+from cxrfast.regions.rule import MethodDefaults
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class EvaluationResult:
     detection: Detection | None
     notes: tuple[str, ...]
     predictions: Predictions
-    truth: Truth  # what the predictions were compared with
+    ground_truth: GroundTruth  # what the predictions were compared with
     source: Source | None  # the regions before any threshold
-    own: OwnRule
+    own: MethodDefaults
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the table of predictions; None for NaN, which JSON does not know."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation.ground_truth import Truth, count_pairs
+from cxrfast.evaluation.ground_truth import GroundTruth, count_pairs
 from cxrfast.evaluation.localization import score_localization
 from cxrfast.evaluation.protocols import Protocol
 from cxrfast.evaluation.result import Calibration, Detection, EvaluationResult
@@ -24,14 +24,14 @@ from cxrfast.metrics.calibration import calibrate, expected_calibration_error, r
 from cxrfast.metrics.classification import Mean, mean_without_nan
 from cxrfast.metrics.detection import Boxes, box_average_precision, froc, pointing_game
 from cxrfast.predictions.table import Predictions, empty_overlaps
-from cxrfast.regions.rule import OwnRule
+from cxrfast.regions.rule import MethodDefaults
 
 DETECTION_THRESHOLDS = (0.1, 0.3, 0.5)  # of the IoU, for mAP
 FROC_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True)
-class Facts:
+class EvaluationMetadata:
     """Where predictions come from, for the record."""
 
     split: str
@@ -46,11 +46,11 @@ class Facts:
 
 def score_predictions(
     protocol: Protocol,
-    truth: Truth,
+    ground_truth: GroundTruth,
     scores: Tensor,  # [N, K]; NaN where nobody said
     source: Source | None,  # None: no regions, nothing to localise
-    own: OwnRule,
-    facts: Facts,
+    own: MethodDefaults,
+    facts: EvaluationMetadata,
     *,
     temperature: Tensor | None = None,  # [K]
     resamples: int = 1000,
@@ -58,17 +58,17 @@ def score_predictions(
     """AUROC and AP of the scores, and the protocol's tables of the regions."""
     shared = None
     if facts.training_patients is not None:
-        shared = len(set(facts.training_patients) & set(truth.patients))
+        shared = len(set(facts.training_patients) & set(ground_truth.patients))
         if shared and protocol.patients_apart:
             raise UsageError(
                 f"protocol {protocol.name}: {shared} patients of the evaluated images are in the training data; "
                 "evaluate images of other patients, or choose another protocol"
             )
-    labels = torch.where(scores.isnan(), torch.nan, truth.labels)
+    labels = torch.where(scores.isnan(), torch.nan, ground_truth.labels)
     known = scores.nan_to_num(0.5)
     localization = None
-    if source is not None and len(truth.boxes.image):
-        localization = score_localization(protocol, source, truth, known, own, resamples=resamples)
+    if source is not None and len(ground_truth.boxes.image):
+        localization = score_localization(protocol, source, ground_truth, known, own, resamples=resamples)
     iou, ior = empty_overlaps(*scores.shape), empty_overlaps(*scores.shape)
     if localization is not None:
         units, best = localization.units, localization.overlap
@@ -79,20 +79,20 @@ def score_predictions(
             table.index_put_((units.image, units.class_index), values, accumulate=True)
             table /= count.clamp(min=1)
     calibrated = None if temperature is None else calibrate(known, temperature)
-    auroc, mean_auroc = _interval(weighted_auroc(known, labels), truth, resamples)
-    precision, mean_precision = _interval(weighted_average_precision(known, labels), truth, resamples)
+    auroc, mean_auroc = _interval(weighted_auroc(known, labels), ground_truth, resamples)
+    precision, mean_precision = _interval(weighted_average_precision(known, labels), ground_truth, resamples)
     return EvaluationResult(
         protocol=protocol,
         split=facts.split,
         split_hash=facts.split_hash,
-        images_hash=images_hash(truth.images),
+        images_hash=images_hash(ground_truth.images),
         label_version=facts.label_version,
         method=facts.method,
         weights=facts.weights,
         shared_patients=shared,
-        class_names=truth.class_names,
-        n_images=len(truth.images),
-        n_patients=len(set(truth.patients)),
+        class_names=ground_truth.class_names,
+        n_images=len(ground_truth.images),
+        n_patients=len(set(ground_truth.patients)),
         n_positive=tuple((labels == 1).sum(dim=0).tolist()),
         n_negative=tuple((labels == 0).sum(dim=0).tolist()),
         auroc=auroc,
@@ -101,21 +101,21 @@ def score_predictions(
         mean_average_precision=mean_precision,
         calibration=_calibration(known, calibrated, labels, temperature),
         localization=localization,
-        detection=None if localization is None or source is None else _detection(source, truth, known, own),
+        detection=None if localization is None or source is None else _detection(source, ground_truth, known, own),
         notes=facts.notes,
         predictions=Predictions(
-            class_names=truth.class_names,
-            images=truth.images,
-            patients=truth.patients,
+            class_names=ground_truth.class_names,
+            images=ground_truth.images,
+            patients=ground_truth.patients,
             prob=scores,
-            labels=truth.labels,
-            n_boxes=truth.n_boxes,
+            labels=ground_truth.labels,
+            n_boxes=ground_truth.n_boxes,
             iou=iou,
             ior=ior,
             prob_calibrated=calibrated,
             unreadable=dict(facts.unreadable),
         ),
-        truth=truth,
+        ground_truth=ground_truth,
         source=source,
         own=own,
     )
@@ -126,9 +126,9 @@ def images_hash(images: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:12]
 
 
-def _interval(statistic: Statistic, truth: Truth, resamples: int) -> tuple[Interval, Mean]:
-    classes, (_, low, high) = bootstrap_interval_with_mean(statistic, truth.patients, resamples=resamples)
-    return classes, mean_without_nan(classes.value, truth.class_names, (low.item(), high.item()))
+def _interval(statistic: Statistic, ground_truth: GroundTruth, resamples: int) -> tuple[Interval, Mean]:
+    classes, (_, low, high) = bootstrap_interval_with_mean(statistic, ground_truth.patients, resamples=resamples)
+    return classes, mean_without_nan(classes.value, ground_truth.class_names, (low.item(), high.item()))
 
 
 def _calibration(
@@ -146,33 +146,33 @@ def _calibration(
     )
 
 
-def _detection(source: Source, truth: Truth, scores: Tensor, own: OwnRule) -> Detection:
+def _detection(source: Source, ground_truth: GroundTruth, scores: Tensor, own: MethodDefaults) -> Detection:
     """Boxes of the method's regions, on the images with any annotation.
 
     Boxes of a class that the image has by its label, but not by a box, are left out: nobody drew where it is, so
     neither a hit nor a false positive can be told.
     """
     boxes = source.boxes(replace(own.rule, gate=None), own.thresholds.double())
-    annotated = truth.n_boxes > 0
-    decided = annotated.any(dim=1)[:, None] & (annotated | (truth.labels != 1))
+    annotated = ground_truth.n_boxes > 0
+    decided = annotated.any(dim=1)[:, None] & (annotated | (ground_truth.labels != 1))
     if own.rule.gate is not None:
         decided &= scores > own.rule.gate
     counted = decided[boxes.image, boxes.class_index]
     boxes = Boxes(*(column[counted] for column in boxes if column is not None))
-    k, n = len(truth.class_names), int(annotated.any(dim=1).sum())
+    k, n = len(ground_truth.class_names), int(annotated.any(dim=1).sum())
     pointing = torch.full((k,), torch.nan, dtype=torch.float64)
     if isinstance(source, MapSource):
-        units = truth.units("annotation")
+        units = ground_truth.units("annotation")
         inside = torch.isin(units.image, source.images)
         place = torch.searchsorted(source.images, units.image[inside])
         found = pointing_game(source.maps[place, units.class_index[inside]], units.boxes[inside], units.has_box[inside])
         size = torch.bincount(units.class_index, minlength=k)
         pointing = torch.zeros(k, dtype=torch.float64).index_add(0, units.class_index[inside], found) / size
-    curve = froc(boxes, truth.boxes, k, n, FROC_THRESHOLD)
+    curve = froc(boxes, ground_truth.boxes, k, n, FROC_THRESHOLD)
     return Detection(
         n_images=n,
         thresholds=DETECTION_THRESHOLDS,
-        average_precision=box_average_precision(boxes, truth.boxes, k, DETECTION_THRESHOLDS),
+        average_precision=box_average_precision(boxes, ground_truth.boxes, k, DETECTION_THRESHOLDS),
         froc_threshold=FROC_THRESHOLD,
         froc=curve,
         pointing=pointing,

@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from cxrfast.data import ChestXray14, Record, Splits, XrayDataset, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import EvaluationResult, Facts, Protocol, collect_answers, find_protocol, score_answers
+from cxrfast.evaluation import (
+    EvaluationMetadata,
+    EvaluationResult,
+    Protocol,
+    collect_outputs,
+    find_protocol,
+    score_outputs,
+)
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.inference.model import TrainedModel, load_predictor
 from cxrfast.metrics import fit_temperature
@@ -74,10 +81,10 @@ def evaluate_run(
         part = _part(splits, split, source.records)
         validation = splits.part("val", source.records)
         if split == "test" and validation:
-            scored = collect_answers(model, _dataset(validation, model), batch_size=batch_size, workers=workers)
-            temperature = fit_temperature(scored.scores, scored.truth.labels)
-    answers = collect_answers(model, _dataset(part.records, model), batch_size=batch_size, workers=workers)
-    facts = Facts(
+            scored = collect_outputs(model, _dataset(validation, model), batch_size=batch_size, workers=workers)
+            temperature = fit_temperature(scored.scores, scored.ground_truth.labels)
+    outputs = collect_outputs(model, _dataset(part.records, model), batch_size=batch_size, workers=workers)
+    facts = EvaluationMetadata(
         split=part.name,
         label_version=source.label_version,
         method=model.method,
@@ -86,13 +93,13 @@ def evaluate_run(
         training_patients=part.training_patients,
         notes=(*model.notes, *part.notes),
     )
-    result = score_answers(rules, answers, facts, temperature=temperature)
+    result = score_outputs(rules, outputs, facts, temperature=temperature)
     suffix = "" if part.name == "test" else f"-{part.name}"
     report = out / f"evaluation-{part.name}.json"
     predictions, maps = out / f"predictions{suffix}.csv", out / f"maps{suffix}.npz"
     result.save(report)
     result.predictions.write_csv(predictions)
-    write_maps(maps, answers.maps, answers.truth.images, answers.truth.class_names, answers.own)
+    write_maps(maps, outputs.maps, outputs.ground_truth.images, outputs.ground_truth.class_names, outputs.own)
     html = report_path(out, part.name) if page else None
     if html is not None:
         write_report(from_result(result, source.records, None if run is None else run.path), html)

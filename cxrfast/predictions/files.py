@@ -17,14 +17,14 @@ from cxrfast.data.labels import CLASSES
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.predictions.maps import read_npz
 from cxrfast.predictions.masks import Mask
-from cxrfast.predictions.parsed import FoundInFiles, Region, checked_score
+from cxrfast.predictions.parsed import ParsedPredictions, Region, checked_score
 from cxrfast.predictions.rle import decode_rle
 
 FRAME = 1024.0
 """Boxes of a CSV without columns `width` and `height` are in pixels of an image of this size, as ChestX-ray14's are."""
 
 
-def read_file(path: Path, into: FoundInFiles) -> None:
+def read_file(path: Path, into: ParsedPredictions) -> None:
     """Add what one file says, by its suffix: .csv, .json or .npz."""
     readers = {".csv": _read_csv, ".json": _read_coco, ".npz": read_npz}
     if path.suffix.lower() not in readers:
@@ -40,7 +40,7 @@ def read_file(path: Path, into: FoundInFiles) -> None:
 # CSV: boxes, one row for each image and class, or one column for each class
 
 
-def _read_csv(path: Path, into: FoundInFiles) -> None:
+def _read_csv(path: Path, into: ParsedPredictions) -> None:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
@@ -145,7 +145,7 @@ class _Frames:
     An edge outside the image is moved to its border; by more than a pixel, a note says so.
     """
 
-    def __init__(self, path: Path, into: FoundInFiles):
+    def __init__(self, path: Path, into: ParsedPredictions):
         self.path, self.into = path, into
         self.boxes = self.clipped = self.tiny = 0
 
@@ -193,7 +193,7 @@ class _Frames:
 # COCO
 
 
-def _read_coco(path: Path, into: FoundInFiles) -> None:
+def _read_coco(path: Path, into: ParsedPredictions) -> None:
     """A data set with `images`, `categories` and `annotations`, whose annotations have a score."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.predictions.parsed import FoundInFiles, Maps
+from cxrfast.predictions.parsed import Maps, ParsedPredictions
 from cxrfast.regions.rule import RegionRule, Select, Shape
 
 _REQUIRED = ("images", "classes", "maps")
 _OPTIONAL = ("scores", "thresholds", "operating_points", "region_rule", "image_size")
 
 
-def read_npz(path: Path, into: FoundInFiles) -> None:
+def read_npz(path: Path, into: ParsedPredictions) -> None:
     """images [n], classes [K], maps [n, K, P, Q]; optionally scores [n, K] and what the method says about regions."""
     arrays = _load(path)
     images, classes = _read_names(arrays, "images", path), _read_names(arrays, "classes", path)

@@ -31,7 +31,7 @@ class Maps(NamedTuple):
 
 
 @dataclass
-class FoundInFiles:
+class ParsedPredictions:
     """Several files are one prediction: none says again what another has said."""
 
     images: dict[str, None] = field(default_factory=dict)  # named, also where nothing was found

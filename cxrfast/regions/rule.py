@@ -209,7 +209,7 @@ def _close(mask: Tensor, square: tuple[int, int]) -> Tensor:  # [B, K, P, Q] boo
 
 
 @dataclass(frozen=True)
-class OwnRule:
+class MethodDefaults:
     """What a method says about its own regions, and where it calls a class present."""
 
     rule: RegionRule

@@ -15,7 +15,7 @@ from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.ground_truth import Truth
+from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.localization import (
     OPERATING_POINT_GATE,
     SCORE_GATE,
@@ -28,7 +28,7 @@ from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import images_hash
 from cxrfast.evaluation.sources import Source
 from cxrfast.predictions.table import Predictions, read_predictions
-from cxrfast.regions.rule import OwnRule
+from cxrfast.regions.rule import MethodDefaults
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Evaluated:
     numbers: Mapping[str, Any]  # what evaluation-*.json holds
     predictions: Predictions
     run: RunFacts
-    truth: Truth | None = None
+    ground_truth: GroundTruth | None = None
     source: Source | None = None
-    own: OwnRule | None = None
+    own: MethodDefaults | None = None
     localization: Localization | None = None
     records: Mapping[str, Record] = field(default_factory=dict)  # of the whole data set, by the name of the image
     notes: tuple[str, ...] = ()  # what is missing, and why
@@ -68,7 +68,7 @@ def from_result(result: EvaluationResult, records: Sequence[Record], folder: Pat
         numbers=json.loads(result.to_json()),
         predictions=result.predictions,
         run=RunFacts() if folder is None else read_run(folder),
-        truth=result.truth,
+        ground_truth=result.ground_truth,
         source=result.source,
         own=result.own,
         localization=result.localization,
@@ -177,20 +177,20 @@ def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> E
     if missing:
         note = f"No cases are shown: the data set lacks {len(missing)} of the evaluated images (first: {missing[0]})."
         return replace(evaluated, records=by_name, notes=(note,))
-    truth = Truth.from_records(
+    ground_truth = GroundTruth.from_records(
         [by_name[image] for image in evaluated.predictions.images], evaluated.predictions.class_names
     )
-    evaluated = replace(evaluated, records=by_name, truth=truth)
+    evaluated = replace(evaluated, records=by_name, ground_truth=ground_truth)
     protocol = PROTOCOLS.get(evaluated.numbers["protocol"])
     if not maps.is_file() or protocol is None:
         what = f"{maps.name} is missing" if protocol else f"protocol {evaluated.numbers['protocol']} is not known"
         return replace(evaluated, notes=(f"No cases are shown: {what}.",))
-    source, own = read_maps(maps, truth)
+    source, own = read_maps(maps, ground_truth)
     localization = None
-    if source is not None and len(truth.boxes.image):
+    if source is not None and len(ground_truth.boxes.image):
         # For the regions: which threshold served which annotation. The intervals are those of the evaluation.
         scores = evaluated.predictions.prob.nan_to_num(0.5)
-        localization = score_localization(protocol, source, truth, scores, own, resamples=2)
+        localization = score_localization(protocol, source, ground_truth, scores, own, resamples=2)
     return replace(evaluated, source=source, own=own, localization=localization)
 
 

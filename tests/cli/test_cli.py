@@ -104,7 +104,8 @@ def test_reproduce_shows_what_is_published(cli, phantoms, tmp_path):
 
 
 def test_no_augment_reaches_the_run(cli, phantoms, tmp_path, monkeypatch):
-    from cxrfast import reproduction, training
+    from cxrfast import training
+    from cxrfast.experiments import reproduction
 
     def stop(config, *arguments, **more):
         raise CxrfastError(f"augment is {config.augment}")

@@ -280,10 +280,10 @@ def test_an_oracle_on_real_radiographs(real_data):
     data = read_chestxray14(real_data / "nih", labels="2020")
     records = [record for record in data.records if record.boxes]
     dataset = XrayDataset(records, BOXED_CLASSES, SIZE, cache=True)
-    truth = iter(dataset)
+    ground_truth = iter(dataset)
 
     def oracle(image):
-        item = next(truth)
+        item = next(ground_truth)
         assert torch.equal(item["image"][0], image)
         patches = boxes_to_patches(item["boxes"], item["has_box"], SIZE, 20)
         return item["labels"] * 0.8 + 0.1, patches * 0.8 + 0.1

@@ -12,7 +12,7 @@ from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import Facts, Truth, collect_answers, evaluate, find_protocol
+from cxrfast.evaluation import EvaluationMetadata, GroundTruth, collect_outputs, evaluate, find_protocol
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.evaluation.offline import evaluate_data_set, evaluate_files
 from cxrfast.predictions.rle import decode_rle
@@ -31,17 +31,17 @@ SCENES = {
 
 
 @pytest.fixture
-def truth(tmp_path):
+def ground_truth(tmp_path):
     records = [
         Record(
             name, tmp_path / name, f"p{name}", frozenset({class_name}), {class_name: (tuple(v / SIZE for v in box),)}
         )
         for name, (class_name, box, _, _) in SCENES.items()
     ]
-    return Truth.from_records(records, CLASSES)
+    return GroundTruth.from_records(records, CLASSES)
 
 
-FACTS = Facts(split="all", label_version="2017", method="theirs", weights="predictions")
+FACTS = EvaluationMetadata(split="all", label_version="2017", method="theirs", weights="predictions")
 
 
 def found():
@@ -134,10 +134,10 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_says_the_same(name, truth, tmp_path):
+def test_every_format_says_the_same(name, ground_truth, tmp_path):
     FORMATS[name](tmp_path / name)
     protocol = find_protocol("rozenberg2019").with_thresholds(0.1, 1 / 3, 0.5, 1.0)
-    result = evaluate_files([tmp_path / name], truth, protocol, FACTS, resamples=20)
+    result = evaluate_files([tmp_path / name], ground_truth, protocol, FACTS, resamples=20)
     iou, ior = result.localization.tables
     assert iou.accuracy.tolist() == [[1.0, 0.0], [1.0, 0.0], [0.5, 0.0], [0.5, 0.0]]
     assert ior.accuracy.tolist() == [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.5, 0.0]]
@@ -145,7 +145,7 @@ def test_every_format_says_the_same(name, truth, tmp_path):
     assert result.detection.average_precision.tolist() == [[1.0, 0.0], [1.0, 0.0], [0.5, 0.0]]
     assert result.method == "theirs"
     for protocol in ("wang2017", "seibold2020", "zhang2020", "strict"):
-        result = evaluate_files([tmp_path / name], truth, find_protocol(protocol), FACTS, resamples=20)
+        result = evaluate_files([tmp_path / name], ground_truth, find_protocol(protocol), FACTS, resamples=20)
         first = result.localization.tables[0]
         assert first.hits[0].tolist() == [2, 0], protocol
 
@@ -159,20 +159,20 @@ def test_what_we_write_gives_what_we_said(tmp_path):
         cv2.imwrite(str(path), np.full((32, 32), 20 * n, np.uint8))
         boxes = {} if n == 7 else {CLASSES[n % 2]: ((0.1, 0.1, 0.5 + n / 20, 0.6),)}
         records.append(Record(path.name, path, f"p{n // 2}", frozenset(boxes), boxes))
-    answers = [(torch.rand(2, generator=generator), torch.rand(2, 4, 4, generator=generator)) for _ in range(8)]
+    outputs = [(torch.rand(2, generator=generator), torch.rand(2, 4, 4, generator=generator)) for _ in range(8)]
 
     def answer(image):
-        return answers[round(float(image.mean() + 1) / 2 * 255 / 20)]
+        return outputs[round(float(image.mean() + 1) / 2 * 255 / 20)]
 
     predictor = FakePredictor(CLASSES, 32, answer, threshold=0.45)
     dataset = XrayDataset(records, CLASSES, 32)
     for name in ("strict", "rozenberg2019", "wang2017", "seibold2020"):
         live = evaluate(predictor, dataset, split="test", label_version="2017", protocol=name, resamples=20)
         live.predictions.write_csv(tmp_path / "predictions.csv")
-        said = collect_answers(predictor, dataset)
-        write_maps(tmp_path / "maps.npz", said.maps, said.truth.images, CLASSES, said.own)
+        said = collect_outputs(predictor, dataset)
+        write_maps(tmp_path / "maps.npz", said.maps, said.ground_truth.images, CLASSES, said.own)
         files = [tmp_path / "predictions.csv", tmp_path / "maps.npz"]
-        again = evaluate_files(files, said.truth, find_protocol(name), FACTS, resamples=20)
+        again = evaluate_files(files, said.ground_truth, find_protocol(name), FACTS, resamples=20)
         assert torch.equal(again.predictions.prob, live.predictions.prob)
         for one, other in zip(again.localization.tables, live.localization.tables, strict=True):
             torch.testing.assert_close(one.accuracy, other.accuracy, rtol=0, atol=0, equal_nan=True)
@@ -181,7 +181,7 @@ def test_what_we_write_gives_what_we_said(tmp_path):
         assert json.loads(again.to_json())["classes"] == json.loads(live.to_json())["classes"]
 
 
-def test_scores_alone_wide_or_long(truth, tmp_path):
+def test_scores_alone_wide_or_long(ground_truth, tmp_path):
     wide, long = tmp_path / "wide.csv", tmp_path / "long.csv"
     wide.write_text("Image Index,prob_Mass,prob_Nodule,Mass\na.png,0.9,0.1,1\nb.png,0.4,0.6,1\nc.png,0.5,0.2,0\n")
     long.write_text(
@@ -189,7 +189,7 @@ def test_scores_alone_wide_or_long(truth, tmp_path):
         "a.png,Nodule,0.1\nb.png,Nodule,0.6\nc.png,Nodule,0.2\n"
     )
     for path in (wide, long):
-        result = evaluate_files([path], truth, find_protocol("strict"), FACTS, resamples=20)
+        result = evaluate_files([path], ground_truth, find_protocol("strict"), FACTS, resamples=20)
         assert result.localization is None
         # d.png is named nowhere: it has no score, and is not in AUROC.
         assert result.auroc.value.tolist() == [0.5, 0.5]
@@ -223,15 +223,15 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_named(name, truth, tmp_path):
+def test_what_is_wrong_is_named(name, ground_truth, tmp_path):
     content, error, message = BAD[name]
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(error, match=message):
-        evaluate_files([tmp_path / name], truth, find_protocol("strict"), FACTS, resamples=20)
+        evaluate_files([tmp_path / name], ground_truth, find_protocol("strict"), FACTS, resamples=20)
 
 
-def test_arrays_are_checked_and_never_unpickled(truth, tmp_path):
+def test_arrays_are_checked_and_never_unpickled(ground_truth, tmp_path):
     path = tmp_path / "maps.npz"
     good = {"images": np.array(["a.png"]), "classes": np.array(["Mass"]), "maps": np.zeros((1, 1, 2, 2))}
     bad = [
@@ -243,10 +243,10 @@ def test_arrays_are_checked_and_never_unpickled(truth, tmp_path):
     for change, message in bad:
         np.savez(path, **{**good, **change})
         with pytest.raises(CxrfastError, match=message):
-            evaluate_files([path], truth, find_protocol("strict"), FACTS, resamples=20)
+            evaluate_files([path], ground_truth, find_protocol("strict"), FACTS, resamples=20)
     np.savez(path, images=good["images"])
     with pytest.raises(CxrfastError, match="has no array classes, maps"):
-        evaluate_files([path], truth, find_protocol("strict"), FACTS, resamples=20)
+        evaluate_files([path], ground_truth, find_protocol("strict"), FACTS, resamples=20)
 
 
 def test_masks_that_do_not_fit_are_named():

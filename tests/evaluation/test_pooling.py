@@ -10,11 +10,19 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import Facts, MapSource, RunNumbers, Truth, find_protocol, pool, score_predictions
+from cxrfast.evaluation import (
+    EvaluationMetadata,
+    GroundTruth,
+    MapSource,
+    RunNumbers,
+    find_protocol,
+    pool,
+    score_predictions,
+)
 from cxrfast.metrics.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
 from cxrfast.metrics.detection import Boxes
 from cxrfast.predictions.table import concatenate
-from cxrfast.regions.rule import OwnRule, RegionRule
+from cxrfast.regions.rule import MethodDefaults, RegionRule
 from cxrfast.report.terminal import cross_validation_to_text
 
 NAMES = ("Mass", "Nodule", "Effusion", "Hernia")  # no image of the first fold has Effusion; nothing has Hernia
@@ -37,13 +45,13 @@ def part(fold, n=24):
     size = 0.2 + torch.rand(len(image), 2, dtype=torch.float64, generator=generator) * 0.3
     names = [f"{fold}{i:02d}.png" for i in range(n)]
     boxes = Boxes(image, class_index, torch.cat([corner, corner + size], dim=1))
-    return Truth(NAMES, names, [name[:2] for name in names], labels, boxes)
+    return GroundTruth(NAMES, names, [name[:2] for name in names], labels, boxes)
 
 
-def answers(truth, seed):
-    generator = torch.Generator().manual_seed(100 * seed + len(truth.images[0]) + int(truth.images[0][0]))
-    n, k = truth.labels.shape
-    scores = (torch.rand(n, k, generator=generator) + 0.4 * truth.labels) / 1.4
+def outputs(ground_truth, seed):
+    generator = torch.Generator().manual_seed(100 * seed + len(ground_truth.images[0]) + int(ground_truth.images[0][0]))
+    n, k = ground_truth.labels.shape
+    scores = (torch.rand(n, k, generator=generator) + 0.4 * ground_truth.labels) / 1.4
     maps = torch.rand(n, k, 6, 6, generator=generator)
     return scores, maps
 
@@ -53,12 +61,12 @@ def temperatures(fold):
     return torch.tensor([0.5, torch.nan, 2.0, 1.0] if fold == 0 else [1.5, 0.7, 0.4, 1.0])
 
 
-def evaluate(protocol, truth, scores, maps, temperature=None):
-    boxed = truth.boxes.image.unique()
-    own = OwnRule(RegionRule("patches"), torch.full((len(NAMES),), 0.6), torch.full((len(NAMES),), 0.5))
-    facts = Facts(split="test", label_version="2017", method="li", weights="none", training_patients=())
+def evaluate(protocol, ground_truth, scores, maps, temperature=None):
+    boxed = ground_truth.boxes.image.unique()
+    own = MethodDefaults(RegionRule("patches"), torch.full((len(NAMES),), 0.6), torch.full((len(NAMES),), 0.5))
+    facts = EvaluationMetadata(split="test", label_version="2017", method="li", weights="none", training_patients=())
     return score_predictions(
-        protocol, truth, scores, MapSource(boxed, maps[boxed]), own, facts, temperature=temperature, resamples=20
+        protocol, ground_truth, scores, MapSource(boxed, maps[boxed]), own, facts, temperature=temperature, resamples=20
     )
 
 
@@ -70,7 +78,7 @@ def together(first, second):
         torch.cat([first.boxes.xyxy, second.boxes.xyxy]),
     )
     labels = torch.cat([first.labels, second.labels])
-    return Truth(NAMES, [*first.images, *second.images], [*first.patients, *second.patients], labels, boxes)
+    return GroundTruth(NAMES, [*first.images, *second.images], [*first.patients, *second.patients], labels, boxes)
 
 
 @pytest.fixture(params=["own", "wang2017"])
@@ -80,7 +88,7 @@ def case(request, tmp_path):
     runs, at_once = [], []
     for seed in (0, 1):
         parts = [part(fold) for fold in (0, 1)]
-        said = [answers(truth, seed) for truth in parts]
+        said = [outputs(ground_truth, seed) for ground_truth in parts]
         for fold in (0, 1):
             result = evaluate(protocol, parts[fold], *said[fold], temperatures(fold))
             folder = tmp_path / f"fold-{fold}" / f"seed-{seed}"

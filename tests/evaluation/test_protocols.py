@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cxrfast.errors import UsageError
-from cxrfast.evaluation import PROTOCOLS, BoxSource, Folds, MapSource, Truth, find_protocol, score_localization
+from cxrfast.evaluation import PROTOCOLS, BoxSource, Folds, GroundTruth, MapSource, find_protocol, score_localization
 from cxrfast.evaluation.ground_truth import Units, deal_folds
 from cxrfast.evaluation.localization import LEVELS
 from cxrfast.evaluation.oracle import ceiling
 from cxrfast.metrics import Boxes
 from cxrfast.published.numbers import rows
-from cxrfast.regions.rule import OwnRule, RegionRule
+from cxrfast.regions.rule import MethodDefaults, RegionRule
 from tests.published.test_numbers import BOXES, counts
 
 GRID, FINE, IMAGES, CLASSES = 4, 12, 10, ("Mass", "Nodule", "Hernia")
@@ -43,8 +43,8 @@ def scene(seed):
     boxes = Boxes(table[:, 0], table[:, 1], table[:, 2:].double() / FINE)
     scores = torch.tensor([0.3, 0.5, 0.7])[draw(3, (IMAGES, 3))]
     patients = [f"p{n // 2}" for n in range(IMAGES)]
-    truth = Truth(CLASSES, [f"{n}.png" for n in range(IMAGES)], patients, torch.zeros(IMAGES, 3), boxes)
-    return truth, MapSource(torch.arange(IMAGES), maps), scores
+    ground_truth = GroundTruth(CLASSES, [f"{n}.png" for n in range(IMAGES)], patients, torch.zeros(IMAGES, 3), boxes)
+    return ground_truth, MapSource(torch.arange(IMAGES), maps), scores
 
 
 def box_cells(box):
@@ -101,9 +101,9 @@ def overlaps(region, target):
     return Fraction(len(region & target), len(region | target)), Fraction(len(region & target), len(region))
 
 
-def plain_units(truth, unit):
+def plain_units(ground_truth, unit):
     units = {}
-    for index, (image, k, box) in enumerate(zip(*(column.tolist() for column in truth.boxes[:3]), strict=True)):
+    for index, (image, k, box) in enumerate(zip(*(column.tolist() for column in ground_truth.boxes[:3]), strict=True)):
         key = (image, k, index) if unit == "box" else (image, k)
         cells = box_cells([round(value * FINE) for value in box])
         units[key] = units.get(key, set()) | cells
@@ -130,11 +130,11 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("seed", range(4))
 def test_against_counting_cells(name, seed):
-    truth, source, scores = scene(seed)
-    own = OwnRule(RegionRule(gate=0.5), torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0.5, 0.7, 0.1]))
+    ground_truth, source, scores = scene(seed)
+    own = MethodDefaults(RegionRule(gate=0.5), torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0.5, 0.7, 0.1]))
     protocol = find_protocol(name).with_thresholds(*T)
-    result = score_localization(protocol, source, truth, scores, own, resamples=10)
-    units = plain_units(truth, protocol.unit)
+    result = score_localization(protocol, source, ground_truth, scores, own, resamples=10)
+    units = plain_units(ground_truth, protocol.unit)
     maps = [[stretch(m) if protocol.stretched else m for m in of_image] for of_image in source.maps]
 
     def regions(image, k, level):
@@ -182,12 +182,12 @@ def test_against_counting_cells(name, seed):
         torch.testing.assert_close(table.accuracy, table.hits.double() / n, equal_nan=True)
         assert (table.ceiling[:, :2] >= table.accuracy[:, :2]).all()
         if name == "wang2017":
-            assert_false_positives(table, truth, regions, column)
+            assert_false_positives(table, ground_truth, regions, column)
 
 
-def assert_false_positives(table, truth, regions, column):
-    annotated = set(truth.boxes.image.tolist())
-    targets = plain_units(truth, "box")
+def assert_false_positives(table, ground_truth, regions, column):
+    annotated = set(ground_truth.boxes.image.tolist())
+    targets = plain_units(ground_truth, "box")
     for row, t in enumerate(EXACT):
         for c in range(3):
             count = 0
@@ -275,29 +275,31 @@ def test_a_tie_at_t(inclusive):
     """The region is half of the box at T = 0.5."""
     maps = torch.zeros(1, 1, 4, 4)
     maps[0, 0, 0, :2] = 1
-    truth = Truth(
+    ground_truth = GroundTruth(
         ("Mass",), ["a"], ["p"], torch.ones(1, 1), Boxes(*torch.zeros(2, 1).long(), torch.tensor([[0, 0, 0.5, 0.5]]))
     )
     protocol = find_protocol("li2018").with_thresholds(0.5)
     protocol = dataclasses.replace(
         protocol, comparisons=tuple(dataclasses.replace(c, inclusive=inclusive) for c in protocol.comparisons)
     )
-    own = OwnRule(RegionRule(), torch.tensor([0.5]), torch.tensor([0.5]))
-    iou, ior = score_localization(protocol, MapSource(torch.tensor([0]), maps), truth, torch.ones(1, 1), own).tables
+    own = MethodDefaults(RegionRule(), torch.tensor([0.5]), torch.tensor([0.5]))
+    iou, ior = score_localization(
+        protocol, MapSource(torch.tensor([0]), maps), ground_truth, torch.ones(1, 1), own
+    ).tables
     assert iou.hits.item() == inclusive
     assert ior.hits.item() == 1
 
 
 def test_nested_thresholds_do_not_see_the_scored_fold():
     """Turning the maps of one fold's images upside down changes thresholds of all folds but its own."""
-    truth, source, scores = scene(7)
-    own = OwnRule(RegionRule(), torch.full((3,), 0.5), torch.full((3,), 0.5))
+    ground_truth, source, scores = scene(7)
+    own = MethodDefaults(RegionRule(), torch.full((3,), 0.5), torch.full((3,), 0.5))
     protocol = find_protocol("strict")
-    before = score_localization(protocol, source, truth, scores, own, resamples=10)
+    before = score_localization(protocol, source, ground_truth, scores, own, resamples=10)
     changed = source.maps.clone()
     images = before.units.image[before.fold == 0].unique()
     changed[images] = 1 - changed[images]
-    after = score_localization(protocol, MapSource(source.images, changed), truth, scores, own, resamples=10)
+    after = score_localization(protocol, MapSource(source.images, changed), ground_truth, scores, own, resamples=10)
     assert torch.equal(after.fold, before.fold)
     assert torch.equal(after.thresholds[0], before.thresholds[0])
     assert not torch.equal(after.thresholds[1:], before.thresholds[1:])
@@ -319,10 +321,10 @@ def test_folds_keep_groups_together_and_spread_the_classes():
 
 
 def test_pooled_thresholds_are_one_for_all_classes():
-    truth, source, scores = scene(3)
-    own = OwnRule(RegionRule(), torch.full((3,), 0.5), torch.full((3,), 0.5))
+    ground_truth, source, scores = scene(3)
+    own = MethodDefaults(RegionRule(), torch.full((3,), 0.5), torch.full((3,), 0.5))
     single, pooled = (
-        score_localization(find_protocol(name), source, truth, scores, own, resamples=10)
+        score_localization(find_protocol(name), source, ground_truth, scores, own, resamples=10)
         for name in ("zhang2020", "zhang2020-pooled")
     )
     assert (single.thresholds[:, 0] != single.thresholds[:, 1]).any()
@@ -333,12 +335,12 @@ def test_pooled_thresholds_are_one_for_all_classes():
 
 def test_a_class_that_no_other_fold_has_is_scored_at_the_methods_own_threshold():
     boxes = Boxes(torch.tensor([0]), torch.tensor([0]), torch.tensor([[0.0, 0.0, 0.5, 0.5]]))
-    truth = Truth(("Mass",), ["a"], ["p"], torch.ones(1, 1), boxes)
+    ground_truth = GroundTruth(("Mass",), ["a"], ["p"], torch.ones(1, 1), boxes)
     maps = torch.full((1, 1, 4, 4), 0.1)
     maps[0, 0, :2, :2] = 0.3
-    own = OwnRule(RegionRule(), torch.tensor([0.2]), torch.tensor([0.5]))
+    own = MethodDefaults(RegionRule(), torch.tensor([0.2]), torch.tensor([0.5]))
     result = score_localization(
-        find_protocol("strict"), MapSource(torch.tensor([0]), maps), truth, torch.ones(1, 1), own
+        find_protocol("strict"), MapSource(torch.tensor([0]), maps), ground_truth, torch.ones(1, 1), own
     )
     assert result.fallbacks == 1
     assert result.tables[0].accuracy.tolist() == [[1.0]] * 4
@@ -404,10 +406,10 @@ def test_predictions_built_for_wangs_tables_give_them(measure, number):
     n = len(annotated.image)
     assert n == 984
     names = [str(i) for i in range(n)]
-    truth = Truth(WANG_CLASSES, names, names, torch.ones(n, 8), annotated._replace(score=None))
-    own = OwnRule(RegionRule(), torch.zeros(8), torch.zeros(8))
+    ground_truth = GroundTruth(WANG_CLASSES, names, names, torch.ones(n, 8), annotated._replace(score=None))
+    own = MethodDefaults(RegionRule(), torch.zeros(8), torch.zeros(8))
     result = score_localization(
-        find_protocol("wang2017"), BoxSource(predicted), truth, torch.ones(n, 8), own, resamples=10
+        find_protocol("wang2017"), BoxSource(predicted), ground_truth, torch.ones(n, 8), own, resamples=10
     )
     table = next(table for table in result.tables if table.comparison.measure == measure)
     assert table.comparison.thresholds == tuple(published)

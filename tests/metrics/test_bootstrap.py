@@ -240,9 +240,9 @@ def test_the_interval_of_the_mean_over_classes_covers_the_truth(simulate):
     generator = torch.Generator().manual_seed(0)
     count, simulations = 0, 800
     for seed in range(simulations):
-        statistic, patients, truth = simulate(generator)
+        statistic, patients, ground_truth = simulate(generator)
         _, found = bootstrap_interval_with_mean(statistic, patients, resamples=150, seed=seed)
-        count += bool(found.low <= truth <= found.high)
+        count += bool(found.low <= ground_truth <= found.high)
     assert 0.93 <= count / simulations <= 0.97
 
 
@@ -311,8 +311,8 @@ def test_the_paired_test_of_the_mean_is_that_of_one_class_or_of_equal_ones():
     noise = scores + 2 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(9))
     unknown = torch.full_like(labels, math.nan)
     for columns in ((labels,), (labels, labels), (labels, unknown)):
-        truth = torch.cat(columns, dim=1)
-        runs = (weighted_auroc(run.expand(-1, len(columns)), truth) for run in (scores, noise))
+        ground_truth = torch.cat(columns, dim=1)
+        runs = (weighted_auroc(run.expand(-1, len(columns)), ground_truth) for run in (scores, noise))
         classes, mean = paired_bootstrap_with_mean(*runs, patients, resamples=100)
         close(mean, [column[:1] for column in classes])
         assert bool(mean.p_value < 0.05) == (not mean.low <= 0 <= mean.high)

@@ -87,17 +87,17 @@ def test_neighbours_with_like_guides_pull_towards_their_label(activation, compat
 def test_training_sharpens_a_noisy_map():
     """Gradient descent on the pairwise terms alone lowers the error of noisy unaries: they do receive gradients."""
     torch.manual_seed(0)
-    truth = torch.zeros(4, 1, 12, 12)
-    truth[:, :, 3:9, 3:9] = 1
-    unary = 2 * truth - 1 + 1.5 * tensor(truth.shape, seed=3)
-    guide = truth + 0.1 * tensor(truth.shape, seed=4)
+    ground_truth = torch.zeros(4, 1, 12, 12)
+    ground_truth[:, :, 3:9, 3:9] = 1
+    unary = 2 * ground_truth - 1 + 1.5 * tensor(ground_truth.shape, seed=3)
+    guide = ground_truth + 0.1 * tensor(ground_truth.shape, seed=4)
     module = PacCRF(1, 7, activation="sigmoid", guide_scale=2.0)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
     loss = torch.nn.BCEWithLogitsLoss()
-    before = loss(unary, truth).item()
+    before = loss(unary, ground_truth).item()
     for _ in range(40):
         optimizer.zero_grad()
-        value = loss(module(unary, guide), truth)
+        value = loss(module(unary, guide), ground_truth)
         value.backward()
         optimizer.step()
     assert value.item() < 0.5 * before

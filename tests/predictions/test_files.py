@@ -10,7 +10,7 @@ from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.data.splits import make_splits
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import Facts, Truth, find_protocol
+from cxrfast.evaluation import EvaluationMetadata, GroundTruth, find_protocol
 from cxrfast.evaluation.offline import evaluate_data_set, evaluate_files
 
 CLASSES = ("Mass", "Nodule")
@@ -23,11 +23,13 @@ def make_truth():
         Record(image, Path(image), f"p{n}", frozenset({CLASSES[n % 2]}), {CLASSES[n % 2]: (BOXES[n],)})
         for n, image in enumerate(IMAGES)
     ]
-    return Truth.from_records(records, CLASSES)
+    return GroundTruth.from_records(records, CLASSES)
 
 
 def score(*paths, protocol="rozenberg2019"):
-    facts = Facts(split="all", label_version="2017", method="theirs", weights=", ".join(path.name for path in paths))
+    facts = EvaluationMetadata(
+        split="all", label_version="2017", method="theirs", weights=", ".join(path.name for path in paths)
+    )
     return evaluate_files(paths, make_truth(), find_protocol(protocol), facts, resamples=10)
 
 

@@ -370,9 +370,9 @@ def auc() -> None:
 
 
 def iou_of_bags() -> None:
-    truth = torch.tensor([True, True, False, False, True])
+    ground_truth = torch.tensor([True, True, False, False, True])
     found = torch.tensor([True, False, True, False, True])
-    assert bag_iou(found, truth, torch.tensor([0, 4, 5])).tolist() == [1 / 3, 1]
+    assert bag_iou(found, ground_truth, torch.tensor([0, 4, 5])).tolist() == [1 / 3, 1]
 
 
 def bag_iou_average() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cxrfast.data.images import read_image
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.ground_truth import Truth
+from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.localization import Localization
 from cxrfast.evaluation.sources import MapSource, Source
 from cxrfast.metrics.detection import Boxes
@@ -70,24 +70,24 @@ def make_gallery(evaluated: Evaluated) -> Gallery:
     classes; no case is shown twice. Of several gates the protocol's first counts, which for `strict` is none. Empty
     where there are no regions.
     """
-    found, truth, source = evaluated.localization, evaluated.truth, evaluated.source
+    found, ground_truth, source = evaluated.localization, evaluated.ground_truth, evaluated.source
     tables = (evaluated.numbers["localization"] or {}).get("tables")
-    if found is None or truth is None or source is None or not tables:
+    if found is None or ground_truth is None or source is None or not tables:
         return Gallery([], [])
     gate = tables[0]["gate"]
     passes = passes_gate(gate, evaluated, evaluated.predictions)[found.units.image, found.units.class_index]
     found = replace(found, overlap=BestOverlap(*(overlap * passes for overlap in found.overlap)))
     chosen = [
         (k, rank, u)
-        for k in range(len(truth.class_names))
+        for k in range(len(ground_truth.class_names))
         for rank, u in choose_units(found, evaluated.predictions.prob, k, _per_rank(found))
     ]
     place: dict[int, int] = {}
     for _, _, u in chosen:
         place.setdefault(int(found.units.image[u]), len(place))
-    pictures = [_picture(evaluated, truth.images[n], n) for n in place]
+    pictures = [_picture(evaluated, ground_truth.images[n], n) for n in place]
     regions = _protocol_regions(found, source)
-    cases = [_case(evaluated, found, truth, source, regions, passes, k, rank, u, place) for k, rank, u in chosen]
+    cases = [_case(evaluated, found, ground_truth, source, regions, passes, k, rank, u, place) for k, rank, u in chosen]
     return Gallery(pictures, cases, gate)
 
 
@@ -121,7 +121,7 @@ def _protocol_regions(found: Localization, source: Source) -> list[Boxes]:
 def _case(
     evaluated: Evaluated,
     found: Localization,
-    truth: Truth,
+    ground_truth: GroundTruth,
     source: Source,
     regions: Sequence[Boxes],
     passes: Tensor,  # [U] bool

@@ -21,8 +21,8 @@ CODES = 256  # a value of a map is one byte
 
 def viewer_data(evaluated: Evaluated, gallery: Gallery) -> dict[str, Any] | None:
     """What the page's script needs, for JSON; None where there is nothing to view."""
-    own, truth, source = evaluated.own, evaluated.truth, evaluated.source
-    if own is None or truth is None or source is None or not gallery.pictures:
+    own, ground_truth, source = evaluated.own, evaluated.ground_truth, evaluated.source
+    if own is None or ground_truth is None or source is None or not gallery.pictures:
         return None
     thresholds = own.thresholds.double().cpu()
     shown = {(case.picture, case.class_index) for case in gallery.cases}
@@ -32,7 +32,7 @@ def viewer_data(evaluated: Evaluated, gallery: Gallery) -> dict[str, Any] | None
             "levels": list(own.rule.levels) or [thresholds[k].item()],
             "knots": _knots(own.rule, thresholds[k].item()),
         }
-        for k, name in enumerate(truth.class_names)
+        for k, name in enumerate(ground_truth.class_names)
     ]
     pictures = [
         {
@@ -82,11 +82,11 @@ def _viewer_entry(
     k: int,
     peak: float | None,
 ) -> dict[str, Any]:
-    truth = evaluated.truth
-    assert truth is not None
-    annotated = truth.boxes.xyxy[(truth.boxes.image == n) & (truth.boxes.class_index == k)]
+    ground_truth = evaluated.ground_truth
+    assert ground_truth is not None
+    annotated = ground_truth.boxes.xyxy[(ground_truth.boxes.image == n) & (ground_truth.boxes.class_index == k)]
     score = evaluated.predictions.prob[n, k].item()
-    label = truth.labels[n, k].item()
+    label = ground_truth.labels[n, k].item()
     entry: dict[str, Any] = {
         "score": None if math.isnan(score) else score,
         "label": None if math.isnan(label) else bool(label),

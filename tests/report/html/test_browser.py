@@ -86,8 +86,8 @@ def test_the_slider_moves_the_boxes(visit, tmp_path):
     page = found.page
     page.select_option("#v-class", "0")
     start = drawn(page)
-    truth = page.locator("#v-boxes rect.annotated").count()
-    assert truth == 1
+    ground_truth = page.locator("#v-boxes rect.annotated").count()
+    assert ground_truth == 1
     slider = page.locator("#v-threshold")
     slider.fill("0")
     np.testing.assert_allclose(drawn(page), [[0, 0, 1, 1]], atol=1e-9)
@@ -95,7 +95,7 @@ def test_the_slider_moves_the_boxes(visit, tmp_path):
     slider.fill("1")
     assert len(drawn(page)) == 0
     assert "0 boxes found" in page.text_content("#v-summary")
-    assert page.locator("#v-boxes rect.annotated").count() == truth
+    assert page.locator("#v-boxes rect.annotated").count() == ground_truth
     slider.focus()
     for _ in range(5):
         page.keyboard.press("ArrowLeft")
