@@ -146,3 +146,17 @@ def test_real_truncated_png(real_data, tmp_path):
         (tmp_path / "cut.png").write_bytes(data[: int(part * len(data))])
         with pytest.raises(CxrfastError, match=r"cut\.png is a truncated PNG"):
             read_image(tmp_path / "cut.png")
+
+
+def test_orientation_and_pages(tmp_path):
+    upright = np.tile(np.linspace(0, 255, 6), (8, 1)).astype(np.uint8)  # 8 high, 6 wide
+    lying = Image.fromarray(np.rot90(upright).copy())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees clockwise to be viewed
+    lying.save(tmp_path / "a.png", exif=exif)
+    lying.save(tmp_path / "a.tif", tiffinfo={274: 6})
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_allclose(read_image(tmp_path / name), upright / 255, atol=1e-6)
+    Image.fromarray(upright).save(tmp_path / "b.tif", save_all=True, append_images=[Image.fromarray(255 - upright)])
+    with pytest.raises(CxrfastError, match="holds 2 pages, expected one"):
+        read_image(tmp_path / "b.tif")
