@@ -1,17 +1,16 @@
 """Cross-validation: folds and seeds as runs of one folder, each skipped, resumed or trained, evaluated, and pooled."""
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from lightning_fabric import Fabric
 
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
 from cxrfast.devices import make_fabric
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
+from cxrfast.evaluation import PooledResult, RunNumbers, find_protocol, pool
 from cxrfast.evaluation.run_numbers import one_of_each_fold
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.folds_directory import (
@@ -25,12 +24,13 @@ from cxrfast.experiments.folds_directory import (
     read_splits,
     with_val_share,
 )
+from cxrfast.experiments.run_state import RunState, finish_training, is_evaluated, run_state
 from cxrfast.methods.base import Say
 from cxrfast.report import write_folds
 from cxrfast.report.terminal import cross_validation_to_text
 from cxrfast.runs.directory import RunDirectory
 from cxrfast.training.config import RunConfig
-from cxrfast.training.train import is_finished, resume, train
+from cxrfast.training.train import is_finished
 
 
 class PooledAssessment(NamedTuple):
@@ -118,12 +118,12 @@ def evaluate_folds(
     folder = FoldsDirectory(path)
     config, plan = folder.load()
     plan = plan.model_copy(update={"protocol": find_protocol(protocol or plan.protocol).name})
-    finished = [run for run in all_runs(config, plan) if is_finished(run.directory(path))]
+    finished = [run for run in all_runs(config, plan) if is_finished(folder.run(run.name))]
     if not finished:
         raise CxrfastError(f"{path}: no run has finished training; go on with: cxrfast train --resume {_quoted(path)}")
     for run in finished:
         evaluate_run(
-            run.directory(path).best,
+            folder.run(run.name).best,
             protocol=plan.protocol,
             thresholds=thresholds,
             batch_size=batch_size,
@@ -188,17 +188,14 @@ def _train_and_evaluate(
     fabric: Fabric,
     say: Say,
 ) -> None:
-    directory = run.directory(folder.path)
+    directory = folder.run(run.name)
     parts = splits.splits(run.fold, records)
     # One process looks, and tells the others: it will write while they still look
     state = _state(directory, plan, parts.hash) if fabric.is_global_zero else None
-    state = cast(str, fabric.broadcast(state))
-    if state == "new":
-        settings = config.model_copy(update={"seed": run.seed})
-        train(settings, directory.path, splits=parts, restart=True, within=folder.path, say=say)
-    elif state == "started":
-        resume(directory.path, device=config.device, workers=config.workers, within=folder.path, say=say)
-    if state == "evaluated":
+    state = cast(RunState, fabric.broadcast(state))
+    settings = config.model_copy(update={"seed": run.seed})
+    finish_training(directory, state, settings, splits=parts, within=folder.path, say=say)
+    if state == RunState.EVALUATED:
         say(f"{run.name}: finished before")
     elif fabric.is_global_zero:
         assessment = evaluate_run(directory.best, protocol=plan.protocol, workers=config.workers, device=config.device)
@@ -206,43 +203,18 @@ def _train_and_evaluate(
     fabric.barrier()
 
 
-def _state(run: RunDirectory, plan: CrossValidation, split_hash: str) -> str:
-    """new (no epoch is done), started, trained or evaluated."""
-    if not (run.config.is_file() and run.splits.is_file() and run.checkpoint.is_file()):
-        return "new"
-    if Splits.load(run.splits).hash != split_hash:
+def _state(run: RunDirectory, plan: CrossValidation, split_hash: str) -> RunState:
+    state = run_state(run, {plan.protocol: run})
+    if state != RunState.NEW and run.splits.is_file() and Splits.load(run.splits).hash != split_hash:
         raise UsageError(
             f"{run.path} was trained on other images than splits.json now says; restore the file, or delete the folder "
             f"{run.path}, which is then trained again"
         )
-    if not is_finished(run):
-        return "started"
-    return "evaluated" if _is_evaluated(run, plan) else "trained"
+    return state
 
 
 def _evaluated(folder: FoldsDirectory, runs: Sequence[FoldRun], plan: CrossValidation) -> list[FoldRun]:
-    return [run for run in runs if _is_evaluated(run.directory(folder.path), plan)]
-
-
-def _is_evaluated(run: RunDirectory, plan: CrossValidation) -> bool:
-    """By the protocol of the cross-validation, after the last epoch."""
-    report = run.path / "evaluation-test.json"
-    if not (report.is_file() and run.checkpoint.is_file() and (run.path / "predictions.csv").is_file()):
-        return False
-    if report.stat().st_mtime < run.checkpoint.stat().st_mtime or not is_finished(run):
-        return False
-    try:
-        numbers = json.loads(report.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return numbers.get("protocol") == plan.protocol and _has_tables_of(numbers, PROTOCOLS[plan.protocol])
-
-
-def _has_tables_of(numbers: dict[str, Any], protocol: Protocol) -> bool:
-    """Not with other T."""
-    found = numbers.get("localization")
-    expected = [list(comparison.thresholds) for _ in protocol.gates for comparison in protocol.comparisons]
-    return found is None or [[row["T"] for row in table["rows"]] for table in found["tables"]] == expected
+    return [run for run in runs if is_evaluated(folder.run(run.name), {plan.protocol: folder.run(run.name)})]
 
 
 def _pool(
@@ -253,16 +225,10 @@ def _pool(
     splits: FoldSplits,
     records: Sequence[Record],
 ) -> PooledAssessment:
-    runs = [
-        RunNumbers.load(
-            run.name,
-            run.fold,
-            run.seed,
-            folder.path / run.name / "evaluation-test.json",
-            folder.path / run.name / "predictions.csv",
-        )
-        for run in evaluated
-    ]
+    runs = []
+    for run in evaluated:
+        place = folder.run(run.name)
+        runs.append(RunNumbers.load(run.name, run.fold, run.seed, place.evaluation(), place.predictions()))
     planned = all_runs(config, plan)
     missing = [run.name for run in planned if run not in evaluated]
     tested, shared = _patients(runs, splits, records)

@@ -14,7 +14,6 @@ from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches, Say
 from cxrfast.runs.directory import RunDirectory, new_run, open_run, write_environment
-from cxrfast.runs.settings import load_config
 from cxrfast.training.checkpoint import load_checkpoint
 from cxrfast.training.config import RunConfig, build_config, save_config
 from cxrfast.training.loop import Trainer
@@ -68,7 +67,7 @@ def resume(
     A run that finished none starts again, with the same numbers. `within` as for :func:`train`.
     """
     run = open_run(path)
-    config = build_config(load_config(run.config))
+    config = build_config(run.read_config())
     changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = config.model_copy(update=changes)
     state = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
@@ -117,9 +116,9 @@ def _check_frozen(config: RunConfig) -> None:
 
 def is_finished(run: RunDirectory) -> bool:
     """Whether the last epoch of the run's last stage is done."""
-    if not (run.config.is_file() and run.checkpoint.is_file()):
+    if not (run.exists and run.checkpoint.is_file()):
         return False
-    config = build_config(load_config(run.config))
+    config = build_config(run.read_config())
     network = get_method(config.method)(config.classes or (), config.image_size, _without_pretrained(config))
     return _at_end(load_checkpoint(run.checkpoint), plan_legs(network.stages(config.epochs), config))
 

@@ -13,7 +13,7 @@ from cxrfast.experiments.cross_validation import cross_validate, evaluate_folds,
 from cxrfast.experiments.folds_directory import build_cross_validation, take_section
 from cxrfast.inference import load_predictor
 from cxrfast.runs import RunDirectory
-from cxrfast.runs.settings import is_cross_validation, load_config
+from cxrfast.runs.settings import load_config
 from cxrfast.training import build_config
 from cxrfast.training.loop import Trainer
 
@@ -58,13 +58,13 @@ def test_what_a_cross_validation_leaves(crossed, phantoms):
     assert sorted(path.name for path in crossed.iterdir()) == [
         "config.yaml", "cross-validation.json", "fold-0", "fold-1", "report.html", "splits.json",
     ]  # fmt: skip
-    assert is_cross_validation(crossed)
+    assert RunDirectory(crossed).is_cross_validation
     records = read_chestxray14(phantoms).records
     boxed = {record.image for record in records if record.boxes}
     tested = Counter()
     for fold in (0, 1):
         run = RunDirectory(crossed / f"fold-{fold}" / "seed-0")
-        assert not is_cross_validation(run.path)
+        assert not run.is_cross_validation
         splits = Splits.load(run.splits)
         assert splits == FoldSplits.load(crossed / "splits.json").splits(fold, records)
         tested.update(splits.test)

@@ -5,11 +5,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cxrfast._files import write_text
 from cxrfast.data import read_chestxray14
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import CxrfastError
 from cxrfast.experiments.cross_validation import cross_validate
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.reproduction.comparison import ComparedRow, ComparedTable, State, compare_row
@@ -19,8 +18,9 @@ from cxrfast.experiments.reproduction.numbers import Numbers, numbers_of, read_e
 from cxrfast.experiments.reproduction.plans import PlannedRun, TablePlan, TableRow
 from cxrfast.experiments.reproduction.settings import LABELS, Overrides, run_config
 from cxrfast.experiments.reproduction.text import settings_lines, to_markdown, to_text
-from cxrfast.runs.settings import load_config
-from cxrfast.training import RunConfig, build_config, resume, train
+from cxrfast.experiments.run_state import finish_training, is_evaluated, is_pooled, refuse_other_settings, run_state
+from cxrfast.runs.directory import RunDirectory
+from cxrfast.training import RunConfig
 
 _FACTS = (
     "label_version", "n_images", "n_patients", "shared_patients", "split_hash", "splits_hash", "images_hash",
@@ -35,7 +35,7 @@ class _Job:
     row: TableRow
     run: PlannedRun
     config: RunConfig
-    folder: Path
+    folder: RunDirectory
     folds: int
     deviations: Deviations
 
@@ -108,28 +108,10 @@ def _prepare(
             continue
         config, folds = run_config(row.run, plan, data, overrides), overrides.folds_of(plan)
         differs = deviations_of(row.run, config, plan, folds, source)
-        job = _Job(row, row.run, config, out / "runs" / row.run.name, folds, differs)
-        _check_folder(job)
+        job = _Job(row, row.run, config, RunDirectory(out / "runs" / row.run.name), folds, differs)
+        refuse_other_settings(job.folder, config, folds=folds if row.run.cross_validated else None)
         jobs[row.name] = job
     return jobs
-
-
-def _check_folder(job: _Job) -> None:
-    """A folder of other settings is neither skipped nor gone on with."""
-    saved = job.folder / "config.yaml"
-    if not saved.is_file():
-        return
-    content = load_config(saved)
-    folds = content.pop("cross_validation", {}).get("folds")
-    before = build_config(content)
-    own: dict[str, Any] = {"split": before.split}
-    if job.run.cross_validated:  # the folds have theirs, and the protocol says what validates in them
-        own["val_share"] = before.val_share
-    different = before.first_difference(job.config.model_copy(update=own))
-    if different is None and folds != (wanted := job.folds if job.run.cross_validated else None):
-        different = f"folds {folds}, not {wanted}"
-    if different is not None:
-        raise UsageError(f"out: {job.folder} is a run with {different}; choose another folder with --out")
 
 
 def _announce(plan: TablePlan, chosen: Sequence[TableRow], jobs: dict[str, _Job], say: Say) -> None:
@@ -145,7 +127,7 @@ def _announce(plan: TablePlan, chosen: Sequence[TableRow], jobs: dict[str, _Job]
         options = " ".join(f"{name}={value}" for name, value in job.run.options.items())
         say(
             f"  {row.name}: {row.title}; method {job.run.method}{' ' + options if options else ''}, {how}, "
-            f"{job.config.epochs} epochs at {job.config.image_size} pixels, in {job.folder} ({_state(plan, job)})"
+            f"{job.config.epochs} epochs at {job.config.image_size} pixels, in {job.folder.path} ({_state(plan, job)})"
         )
     texts, unchecked = dict[str, tuple[str, ...]](), dict[str, tuple[str, ...]]()
     for name, job in jobs.items():
@@ -160,23 +142,17 @@ def _announce(plan: TablePlan, chosen: Sequence[TableRow], jobs: dict[str, _Job]
 def _state(plan: TablePlan, job: _Job) -> str:
     if _finished(plan, job):
         return "finished"
-    return "to go on" if (job.folder / "config.yaml").is_file() else "to do"
+    return "to go on" if job.folder.exists else "to do"
 
 
 def _evaluation(plan: TablePlan, job: _Job) -> Path:
-    if job.run.cross_validated:
-        return job.folder / "cross-validation.json"
-    return job.folder / "evaluations" / plan.protocol / "evaluation-test.json"
+    return job.folder.pooled if job.run.cross_validated else job.folder.by_protocol(plan.protocol).evaluation()
 
 
 def _finished(plan: TablePlan, job: _Job) -> bool:
-    path = _evaluation(plan, job)
-    if not path.is_file():
-        return False
-    content = read_evaluation(path)
     if job.run.cross_validated:
-        return bool(content["complete"]) and content["protocol"] == plan.protocol and content["folds"] == job.folds
-    return True
+        return is_pooled(job.folder, plan.protocol, job.folds)
+    return is_evaluated(job.folder, {plan.protocol: job.folder.by_protocol(plan.protocol)})
 
 
 def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
@@ -187,7 +163,7 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
         if _finished(plan, job):
             say(f"{row.name}: finished before")
         else:
-            say(f"{row.name}: into {job.folder}")
+            say(f"{row.name}: into {job.folder.path}")
             _run(plan, job, lambda line: say(f"  {line}"))
         content = read_evaluation(_evaluation(plan, job))
         facts = {name: content[name] for name in _FACTS if content.get(name) is not None}
@@ -199,10 +175,10 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
         state, reason = "failed", str(error)
         say(f"{row.name}: failed: {reason}")
     except KeyboardInterrupt:
-        say(f"interrupted in {shlex.quote(str(job.folder))}; what is finished is kept: the same command goes on")
+        say(f"interrupted in {shlex.quote(str(job.folder.path))}; what is finished is kept: the same command goes on")
         raise
     comparisons = compare_row(plan, row, numbers)
-    folder, unchecked = str(job.folder), job.deviations.unchecked
+    folder, unchecked = str(job.folder.path), job.deviations.unchecked
     return ComparedRow(row.name, row.title, state, reason, folder, facts, differs, unchecked, comparisons)
 
 
@@ -218,21 +194,19 @@ def _run(plan: TablePlan, job: _Job, say: Say) -> None:
             protocol=plan.protocol,
             by=plan.folds_by,
             val_share=config.val_share,
-            out=folder,
+            out=folder.path,
             say=say,
         )
         return
-    if (folder / "config.yaml").is_file():
-        resume(folder, device=config.device, workers=config.workers, say=say)
-    else:
-        train(config, folder, say=say)
+    results = folder.by_protocol(plan.protocol)
+    finish_training(folder, run_state(folder, {plan.protocol: results}), config, say=say)
     evaluate_run(
-        folder,
+        folder.path,
         protocol=plan.protocol,
         batch_size=config.batch_size,
         workers=config.workers,
         device=config.device,
-        out=_evaluation(plan, job).parent,
+        out=results.path,
     )
 
 

@@ -13,14 +13,13 @@ from cxrfast._files import write_text
 from cxrfast.data import write_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.experiments.run_state import finish_training, is_evaluated, refuse_other_settings, run_state
 from cxrfast.experiments.study.plan import IMAGE_SIZE, ROWS, Cell, Study
 from cxrfast.experiments.study.plots import plot_study
-from cxrfast.experiments.study.results import PROTOCOLS, Outcome, StudyResult, read_outcome, summarize
+from cxrfast.experiments.study.results import PROTOCOLS, Outcome, StudyResult, evaluations_of, read_outcome, summarize
 from cxrfast.experiments.study.text import to_markdown, write_runs
-from cxrfast.runs import open_run
-from cxrfast.runs.directory import RUNS
-from cxrfast.runs.settings import load_config
-from cxrfast.training import RunConfig, build_config, resume, save_config, train
+from cxrfast.runs.directory import RUNS, RunDirectory
+from cxrfast.training import RunConfig, save_config
 from cxrfast.training.train import is_finished
 
 FOLDER = RUNS / "study"
@@ -49,7 +48,7 @@ def run_study(study: Study, out: Path | None = None, *, jobs: int = 1, say: Say 
     out = FOLDER if out is None else Path(out)
     cells = study.cells
     for cell in cells:
-        _check_folder(cell, out, cell.config(out, study.settings))
+        refuse_other_settings(RunDirectory(out / cell.folder), cell.config(out, study.settings))
     _draw_phantoms(study, out, say)
     waiting = [cell for cell in cells if not _is_done(cell, out)]
     say(f"{len(cells)} runs, {len(cells) - len(waiting)} finished before")
@@ -90,18 +89,8 @@ def _check_phantoms(folder: Path, images: int) -> None:
         raise UsageError(f"images: {folder} has {found}, not {images}; choose another folder with --out")
 
 
-def _check_folder(cell: Cell, out: Path, wanted: RunConfig) -> None:
-    """A run of other settings is neither skipped nor gone on with."""
-    saved = out / cell.folder / "config.yaml"
-    if not saved.is_file():
-        return
-    different = build_config(load_config(saved)).first_difference(wanted)
-    if different is not None:
-        raise UsageError(f"out: {saved.parent} is a run with {different}; choose another folder with --out")
-
-
 def _is_done(cell: Cell, out: Path) -> bool:
-    return all((out / cell.folder / name / "evaluation-test.json").is_file() for name in PROTOCOLS)
+    return is_evaluated(RunDirectory(out / cell.folder), evaluations_of(cell, out))
 
 
 def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int, say: Say) -> list[str]:
@@ -146,38 +135,34 @@ def _set_threads(threads: int) -> None:
 
 def run_cell(cell: Cell, study: Study, out: Path) -> str | None:
     """Train, or go on, and evaluate by each of the protocols; what went wrong, in one line."""
-    folder = out / cell.folder
+    run, evaluations = RunDirectory(out / cell.folder), evaluations_of(cell, out)
     config = cell.config(out, study.settings)
     try:
-        if not (folder / "config.yaml").is_file() and not _begin_with_another(cell, config, study, out):
-            train(config, folder, restart=True, say=_silently)
-        elif not is_finished(open_run(folder)):
-            resume(folder, device=config.device, workers=config.workers, say=_silently)
-        for protocol in PROTOCOLS:
-            evaluate_run(folder, protocol=protocol, page=False, device=config.device, out=folder / protocol)
+        if not run.exists:
+            _begin_with_another(cell, config, out)
+        finish_training(run, run_state(run, evaluations), config, say=_silently)
+        for protocol, place in evaluations.items():
+            evaluate_run(run.path, protocol=protocol, page=False, device=config.device, out=place.path)
     except CxrfastError as error:
         return str(error)
     return None
 
 
-def _begin_with_another(cell: Cell, config: RunConfig, study: Study, out: Path) -> bool:
-    """Start from the finished run that is this one's first stage, as if this one had been interrupted after it."""
+def _begin_with_another(cell: Cell, config: RunConfig, out: Path) -> None:
+    """Copy the finished run that is this one's first stage, if there is one, as if this one had been interrupted
+    after it."""
     if cell.row.begins_with is None:
-        return False
+        return
     other = Cell(ROWS[cell.row.begins_with], cell.share, cell.seed)
-    source, folder = out / other.folder, out / cell.folder
-    if not ((source / "config.yaml").is_file() and is_finished(open_run(source))):
-        return False
+    source, folder = RunDirectory(out / other.folder), out / cell.folder
+    if not is_finished(source):
+        return
     temporary = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(*PROTOCOLS))
-    classes = load_config(source / "config.yaml")["classes"]
-    save_config(
-        config.model_copy(update={"classes": classes, "data": config.data.absolute()}), temporary / "config.yaml"
-    )
+    shutil.copytree(source.path, temporary, ignore=shutil.ignore_patterns(*PROTOCOLS))
+    settings = {"classes": source.read_config()["classes"], "data": config.data.absolute()}
+    save_config(config.model_copy(update=settings), RunDirectory(temporary).config)
     temporary.rename(folder)
-    resume(folder, device=config.device, workers=config.workers, say=_silently)
-    return True
 
 
 def _silently(line: str) -> None:

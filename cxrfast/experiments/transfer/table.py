@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.experiments.folds_directory import FoldsDirectory
 from cxrfast.metrics.bootstrap import (
     Interval,
     PairedDifference,
@@ -70,7 +69,7 @@ def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives
 
 
 def _pooled(folder: Path) -> dict[str, Any]:
-    path = FoldsDirectory(folder).pooled
+    path = RunDirectory(folder).pooled
     if not path.is_file():
         raise CxrfastError(f"{folder} has no finished run of a cross-validation; go on with: cxrfast train --resume")
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -82,7 +81,7 @@ def _pooled(folder: Path) -> dict[str, Any]:
 def _predictions(folder: Path, pooled: Mapping[str, Any]) -> Predictions:
     seed = min(run["seed"] for run in pooled["runs"])
     runs = [run["run"] for run in pooled["runs"] if run["seed"] == seed]
-    return concatenate([read_predictions(folder / run / "predictions.csv") for run in runs])
+    return concatenate([read_predictions(RunDirectory(folder).run(run).predictions()) for run in runs])
 
 
 def _in_order(found: Predictions, first: Predictions, name: str) -> Predictions:
@@ -157,7 +156,7 @@ def runs_csv(folders: Mapping[str, Path]) -> str:
         pooled = _pooled(folder)
         classes = list(pooled["classes"])
         for n, run in enumerate(pooled["runs"]):
-            rows = RunDirectory(folder / run["run"]).read_metrics()
+            rows = RunDirectory(folder).run(run["run"]).read_metrics()
             line = {
                 "row": name,
                 "method": pooled["method"],

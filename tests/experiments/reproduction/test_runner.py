@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.experiments import run_state
 from cxrfast.experiments.reproduction import Overrides, reproduce, runner
 
 TINY = Overrides(
@@ -55,8 +56,8 @@ def test_another_table_of_the_same_run_trains_nothing(reproduced, phantoms, tmp_
     def refuse(*args, **kwargs):
         raise AssertionError("nothing is to be trained")
 
-    monkeypatch.setattr(runner, "train", refuse)
-    monkeypatch.setattr(runner, "resume", refuse)
+    monkeypatch.setattr(run_state, "train", refuse)
+    monkeypatch.setattr(run_state, "resume", refuse)
     monkeypatch.setattr(runner, "evaluate_run", refuse)
     said = []
     result = reproduce("wang19", phantoms, copy, overrides=TINY, say=said.append)
@@ -70,7 +71,7 @@ def test_a_trained_run_is_only_evaluated(reproduced, phantoms, tmp_path, monkeyp
     copy = shutil.copytree(out, tmp_path / "copy")
     shutil.rmtree(copy / "runs" / "wang" / "evaluations")
     before = (copy / "runs" / "wang" / "last.ckpt").read_bytes()
-    monkeypatch.setattr(runner, "train", None)
+    monkeypatch.setattr(run_state, "train", None)
     result = reproduce("wang17", phantoms, copy, overrides=TINY, say=lambda line: None)
     assert result.table.rows[0].state == "done"
     assert (copy / "runs" / "wang" / "last.ckpt").read_bytes() == before
@@ -91,10 +92,10 @@ def test_a_folder_of_other_settings_is_refused(reproduced, phantoms, tmp_path):
 
 
 def test_a_row_that_fails_does_not_stop_the_others(phantoms, tmp_path, monkeypatch):
-    def fail(config, folder, say):
+    def fail(config, *args, **kwargs):
         raise CxrfastError(f"no disk for {config.options.get('loss', config.method)}")
 
-    monkeypatch.setattr(runner, "train", fail)
+    monkeypatch.setattr(run_state, "train", fail)
     overrides = Overrides(TINY.settings, {"backbone": "resnet_nano", "output_stride": 8})
     result = reproduce("seibold1", phantoms, tmp_path, overrides=overrides, say=lambda line: None)
     assert result.failed

@@ -1,0 +1,117 @@
+"""How far a run has come, for whatever does runs one after the other: cross-validation, published tables, the study."""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cxrfast.data import Splits
+from cxrfast.errors import UsageError
+from cxrfast.evaluation import PROTOCOLS, Protocol
+from cxrfast.experiments.folds_directory import take_section
+from cxrfast.methods.base import Say
+from cxrfast.runs.directory import RunDirectory
+from cxrfast.training import RunConfig, build_config, resume, train
+from cxrfast.training.train import is_finished
+
+
+class RunState(StrEnum):
+    """How far a run has come."""
+
+    NEW = "new"  # no epoch is done
+    STARTED = "started"  # an epoch is done, but not the last one
+    TRAINED = "trained"
+    EVALUATED = "evaluated"  # by every protocol that was asked for
+
+
+def run_state(run: RunDirectory, evaluations: Mapping[str, RunDirectory]) -> RunState:
+    """How far the run in a folder has come.
+
+    Args:
+        evaluations: by the name of the protocol, the folder that the evaluation by it is written to.
+    """
+    if is_evaluated(run, evaluations):
+        return RunState.EVALUATED
+    if not (run.exists and run.splits.is_file() and run.checkpoint.is_file()):
+        return RunState.NEW
+    return RunState.TRAINED if is_finished(run) else RunState.STARTED
+
+
+def is_evaluated(run: RunDirectory, evaluations: Mapping[str, RunDirectory]) -> bool:
+    """Whether there are results by each of the protocols, of the weights after the last epoch."""
+    return all(_is_evaluated(run, folder, PROTOCOLS[name]) for name, folder in evaluations.items())
+
+
+def _is_evaluated(run: RunDirectory, folder: RunDirectory, protocol: Protocol) -> bool:
+    results = folder.evaluation()
+    if not (results.is_file() and folder.predictions().is_file() and _is_by(protocol, results)):
+        return False
+    if folder.path != run.path:  # written by this program, which waits for the last epoch
+        return True
+    # `cxrfast evaluate` writes into the run's own folder, also while training goes on.
+    return is_finished(run) and results.stat().st_mtime >= run.checkpoint.stat().st_mtime
+
+
+def _is_by(protocol: Protocol, results: Path) -> bool:
+    """By this protocol, with its own T."""
+    content = _read(results)
+    found = content.get("localization")
+    expected = [list(comparison.thresholds) for _ in protocol.gates for comparison in protocol.comparisons]
+    return content.get("protocol") == protocol.name and (
+        found is None or [[row.get("T") for row in table["rows"]] for table in found["tables"]] == expected
+    )
+
+
+def _read(results: Path) -> dict[str, Any]:
+    """Empty for a file that is not there or cannot be read, so that it is made again."""
+    try:
+        content = json.loads(results.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def is_pooled(folder: RunDirectory, protocol: str, folds: int) -> bool:
+    """Whether all runs of a cross-validation are done, and pooled by the protocol."""
+    content = _read(folder.pooled)
+    return bool(content.get("complete")) and content.get("protocol") == protocol and content.get("folds") == folds
+
+
+def finish_training(
+    run: RunDirectory,
+    state: RunState,
+    config: RunConfig,
+    *,
+    splits: Splits | None = None,
+    within: Path | None = None,
+    say: Say = print,
+) -> None:
+    """Train what is not trained yet; arguments as for :func:`cxrfast.training.train`."""
+    if state == RunState.NEW:
+        train(config, run.path, splits=splits, restart=True, within=within, say=say)
+    elif state == RunState.STARTED:
+        resume(run.path, device=config.device, workers=config.workers, within=within, say=say)
+
+
+def refuse_other_settings(run: RunDirectory, wanted: RunConfig, *, folds: int | None = None) -> None:
+    """A folder of other settings is neither skipped nor gone on with.
+
+    Args:
+        wanted: the settings; where they may differ, see :meth:`~cxrfast.training.RunConfig.first_difference`.
+        folds: of a cross-validation, whose folds take the place of `split` and `val_share`; None: of a single run.
+
+    Raises UsageError that names the first difference.
+    """
+    if not run.exists:
+        return
+    settings: dict[str, Any] = run.read_config()
+    section = take_section(settings)
+    before = build_config(settings)
+    if folds is not None:
+        wanted = wanted.model_copy(update={"split": before.split, "val_share": before.val_share})
+    different = before.first_difference(wanted)
+    if different is None and section.get("folds") != folds:
+        different = f"folds {section.get('folds')}, not {folds}"
+    if different is not None:
+        raise UsageError(f"out: {run.path} is a run with {different}; choose another folder with --out")
