@@ -1,14 +1,13 @@
 """How far a run has come, for whatever does runs one after the other: cross-validation, published tables, the study."""
 
-import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from cxrfast.data import Splits
-from cxrfast.errors import UsageError
-from cxrfast.evaluation import PROTOCOLS, Protocol
+from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation import PROTOCOLS, CrossValidationRecord, EvaluationRecord, Protocol
 from cxrfast.experiments.folds_directory import take_section
 from cxrfast.methods.base import Say
 from cxrfast.runs.directory import RunDirectory
@@ -54,28 +53,25 @@ def _is_evaluated(run: RunDirectory, folder: RunDirectory, protocol: Protocol) -
 
 
 def _is_by(protocol: Protocol, results: Path) -> bool:
-    """By this protocol, with its own T."""
-    content = _read(results)
-    found = content.get("localization")
-    expected = [list(comparison.thresholds) for _ in protocol.gates for comparison in protocol.comparisons]
-    return content.get("protocol") == protocol.name and (
-        found is None or [[row.get("T") for row in table["rows"]] for table in found["tables"]] == expected
-    )
-
-
-def _read(results: Path) -> dict[str, Any]:
-    """Empty for a file that is not there or cannot be read, so that it is made again."""
+    """By this protocol, with its own T. A file that cannot be read is made again."""
     try:
-        content = json.loads(results.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        record = EvaluationRecord.load(results)
+    except CxrfastError:
+        return False
+    found = record.localization
+    expected = [list(criterion.thresholds) for _ in protocol.gates for criterion in protocol.criteria]
+    return record.protocol == protocol.name and (
+        found is None or [[row.T for row in table.rows] for table in found.tables] == expected
+    )
 
 
 def is_pooled(folder: RunDirectory, protocol: str, folds: int) -> bool:
     """Whether all runs of a cross-validation are done, and pooled by the protocol."""
-    content = _read(folder.pooled)
-    return bool(content.get("complete")) and content.get("protocol") == protocol and content.get("folds") == folds
+    try:
+        record = CrossValidationRecord.load(folder.pooled)
+    except CxrfastError:
+        return False
+    return record.complete and record.protocol == protocol and record.folds == folds
 
 
 def finish_training(

@@ -117,7 +117,7 @@ def test_pooled_numbers_are_those_of_one_evaluation_of_all_images(case):
                 assert same(
                     table.accuracy[i].classes[k].pooled, statistics.fmean(s.accuracy[i, k].item() for s in of_seeds)
                 )
-                assert same(table.ceiling[i][k], of_seeds[0].ceiling[i, k].item())
+                assert same(table.oracle[i][k], of_seeds[0].oracle[i, k].item())
                 if table.afp is not None:
                     assert same(table.afp[i].classes[k].pooled, statistics.fmean(s.afp[i, k].item() for s in of_seeds))
     assert (pooled.tables[0].afp is not None) == (at_once[0].protocol.name == "wang2017")
@@ -341,11 +341,11 @@ def test_the_ceiling_is_of_the_runs_that_have_a_grid(case):
     runs, _ = case
     name, row = NAMES[0], runs[0].report["localization"]["tables"][0]["rows"][2]
     text = cross_validation_to_text(pool(runs, FACTS, folds=2))
-    best = [pool(runs, FACTS, folds=2).tables[0].ceiling[2][k] for k in range(3)]
+    best = [pool(runs, FACTS, folds=2).tables[0].oracle[2][k] for k in range(3)]
     (line, *_) = (line for line in text.splitlines() if line.startswith("perfect region"))
     assert line.split()[2:][2] == f"{statistics.fmean(best):.3f}"
     alone = pool(runs[:1], FACTS, folds=2)
-    assert same(alone.tables[0].ceiling[2][0], row["classes"][name]["ceiling"])
+    assert same(alone.tables[0].oracle[2][0], row["classes"][name]["ceiling"])
 
     def without_grid(run):
         report = json.loads(json.dumps(run.report))
@@ -356,7 +356,7 @@ def test_the_ceiling_is_of_the_runs_that_have_a_grid(case):
         return replace(run, report=report)
 
     boxes = pool([without_grid(run) for run in runs], FACTS, folds=2)
-    assert boxes.tables[0].ceiling is None
+    assert boxes.tables[0].oracle is None
     assert "perfect region" not in cross_validation_to_text(boxes)
     assert "ceiling" not in boxes.to_dict()["localization"]["tables"][0]["rows"][0]["classes"]["Mass"]
 
