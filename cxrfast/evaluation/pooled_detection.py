@@ -47,15 +47,14 @@ class PooledDetection:
             found = {name: tuple(said(column) for column in of) for name, of in columns.items()}
             return {name: values[0] if name in one else values for name, values in found.items()}
 
-        classes = {
-            name: PooledClassDetection(**each(lambda column, k=k: column.classes[k].record))
-            for k, name in enumerate(self.froc.class_names)
-        }
+        def of_class(k: int) -> PooledClassDetection:
+            return PooledClassDetection(**each(lambda column: column.classes[k].record))
+
         return PooledDetectionRecord(
             iou_thresholds=self.thresholds,
             froc_iou_threshold=self.froc_threshold,
             false_positives_per_image=self.rates,
-            classes=classes,
+            classes={name: of_class(k) for k, name in enumerate(self.froc.class_names)},
             mean=PooledMeanDetection(**each(lambda column: column.mean_record)),
         )
 

@@ -23,7 +23,7 @@ from cxrfast.evaluation.cross_validation_record import (
 from cxrfast.evaluation.fold_evaluation import FoldEvaluation, by_seed, check_alike, one_of_each_fold
 from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
 from cxrfast.evaluation.pooled_numbers import Column, Spread, average
-from cxrfast.evaluation.record import AccuracyRecord, LocalizationHead, TableHead
+from cxrfast.evaluation.record import AccuracyRecord, LocalizationHead, ReliabilityBin, TableHead
 from cxrfast.metrics.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
 from cxrfast.metrics.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
 from cxrfast.metrics.classification import auroc, average_precision
@@ -84,7 +84,7 @@ class PooledResult:
         )
 
     def _class(self, k: int) -> PooledScores:
-        prob, calibrated = (() if curve is None else curve.filled(k) for curve in self.reliability)
+        prob, calibrated = (ReliabilityBin.all_of(curve, k) for curve in self.reliability)
         return PooledScores(
             n_positive=self.n_positive[k],
             n_negative=self.n_negative[k],

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
+from cxrfast.metrics.calibration import ReliabilityCurve
 from cxrfast.metrics.classification import Mean
 from cxrfast.metrics.detection import Measure
 from cxrfast.regions.rule import RegionRule
@@ -39,7 +40,7 @@ class Part(BaseModel):
 class StoredRecord(Part):
     """A record with a file of its own."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[2] = 2
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
@@ -179,6 +180,11 @@ class ReliabilityBin(Part):
     probability: float  # mean
     frequency: float  # share of them that are positive
     images: int
+
+    @classmethod
+    def all_of(cls, curve: ReliabilityCurve | None, k: int) -> "tuple[ReliabilityBin, ...]":
+        """The bins of class k that have images."""
+        return () if curve is None else tuple(cls.model_validate(entry) for entry in curve.filled(k))
 
 
 class ClassRecord(Part):

@@ -26,6 +26,7 @@ from cxrfast.evaluation.record import (
     MeanRecord,
     MeanScores,
     MethodThreshold,
+    ReliabilityBin,
     Threshold,
 )
 from cxrfast.evaluation.sources import Source
@@ -51,7 +52,7 @@ class Calibration:
         numbers = {name: getattr(self, name) for name in ("ece", "ece_calibrated", "temperature")}
         return {
             **{name: column[k].item() for name, column in numbers.items() if column is not None},
-            "reliability": self.curve.filled(k),
+            "reliability": ReliabilityBin.all_of(self.curve, k),
         }
 
 
@@ -125,17 +126,17 @@ class EvaluationResult:
         )
 
     def _class(self, k: int) -> ClassRecord:
-        auroc, precision = (tuple(column[k].item() for column in of) for of in (self.auroc, self.average_precision))
+        area, precision = self.auroc, self.average_precision
         calibration = {} if self.calibration is None else self.calibration.of_class(k)
         return ClassRecord(
             n_positive=self.n_positive[k],
             n_negative=self.n_negative[k],
             n_annotated=0 if self.localization is None else int(self.localization.n_units[k]),
             operating_point=self.own.operating_points[k].item(),
-            auroc=auroc[0],
-            auroc_interval=auroc[1:],
-            average_precision=precision[0],
-            average_precision_interval=precision[1:],
+            auroc=area.value[k].item(),
+            auroc_interval=(area.low[k].item(), area.high[k].item()),
+            average_precision=precision.value[k].item(),
+            average_precision_interval=(precision.low[k].item(), precision.high[k].item()),
             **calibration,
         )
 
@@ -204,22 +205,13 @@ def _threshold(protocol: Protocol) -> Threshold:
 
 
 def _table(table: AccuracyTable, class_names: Sequence[str]) -> AccuracyTableRecord:
-    columns: dict[str, Tensor | None] = {
-        name: getattr(table, name) for name in ("accuracy", "low", "high", "oracle", "hits", "false_positives", "afp")
-    }
-    rows = [
-        AccuracyRow(
-            T=t,
-            mean=MeanRecord.of(mean),
-            classes={
-                name: AccuracyRecord(
-                    **{key: column[row, k].item() for key, column in columns.items() if column is not None}
-                )
-                for k, name in enumerate(class_names)
-            },
-        )
-        for row, (t, mean) in enumerate(zip(table.criterion.thresholds, table.means(class_names), strict=True))
-    ]
+    names = ("accuracy", "low", "high", "oracle", "hits", "false_positives", "afp")
+    columns = {name: column for name in names if (column := getattr(table, name)) is not None}
+    rows = []
+    for row, (t, mean) in enumerate(zip(table.criterion.thresholds, table.means(class_names), strict=True)):
+        cells = [{name: column[row, k].item() for name, column in columns.items()} for k in range(len(class_names))]
+        classes = {name: AccuracyRecord.model_validate(cell) for name, cell in zip(class_names, cells, strict=True)}
+        rows.append(AccuracyRow(T=t, mean=MeanRecord.of(mean), classes=classes))
     return AccuracyTableRecord(
         measure=table.criterion.measure, inclusive=table.criterion.inclusive, gate=table.gate, rows=tuple(rows)
     )

@@ -163,7 +163,7 @@ def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: li
     """
     entry = PROTOCOLS.get(protocol)
     everything = torch.ones_like(a.prob, dtype=torch.bool)
-    tables = [_Table(hit, entry.unit, "", (everything, everything)) for hit in entry.comparisons] if entry else []
+    tables = [_Table(hit, entry.unit, "", (everything, everything)) for hit in entry.criteria] if entry else []
     return [*_score_measures(a, b), *_place_measures(a, b, tables, [] if notes is None else notes)]
 
 

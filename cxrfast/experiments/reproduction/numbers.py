@@ -84,9 +84,9 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _one(*numbers: float) -> Value:
+def _one(value: float, low: float = math.nan, high: float = math.nan) -> Value:
     """Of one run: the number, and the ends of its interval if it has one."""
-    return Value(*map(_known, numbers))
+    return Value(_known(value), _known(low), _known(high))
 
 
 def _spread(of: SpreadRecord) -> Value:

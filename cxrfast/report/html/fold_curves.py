@@ -64,8 +64,10 @@ def _roc(record: CrossValidationRecord, runs: Sequence[FoldEvaluation], together
 
 def _froc(record: CrossValidationRecord, runs: Sequence[FoldEvaluation]) -> list[Panel]:
     found = record.detection
-    panels = []
-    for name, row in found.classes.items() if found else ():
+    panels: list[Panel] = []
+    if found is None:
+        return panels
+    for name, row in found.classes.items():
         if math.isnan(row.froc.mean):
             panels.append(Panel(name, "", None, "no annotated box"))
             continue

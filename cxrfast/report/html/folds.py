@@ -10,7 +10,9 @@ from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.cross_validation_record import (
     CrossValidationRecord,
+    PooledClassDetection,
     PooledLocalization,
+    PooledMeanDetection,
     PooledTableRecord,
     SpreadRecord,
 )
@@ -238,7 +240,9 @@ def _detection(record: CrossValidationRecord) -> list[ReportTable]:
     found = record.detection
     if found is None:
         return []
-    rows = [*((name, found.classes[name], "") for name in record.annotated_classes), ("mean", found.mean, "mean")]
+    rows: list[tuple[str, PooledClassDetection | PooledMeanDetection, str]]
+    rows = [(name, found.classes[name], "") for name in record.annotated_classes]
+    rows.append(("mean", found.mean, "mean"))
     header = ["class", *(f"AP at IoU {t:g}" for t in found.iou_thresholds), "FROC, mean", "pointing game"]
     first = [
         TableRow(
