@@ -1,12 +1,13 @@
 """Cross-validation: folds and seeds as runs of one folder, each skipped, resumed or trained, evaluated, and pooled."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from lightning_fabric import Fabric
 
+from cxrfast._logging import get_logger, once, quiet
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
 from cxrfast.devices import make_fabric
 from cxrfast.errors import CxrfastError, UsageError
@@ -25,12 +26,13 @@ from cxrfast.experiments.folds_directory import (
     with_val_share,
 )
 from cxrfast.experiments.run_state import RunState, finish_training, is_evaluated, run_state
-from cxrfast.methods.base import Say
 from cxrfast.report import write_folds
 from cxrfast.report.terminal import cross_validation_to_text
 from cxrfast.runs.directory import RunDirectory
 from cxrfast.training.config import RunConfig
 from cxrfast.training.train import is_finished
+
+logger = get_logger(__name__)
 
 
 class PooledAssessment(NamedTuple):
@@ -52,7 +54,6 @@ def cross_validate(
     val_share: float | None = None,
     fold: int | None = None,
     out: Path | None = None,
-    say: Say = print,
 ) -> Path:
     """Train and evaluate every fold (or only `fold`) with every seed, and pool the results; returns the folder.
 
@@ -75,9 +76,9 @@ def cross_validate(
     config = with_val_share(config, plan, val_share)
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
-    path = open_folder(config, plan, out, say) if fabric.is_global_zero else None
+    path = open_folder(config, plan, out) if fabric.is_global_zero else None
     folder = FoldsDirectory(cast(Path, fabric.broadcast(path)))
-    return _go_on(folder, fabric, fold, config.device, config.workers, say)
+    return _go_on(folder, fabric, fold, config.device, config.workers)
 
 
 def resume_cross_validation(
@@ -86,7 +87,6 @@ def resume_cross_validation(
     fold: int | None = None,
     device: str | None = None,
     workers: int | None = None,
-    say: Say = print,
 ) -> Path:
     """Go on with the cross-validation in a folder, with its own settings: all folds, or only `fold`."""
     folder = FoldsDirectory(path)
@@ -95,7 +95,7 @@ def resume_cross_validation(
     device = device or config.device
     fabric = make_fabric(device, config.precision)
     fabric.launch()
-    return _go_on(folder, fabric, fold, device, config.workers if workers is None else workers, say)
+    return _go_on(folder, fabric, fold, device, config.workers if workers is None else workers)
 
 
 def evaluate_folds(
@@ -139,26 +139,31 @@ def evaluate_folds(
     return pooled
 
 
-def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int, say: Say) -> Path:
+def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int) -> Path:
     """Every run that is not finished, then the pooled result."""
+    with quiet(when=not fabric.is_global_zero), once():  # remarks on the data are the same for every run
+        return _do_runs(folder, fabric, fold, device, workers)
+
+
+def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int) -> Path:
+    """As :func:`_go_on`, whatever is shown of it."""
     config, plan = folder.load()
     config = config.model_copy(update={"device": device, "workers": workers})
     splits, records = read_splits(folder, config)
     planned = all_runs(config, plan)
     runs = [run for run in planned if fold is None or run.fold == fold]
     done = set(_evaluated(folder, planned, plan)) if fabric.is_global_zero else set()
-    say = _once(say) if fabric.is_global_zero else _silently
     failures: dict[str, CxrfastError] = {}
     for number, run in enumerate(runs, start=1):
-        say(f"\n{run.name} ({number} of {len(runs)})")
+        logger.info(f"\n{run.name} ({number} of {len(runs)})")
         try:
-            _train_and_evaluate(folder, run, config, plan, splits, records, fabric, say)
+            _train_and_evaluate(folder, run, config, plan, splits, records, fabric)
         except UsageError:
             raise
         except CxrfastError as error:
             if fabric.world_size > 1:  # other processes would wait for this one
                 raise
-            say(f"{run.name} failed: {error}")
+            logger.warning(f"{run.name} failed: {error}")
             failures[run.name] = error
             continue
         if fabric.is_global_zero:  # now, not only at the end: whoever stops then has what there is
@@ -168,7 +173,7 @@ def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str
         evaluated = _evaluated(folder, planned, plan)  # other machines may have worked, too
         if evaluated:
             result, report = _pool(folder, config, plan, evaluated, splits, records)
-            say(f"\n{cross_validation_to_text(result)}\nwritten: {report}, {write_folds(folder.path)}")
+            logger.info(f"\n{cross_validation_to_text(result)}\nwritten: {report}, {write_folds(folder.path)}")
     if failures:
         name, reason = next(iter(failures.items()))
         raise CxrfastError(
@@ -186,7 +191,6 @@ def _train_and_evaluate(
     splits: FoldSplits,
     records: Sequence[Record],
     fabric: Fabric,
-    say: Say,
 ) -> None:
     directory = folder.run(run.name)
     parts = splits.splits(run.fold, records)
@@ -194,12 +198,12 @@ def _train_and_evaluate(
     state = _state(directory, plan, parts.hash) if fabric.is_global_zero else None
     state = cast(RunState, fabric.broadcast(state))
     settings = config.model_copy(update={"seed": run.seed})
-    finish_training(directory, state, settings, splits=parts, within=folder.path, say=say)
+    finish_training(directory, state, settings, splits=parts, within=folder.path)
     if state == RunState.EVALUATED:
-        say(f"{run.name}: finished before")
+        logger.info(f"{run.name}: finished before")
     elif fabric.is_global_zero:
         assessment = evaluate_run(directory.best, protocol=plan.protocol, workers=config.workers, device=config.device)
-        say(f"evaluated: mean AUROC {assessment.result.mean_auroc.value:.3f}, {assessment.report}")
+        logger.info(f"evaluated: mean AUROC {assessment.result.mean_auroc.value:.3f}, {assessment.report}")
     fabric.barrier()
 
 
@@ -277,22 +281,6 @@ def _left_out(config: RunConfig, runs: Sequence[FoldEvaluation], records: Sequen
             found = len(record.boxes.get(name, ())) if record.image in tested else 0
             boxes[name] = boxes.get(name, 0) + found
     return dict(sorted(boxes.items()))
-
-
-def _once(say: Say) -> Callable[[str], None]:
-    """Remarks on the data are the same for every run."""
-    said: set[str] = set()
-
-    def new_only(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            say(line)
-
-    return new_only
-
-
-def _silently(line: str) -> None:
-    pass
 
 
 def _quoted(path: Path) -> str:

@@ -11,14 +11,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrfast._files import write_text
+from cxrfast._logging import get_logger
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, make_folds, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
-from cxrfast.methods.base import Say
 from cxrfast.runs.directory import RUNS, RunDirectory, fold_name, make_folder, refuse_full_folder
 from cxrfast.runs.settings import CROSS_VALIDATION
 from cxrfast.training.config import RunConfig, build_config, validated
 from cxrfast.training.preparation import check_without_validation, choose_classes
+
+logger = get_logger(__name__)
 
 _OF_THE_MACHINE = {"device", "workers", "cache"}  # may differ when a cross-validation goes on
 
@@ -107,7 +109,7 @@ def check_fold(fold: int | None, plan: CrossValidation) -> None:
         raise UsageError(f"fold: expected 0 to {plan.folds - 1}, as there are {plan.folds} folds, got {fold}")
 
 
-def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say: Say) -> Path:
+def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> Path:
     """The folder with config.yaml and splits.json, new or of the same cross-validation. Data are read first."""
     if config.split == "official":
         raise UsageError("split: folds take the place of the official lists; leave out --split official")
@@ -135,12 +137,12 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say:
         )
     if not all(fold.val for fold in splits.folds):
         check_without_validation(config)
-    config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source.records, say)})
+    config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source.records)})
     make_folder(folder.path)
     if not folder.splits.is_file():
         splits.save(folder.splits)
     folder.save(config, plan)
-    say(f"{plan.folds} folds by {plan.by}, {'; '.join(splits.notes)}; in {folder.splits}")
+    logger.info(f"{plan.folds} folds by {plan.by}, {'; '.join(splits.notes)}; in {folder.splits}")
     return folder.path
 
 
@@ -188,7 +190,7 @@ def _check_splits(folder: FoldsDirectory, splits: FoldSplits, plan: CrossValidat
         raise CxrfastError(f"{folder.splits}: {error}") from None
 
 
-def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequence[Record], say: Say) -> list[str]:
+def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequence[Record]) -> list[str]:
     """Those that are asked for, or all that training images of every fold show."""
     chosen, found = [], set()
     for number in range(len(splits.folds)):
@@ -200,7 +202,7 @@ def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequen
         found |= set(chosen[-1])
     common = [name for name in chosen[0] if all(name in names for names in chosen)]
     if found - set(common):
-        say(f"left out, not in the training images of every fold: {', '.join(sorted(found - set(common)))}")
+        logger.info(f"left out, not in the training images of every fold: {', '.join(sorted(found - set(common)))}")
     if not common:
         raise CxrfastError(f"data: no class is in the training images of every fold of {config.data}")
     return common

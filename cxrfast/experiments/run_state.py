@@ -9,7 +9,6 @@ from cxrfast.data import Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, CrossValidationRecord, EvaluationRecord, Protocol
 from cxrfast.experiments.folds_directory import take_section
-from cxrfast.methods.base import Say
 from cxrfast.runs.directory import RunDirectory
 from cxrfast.training import RunConfig, build_config, resume, train
 from cxrfast.training.train import is_finished
@@ -81,13 +80,12 @@ def finish_training(
     *,
     splits: Splits | None = None,
     within: Path | None = None,
-    say: Say = print,
 ) -> None:
     """Train what is not trained yet; arguments as for :func:`cxrfast.training.train`."""
     if state == RunState.NEW:
-        train(config, run.path, splits=splits, restart=True, within=within, say=say)
+        train(config, run.path, splits=splits, restart=True, within=within)
     elif state == RunState.STARTED:
-        resume(run.path, device=config.device, workers=config.workers, within=within, say=say)
+        resume(run.path, device=config.device, workers=config.workers, within=within)
 
 
 def refuse_other_settings(run: RunDirectory, wanted: RunConfig, *, folds: int | None = None) -> None:

@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxrfast._files import write_text
+from cxrfast._logging import add_console, get_logger, has_console, quiet
 from cxrfast.data import write_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
@@ -23,7 +24,7 @@ from cxrfast.training import RunConfig, save_config
 from cxrfast.training.train import is_finished
 
 FOLDER = RUNS / "study"
-Say = Callable[[str], None]
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StudyFiles:
     failed: Sequence[str]
 
 
-def run_study(study: Study, out: Path | None = None, *, jobs: int = 1, say: Say = print) -> StudyFiles:
+def run_study(study: Study, out: Path | None = None, *, jobs: int = 1) -> StudyFiles:
     """Do the runs of `study` that are not finished in `out` (default: runs/study), `jobs` at a time.
 
     The same call again goes on where it was interrupted. A run that fails does not keep the others from running.
@@ -49,13 +50,13 @@ def run_study(study: Study, out: Path | None = None, *, jobs: int = 1, say: Say 
     cells = study.cells
     for cell in cells:
         refuse_other_settings(RunDirectory(out / cell.folder), cell.config(out, study.settings))
-    _draw_phantoms(study, out, say)
+    _draw_phantoms(study, out)
     waiting = [cell for cell in cells if not _is_done(cell, out)]
-    say(f"{len(cells)} runs, {len(cells) - len(waiting)} finished before")
+    logger.info(f"{len(cells)} runs, {len(cells) - len(waiting)} finished before")
     try:
-        failed = _run_all(waiting, study, out, max(1, min(jobs, len(waiting))), say)
+        failed = _run_all(waiting, study, out, max(1, min(jobs, len(waiting))))
     except KeyboardInterrupt:
-        say(f"interrupted in {shlex.quote(str(out))}; what is finished is kept: the same command goes on")
+        logger.info(f"interrupted in {shlex.quote(str(out))}; what is finished is kept: the same command goes on")
         raise
     outcomes = [read_outcome(cell, out) for cell in cells if _is_done(cell, out)]
     files = out / "study.md", out / "runs.csv", out / "study.png"
@@ -72,14 +73,14 @@ def _write(result: StudyResult, outcomes: Sequence[Outcome], markdown: Path, run
     plot_study(result, figure)
 
 
-def _draw_phantoms(study: Study, out: Path, say: Say) -> None:
+def _draw_phantoms(study: Study, out: Path) -> None:
     """One data set a seed, with all boxes: a run's share of annotated images is its own."""
     for seed in study.seeds:
         folder = out / "phantoms" / f"seed-{seed}"
         if folder.is_dir():
             _check_phantoms(folder, study.images)
             continue
-        say(f"drawing {study.images} phantoms of seed {seed} into {folder}")
+        logger.info(f"drawing {study.images} phantoms of seed {seed} into {folder}")
         write_phantoms(folder, images=study.images, image_size=2 * IMAGE_SIZE, boxed_fraction=1, seed=seed)
 
 
@@ -93,7 +94,7 @@ def _is_done(cell: Cell, out: Path) -> bool:
     return is_evaluated(RunDirectory(out / cell.folder), evaluations_of(cell, out))
 
 
-def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int, say: Say) -> list[str]:
+def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int) -> list[str]:
     """Those that others begin with go first. Returns what failed."""
     first = {row.begins_with for row in study.rows}
     waves = [cell for cell in cells if cell.row.name in first], [cell for cell in cells if cell.row.name not in first]
@@ -102,9 +103,11 @@ def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int, say: Say
     for wave in waves:
         for cell, error in _run_wave(wave, study, out, jobs):
             done += 1
-            say(f"{done}/{len(cells)} {cell.title}" + (f": failed: {error}" if error else ""))
             if error:
+                logger.warning(f"{done}/{len(cells)} {cell.title}: failed: {error}")
                 failed.append(cell.title)
+            else:
+                logger.info(f"{done}/{len(cells)} {cell.title}")
     return failed
 
 
@@ -117,7 +120,7 @@ def _run_wave(
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_set_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin_process, initargs=(threads, has_console())) as pool:
         futures: dict[Future, Cell] = {pool.submit(run_cell, cell, study, out): cell for cell in cells}
         try:
             for future in as_completed(futures):
@@ -127,10 +130,12 @@ def _run_wave(
             raise
 
 
-def _set_threads(threads: int) -> None:
+def _begin_process(threads: int, console: bool) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    if console:
+        add_console()
 
 
 def run_cell(cell: Cell, study: Study, out: Path) -> str | None:
@@ -140,7 +145,8 @@ def run_cell(cell: Cell, study: Study, out: Path) -> str | None:
     try:
         if not run.exists:
             _begin_with_another(cell, config, out)
-        finish_training(run, run_state(run, evaluations), config, say=_silently)
+        with quiet():
+            finish_training(run, run_state(run, evaluations), config)
         for protocol, place in evaluations.items():
             evaluate_run(run.path, protocol=protocol, page=False, device=config.device, out=place.path)
     except CxrfastError as error:
@@ -163,7 +169,3 @@ def _begin_with_another(cell: Cell, config: RunConfig, out: Path) -> None:
     settings = {"classes": source.read_config()["classes"], "data": config.data.absolute()}
     save_config(config.model_copy(update=settings), RunDirectory(temporary).config)
     temporary.rename(folder)
-
-
-def _silently(line: str) -> None:
-    pass
