@@ -128,7 +128,7 @@ def bags(
         if differs := plan.differences(chosen.plan):
             typer.echo(f"NOT THE PRESET'S: {'; '.join(differs)}")
     folder = out or Path("runs") / f"bags-{preset or source.name}"
-    summaries = run_grid(source, grid, folder, device=place, say=typer.echo)
+    summaries = run_grid(source, grid, folder, device=place)
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):
         typer.echo(f"\n{title}, mean (min–max) over runs\n\n{markdown(summaries, measure)}")
     typer.echo(f"\nwritten: {folder}")

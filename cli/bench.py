@@ -63,7 +63,7 @@ def bench(
     place = torch.device(resolve_device(device or "auto"))
     if threads is not None:
         torch.set_num_threads(threads)
-    path = run(chosen, Settings(place, getattr(torch, dtype), libraries, quick), out, typer.echo)
+    path = run(chosen, Settings(place, getattr(torch, dtype), libraries, quick), out)
     typer.echo(f"\nwritten: {path}")
     if plot:
         from cxrfast.benchmarks.plot import plot_results

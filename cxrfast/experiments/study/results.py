@@ -16,7 +16,7 @@ from cxrfast.experiments.study.plan import CONTRIBUTIONS, Cell, Row, Study
 from cxrfast.metrics.detection import Measure
 from cxrfast.predictions.table import Predictions, read_predictions
 from cxrfast.report.comparison import compare_predictions
-from cxrfast.runs import open_run
+from cxrfast.runs import RunDirectory, open_run
 from cxrfast.training.preparation import limit_annotation
 
 PROTOCOLS = ("strict", "own")  # thresholds of the maps chosen on other patients' boxes; the method's own
@@ -91,11 +91,16 @@ class StudyResult:
     differences: Sequence[Difference]
 
 
+def evaluations_of(cell: Cell, out: Path) -> dict[str, RunDirectory]:
+    """By protocol, the folder of the evaluation of a run in a study's folder."""
+    return {name: RunDirectory(out / cell.folder / name) for name in PROTOCOLS}
+
+
 def read_outcome(cell: Cell, out: Path) -> Outcome:
     """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
-    folder = out / cell.folder
+    folder, evaluations = out / cell.folder, evaluations_of(cell, out)
     try:
-        strict, own = (EvaluationRecord.load(folder / name / "evaluation-test.json") for name in PROTOCOLS)
+        strict, own = (EvaluationRecord.load(place.evaluation()) for place in evaluations.values())
     except CxrfastError as error:
         raise CxrfastError(f"{error}, or delete {folder}, and run the same command again") from error
     numbers = {
@@ -108,7 +113,7 @@ def read_outcome(cell: Cell, out: Path) -> Outcome:
     }
     train = Splits.load(open_run(folder).splits).part("train", _records(out / cell.phantoms))
     annotated = sum(bool(record.boxes) for record in limit_annotation(train, cell.share, cell.seed))
-    predictions = {name: read_predictions(folder / name / "predictions.csv") for name in PROTOCOLS}
+    predictions = {name: read_predictions(place.predictions()) for name, place in evaluations.items()}
     return Outcome(cell, annotated, numbers, predictions)
 
 
