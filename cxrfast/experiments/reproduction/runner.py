@@ -16,7 +16,7 @@ from cxrfast.experiments.reproduction.comparison import ComparedRow, ComparedTab
 from cxrfast.experiments.reproduction.deviations import Deviations, deviations_of
 from cxrfast.experiments.reproduction.interface import Say
 from cxrfast.experiments.reproduction.numbers import Numbers, numbers_of, read_evaluation
-from cxrfast.experiments.reproduction.plans import PlannedRun, TablePlan, TableRow
+from cxrfast.experiments.reproduction.plans import PlannedRow, PlannedRun, TablePlan
 from cxrfast.experiments.reproduction.settings import LABELS, Overrides, run_config
 from cxrfast.experiments.reproduction.text import settings_lines, to_markdown, to_text
 from cxrfast.runs.settings import load_config
@@ -32,7 +32,7 @@ _FACTS = (
 class _Job:
     """A row with everything that its run needs."""
 
-    row: TableRow
+    row: PlannedRow
     run: PlannedRun
     config: RunConfig
     folder: Path
@@ -97,7 +97,7 @@ def run_table(
 
 
 def _prepare(
-    plan: TablePlan, chosen: Sequence[TableRow], data: Path, out: Path, overrides: Overrides
+    plan: TablePlan, chosen: Sequence[PlannedRow], data: Path, out: Path, overrides: Overrides
 ) -> dict[str, _Job]:
     runs = [row.run for row in chosen if row.run is not None]
     overrides.check(runs)
@@ -132,7 +132,7 @@ def _check_folder(job: _Job) -> None:
         raise UsageError(f"out: {job.folder} is a run with {different}; choose another folder with --out")
 
 
-def _announce(plan: TablePlan, chosen: Sequence[TableRow], jobs: dict[str, _Job], say: Say) -> None:
+def _announce(plan: TablePlan, chosen: Sequence[PlannedRow], jobs: dict[str, _Job], say: Say) -> None:
     say(f"{plan.title}\nprotocol {plan.protocol}" + (f"; {plan.note}" if plan.note else ""))
     for row in chosen:
         job = jobs.get(row.name)

@@ -13,9 +13,9 @@ from cxrfast._files import write_text
 from cxrfast.data import write_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
-from cxrfast.experiments.study.plan import IMAGE_SIZE, ROWS, Cell, Study
+from cxrfast.experiments.study.plan import IMAGE_SIZE, ROWS, Study, StudyRun
 from cxrfast.experiments.study.plots import plot_study
-from cxrfast.experiments.study.results import PROTOCOLS, Outcome, StudyResult, read_outcome, summarize
+from cxrfast.experiments.study.results import PROTOCOLS, StudyOutcome, StudyResult, read_outcome, summarize
 from cxrfast.experiments.study.text import to_markdown, write_runs
 from cxrfast.runs import open_run
 from cxrfast.runs.directory import RUNS
@@ -67,7 +67,7 @@ def run_study(study: Study, out: Path | None = None, *, jobs: int = 1, say: Say 
     return StudyFiles(result, *files, failed)
 
 
-def _write(result: StudyResult, outcomes: Sequence[Outcome], markdown: Path, runs: Path, figure: Path) -> None:
+def _write(result: StudyResult, outcomes: Sequence[StudyOutcome], markdown: Path, runs: Path, figure: Path) -> None:
     write_text(markdown, to_markdown(result))
     write_runs(runs, outcomes)
     plot_study(result, figure)
@@ -90,7 +90,7 @@ def _check_phantoms(folder: Path, images: int) -> None:
         raise UsageError(f"images: {folder} has {found}, not {images}; choose another folder with --out")
 
 
-def _check_folder(cell: Cell, out: Path, wanted: RunConfig) -> None:
+def _check_folder(cell: StudyRun, out: Path, wanted: RunConfig) -> None:
     """A run of other settings is neither skipped nor gone on with."""
     saved = out / cell.folder / "config.yaml"
     if not saved.is_file():
@@ -100,11 +100,11 @@ def _check_folder(cell: Cell, out: Path, wanted: RunConfig) -> None:
         raise UsageError(f"out: {saved.parent} is a run with {different}; choose another folder with --out")
 
 
-def _is_done(cell: Cell, out: Path) -> bool:
+def _is_done(cell: StudyRun, out: Path) -> bool:
     return all((out / cell.folder / name / "evaluation-test.json").is_file() for name in PROTOCOLS)
 
 
-def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int, say: Say) -> list[str]:
+def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int, say: Say) -> list[str]:
     """Those that others begin with go first. Returns what failed."""
     first = {row.begins_with for row in study.rows}
     waves = [cell for cell in cells if cell.row.name in first], [cell for cell in cells if cell.row.name not in first]
@@ -120,8 +120,8 @@ def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int, say: Say
 
 
 def _run_wave(
-    cells: Sequence[Cell], study: Study, out: Path, jobs: int
-) -> Iterator[tuple[Cell, str | None]]:  # with what went wrong
+    cells: Sequence[StudyRun], study: Study, out: Path, jobs: int
+) -> Iterator[tuple[StudyRun, str | None]]:  # with what went wrong
     if jobs == 1:
         for cell in cells:
             yield cell, run_cell(cell, study, out)
@@ -129,7 +129,7 @@ def _run_wave(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_set_threads, initargs=(threads,)) as pool:
-        futures: dict[Future, Cell] = {pool.submit(run_cell, cell, study, out): cell for cell in cells}
+        futures: dict[Future, StudyRun] = {pool.submit(run_cell, cell, study, out): cell for cell in cells}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -144,7 +144,7 @@ def _set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def run_cell(cell: Cell, study: Study, out: Path) -> str | None:
+def run_cell(cell: StudyRun, study: Study, out: Path) -> str | None:
     """Train, or go on, and evaluate by each of the protocols; what went wrong, in one line."""
     folder = out / cell.folder
     config = cell.config(out, study.settings)
@@ -160,11 +160,11 @@ def run_cell(cell: Cell, study: Study, out: Path) -> str | None:
     return None
 
 
-def _begin_with_another(cell: Cell, config: RunConfig, study: Study, out: Path) -> bool:
+def _begin_with_another(cell: StudyRun, config: RunConfig, study: Study, out: Path) -> bool:
     """Start from the finished run that is this one's first stage, as if this one had been interrupted after it."""
     if cell.row.begins_with is None:
         return False
-    other = Cell(ROWS[cell.row.begins_with], cell.share, cell.seed)
+    other = StudyRun(ROWS[cell.row.begins_with], cell.share, cell.seed)
     source, folder = out / other.folder, out / cell.folder
     if not ((source / "config.yaml").is_file() and is_finished(open_run(source))):
         return False

@@ -1,10 +1,10 @@
 """What pretrained weights are worth on few images: a linear probe, and cross-validated methods beside it."""
 
 from cxrfast.experiments.transfer.probe import linear_probe, pooled_features, probe_folds
-from cxrfast.experiments.transfer.table import Comparison, compare, runs_csv, to_markdown
+from cxrfast.experiments.transfer.table import TransferComparison, compare, runs_csv, to_markdown
 
 __all__ = [
-    "Comparison",
+    "TransferComparison",
     "compare",
     "linear_probe",
     "pooled_features",

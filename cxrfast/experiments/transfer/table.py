@@ -25,7 +25,7 @@ PROBE = "linear probe"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TransferComparison:
     """One or more predictions of the same images by patient, for the classes with enough positives."""
 
     class_names: tuple[str, ...]  # [K] with at least `positives` images
@@ -37,7 +37,7 @@ class Comparison:
     boxes: Mapping[str, Mapping[str, Any]]  # by name, of the methods: the localisation of `cross-validation.json`
 
 
-def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives: int = 10) -> Comparison:
+def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives: int = 10) -> TransferComparison:
     """The finished cross-validations in `folders`, by name, and before them a probe's `predictions.csv`.
 
     Of several seeds, the first is taken, so that an image counts once. Raises UsageError for cross-validations that are
@@ -56,7 +56,7 @@ def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives
     statistics = {name: weighted_auroc(of.prob, of.labels) for name, of in aligned.items()}
     patients = list(first.patients)
     base, *others = statistics
-    return Comparison(
+    return TransferComparison(
         class_names=tuple(names),
         n_positive=tuple((next(iter(aligned.values())).labels == 1).sum(dim=0).tolist()),
         n_images=len(patients),
@@ -97,7 +97,7 @@ def _in_order(found: Predictions, first: Predictions, name: str) -> Predictions:
     return Predictions(found.class_names, first.images, first.patients, **tables)
 
 
-def to_markdown(found: Comparison) -> str:
+def to_markdown(found: TransferComparison) -> str:
     """Two tables: AUROC of every class with its interval, and boxes found."""
     names = list(found.auroc)
     lines = [_row(["AUROC of pooled folds", "positive", *names]), _row(["---"] * (2 + len(names)))]
