@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast._files import atomic_path
-from cxrfast.benchmarks.results import OURS, Row, read
+from cxrfast.benchmarks.results import OURS, BenchmarkRow, read
 from cxrfast.benchmarks.table import times
 from cxrfast.errors import CxrfastError
 
@@ -14,9 +14,9 @@ _COLOURS = {"forward": "#4c78a8", "forward+backward": "#f58518"}
 _SLOWER = 0.6  # how strongly bars under 1 are drawn
 
 
-def fastest_peers(rows: Sequence[Row]) -> list[Row]:
+def fastest_peers(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
     """Of every case and pass, the fastest peer that computes the same, or all that has to be compared of it."""
-    best: dict[tuple[str, str], Row] = {}
+    best: dict[tuple[str, str], BenchmarkRow] = {}
     for row in rows:
         comparable = row.implementation != OURS and row.ratio is not None and not row.note
         key = row.case, row.passes

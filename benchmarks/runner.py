@@ -26,7 +26,7 @@ from cxrfast.benchmarks.measure import (
     make_call,
 )
 from cxrfast.benchmarks.peers import missing
-from cxrfast.benchmarks.results import OURS, Row
+from cxrfast.benchmarks.results import OURS, BenchmarkRow
 from cxrfast.benchmarks.table import heading, line
 
 logger = get_logger(__name__)
@@ -36,7 +36,7 @@ _SAME = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bf
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     device: torch.device
     dtype: torch.dtype
     libraries: Sequence[str]
@@ -52,7 +52,7 @@ class Settings:
         return 2 if self.quick else 50
 
 
-def run(cases: Sequence[Case], settings: Settings, folder: Path) -> Path:
+def run(cases: Sequence[Case], settings: BenchmarkSettings, folder: Path) -> Path:
     """Measure the cases and write them to the device's file in `folder`, pass by pass, so that nothing is lost."""
     # torch.compile looks for CUDA, and says aloud that a machine without a GPU has none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -88,7 +88,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _template(machine: Machine, settings: Settings) -> dict[str, object]:
+def _template(machine: Machine, settings: BenchmarkSettings) -> dict[str, object]:
     return {
         "device": machine.device,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
@@ -106,14 +106,14 @@ class _Measurement:
     """One case, with all of its implementations."""
 
     def __init__(
-        self, case: Case, settings: Settings, machine: Machine, clock: Clock, template: dict[str, object]
+        self, case: Case, settings: BenchmarkSettings, machine: Machine, clock: Clock, template: dict[str, object]
     ) -> None:
         self.case, self.settings, self.machine, self.clock, self.template = case, settings, machine, clock, template
         shape = case.small_shape if settings.quick else case.shape
         self.problem = case.make(shape, settings.device, settings.dtype)
         self.small = case.make(case.small_shape, settings.device, settings.dtype)
 
-    def run(self, passes: str) -> list[Row]:
+    def run(self, passes: str) -> list[BenchmarkRow]:
         goal = Goal() if self.settings.quick else self.case.goals.get(passes, Goal())
         ours = self._row(passes, OURS, error=error_to_float64(self.small, passes, self.settings.dtype))
         calls = {OURS: self._call(self.problem.ours, passes)}
@@ -135,9 +135,9 @@ class _Measurement:
         self._fill_rates(ours, passes)
         return list(rows.values())
 
-    def _row(self, passes: str, implementation: str, **values: object) -> Row:
+    def _row(self, passes: str, implementation: str, **values: object) -> BenchmarkRow:
         identity = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
-        return Row(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
+        return BenchmarkRow(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
 
     def _call(self, function: Function, passes: str) -> Call:
         return make_call(function, self.problem.inputs, passes, self.settings.dtype)
@@ -150,7 +150,7 @@ class _Measurement:
             return f"skipped: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
         return reason or ""
 
-    def _prepare(self, peer: Peer, passes: str, row: Row, calls: dict[str, Call]) -> None:
+    def _prepare(self, peer: Peer, passes: str, row: BenchmarkRow, calls: dict[str, Call]) -> None:
         """Build a peer, compare its result with ours, measure its memory, and put it among the calls to time. Whatever
         other people's code raises becomes the row's note."""
         try:
@@ -167,14 +167,14 @@ class _Measurement:
             text = " ".join(str(error).split())
             row.note = f"failed: {type(error).__name__}: {text[:120]}"
 
-    def _compare(self, peer: Peer, passes: str, row: Row, ours: Call, theirs: object) -> str:
+    def _compare(self, peer: Peer, passes: str, row: BenchmarkRow, ours: Call, theirs: object) -> str:
         if peer.differs:
             return f"not the same function: {peer.differs}"
         mine = self._call(peer.same_as, passes)() if peer.same_as else ours()
         row.error = (peer.compare or difference)(mine, theirs)
         return "" if row.error <= _SAME[self.settings.dtype] else f"its result differs by {row.error:.1g}"
 
-    def _fill_rates(self, row: Row, passes: str) -> None:
+    def _fill_rates(self, row: BenchmarkRow, passes: str) -> None:
         work = self.case.work[passes]
         if not self.case.limit or self.settings.quick or row.median_ms is None:
             return
@@ -189,7 +189,7 @@ def _megabytes(size: int | None) -> float | None:
     return None if size is None else size / 2**20
 
 
-def _fill_times(row: Row, seconds: list[float], ours: list[float]) -> None:
+def _fill_times(row: BenchmarkRow, seconds: list[float], ours: list[float]) -> None:
     milliseconds = [1e3 * each for each in seconds]
     quartiles = statistics.quantiles(milliseconds, method="inclusive") if len(milliseconds) > 1 else milliseconds * 3
     row.lower_quartile_ms, row.median_ms, row.upper_quartile_ms = quartiles

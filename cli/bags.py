@@ -94,9 +94,9 @@ def bags(
     cxrfast bags --preset seibold4 --root data --runs 1 --epochs 20
     """
     from cxrfast.devices import resolve_device
-    from cxrfast.experiments.bags import Plan, find_preset, markdown, parse_fields, read_source, run_grid
+    from cxrfast.experiments.bags import BagPlan, find_preset, markdown, parse_fields, read_source, run_grid
 
-    begin = find_preset(preset).plan if preset is not None else Plan()
+    begin = find_preset(preset).plan if preset is not None else BagPlan()
     given = {
         "dataset": dataset,
         "positive_class": positive_class,

@@ -146,7 +146,7 @@ def test_a_broken_or_different_peer_is_said_and_does_not_stop_the_run(tmp_path, 
     )
     monkeypatch.setitem(peers.LIBRARIES, "kornia", peers.Library(None, ""))
     monkeypatch.setattr(runner, "measure_machine", lambda *arguments: Machine("test", 1e9, 1e9, 1e9))
-    path = runner.run([case], runner.Settings(CPU, torch.float32, list(peers.LIBRARIES)), tmp_path)
+    path = runner.run([case], runner.BenchmarkSettings(CPU, torch.float32, list(peers.LIBRARIES)), tmp_path)
     rows = {row.implementation: row for row in results.read(path)}
     assert rows["kornia"].note == "failed: ImportError: libsomething.so: not found"
     assert rows["aten"].note == "its result differs by 0.3"

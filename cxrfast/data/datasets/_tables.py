@@ -7,7 +7,7 @@ from pathlib import Path
 from cxrfast.errors import CxrfastError
 
 
-class Table:
+class CsvTable:
     """The rows of a CSV file, with its columns found by name.
 
     Fields that the header names without a row ever filling them (trailing commas) are harmless; a row too short for a

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.data.datasets._boxes import read_boxes
-from cxrfast.data.datasets._tables import Table
+from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -139,7 +139,7 @@ def _read_records(
     images_required: bool,
 ) -> tuple[list[Record], int]:
     """The records whose image is present, or all, and the number of rows."""
-    table = Table(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
+    table = CsvTable(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
     at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
     records, seen = [], set()
     label_sets: dict[str, frozenset[str]] = {}  # a few hundred different cells in 112,120 rows

@@ -13,8 +13,8 @@ from cxrfast._files import atomic_path, write_text
 from cxrfast._logging import get_logger
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.bags.drawing import parse_positives
-from cxrfast.experiments.bags.experiment import Epoch, Outcome, Settings, train_bags
-from cxrfast.experiments.bags.images import Source
+from cxrfast.experiments.bags.experiment import BagOutcome, BagSettings, Epoch, train_bags
+from cxrfast.experiments.bags.images import BagSource
 from cxrfast.experiments.bags.methods import METHODS, Spelling
 from cxrfast.experiments.bags.plots import Example, plot_examples, plot_summaries
 from cxrfast.experiments.bags.results import RunTable, Summary, markdown, run_key, summarize, write_summary
@@ -26,7 +26,7 @@ _EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a pictur
 
 
 def make_grid(
-    base: Settings,
+    base: BagSettings,
     methods: Sequence[str],
     sizes: Sequence[int],
     train_bags: Sequence[int],
@@ -36,7 +36,7 @@ def make_grid(
     bag_size_std: Sequence[float] = (),
     epochs: Sequence[int] = (),
     steps: Sequence[int] = (),
-) -> list[Settings]:
+) -> list[BagSettings]:
     """Every combination. Options that a method does not take are None, so that they do not tell its runs apart.
 
     Args:
@@ -85,8 +85,8 @@ def _per_size(name: str, values: Sequence[T], sizes: Sequence[int]) -> dict[int,
 
 
 def run_grid(
-    source: Source,
-    grid: Sequence[Settings],
+    source: BagSource,
+    grid: Sequence[BagSettings],
     out: Path,
     *,
     device: str = "cpu",
@@ -140,20 +140,20 @@ def run_grid(
     return summaries
 
 
-def finished(source: Source, grid: Sequence[Settings], out: Path) -> list[Summary]:
+def finished(source: BagSource, grid: Sequence[BagSettings], out: Path) -> list[Summary]:
     """A summary of those runs of the grid that stand in `out`."""
     table = RunTable(out / "runs.csv")
     return summarize(table[key] for key in (run_key(source, settings) for settings in grid) if key in table)
 
 
-def _title(settings: Settings) -> str:
+def _title(settings: BagSettings) -> str:
     name = Spelling(settings.method, settings.pool).label
     positive = "" if settings.positives == "natural" else f", {settings.positives} positive"
     return f"{name}, {settings.train_bags} bags of {settings.bag_size}{positive}, run {settings.run + 1}"
 
 
 def _write_overview(
-    source: Source, grid: Sequence[Settings], keys: Sequence[Any], summaries: list[Summary], out: Path
+    source: BagSource, grid: Sequence[BagSettings], keys: Sequence[Any], summaries: list[Summary], out: Path
 ) -> None:
     write_summary(out / "summary.csv", summaries)
     texts = [f"{title}\n\n{markdown(summaries, measure)}\n" for measure, title in _TITLES.items()]
@@ -181,14 +181,14 @@ _TITLES = {
 }
 
 
-def _example_path(out: Path, key: Any, settings: Settings) -> Path:
+def _example_path(out: Path, key: Any, settings: BagSettings) -> Path:
     import hashlib
 
     code = hashlib.sha256("\n".join(key).encode()).hexdigest()[:8]  # of the settings that the name does not tell
     return out / "examples" / f"{settings.method}-{settings.bag_size}-{settings.train_bags}-{code}.npz"
 
 
-def _write_example(path: Path, outcome: Outcome) -> None:
+def _write_example(path: Path, outcome: BagOutcome) -> None:
     chosen = [
         bag
         for label, number in _EXAMPLES.items()

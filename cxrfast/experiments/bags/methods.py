@@ -104,7 +104,7 @@ class MeanLogit(nn.Module):
         return torch.segment_reduce(logits, "sum", lengths=sizes) / sizes.clamp(min=1)[:, None]
 
 
-class Method(NamedTuple):
+class BagMethod(NamedTuple):
     label: str  # in pictures
     options: tuple[str, ...]  # fields of Options that it takes
     make: Callable[[nn.Module, int, Options], BagModel]
@@ -146,21 +146,21 @@ MEAN_LOGIT = "mean-logit"
 POOLS = (*(mode.replace("_", "-") for mode in MODES), MEAN_LOGIT)
 _SGL = ("pool", "delta", "lam")
 METHODS = {
-    "max": Method("max", (), _pooling("max")),
-    "mean": Method("mean", (), _pooling("mean")),
-    "softmax": Method("softmax", (), _pooling("softmax")),
-    "noisy-or": Method("noisy-OR", (), _pooling("noisy_or")),
-    "lse": Method("LSE", (), _pooling("lse")),
-    "linear-softmax": Method("linear softmax", (), _pooling("linear_softmax")),
-    "bil": Method("BIL", ("pool", "lam"), _bil("sum"), pool="mean"),
-    "bil-script": Method("BIL, script", ("pool", "lam"), _bil("script"), pool=MEAN_LOGIT),
-    "mmm": Method("MMM", ("pool",), _mmm),
-    "attention": Method("attention", (), _attention(gated=False)),
-    "gated-attention": Method("gated attention", (), _attention(gated=True)),
-    "sgl": Method("SGL", _SGL, _sgl()),
-    "sgl-no-weight": Method("SGL, no weighting", _SGL, _sgl(weighted=False)),
-    "sgl-no-rescale": Method("SGL, no rescaling", _SGL, _sgl(rescale=False)),
-    "sgl-no-rescale-no-weight": Method("SGL, neither", _SGL, _sgl(rescale=False, weighted=False)),
+    "max": BagMethod("max", (), _pooling("max")),
+    "mean": BagMethod("mean", (), _pooling("mean")),
+    "softmax": BagMethod("softmax", (), _pooling("softmax")),
+    "noisy-or": BagMethod("noisy-OR", (), _pooling("noisy_or")),
+    "lse": BagMethod("LSE", (), _pooling("lse")),
+    "linear-softmax": BagMethod("linear softmax", (), _pooling("linear_softmax")),
+    "bil": BagMethod("BIL", ("pool", "lam"), _bil("sum"), pool="mean"),
+    "bil-script": BagMethod("BIL, script", ("pool", "lam"), _bil("script"), pool=MEAN_LOGIT),
+    "mmm": BagMethod("MMM", ("pool",), _mmm),
+    "attention": BagMethod("attention", (), _attention(gated=False)),
+    "gated-attention": BagMethod("gated attention", (), _attention(gated=True)),
+    "sgl": BagMethod("SGL", _SGL, _sgl()),
+    "sgl-no-weight": BagMethod("SGL, no weighting", _SGL, _sgl(weighted=False)),
+    "sgl-no-rescale": BagMethod("SGL, no rescaling", _SGL, _sgl(rescale=False)),
+    "sgl-no-rescale-no-weight": BagMethod("SGL, neither", _SGL, _sgl(rescale=False, weighted=False)),
 }
 
 

@@ -10,7 +10,16 @@ from cxrfast._files import write_text
 from cxrfast._logging import get_logger
 from cxrfast.devices import resolve_device
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.experiments.bags import PRESETS, Plan, Preset, Source, finished, parse_fields, read_source, run_grid
+from cxrfast.experiments.bags import (
+    PRESETS,
+    BagPlan,
+    BagPreset,
+    BagSource,
+    finished,
+    parse_fields,
+    read_source,
+    run_grid,
+)
 from cxrfast.experiments.bags.images import DATASETS
 from cxrfast.experiments.bags.results import Summary, markdown
 from cxrfast.experiments.reproduction.claims import CLAIMS, Evidence, Results
@@ -127,7 +136,7 @@ def _row(cells: Sequence[str]) -> str:
 class Figure:
     """A preset of the bag experiments as a plan; see :class:`cxrfast.experiments.reproduction.interface.Plan`."""
 
-    preset: Preset
+    preset: BagPreset
 
     @property
     def name(self) -> str:
@@ -183,7 +192,7 @@ class Figure:
         )
         return _write(compared, out, folder)
 
-    def plan(self, data: Path, rows: Sequence[str] | None, overrides: Overrides) -> Plan:
+    def plan(self, data: Path, rows: Sequence[str] | None, overrides: Overrides) -> BagPlan:
         """The preset with what a user asked for.
 
         Raises:
@@ -212,7 +221,7 @@ class Figure:
         changes: dict[str, Any] = {"positive_class": plan.positive_class or DATASETS[plan.dataset], "method": method}
         return replace(plan, dataset=str(data) if data.suffix == ".npz" else plan.dataset, **changes)
 
-    def _deviations(self, plan: Plan, source: Source) -> tuple[str, ...]:
+    def _deviations(self, plan: BagPlan, source: BagSource) -> tuple[str, ...]:
         paper = self.preset.plan
         dataset = paper.dataset
         known = replace(paper, positive_class=paper.positive_class or DATASETS[dataset])
@@ -229,7 +238,7 @@ class Figure:
         return tuple(found)
 
 
-def _read(plan: Plan, data: Path, seed: int) -> Source:
+def _read(plan: BagPlan, data: Path, seed: int) -> BagSource:
     if plan.dataset.endswith(".npz"):
         return read_source(plan.dataset, positive_class=plan.positive_class, seed=seed)
     fetch = f"to fetch it: cxrfast bags --dataset {plan.dataset} --root {data} --download"

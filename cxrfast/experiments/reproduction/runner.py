@@ -16,7 +16,7 @@ from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.reproduction.comparison import ComparedRow, ComparedTable, State, compare_row
 from cxrfast.experiments.reproduction.deviations import Deviations, deviations_of
 from cxrfast.experiments.reproduction.numbers import Numbers, numbers_of
-from cxrfast.experiments.reproduction.plans import PlannedRun, TablePlan, TableRow
+from cxrfast.experiments.reproduction.plans import PlannedRow, PlannedRun, TablePlan
 from cxrfast.experiments.reproduction.settings import LABELS, Overrides, run_config
 from cxrfast.experiments.reproduction.text import settings_lines, to_markdown, to_text
 from cxrfast.experiments.run_state import finish_training, is_evaluated, is_pooled, refuse_other_settings, run_state
@@ -35,7 +35,7 @@ _FACTS = (
 class _Job:
     """A row with everything that its run needs."""
 
-    row: TableRow
+    row: PlannedRow
     run: PlannedRun
     config: RunConfig
     folder: RunDirectory
@@ -99,7 +99,7 @@ def run_table(
 
 
 def _prepare(
-    plan: TablePlan, chosen: Sequence[TableRow], data: Path, out: Path, overrides: Overrides
+    plan: TablePlan, chosen: Sequence[PlannedRow], data: Path, out: Path, overrides: Overrides
 ) -> dict[str, _Job]:
     runs = [row.run for row in chosen if row.run is not None]
     overrides.check(runs)
@@ -116,7 +116,7 @@ def _prepare(
     return jobs
 
 
-def _announce(plan: TablePlan, chosen: Sequence[TableRow], jobs: dict[str, _Job]) -> None:
+def _announce(plan: TablePlan, chosen: Sequence[PlannedRow], jobs: dict[str, _Job]) -> None:
     logger.info(f"{plan.title}\nprotocol {plan.protocol}" + (f"; {plan.note}" if plan.note else ""))
     for row in chosen:
         job = jobs.get(row.name)

@@ -15,9 +15,16 @@ from cxrfast.data import write_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.run_state import finish_training, is_evaluated, refuse_other_settings, run_state
-from cxrfast.experiments.study.plan import IMAGE_SIZE, ROWS, Cell, Study
+from cxrfast.experiments.study.plan import IMAGE_SIZE, ROWS, Study, StudyRun
 from cxrfast.experiments.study.plots import plot_study
-from cxrfast.experiments.study.results import PROTOCOLS, Outcome, StudyResult, evaluations_of, read_outcome, summarize
+from cxrfast.experiments.study.results import (
+    PROTOCOLS,
+    StudyOutcome,
+    StudyResult,
+    evaluations_of,
+    read_outcome,
+    summarize,
+)
 from cxrfast.experiments.study.text import to_markdown, write_runs
 from cxrfast.runs.directory import RUNS, RunDirectory
 from cxrfast.training import RunConfig, save_config
@@ -67,7 +74,7 @@ def run_study(study: Study, out: Path | None = None, *, jobs: int = 1) -> StudyF
     return StudyFiles(result, *files, failed)
 
 
-def _write(result: StudyResult, outcomes: Sequence[Outcome], markdown: Path, runs: Path, figure: Path) -> None:
+def _write(result: StudyResult, outcomes: Sequence[StudyOutcome], markdown: Path, runs: Path, figure: Path) -> None:
     write_text(markdown, to_markdown(result))
     write_runs(runs, outcomes)
     plot_study(result, figure)
@@ -90,11 +97,11 @@ def _check_phantoms(folder: Path, images: int) -> None:
         raise UsageError(f"images: {folder} has {found}, not {images}; choose another folder with --out")
 
 
-def _is_done(cell: Cell, out: Path) -> bool:
+def _is_done(cell: StudyRun, out: Path) -> bool:
     return is_evaluated(RunDirectory(out / cell.folder), evaluations_of(cell, out))
 
 
-def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int) -> list[str]:
+def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int) -> list[str]:
     """Those that others begin with go first. Returns what failed."""
     first = {row.begins_with for row in study.rows}
     waves = [cell for cell in cells if cell.row.name in first], [cell for cell in cells if cell.row.name not in first]
@@ -112,8 +119,8 @@ def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int) -> list[
 
 
 def _run_wave(
-    cells: Sequence[Cell], study: Study, out: Path, jobs: int
-) -> Iterator[tuple[Cell, str | None]]:  # with what went wrong
+    cells: Sequence[StudyRun], study: Study, out: Path, jobs: int
+) -> Iterator[tuple[StudyRun, str | None]]:  # with what went wrong
     if jobs == 1:
         for cell in cells:
             yield cell, run_cell(cell, study, out)
@@ -121,7 +128,7 @@ def _run_wave(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_begin_process, initargs=(threads, has_console())) as pool:
-        futures: dict[Future, Cell] = {pool.submit(run_cell, cell, study, out): cell for cell in cells}
+        futures: dict[Future, StudyRun] = {pool.submit(run_cell, cell, study, out): cell for cell in cells}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -138,7 +145,7 @@ def _begin_process(threads: int, console: bool) -> None:
         add_console()
 
 
-def run_cell(cell: Cell, study: Study, out: Path) -> str | None:
+def run_cell(cell: StudyRun, study: Study, out: Path) -> str | None:
     """Train, or go on, and evaluate by each of the protocols; what went wrong, in one line."""
     run, evaluations = RunDirectory(out / cell.folder), evaluations_of(cell, out)
     config = cell.config(out, study.settings)
@@ -154,12 +161,12 @@ def run_cell(cell: Cell, study: Study, out: Path) -> str | None:
     return None
 
 
-def _begin_with_another(cell: Cell, config: RunConfig, out: Path) -> None:
+def _begin_with_another(cell: StudyRun, config: RunConfig, out: Path) -> None:
     """Copy the finished run that is this one's first stage, if there is one, as if this one had been interrupted
     after it."""
     if cell.row.begins_with is None:
         return
-    other = Cell(ROWS[cell.row.begins_with], cell.share, cell.seed)
+    other = StudyRun(ROWS[cell.row.begins_with], cell.share, cell.seed)
     source, folder = RunDirectory(out / other.folder), out / cell.folder
     if not is_finished(source):
         return
