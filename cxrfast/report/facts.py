@@ -1,4 +1,4 @@
-"""What a report is made of: one evaluation, and what the run's folder says about how its model came about."""
+"""The content of a report: one evaluation, and the files of the run that its model is from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from cxrfast.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run's folder says; all of it is empty for predictions that come from elsewhere."""
+    """Content of a run's folder. All fields are empty for predictions from files."""
 
     name: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation as a report shows it. Without the data set there are numbers and curves, but no cases."""
+    """One evaluation with everything that a report shows. Without the data set, cases are missing."""
 
     record: EvaluationRecord
     predictions: Predictions
@@ -45,17 +45,17 @@ class Evaluated:
     ground_truth: GroundTruth | None = None
     source: Source | None = None
     own: MethodDefaults | None = None
-    records: Mapping[str, Record] = field(default_factory=dict)  # of the whole data set, by the name of the image
+    records: Mapping[str, Record] = field(default_factory=dict)  # of the whole data set, by image name
     notes: tuple[str, ...] = ()  # what is missing, and why
 
     @property
     def title(self) -> str:
-        """The run's folder, or the first file that was evaluated."""
+        """Name of the run's folder, or of the first evaluated file."""
         return self.run.name or Path(next(iter(self.record.prediction_files), self.record.weights)).name
 
 
 def from_result(result: EvaluationResult, records: Sequence[Record], folder: Path | None = None) -> Evaluated:
-    """An evaluation that has just been made, of a model from the run in ``folder`` or of predictions from elsewhere."""
+    """From a new evaluation, of the run in ``folder`` or (None) of predictions from files."""
     return Evaluated(
         record=result.record,
         predictions=result.predictions,
@@ -68,16 +68,16 @@ def from_result(result: EvaluationResult, records: Sequence[Record], folder: Pat
 
 
 def from_predictions(result: EvaluationResult, data: Path) -> Evaluated:
-    """An evaluation of files against the data set in ``data``."""
+    """From a new evaluation of files against the data set in ``data``."""
     source = read_chestxray14(data, labels=result.label_version, images_required=False)
     return from_result(result, source.records)
 
 
 def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) -> Evaluated:
-    """The evaluation that `cxrfast evaluate` has left in a run's folder.
+    """From the files that `cxrfast evaluate` wrote to a run's folder.
 
-    ``data`` says where the data set is now, if it is not where it was. Where it cannot be read the report goes without
-    its images, and says so. Raises :class:`CxrfastError` where the folder holds no evaluation of ``split``.
+    ``data`` is the folder of the data set, if it has moved. If it cannot be read, the report has no cases, and
+    ``notes`` says so. Raises :class:`CxrfastError` if the folder has no evaluation of ``split``.
     """
     if not folder.is_dir():
         raise CxrfastError(f"no folder {folder}; name the folder of a run")
@@ -90,7 +90,9 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     predictions = read_predictions(table)
     if record.class_names != predictions.class_names:
         raise CxrfastError(f"{path} and {table.name} have different classes; evaluate again")
-    if record.images_hash != images_hash(predictions.images):
+    annotations = record.localization.annotations if record.localization else ()
+    same = record.images_hash == images_hash(predictions.images)
+    if not same or not {annotation.image for annotation in annotations} <= set(predictions.images):
         raise CxrfastError(
             f"{path} is of {record.n_images} images, {table.name} of {len(predictions.images)} that are "
             "not the same; evaluate again"
@@ -124,8 +126,8 @@ def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> E
 
 
 def passes_gate(gate: Gate, run: Evaluated, predictions: Predictions) -> Tensor:  # [N, K] bool
-    """Where a gate is open. ``predictions``: the run's, or a part of them."""
-    scores = predictions.prob.nan_to_num(0.5)  # where nobody said, as in the evaluation
+    """Where a gate is open. ``predictions`` are those of the run, or a part of them."""
+    scores = predictions.prob.nan_to_num(0.5)  # missing scores, as in the evaluation
     if isinstance(gate, NoGate):
         return torch.ones_like(scores, dtype=torch.bool)
     if isinstance(gate, ScoreGate):

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from cxrfast.data import Record, Splits, read_chestxray14
-from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.record import EvaluationRecord, NoGate
 from cxrfast.experiments.study.plan import CONTRIBUTIONS, Study, StudyRow, StudyRun
 from cxrfast.metrics.detection import Measure
@@ -99,10 +98,7 @@ def evaluations_of(cell: StudyRun, out: Path) -> dict[str, RunDirectory]:
 def read_outcome(cell: StudyRun, out: Path) -> StudyOutcome:
     """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
     folder, evaluations = out / cell.folder, evaluations_of(cell, out)
-    try:
-        strict, own = (EvaluationRecord.load(place.evaluation()) for place in evaluations.values())
-    except CxrfastError as error:
-        raise CxrfastError(f"{error}, or delete {folder}, and run the same command again") from error
+    strict, own = (EvaluationRecord.load(place.evaluation()) for place in evaluations.values())
     numbers = {
         "auroc": strict.mean.auroc.value,
         "iou 0.1": _accuracy(strict, "iou", 0.1),
