@@ -1,6 +1,5 @@
 """`cxrfast evaluate`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,10 +146,13 @@ def _evaluate_files(
 
 def _refuse_other(report: Path, predictions: list[Path], protocol: str) -> None:
     """An evaluation of something else, or by another protocol, is not written over."""
+    from cxrfast.errors import CxrfastError
+    from cxrfast.evaluation import EvaluationRecord
+
     try:
-        known = json.loads(report.read_text(encoding="utf-8"))
-        there = f"{known['weights'].rpartition(' (')[0] or known['weights']} by {known['protocol']}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = EvaluationRecord.load(report)
+    except CxrfastError:
         return  # none, or none that could be lost
+    there = f"{', '.join(known.prediction_files) or known.weights} by {known.protocol}"
     if there != f"{', '.join(map(str, predictions))} by {protocol}":
         raise UsageError(f"out: {report} is of {there}; choose another folder with --out, or delete it")

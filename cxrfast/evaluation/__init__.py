@@ -1,13 +1,15 @@
 """Protocols, ground truth, and the evaluation of trained models."""
 
+from cxrfast.evaluation.cross_validation_record import CrossValidationHead, CrossValidationRecord
 from cxrfast.evaluation.evaluator import ModelOutputs, collect_outputs, evaluate, score_outputs
+from cxrfast.evaluation.fold_evaluation import FoldEvaluation
 from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.localization import AccuracyTable, Localization, score_localization
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.evaluation.pooling import PooledResult, pool
-from cxrfast.evaluation.protocols import PROTOCOLS, Comparison, Folds, Protocol, find_protocol
+from cxrfast.evaluation.protocols import PROTOCOLS, Folds, HitCriterion, Protocol, find_protocol
+from cxrfast.evaluation.record import EvaluationRecord
 from cxrfast.evaluation.result import EvaluationResult
-from cxrfast.evaluation.run_numbers import RunNumbers
 from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource
 
@@ -15,18 +17,21 @@ __all__ = [
     "PROTOCOLS",
     "AccuracyTable",
     "BoxSource",
-    "Comparison",
+    "CrossValidationHead",
+    "CrossValidationRecord",
     "EvaluationMetadata",
+    "EvaluationRecord",
     "EvaluationResult",
+    "FoldEvaluation",
     "Folds",
     "GroundTruth",
+    "HitCriterion",
     "Localization",
     "MapSource",
     "MaskSource",
     "ModelOutputs",
     "PooledResult",
     "Protocol",
-    "RunNumbers",
     "collect_outputs",
     "evaluate",
     "find_protocol",

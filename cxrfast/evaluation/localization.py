@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cxrfast.evaluation.ground_truth import GroundTruth, Units, deal_folds
-from cxrfast.evaluation.oracle import ceiling
-from cxrfast.evaluation.protocols import OWN, Comparison, Folds, Protocol
+from cxrfast.evaluation.oracle import oracle
+from cxrfast.evaluation.protocols import OWN, Folds, HitCriterion, Protocol
+from cxrfast.evaluation.record import Gate, NoGate, OperatingPointGate, ScoreGate
 from cxrfast.evaluation.sources import MapSource, Source, pair_overlaps
 from cxrfast.metrics.bootstrap import bootstrap_interval_with_mean, weighted_mean
 from cxrfast.metrics.classification import Mean, mean_without_nan
@@ -19,22 +19,19 @@ from cxrfast.regions.rule import MethodDefaults, RegionRule
 LEVELS = torch.linspace(-7, 7, 29, dtype=torch.float64).sigmoid()
 """The thresholds that nested choices are made among: σ(−7), σ(−6.5) … σ(7). They depend on no data."""
 
-SCORE_GATE = "score > "  # a gate in words: so, and the number; or
-OPERATING_POINT_GATE = "score ≥ the operating point"
-
 
 @dataclass(frozen=True)
 class AccuracyTable:
     """Accuracy by one measure, behind one gate: rows are the T, columns the K classes."""
 
-    comparison: Comparison
-    gate: str | None  # in words
+    criterion: HitCriterion
+    gate: Gate
     hits: Tensor  # [T, K] int64
     accuracy: Tensor  # [T, K] float64, NaN for a class without annotations
     low: Tensor  # [T, K] float64: 95 % interval, by patient
     high: Tensor  # [T, K] float64
     mean_interval: Tensor  # [2, T] float64: of the mean over the classes that have annotations
-    ceiling: Tensor | None  # [T, K] float64: of a perfect region on the grid under the same rule
+    oracle: Tensor | None  # [T, K] float64: of a perfect region on the grid under the same rule
     false_positives: Tensor | None  # [T, K] int64: boxes that hit nothing
     afp: Tensor | None  # [T, K] float64: the same / all annotated boxes
 
@@ -72,29 +69,29 @@ def score_localization(
     """Apply a protocol. NaN: a class without annotations."""
     units = ground_truth.units(protocol.unit)
     num_classes = len(ground_truth.class_names)
-    if protocol.stretched and isinstance(source, MapSource):
-        source = source.stretched()
+    if protocol.minmax_normalised and isinstance(source, MapSource):
+        source = source.minmax_normalised()
     rule = replace(protocol.region or own.rule, gate=None)  # gates are the protocol's
     patients = [ground_truth.patients[n] for n in units.image.tolist()]
     found, thresholds, fold, fallbacks = _apply(protocol, source, units, rule, own, ground_truth, patients)
     tables = []
     best: dict[str, Tensor] = {}
     if isinstance(source, MapSource):
-        measures = {comparison.measure for comparison in protocol.comparisons}
-        best = {measure: ceiling(units, source.grid, rule, measure, source.image_size) for measure in measures}
+        measures = {criterion.measure for criterion in protocol.criteria}
+        best = {measure: oracle(units, source.grid, rule, measure, source.image_size) for measure in measures}
     for gate in protocol.gates:
-        passes, words = _gate(gate, scores, own)
-        for comparison in protocol.comparisons:
-            overlap = getattr(found, comparison.measure) * passes[units.image, units.class_index]
+        passes, opened = _gate(gate, scores, own)
+        for criterion in protocol.criteria:
+            overlap = getattr(found, criterion.measure) * passes[units.image, units.class_index]
             false = None
             if protocol.false_positives:
-                false = _false_positives(source, units, rule, thresholds[0], comparison, passes, num_classes)
+                false = _false_positives(source, units, rule, thresholds[0], criterion, passes, num_classes)
             tables.append(
                 _table(
-                    comparison,
-                    words,
+                    criterion,
+                    opened,
                     overlap,
-                    best.get(comparison.measure),
+                    best.get(criterion.measure),
                     false,
                     units,
                     num_classes,
@@ -107,10 +104,10 @@ def score_localization(
     return Localization(protocol, rule, n_units, tuple(tables), thresholds, fold, units, found, fallbacks, source.grid)
 
 
-def hits_at(overlap: Tensor, comparison: Comparison) -> Tensor:  # [U] -> [T, U] bool
+def hits_at(overlap: Tensor, criterion: HitCriterion) -> Tensor:  # [U] -> [T, U] bool
     """Which overlaps hit. What is within 1e-6 of T equals it: a hit under "≥", a miss under ">"."""
-    t = torch.tensor(comparison.thresholds, dtype=torch.float64)[:, None]
-    return overlap >= t - TIE if comparison.inclusive else overlap > t + TIE
+    t = torch.tensor(criterion.thresholds, dtype=torch.float64)[:, None]
+    return overlap >= t - TIE if criterion.inclusive else overlap > t + TIE
 
 
 def _apply(
@@ -167,15 +164,15 @@ def _nested(
     return BestOverlap(iou[at], ior[at]), levels.gather(0, chosen), fold, fallbacks
 
 
-def _gate(gate: float | str | None, scores: Tensor, own: MethodDefaults) -> tuple[Tensor, str | None]:
-    """Which pairs of image and class may have a region, bool [N, K]; and the gate in words."""
+def _gate(gate: float | str | None, scores: Tensor, own: MethodDefaults) -> tuple[Tensor, Gate]:
+    """Which pairs of image and class may have a region, bool [N, K]; and the gate."""
     if gate == OWN:
         gate = own.rule.gate
     if gate is None:
-        return torch.ones_like(scores, dtype=torch.bool), None
+        return torch.ones_like(scores, dtype=torch.bool), NoGate()
     if isinstance(gate, float):
-        return scores > gate, f"{SCORE_GATE}{gate:g}"
-    return scores.double() >= own.operating_points.double().cpu(), OPERATING_POINT_GATE
+        return scores > gate, ScoreGate(score=gate)
+    return scores.double() >= own.operating_points.double().cpu(), OperatingPointGate()
 
 
 def _false_positives(
@@ -183,7 +180,7 @@ def _false_positives(
     units: Units,
     rule: RegionRule,
     thresholds: Tensor,
-    comparison: Comparison,
+    criterion: HitCriterion,
     passes: Tensor,
     num_classes: int,
 ) -> Tensor:  # [T, K] int64
@@ -192,14 +189,14 @@ def _false_positives(
     counted = torch.isin(boxes.image, units.image) & passes[boxes.image, boxes.class_index]
     d, _, overlap = pair_overlaps(boxes, units)
     best = torch.zeros(len(boxes.image), dtype=torch.float64)
-    best = best.scatter_reduce(0, d, getattr(overlap, comparison.measure), "amax")
-    missed = ~hits_at(best, comparison) & counted
+    best = best.scatter_reduce(0, d, getattr(overlap, criterion.measure), "amax")
+    missed = ~hits_at(best, criterion) & counted
     return torch.stack([torch.bincount(boxes.class_index[row], minlength=num_classes) for row in missed])
 
 
 def _table(
-    comparison: Comparison,
-    gate: str | None,
+    criterion: HitCriterion,
+    gate: Gate,
     overlap: Tensor,  # [U]
     best: Tensor | None,  # [U]
     false: Tensor | None,  # [T, K]
@@ -209,7 +206,7 @@ def _table(
     patients: list[str],
     resamples: int,
 ) -> AccuracyTable:
-    hit = hits_at(overlap, comparison)
+    hit = hits_at(overlap, criterion)
     member = torch.nn.functional.one_hot(units.class_index, num_classes)  # [U, K]
     n = member.sum(dim=0)
 
@@ -226,42 +223,14 @@ def _table(
         low, high = interval.low.view(low.shape), interval.high.view(low.shape)
         mean_interval = torch.stack([mean.low, mean.high])
     return AccuracyTable(
-        comparison=comparison,
+        criterion=criterion,
         gate=gate,
         hits=hit.long() @ member,
         accuracy=share(hit),
         low=low,
         high=high,
         mean_interval=mean_interval,
-        ceiling=None if best is None else share(hits_at(best, comparison)),
+        oracle=None if best is None else share(hits_at(best, criterion)),
         false_positives=false,
         afp=None if false is None else false.double() / n_boxes,
     )
-
-
-def table_to_dict(table: AccuracyTable, class_names: Sequence[str]) -> dict[str, Any]:
-    """For JSON; None for NaN."""
-    columns: dict[str, Tensor | None] = {
-        name: getattr(table, name) for name in ("accuracy", "low", "high", "ceiling", "hits", "false_positives", "afp")
-    }
-    rows = [
-        {
-            "T": t,
-            "mean": mean.to_dict(),
-            "classes": {
-                name: {key: _none(column[row, k].item()) for key, column in columns.items() if column is not None}
-                for k, name in enumerate(class_names)
-            },
-        }
-        for row, (t, mean) in enumerate(zip(table.comparison.thresholds, table.means(class_names), strict=True))
-    ]
-    return {
-        "measure": table.comparison.measure,
-        "relation": "≥" if table.comparison.inclusive else ">",
-        "gate": table.gate,
-        "rows": rows,
-    }
-
-
-def _none(value: float) -> float | None:
-    return None if value != value else value

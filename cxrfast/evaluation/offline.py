@@ -122,6 +122,7 @@ def evaluate_data_set(
         label_version=source.label_version,
         method="predictions",
         weights=f"{_and(paths)} ({files_hash(paths)})",
+        prediction_files=tuple(map(str, paths)),
         split_hash=split_hash,
         training_patients=patients,
         notes=notes,

@@ -13,7 +13,7 @@ from cxrfast.regions.rule import RegionRule
 _CHUNK = 2_000_000  # cells at a time
 
 
-def ceiling(
+def oracle(
     units: Units,
     grid: tuple[int, int],  # P, Q
     rule: RegionRule,

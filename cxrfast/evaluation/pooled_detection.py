@@ -2,12 +2,18 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none
-from cxrfast.evaluation.run_numbers import RunNumbers
+from cxrfast.evaluation.cross_validation_record import (
+    PooledClassDetection,
+    PooledDetectionRecord,
+    PooledMeanDetection,
+)
+from cxrfast.evaluation.fold_evaluation import FoldEvaluation
+from cxrfast.evaluation.pooled_numbers import Column, Spread, average
+from cxrfast.evaluation.record import DetectionRecord
 
 
 @dataclass(frozen=True)
@@ -27,44 +33,49 @@ class PooledDetection:
     froc: Column  # mean over the rates
     pointing: Column
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "iou_thresholds": self.thresholds,
-            "froc_iou_threshold": self.froc_threshold,
-            "false_positives_per_image": self.rates,
-            "classes": {name: self._of_class(k) for k, name in enumerate(self.froc.class_names)},
-            "mean": self._each(Column.mean_to_dict),
+    @property
+    def record(self) -> PooledDetectionRecord:
+        columns = {
+            "average_precision": self.average_precision,
+            "sensitivity": self.sensitivity,
+            "froc": (self.froc,),
+            "pointing_game": (self.pointing,),
         }
+        one = {"froc", "pointing_game"}
 
-    def _of_class(self, k: int) -> dict[str, Any]:
-        return self._each(lambda column: column.classes[k].to_dict())
+        def each(said: Callable[[Column], Any]) -> dict[str, Any]:
+            found = {name: tuple(said(column) for column in of) for name, of in columns.items()}
+            return {name: values[0] if name in one else values for name, values in found.items()}
 
-    def _each(self, said: Callable[[Column], Any]) -> dict[str, Any]:
-        return {
-            "average_precision": [said(column) for column in self.average_precision],
-            "sensitivity": [said(column) for column in self.sensitivity],
-            "froc": said(self.froc),
-            "pointing_game": said(self.pointing),
-        }
+        def of_class(k: int) -> PooledClassDetection:
+            return PooledClassDetection(**each(lambda column: column.classes[k].record))
+
+        return PooledDetectionRecord(
+            iou_thresholds=self.thresholds,
+            froc_iou_threshold=self.froc_threshold,
+            false_positives_per_image=self.rates,
+            classes={name: of_class(k) for k, name in enumerate(self.froc.class_names)},
+            mean=PooledMeanDetection(**each(lambda column: column.mean_record)),
+        )
 
 
 def pool_detection(
-    runs: Sequence[RunNumbers], seeds: Sequence[Sequence[RunNumbers]], names: tuple[str, ...]
+    runs: Sequence[FoldEvaluation], seeds: Sequence[Sequence[FoldEvaluation]], names: tuple[str, ...]
 ) -> PooledDetection | None:
     """``seeds``: the runs of every seed that has all folds. None if no run has detections."""
-    found = next((run.detection for run in runs if run.detection), None)
+    found = next((run.record.detection for run in runs if run.record.detection), None)
     if found is None:
         return None
-    thresholds, rates = found["iou_thresholds"], found["froc"]["false_positives_per_image"]
-    rows = [[_row(run.detection, name, len(thresholds) + len(rates) + 2) for run in runs] for name in names]
+    thresholds, rates = found.iou_thresholds, found.froc.false_positives_per_image
+    rows = [[_row(run.record.detection, name, len(thresholds) + len(rates) + 2) for run in runs] for name in names]
 
     def column(place: int, pooled: Sequence[float] = (math.nan,) * len(names)) -> Column:
         values = [tuple(row[place] for row in of_runs) for of_runs in rows]
-        return Column(tuple(Number(*pair) for pair in zip(values, pooled, strict=True)), names)
+        return Column(tuple(Spread(*pair) for pair in zip(values, pooled, strict=True)), names)
 
     return PooledDetection(
         thresholds=tuple(thresholds),
-        froc_threshold=found["froc"]["iou_threshold"],
+        froc_threshold=found.froc.iou_threshold,
         rates=tuple(rates),
         average_precision=tuple(column(t) for t in range(len(thresholds))),
         sensitivity=tuple(column(len(thresholds) + r) for r in range(len(rates))),
@@ -73,16 +84,16 @@ def pool_detection(
     )
 
 
-def _row(detection: Mapping[str, Any] | None, name: str, length: int) -> list[float]:
+def _row(detection: DetectionRecord | None, name: str, length: int) -> list[float]:
     """Of one run and class: AP at every T, sensitivity at every rate, its mean, pointing game."""
     if detection is None:
         return [math.nan] * length
-    sensitivity = [nan_for_none(value) for value in detection["froc"]["sensitivity"][name]]
-    precision = [nan_for_none(value) for value in detection["average_precision"][name]]
-    return [*precision, *sensitivity, statistics.fmean(sensitivity), nan_for_none(detection["pointing_game"][name])]
+    sensitivity = detection.froc.sensitivity[name]
+    precision = detection.average_precision[name]
+    return [*precision, *sensitivity, statistics.fmean(sensitivity), detection.pointing_game[name]]
 
 
-def _pointing(group: Sequence[RunNumbers], k: int, name: str) -> float:
+def _pointing(group: Sequence[FoldEvaluation], k: int, name: str) -> float:
     """Of all annotations of the class in all folds, the share that the maximum of the map is in.
 
     A run gives its share of its own annotations, so the shares are weighted by these. NaN where a run with annotations
@@ -92,7 +103,7 @@ def _pointing(group: Sequence[RunNumbers], k: int, name: str) -> float:
     for run in group:
         annotations = int((run.predictions.n_boxes[:, k] > 0).sum())
         if annotations:
-            share = nan_for_none(run.detection["pointing_game"][name]) if run.detection else math.nan
+            share = run.record.detection.pointing_game[name] if run.record.detection else math.nan
             shares.append((annotations, share))
     total = sum(annotations for annotations, _ in shares)
     return sum(annotations * share for annotations, share in shares) / total if total else math.nan

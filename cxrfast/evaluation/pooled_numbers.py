@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cxrfast.evaluation.cross_validation_record import MeanSpreadRecord, SpreadRecord
 from cxrfast.metrics.classification import mean_without_nan
 
 
 @dataclass(frozen=True)
-class Number:
+class Spread:
     """One number over the runs of a cross-validation."""
 
     values: tuple[float, ...]  # one a run; NaN where it has none
@@ -37,14 +38,18 @@ class Number:
         """Of the sample: n − 1."""
         return statistics.stdev(self.present) if len(self.present) > 1 else math.nan
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def record(self) -> SpreadRecord:
+        return SpreadRecord(**self._fields())
+
+    def _fields(self) -> dict[str, Any]:
         return {
-            "mean": none_for_nan(self.mean),
-            "sd": none_for_nan(self.sd),
+            "mean": self.mean,
+            "sd": self.sd,
             "n": len(self.present),
-            "pooled": none_for_nan(self.pooled),
-            "interval": None if any(map(math.isnan, self.interval)) else list(self.interval),
-            "values": [none_for_nan(value) for value in self.values],
+            "pooled": self.pooled,
+            "interval": None if any(map(math.isnan, self.interval)) else self.interval,
+            "values": self.values,
         }
 
 
@@ -52,35 +57,28 @@ class Number:
 class Column:
     """A number for every class, and its mean over classes."""
 
-    classes: tuple[Number, ...]  # [K]
+    classes: tuple[Spread, ...]  # [K]
     class_names: tuple[str, ...]  # [K]
     mean_interval: tuple[float, float] = (math.nan, math.nan)  # of the pooled mean
 
     @property
-    def mean(self) -> Number:
+    def mean(self) -> Spread:
         """Every run's mean is over the classes that it has; the pooled one over those that any fold has."""
         runs = zip(*(number.values for number in self.classes), strict=True)
         values = tuple(mean_without_nan(run, self.class_names).value for run in runs)
-        return Number(
+        return Spread(
             values, mean_without_nan([n.pooled for n in self.classes], self.class_names).value, self.mean_interval
         )
 
-    def mean_to_dict(self) -> dict[str, Any]:
+    @property
+    def mean_record(self) -> MeanSpreadRecord:
         pairs = list(zip(self.class_names, self.classes, strict=True))
-        return {
-            **self.mean.to_dict(),
-            "left_out": [name for name, number in pairs if not number.present],
-            "incomplete": [name for name, number in pairs if 0 < len(number.present) < len(number.values)],
-        }
+        return MeanSpreadRecord(
+            **self.mean._fields(),
+            left_out=tuple(name for name, number in pairs if not number.present),
+            incomplete=tuple(name for name, number in pairs if 0 < len(number.present) < len(number.values)),
+        )
 
 
 def average(values: Sequence[float]) -> float:
     return statistics.fmean(values) if values else math.nan
-
-
-def nan_for_none(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def none_for_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value

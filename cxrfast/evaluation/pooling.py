@@ -1,19 +1,29 @@
 """The results of all folds and seeds of a cross-validation: mean ± sd of the runs, and all test images pooled."""
 
-import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cxrfast._files import write_text
+from cxrfast.evaluation.cross_validation_record import (
+    CrossValidationHead,
+    CrossValidationRecord,
+    PooledAccuracy,
+    PooledLocalization,
+    PooledMeans,
+    PooledRow,
+    PooledScores,
+    PooledTableRecord,
+    RunRecord,
+)
+from cxrfast.evaluation.fold_evaluation import FoldEvaluation, by_seed, check_alike, one_of_each_fold
 from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
-from cxrfast.evaluation.pooled_numbers import Column, Number, average, nan_for_none, none_for_nan
-from cxrfast.evaluation.run_numbers import RunNumbers, by_seed, check_alike, one_of_each_fold
+from cxrfast.evaluation.pooled_numbers import Column, Spread, average
+from cxrfast.evaluation.record import AccuracyRecord, LocalizationHead, ReliabilityBin, TableHead
 from cxrfast.metrics.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
 from cxrfast.metrics.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
 from cxrfast.metrics.classification import auroc, average_precision
@@ -26,22 +36,20 @@ _OF_SCORES = ("auroc", "average_precision", "ece", "ece_calibrated")  # of the i
 class PooledTable:
     """One localisation table of the protocol."""
 
-    measure: str
-    relation: str
-    gate: str | None
+    head: TableHead
     thresholds: tuple[float, ...]  # T
     accuracy: tuple[Column, ...]  # [T]
     hits: tuple[tuple[tuple[int, ...], ...], ...]  # [T, K, runs]
     afp: tuple[Column, ...] | None  # [T]
-    ceiling: tuple[tuple[float, ...], ...] | None  # [T, K], over the test annotations of all folds; None without a grid
+    oracle: tuple[tuple[float, ...], ...] | None  # [T, K], over the test annotations of all folds; None without a grid
 
 
 @dataclass(frozen=True)
 class PooledResult:
     """All runs of a cross-validation that are evaluated."""
 
-    facts: Mapping[str, Any]  # of the cross-validation, for the record
-    runs: tuple[RunNumbers, ...]
+    head: CrossValidationHead
+    runs: tuple[FoldEvaluation, ...]
     class_names: tuple[str, ...]
     n_positive: tuple[int, ...]  # [K], of the test images of all folds
     n_negative: tuple[int, ...]  # [K]
@@ -56,88 +64,90 @@ class PooledResult:
 
     @property
     def n_images(self) -> int:
-        return sum(run.report["n_images"] for run in one_of_each_fold(self.runs))
+        return sum(run.record.n_images for run in one_of_each_fold(self.runs))
 
     @property
     def unreadable(self) -> dict[str, str]:
-        return {image: why for run in self.runs for image, why in run.report["unreadable"].items()}
+        return {image: why for run in self.runs for image, why in run.record.unreadable.items()}
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; docs/evaluation.md describes it. None for NaN."""
-        names = ("n_images", "n_patients", "shared_patients", "split_hash", "weights", "unreadable")
-        return {
-            **self.facts,
-            "runs": [
-                {"run": run.name, "fold": run.fold, "seed": run.seed, **{name: run.report[name] for name in names}}
-                for run in self.runs
-            ],
-            "n_images": self.n_images,
-            "classes": {name: self._class(k) for k, name in enumerate(self.class_names)},
-            "mean": {name: getattr(self, name).mean_to_dict() for name in _OF_SCORES},
-            "localization": self._localization(),
-            "detection": None if self.detection is None else self.detection.to_dict(),
-        }
+    @property
+    def record(self) -> CrossValidationRecord:
+        """Everything but the predictions; docs/evaluation.md describes its JSON."""
+        return CrossValidationRecord(
+            **dict(self.head),
+            runs=tuple(_run(run) for run in self.runs),
+            n_images=self.n_images,
+            classes={name: self._class(k) for k, name in enumerate(self.class_names)},
+            mean=PooledMeans(**{name: getattr(self, name).mean_record for name in _OF_SCORES}),
+            localization=self._localization(),
+            detection=None if self.detection is None else self.detection.record,
+        )
 
-    def _class(self, k: int) -> dict[str, Any]:
-        return {
-            "n_positive": self.n_positive[k],
-            "n_negative": self.n_negative[k],
-            "n_annotated": self.n_annotated[k],
-            **{name: getattr(self, name).classes[k].to_dict() for name in _OF_SCORES},
-            **{
-                name: [] if curve is None else curve.filled(k)
-                for name, curve in zip(("reliability", "reliability_calibrated"), self.reliability, strict=True)
-            },
-        }
+    def _class(self, k: int) -> PooledScores:
+        prob, calibrated = (ReliabilityBin.all_of(curve, k) for curve in self.reliability)
+        return PooledScores(
+            n_positive=self.n_positive[k],
+            n_negative=self.n_negative[k],
+            n_annotated=self.n_annotated[k],
+            **{name: getattr(self, name).classes[k].record for name in _OF_SCORES},
+            reliability=prob,
+            reliability_calibrated=calibrated,
+        )
 
-    def _localization(self) -> dict[str, Any] | None:
-        if not self.tables:
+    def _localization(self) -> PooledLocalization | None:
+        found = next((run.record.localization for run in self.runs if run.tables), None)
+        if found is None:
             return None
-        found = next(run.report["localization"] for run in self.runs if run.tables)
-        return {
-            **{name: found[name] for name in ("paper", "unit", "region_rule", "threshold", "published_on")},
-            "tables": [
-                {
-                    "measure": table.measure,
-                    "relation": table.relation,
-                    "gate": table.gate,
-                    "rows": [self._row(table, i) for i in range(len(table.thresholds))],
-                }
-                for table in self.tables
-            ],
-        }
+        tables = tuple(
+            PooledTableRecord(
+                **_head(table.head), rows=tuple(self._row(table, i) for i in range(len(table.thresholds)))
+            )
+            for table in self.tables
+        )
+        return PooledLocalization(
+            **{name: getattr(found, name) for name in LocalizationHead.model_fields}, tables=tables
+        )
 
-    def _row(self, table: PooledTable, i: int) -> dict[str, Any]:
-        classes = {}
-        for k, name in enumerate(self.class_names):
-            classes[name] = {
-                **table.accuracy[i].classes[k].to_dict(),
-                "hits": table.hits[i][k],
-                "n_annotated": [run.annotated(name) for run in self.runs],
-            }
-            if table.afp is not None:
-                classes[name]["afp"] = table.afp[i].classes[k].to_dict()
-            if table.ceiling is not None:
-                classes[name]["ceiling"] = none_for_nan(table.ceiling[i][k])
-        return {"T": table.thresholds[i], "mean": table.accuracy[i].mean_to_dict(), "classes": classes}
+    def _row(self, table: PooledTable, i: int) -> PooledRow:
+        classes = {
+            name: PooledAccuracy(
+                **dict(table.accuracy[i].classes[k].record),
+                hits=table.hits[i][k],
+                n_annotated=tuple(run.annotated(name) for run in self.runs),
+                afp=None if table.afp is None else table.afp[i].classes[k].record,
+                oracle=math.nan if table.oracle is None else table.oracle[i][k],
+            )
+            for k, name in enumerate(self.class_names)
+        }
+        return PooledRow(T=table.thresholds[i], mean=table.accuracy[i].mean_record, classes=classes)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the JSON to ``path``."""
-        write_text(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        """Write :attr:`record` as JSON to ``path``."""
+        self.record.save(path)
 
 
-def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) -> PooledResult:
+def _head(table: TableHead) -> dict[str, Any]:
+    return {name: getattr(table, name) for name in TableHead.model_fields}
+
+
+def _run(run: FoldEvaluation) -> RunRecord:
+    names = ("n_images", "n_patients", "shared_patients", "split_hash", "weights", "unreadable")
+    shared = {name: getattr(run.record, name) for name in names}
+    return RunRecord(run=run.name, fold=run.fold, seed=run.seed, **shared)
+
+
+def pool(runs: Sequence[FoldEvaluation], head: CrossValidationHead) -> PooledResult:
     """Every number of the runs' evaluations as mean ± sd over the runs, and pooled over the test images of all folds.
 
     The pooled AUROC ranks the scores of all folds together; the pooled accuracy is hits / annotations of all folds. One
-    number a seed that has all ``folds``, averaged over these seeds. The pooled AUROC has an interval: patients of all
+    number a seed that has all folds, averaged over these seeds. The pooled AUROC has an interval: patients of all
     folds are drawn together, and the networks stay those that there are. AP and FROC of boxes are not pooled.
 
     Raises :class:`CxrfastError` for runs of different protocols, T or classes.
     """
     check_alike(runs)
-    names = tuple(runs[0].report["classes"])
-    seeds = [group for group in by_seed(runs) if len(group) == folds]
+    names = runs[0].record.class_names
+    seeds = [group for group in by_seed(runs) if len(group) == head.folds]
 
     at_once = [concatenate([run.predictions for run in group]) for group in seeds]
 
@@ -145,8 +155,8 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
         together = [function(predictions) for predictions in at_once]
         return Column(
             tuple(
-                Number(
-                    tuple(nan_for_none(run.report["classes"][c].get(name)) for run in runs),
+                Spread(
+                    tuple(getattr(run.record.classes[c], name) for run in runs),
                     average([values[k].item() for values in together]),
                 )
                 for k, c in enumerate(names)
@@ -159,7 +169,7 @@ def pool(runs: Sequence[RunNumbers], facts: Mapping[str, Any], *, folds: int) ->
     labels = torch.cat([_known(run.predictions)[1] for run in one_seed])
     first = next((run for run in runs if run.tables), None)
     return PooledResult(
-        facts=facts,
+        head=head,
         runs=tuple(runs),
         class_names=names,
         n_positive=tuple((labels == 1).sum(dim=0).tolist()),
@@ -219,13 +229,22 @@ def _reliability(found: Predictions) -> tuple[ReliabilityCurve, ReliabilityCurve
 
 
 def _pool_table(
-    runs: Sequence[RunNumbers], seeds: Sequence[Sequence[RunNumbers]], names: tuple[str, ...], number: int
+    runs: Sequence[FoldEvaluation], seeds: Sequence[Sequence[FoldEvaluation]], names: tuple[str, ...], number: int
 ) -> PooledTable:
     table = next(run.tables[number] for run in runs if run.tables)
-    kinds = next(iter(table["rows"][0]["classes"].values()))
+    cells = list(table.rows[0].classes.values())
+    counts_false = all(cell.false_positives is not None for cell in cells)
 
-    def cell(run: RunNumbers, i: int, name: str, key: str) -> Any:
-        return run.tables[number]["rows"][i]["classes"][name][key] if run.tables else None
+    def cell(run: FoldEvaluation, i: int, name: str) -> AccuracyRecord | None:
+        return run.tables[number].rows[i].classes[name] if run.tables else None
+
+    def of(run: FoldEvaluation, i: int, name: str, key: str) -> float:
+        found = cell(run, i, name)
+        return math.nan if found is None else getattr(found, key)
+
+    def count(run: FoldEvaluation, i: int, name: str, key: str) -> int:
+        found = cell(run, i, name)
+        return 0 if found is None else getattr(found, key) or 0
 
     def column(i: int, key: str, counted: str, among: Sequence[Sequence[str]]) -> Column:
         """``among``: per class, the classes whose annotations are the denominator."""
@@ -234,26 +253,25 @@ def _pool_table(
             shares = []
             for group in seeds:
                 total = sum(run.annotated(other) for run in group for other in denominator)
-                shares.append(sum(cell(run, i, name, counted) or 0 for run in group) / total if total else math.nan)
-            numbers.append(Number(tuple(nan_for_none(cell(run, i, name, key)) for run in runs), average(shares)))
+                shares.append(sum(count(run, i, name, counted) for run in group) / total if total else math.nan)
+            numbers.append(Spread(tuple(of(run, i, name, key) for run in runs), average(shares)))
         return Column(tuple(numbers), names)
 
     def share(i: int, name: str) -> float:
         """Every test annotation once."""
-        found = [(run.annotated(name), cell(run, i, name, "ceiling")) for run in one_of_each_fold(runs)]
-        known = [(n, value) for n, value in found if value is not None]
+        found = [(run.annotated(name), of(run, i, name, "oracle")) for run in one_of_each_fold(runs)]
+        known = [(n, value) for n, value in found if not math.isnan(value)]
         total = sum(n for n, _ in known)
         return sum(n * value for n, value in known) / total if total else math.nan
 
-    rows = range(len(table["rows"]))
+    rows = range(len(table.rows))
     own, all_ = [[name] for name in names], [names] * len(names)
+    on_a_grid = any(run.record.localization is not None and run.record.localization.grid is not None for run in runs)
     return PooledTable(
-        measure=table["measure"],
-        relation=table["relation"],
-        gate=table["gate"],
-        thresholds=tuple(row["T"] for row in table["rows"]),
+        head=table,
+        thresholds=tuple(row.T for row in table.rows),
         accuracy=tuple(column(i, "accuracy", "hits", own) for i in rows),
-        hits=tuple(tuple(tuple(cell(run, i, name, "hits") or 0 for run in runs) for name in names) for i in rows),
-        afp=tuple(column(i, "afp", "false_positives", all_) for i in rows) if "afp" in kinds else None,
-        ceiling=tuple(tuple(share(i, name) for name in names) for i in rows) if "ceiling" in kinds else None,
+        hits=tuple(tuple(tuple(count(run, i, name, "hits") for run in runs) for name in names) for i in rows),
+        afp=tuple(column(i, "afp", "false_positives", all_) for i in rows) if counts_false else None,
+        oracle=tuple(tuple(share(i, name) for name in names) for i in rows) if on_a_grid else None,
     )

@@ -16,7 +16,7 @@ OwnThreshold = Literal["the method's"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class HitCriterion:
     """When a region hits: an overlap that is at least T, or one that exceeds it."""
 
     measure: Measure  # "ior" is also called IoBB: |D ∩ G| / |D|
@@ -49,9 +49,9 @@ class Protocol:
     unit: Literal["annotation", "box"]  # the denominator: pairs of image and class with a box, or boxes
     region: RegionRule | None  # None: the method's own
     threshold: float | OwnThreshold | Folds | None  # of the map; Folds: chosen on the other folds; None: levels
-    comparisons: tuple[Comparison, ...]
+    criteria: tuple[HitCriterion, ...]
     gates: tuple[float | str | None, ...] = (None,)  # score an image must exceed for a region of the class to count
-    stretched: bool = False  # every map is first stretched to 0…1, as heat maps are
+    minmax_normalised: bool = False  # every map is first min-max normalised, as heat maps are
     false_positives: bool = False  # AFP: false positive boxes / all annotated boxes
     patients_apart: bool = False  # refuse a model that has seen patients of the evaluated images
     training: str = "official test list"  # which images the published numbers are on
@@ -63,11 +63,11 @@ class Protocol:
         wrong = [t for t in thresholds if not 0 < t <= 1]
         if wrong:
             raise UsageError(f"T is {wrong[0]}; expected a value in (0, 1]")
-        return replace(self, comparisons=tuple(replace(c, thresholds=tuple(thresholds)) for c in self.comparisons))
+        return replace(self, criteria=tuple(replace(c, thresholds=tuple(thresholds)) for c in self.criteria))
 
 
-def both(inclusive: bool, *thresholds: float) -> tuple[Comparison, ...]:
-    return Comparison("iou", inclusive, thresholds), Comparison("ior", inclusive, thresholds)
+def both(inclusive: bool, *thresholds: float) -> tuple[HitCriterion, ...]:
+    return HitCriterion("iou", inclusive, thresholds), HitCriterion("ior", inclusive, thresholds)
 
 
 _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -79,8 +79,8 @@ _ZHANG = Protocol(
     unit="box",
     region=RegionRule("rectangle"),
     threshold=Folds(10, "box"),
-    comparisons=(Comparison("iou", False, (0.1, 0.3, 0.5, 0.7)),),
-    stretched=True,
+    criteria=(HitCriterion("iou", False, (0.1, 0.3, 0.5, 0.7)),),
+    minmax_normalised=True,
 )
 
 # Seibold et al. find boxes "after applying common morphological operations", of no stated kind or size. Ours: what one
@@ -96,7 +96,7 @@ PROTOCOLS: dict[str, Protocol] = {
             unit="annotation",
             region=None,
             threshold=Folds(5, "patient"),
-            comparisons=both(True, 0.1, 0.3, 0.5, 0.7),
+            criteria=both(True, 0.1, 0.3, 0.5, 0.7),
             gates=(None, OPERATING_POINT),
             patients_apart=True,
             training="any, without the patients of the evaluated images",
@@ -108,7 +108,7 @@ PROTOCOLS: dict[str, Protocol] = {
             unit="annotation",
             region=None,
             threshold="the method's",
-            comparisons=both(True, 0.1, 0.3, 0.5, 0.7),
+            criteria=both(True, 0.1, 0.3, 0.5, 0.7),
             gates=(OWN,),
             training="any",
         ),
@@ -118,7 +118,7 @@ PROTOCOLS: dict[str, Protocol] = {
             unit="annotation",
             region=RegionRule("patches"),
             threshold=0.5,
-            comparisons=both(True, 0.1),
+            criteria=both(True, 0.1),
             training="5 folds by image: 80 % of the annotated images and 0 % or 20 % of the others",
             training_folds=Folds(5, "image"),
             training_validation=0.0,
@@ -129,7 +129,7 @@ PROTOCOLS: dict[str, Protocol] = {
             unit="annotation",
             region=RegionRule("patches"),
             threshold=0.5,
-            comparisons=both(True, *_TENTHS),
+            criteria=both(True, *_TENTHS),
             training="5 folds by image: 80 % of the annotated images and 50 % of the others",
             training_folds=Folds(5, "image"),
             training_validation=0.0,
@@ -140,7 +140,7 @@ PROTOCOLS: dict[str, Protocol] = {
             unit="box",
             region=RegionRule("boxes", select="peak", opening=1 / 16, closing=1 / 8),  # see above
             threshold="the method's",
-            comparisons=(Comparison("iou", False, (0.1, 0.3, 0.5, 0.7)),),
+            criteria=(HitCriterion("iou", False, (0.1, 0.3, 0.5, 0.7)),),
             gates=(0.5,),
         ),
         _ZHANG,
@@ -156,11 +156,11 @@ PROTOCOLS: dict[str, Protocol] = {
             unit="box",
             region=RegionRule("boxes", levels=(60 / 255, 180 / 255)),
             threshold=None,
-            comparisons=(
-                Comparison("iou", False, _TENTHS),
-                Comparison("ior", False, (0.1, 0.25, 0.5, 0.75, 0.9)),
+            criteria=(
+                HitCriterion("iou", False, _TENTHS),
+                HitCriterion("ior", False, (0.1, 0.25, 0.5, 0.75, 0.9)),
             ),
-            stretched=True,
+            minmax_normalised=True,
             false_positives=True,
         ),
     )

@@ -1,16 +1,34 @@
-"""The numbers of one evaluation, with all that is needed to compare them: as JSON, and as a table for a terminal."""
+"""The numbers of one evaluation as it computes them, and their record."""
 
-import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from cxrfast._files import write_text
 from cxrfast.evaluation.ground_truth import GroundTruth
-from cxrfast.evaluation.localization import Localization, table_to_dict
-from cxrfast.evaluation.protocols import Protocol
+from cxrfast.evaluation.localization import AccuracyTable, Localization
+from cxrfast.evaluation.protocols import Folds, Protocol
+from cxrfast.evaluation.record import (
+    AccuracyRecord,
+    AccuracyRow,
+    AccuracyTableRecord,
+    AnnotationRecord,
+    ClassRecord,
+    DetectionRecord,
+    EvaluationRecord,
+    FixedLevels,
+    FixedThreshold,
+    FoldsThreshold,
+    FrocRecord,
+    LocalizationRecord,
+    MeanRecord,
+    MeanScores,
+    MethodThreshold,
+    ReliabilityBin,
+    Threshold,
+)
 from cxrfast.evaluation.sources import Source
 from cxrfast.metrics.bootstrap import Interval
 from cxrfast.metrics.calibration import ReliabilityCurve
@@ -29,9 +47,13 @@ class Calibration:
     temperature: Tensor | None  # [K], from validation images
     curve: ReliabilityCurve  # of prob
 
-    def reliability(self, k: int) -> list[dict[str, float]]:
-        """The bins of class k that have images."""
-        return self.curve.filled(k)
+    def of_class(self, k: int) -> dict[str, Any]:
+        """What the record of class k has of it."""
+        numbers = {name: getattr(self, name) for name in ("ece", "ece_calibrated", "temperature")}
+        return {
+            **{name: column[k].item() for name, column in numbers.items() if column is not None},
+            "reliability": ReliabilityBin.all_of(self.curve, k),
+        }
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,7 @@ class EvaluationResult:
     label_version: str  # of the labels compared with
     method: str
     weights: str
+    prediction_files: tuple[str, ...]
     shared_patients: int | None  # between training and these images; None: unknown
     class_names: tuple[str, ...]
     n_images: int
@@ -76,88 +99,126 @@ class EvaluationResult:
     source: Source | None  # the regions before any threshold
     own: MethodDefaults
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the table of predictions; None for NaN, which JSON does not know."""
-        facts = ("split", "split_hash", "images_hash", "label_version", "method", "weights", "shared_patients")
-        means = {"auroc": self.mean_auroc, "average_precision": self.mean_average_precision}
-        return {
-            "protocol": self.protocol.name,
-            **{name: getattr(self, name) for name in (*facts, "n_images", "n_patients", "notes")},
-            "unreadable": dict(self.predictions.unreadable),
-            "classes": {name: self._class(k) for k, name in enumerate(self.class_names)},
-            "mean": {name: mean.to_dict() for name, mean in means.items()},
-            "localization": None if self.localization is None else self._localization(self.localization),
-            "detection": None if self.detection is None else self._detection(self.detection),
-        }
+    @property
+    def record(self) -> EvaluationRecord:
+        """Everything but the table of predictions and the regions."""
+        mean = MeanScores(
+            auroc=MeanRecord.of(self.mean_auroc), average_precision=MeanRecord.of(self.mean_average_precision)
+        )
+        return EvaluationRecord(
+            protocol=self.protocol.name,
+            split=self.split,
+            split_hash=self.split_hash,
+            images_hash=self.images_hash,
+            label_version=self.label_version,
+            method=self.method,
+            weights=self.weights,
+            prediction_files=self.prediction_files,
+            shared_patients=self.shared_patients,
+            n_images=self.n_images,
+            n_patients=self.n_patients,
+            notes=self.notes,
+            unreadable=dict(self.predictions.unreadable),
+            classes={name: self._class(k) for k, name in enumerate(self.class_names)},
+            mean=mean,
+            localization=None if self.localization is None else self._localization(self.localization),
+            detection=None if self.detection is None else self._detection(self.detection),
+        )
 
-    def _class(self, k: int) -> dict[str, Any]:
-        row: dict[str, Any] = {"n_positive": self.n_positive[k], "n_negative": self.n_negative[k]}
-        row["n_annotated"] = 0 if self.localization is None else int(self.localization.n_units[k])
-        row["operating_point"] = _none(self.own.operating_points[k].item())
-        for name in ("auroc", "average_precision"):
-            value, low, high = (_none(column[k].item()) for column in getattr(self, name))
-            row |= {name: value, f"{name}_interval": [low, high]}
-        if self.calibration is not None:
-            for name in ("ece", "ece_calibrated", "temperature"):
-                column = getattr(self.calibration, name)
-                row[name] = None if column is None else _none(column[k].item())
-            row["reliability"] = self.calibration.reliability(k)
-        return row
+    def _class(self, k: int) -> ClassRecord:
+        area, precision = self.auroc, self.average_precision
+        calibration = {} if self.calibration is None else self.calibration.of_class(k)
+        return ClassRecord(
+            n_positive=self.n_positive[k],
+            n_negative=self.n_negative[k],
+            n_annotated=0 if self.localization is None else int(self.localization.n_units[k]),
+            operating_point=self.own.operating_points[k].item(),
+            auroc=area.value[k].item(),
+            auroc_interval=(area.low[k].item(), area.high[k].item()),
+            average_precision=precision.value[k].item(),
+            average_precision_interval=(precision.low[k].item(), precision.high[k].item()),
+            **calibration,
+        )
 
-    def _localization(self, found: Localization) -> dict[str, Any]:
-        return {
-            "paper": found.protocol.paper,
-            "unit": found.protocol.unit,
-            "region_rule": str(found.rule),
-            "stretched": found.protocol.stretched,
-            "threshold": str(found.protocol.threshold),
-            "thresholds": [dict(zip(self.class_names, row, strict=True)) for row in found.thresholds.tolist()],
-            "fallbacks": found.fallbacks,
-            "published_on": found.protocol.training,
-            "grid": found.grid,
-            "tables": [table_to_dict(table, self.class_names) for table in found.tables],
-        }
+    def _localization(self, found: Localization) -> LocalizationRecord:
+        return LocalizationRecord(
+            paper=found.protocol.paper,
+            unit=found.protocol.unit,
+            rule=found.rule,
+            minmax_normalised=found.protocol.minmax_normalised,
+            threshold=_threshold(found.protocol),
+            published_on=found.protocol.training,
+            thresholds=tuple(dict(zip(self.class_names, row, strict=True)) for row in found.thresholds.tolist()),
+            fallbacks=found.fallbacks,
+            grid=found.grid,
+            tables=tuple(_table(table, self.class_names) for table in found.tables),
+            annotations=tuple(self._annotations(found)),
+        )
 
-    def _detection(self, found: Detection) -> dict[str, Any]:
+    def _annotations(self, found: Localization) -> Iterator[AnnotationRecord]:
+        folds = [0] * len(found.units.image) if found.fold is None else found.fold.tolist()
+        for u, fold in enumerate(folds):
+            yield AnnotationRecord(
+                image=self.ground_truth.images[int(found.units.image[u])],
+                class_name=self.class_names[int(found.units.class_index[u])],
+                boxes=tuple(map(tuple, found.units.boxes[u][found.units.has_box[u]].double().tolist())),
+                fold=fold,
+                iou=found.overlap.iou[u].item(),
+                ior=found.overlap.ior[u].item(),
+            )
+
+    def _detection(self, found: Detection) -> DetectionRecord:
         def columns(rows: Tensor) -> dict[str, Any]:  # [K, ...] of one class
-            return {name: _nested(rows[k].tolist()) for k, name in enumerate(self.class_names)}
+            return {name: rows[k].tolist() for k, name in enumerate(self.class_names)}
 
-        return {
-            "n_images": found.n_images,
-            "iou_thresholds": found.thresholds,
-            "average_precision": columns(found.average_precision.T),
-            "map": [mean_without_nan(row, self.class_names).to_dict() for row in found.average_precision],
-            "froc": {
-                "iou_threshold": found.froc_threshold,
-                "false_positives_per_image": FROC_RATES,
-                "sensitivity": columns(found.froc.sensitivity),
-                "curves": {
-                    name: [] if found.froc.mean[k].isnan() else _rises(*found.froc.curves[k])
-                    for k, name in enumerate(self.class_names)
-                },
-                "mean": mean_without_nan(found.froc.mean, self.class_names).to_dict(),
-            },
-            "pointing_game": columns(found.pointing),
+        curves = {
+            name: () if found.froc.mean[k].isnan() else _rises(*found.froc.curves[k])
+            for k, name in enumerate(self.class_names)
         }
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        return DetectionRecord(
+            n_images=found.n_images,
+            iou_thresholds=found.thresholds,
+            average_precision=columns(found.average_precision.T),
+            map=tuple(MeanRecord.of(mean_without_nan(row, self.class_names)) for row in found.average_precision),
+            froc=FrocRecord(
+                iou_threshold=found.froc_threshold,
+                false_positives_per_image=FROC_RATES,
+                sensitivity=columns(found.froc.sensitivity),
+                curves=curves,
+                mean=MeanRecord.of(mean_without_nan(found.froc.mean, self.class_names)),
+            ),
+            pointing_game=columns(found.pointing),
+        )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the JSON to ``path``."""
-        write_text(path, self.to_json())
+        """Write :attr:`record` as JSON to ``path``."""
+        self.record.save(path)
 
 
-def _rises(false: Tensor, found: Tensor) -> list[list[float]]:  # [points], [points]
-    """[false positives per image, sensitivity] where the curve rises, and its end: all that a step curve needs."""
+def _threshold(protocol: Protocol) -> Threshold:
+    if protocol.threshold is None:
+        return FixedLevels()
+    if isinstance(protocol.threshold, Folds):
+        folds = protocol.threshold
+        return FoldsThreshold(count=folds.count, by=folds.by, pooled=folds.pooled)
+    return FixedThreshold(value=protocol.threshold) if isinstance(protocol.threshold, float) else MethodThreshold()
+
+
+def _table(table: AccuracyTable, class_names: Sequence[str]) -> AccuracyTableRecord:
+    names = ("accuracy", "low", "high", "oracle", "hits", "false_positives", "afp")
+    columns = {name: column for name in names if (column := getattr(table, name)) is not None}
+    rows = []
+    for row, (t, mean) in enumerate(zip(table.criterion.thresholds, table.means(class_names), strict=True)):
+        cells = [{name: column[row, k].item() for name, column in columns.items()} for k in range(len(class_names))]
+        classes = {name: AccuracyRecord.model_validate(cell) for name, cell in zip(class_names, cells, strict=True)}
+        rows.append(AccuracyRow(T=t, mean=MeanRecord.of(mean), classes=classes))
+    return AccuracyTableRecord(
+        measure=table.criterion.measure, inclusive=table.criterion.inclusive, gate=table.gate, rows=tuple(rows)
+    )
+
+
+def _rises(false: Tensor, found: Tensor) -> tuple[tuple[float, float], ...]:  # [points], [points]
+    """(false positives per image, sensitivity) where the curve rises, and its end: all that a step curve needs."""
     last = len(found) - 1
     kept = [i for i in range(last + 1) if i in (0, last) or found[i] > found[i - 1]]
-    return [[false[i].item(), found[i].item()] for i in kept]
-
-
-def _nested(value: Any) -> Any:
-    return [_nested(item) for item in value] if isinstance(value, list) else _none(value)
-
-
-def _none(value: float) -> float | None:
-    return None if value != value else value
+    return tuple((false[i].item(), found[i].item()) for i in kept)

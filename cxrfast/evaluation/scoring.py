@@ -40,6 +40,7 @@ class EvaluationMetadata:
     weights: str  # path of the weights, or of the predictions
     split_hash: str | None = None
     training_patients: Collection[str] | None = None  # None: unknown
+    prediction_files: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -89,6 +90,7 @@ def score_predictions(
         label_version=facts.label_version,
         method=facts.method,
         weights=facts.weights,
+        prediction_files=facts.prediction_files,
         shared_patients=shared,
         class_names=ground_truth.class_names,
         n_images=len(ground_truth.images),

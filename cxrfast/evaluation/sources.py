@@ -43,7 +43,7 @@ class MapSource:
     def grid(self) -> tuple[int, int]:
         return (self.maps.shape[2], self.maps.shape[3])
 
-    def stretched(self) -> "MapSource":
+    def minmax_normalised(self) -> "MapSource":
         """Every map to 0…1; one that is the same everywhere to 0."""
         low, high = self.maps.amin(dim=(2, 3), keepdim=True), self.maps.amax(dim=(2, 3), keepdim=True)
         return replace(self, maps=torch.where(high > low, (self.maps - low) / (high - low), 0.0))

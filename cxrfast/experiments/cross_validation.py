@@ -1,18 +1,26 @@
 """Cross-validation: folds and seeds as runs of one folder, each skipped, resumed or trained, evaluated, and pooled."""
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from lightning_fabric import Fabric
 
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
 from cxrfast.devices import make_fabric
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import PROTOCOLS, PooledResult, Protocol, RunNumbers, find_protocol, pool
-from cxrfast.evaluation.run_numbers import one_of_each_fold
+from cxrfast.evaluation import (
+    PROTOCOLS,
+    CrossValidationHead,
+    EvaluationRecord,
+    FoldEvaluation,
+    PooledResult,
+    Protocol,
+    find_protocol,
+    pool,
+)
+from cxrfast.evaluation.fold_evaluation import one_of_each_fold
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.folds_directory import (
     CrossValidation,
@@ -232,17 +240,17 @@ def _is_evaluated(run: RunDirectory, plan: CrossValidation) -> bool:
     if report.stat().st_mtime < run.checkpoint.stat().st_mtime or not is_finished(run):
         return False
     try:
-        numbers = json.loads(report.read_text(encoding="utf-8"))
-    except ValueError:
+        record = EvaluationRecord.load(report)
+    except CxrfastError:
         return False
-    return numbers.get("protocol") == plan.protocol and _has_tables_of(numbers, PROTOCOLS[plan.protocol])
+    return record.protocol == plan.protocol and _has_tables_of(record, PROTOCOLS[plan.protocol])
 
 
-def _has_tables_of(numbers: dict[str, Any], protocol: Protocol) -> bool:
+def _has_tables_of(record: EvaluationRecord, protocol: Protocol) -> bool:
     """Not with other T."""
-    found = numbers.get("localization")
-    expected = [list(comparison.thresholds) for _ in protocol.gates for comparison in protocol.comparisons]
-    return found is None or [[row["T"] for row in table["rows"]] for table in found["tables"]] == expected
+    found = record.localization
+    expected = [list(criterion.thresholds) for _ in protocol.gates for criterion in protocol.criteria]
+    return found is None or [[row.T for row in table.rows] for table in found.tables] == expected
 
 
 def _pool(
@@ -254,7 +262,7 @@ def _pool(
     records: Sequence[Record],
 ) -> PooledAssessment:
     runs = [
-        RunNumbers.load(
+        FoldEvaluation.load(
             run.name,
             run.fold,
             run.seed,
@@ -266,29 +274,31 @@ def _pool(
     planned = all_runs(config, plan)
     missing = [run.name for run in planned if run not in evaluated]
     tested, shared = _patients(runs, splits, records)
-    facts = {
-        "protocol": plan.protocol,
-        "method": config.method,
-        "label_version": runs[0].report["label_version"],
-        "folds": plan.folds,
-        "by": plan.by,
-        "of": plan.of,
-        "seeds": sorted({run.seed for run in planned}),
-        "unannotated": plan.unannotated,
-        "validation_images": [len(fold.val) for fold in splits.folds],
-        "classes_left_out": _left_out(config, runs, records),
-        "splits_hash": splits.hash,
-        "complete": not missing,
-        "missing": missing,
-        "n_patients": len(tested),
-        "shared_patients": len(shared),
-    }
-    result = pool(runs, facts, folds=plan.folds)
+    head = CrossValidationHead(
+        protocol=plan.protocol,
+        method=config.method,
+        label_version=runs[0].record.label_version,
+        folds=plan.folds,
+        by=plan.by,
+        of=plan.of,
+        seeds=tuple(sorted({run.seed for run in planned})),
+        unannotated=plan.unannotated,
+        validation_images=tuple(len(fold.val) for fold in splits.folds),
+        classes_left_out=_left_out(config, runs, records),
+        splits_hash=splits.hash,
+        complete=not missing,
+        missing=tuple(missing),
+        n_patients=len(tested),
+        shared_patients=len(shared),
+    )
+    result = pool(runs, head)
     result.save(folder.pooled)
     return PooledAssessment(result, folder.pooled)
 
 
-def _patients(runs: Sequence[RunNumbers], splits: FoldSplits, records: Sequence[Record]) -> tuple[set[str], set[str]]:
+def _patients(
+    runs: Sequence[FoldEvaluation], splits: FoldSplits, records: Sequence[Record]
+) -> tuple[set[str], set[str]]:
     """Those whose images the runs have tested, and of these those on the training side of the same fold."""
     patient = {record.image: record.patient for record in records}
     tested, shared = set[str](), set[str]()
@@ -299,7 +309,7 @@ def _patients(runs: Sequence[RunNumbers], splits: FoldSplits, records: Sequence[
     return tested, shared
 
 
-def _left_out(config: RunConfig, runs: Sequence[RunNumbers], records: Sequence[Record]) -> dict[str, int]:
+def _left_out(config: RunConfig, runs: Sequence[FoldEvaluation], records: Sequence[Record]) -> dict[str, int]:
     """Classes of the data that the runs do not have, for want of training images in a fold or by choice; and how many
     boxes of them the tested images have, which nobody looks for."""
     tested = {image for run in runs for image in run.predictions.images}

@@ -35,7 +35,7 @@ from cxrfast.metrics.overlap import (
     BestOverlap,
     Overlap,
     best_overlap,
-    grid_ceiling,
+    grid_oracle,
     localization_accuracy,
     patch_overlap,
 )
@@ -60,7 +60,7 @@ __all__ = [
     "expected_calibration_error",
     "fit_temperature",
     "froc",
-    "grid_ceiling",
+    "grid_oracle",
     "localization_accuracy",
     "match_boxes",
     "mean_without_nan",

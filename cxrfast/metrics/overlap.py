@@ -145,7 +145,7 @@ def localization_accuracy(
     return Accuracy(hits.double() / boxes, hits, boxes)  # 0 / 0 is NaN
 
 
-def grid_ceiling(
+def grid_oracle(
     boxes: Tensor,  # [N, 4] xyxy as fractions of the image
     grid: int,  # P
     rule: str = "best",

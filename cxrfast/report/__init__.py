@@ -1,13 +1,13 @@
 """One evaluation, or two, as a page that people look at."""
 
-from cxrfast.report.comparison import Comparison, compare
+from cxrfast.report.comparison import RunComparison, compare
 from cxrfast.report.facts import Evaluated, from_folder, from_predictions, from_result
 from cxrfast.report.html.folds import is_folds, render_folds, write_folds
 from cxrfast.report.html.page import render_comparison, render_report, report_path, write_comparison, write_report
 
 __all__ = [
-    "Comparison",
     "Evaluated",
+    "RunComparison",
     "compare",
     "from_folder",
     "from_predictions",

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cxrfast.errors import UsageError
 from cxrfast.evaluation.localization import hits_at
-from cxrfast.evaluation.protocols import PROTOCOLS
-from cxrfast.evaluation.protocols import Comparison as Hit
+from cxrfast.evaluation.protocols import PROTOCOLS, HitCriterion
+from cxrfast.evaluation.record import Gate
 from cxrfast.metrics.bootstrap import (
     Statistic,
     paired_bootstrap_with_mean,
@@ -70,7 +70,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Two runs on the images that both evaluated."""
 
     first: Evaluated
@@ -117,14 +117,14 @@ class Comparison:
         return "\n".join([*lines, "", *notes]) + "\n"
 
 
-def compare(first: Evaluated, second: Evaluated) -> Comparison:
+def compare(first: Evaluated, second: Evaluated) -> RunComparison:
     """Compare on the images that both evaluated, for the classes that both know.
 
     Raises :class:`UsageError` where there are none, where their labels differ, or where the numbers are of different
     protocols.
     """
     names = _names(first, second)
-    protocols = [str(run.numbers["protocol"]) for run in (first, second)]
+    protocols = [run.record.protocol for run in (first, second)]
     if protocols[0] != protocols[1]:
         raise UsageError(
             f"{names[0]} is evaluated by protocol {protocols[0]}, {names[1]} by {protocols[1]}; evaluate both by one"
@@ -139,11 +139,11 @@ def compare(first: Evaluated, second: Evaluated) -> Comparison:
     a, b = _part(a, images, classes), _part(b, images, classes)
     if not torch.equal(a.labels.nan_to_num(-1), b.labels.nan_to_num(-1)):
         raise UsageError(
-            f"{names[0]} and {names[1]} are evaluated with different labels ({first.numbers['label_version']} and "
-            f"{second.numbers['label_version']}); evaluate both with one --labels"
+            f"{names[0]} and {names[1]} are evaluated with different labels ({first.record.label_version} and "
+            f"{second.record.label_version}); evaluate both with one --labels"
         )
     notes = _notes(first, second, names, images, classes)
-    return Comparison(
+    return RunComparison(
         first=first,
         second=second,
         names=names,
@@ -163,7 +163,7 @@ def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: li
     """
     entry = PROTOCOLS.get(protocol)
     everything = torch.ones_like(a.prob, dtype=torch.bool)
-    tables = [_Table(hit, entry.unit, "", (everything, everything)) for hit in entry.comparisons] if entry else []
+    tables = [_Table(hit, entry.unit, "", (everything, everything)) for hit in entry.criteria] if entry else []
     return [*_score_measures(a, b), *_place_measures(a, b, tables, [] if notes is None else notes)]
 
 
@@ -171,7 +171,7 @@ def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: li
 class _Table:
     """Shares found by one measure, behind one gate of each run."""
 
-    hit: Hit
+    hit: HitCriterion
     unit: str
     gate: str  # in words, "" for none
     passes: tuple[Tensor, Tensor]  # [N, K] bool: of each run, where the gate is open
@@ -237,36 +237,34 @@ def _common_tables(
     first: Evaluated, second: Evaluated, a: Predictions, b: Predictions, notes: list[str]
 ) -> list[_Table]:
     """The evaluations' tables, with their gates, at the T that both have."""
-    found = [run.numbers["localization"] for run in (first, second)]
-    if not all(found):
+    sides = [run.record.localization for run in (first, second)]
+    if sides[0] is None or sides[1] is None:
         return []
-    kinds = [[(table["measure"], table["relation"], side["unit"]) for table in side["tables"]] for side in found]
+    kinds = [[(table.measure, table.inclusive, side.unit) for table in side.tables] for side in sides if side]
     if kinds[0] != kinds[1]:
-        raise UsageError(
-            f"protocol {first.numbers['protocol']} is not the same in both evaluations; evaluate both again"
-        )
+        raise UsageError(f"protocol {first.record.protocol} is not the same in both evaluations; evaluate both again")
     tables: list[_Table] = []
     only: dict[str, None] = {}
-    for pair in zip(*(side["tables"] for side in found), strict=True):
-        one, other = ([row["T"] for row in table["rows"]] for table in pair)
-        hit = Hit(pair[0]["measure"], pair[0]["relation"] == "≥", tuple(t for t in one if t in other))
-        only |= {f"{hit} {t:g}": None for t in sorted({*one} ^ {*other})}
-        gates = [table["gate"] for table in pair]
-        passes = passes_gate(gates[0], first, a), passes_gate(gates[1], second, b)
-        tables.append(_Table(hit, found[0]["unit"], _gate_words(*gates), passes))
+    for one, other in zip(sides[0].tables, sides[1].tables, strict=True):
+        thresholds = [tuple(row.T for row in table.rows) for table in (one, other)]
+        both = tuple(t for t in thresholds[0] if t in thresholds[1])
+        hit = HitCriterion(one.measure, one.inclusive, both)
+        only |= {f"{hit} {t:g}": None for t in sorted({*thresholds[0]} ^ {*thresholds[1]})}
+        passes = passes_gate(one.gate, first, a), passes_gate(other.gate, second, b)
+        tables.append(_Table(hit, sides[0].unit, _gate_words(one.gate, other.gate), passes))
     if only:
         notes.append(f"Only one of the two was evaluated at {', '.join(only)}; these T are left out.")
     return tables
 
 
-def _gate_words(first: str | None, second: str | None) -> str:
+def _gate_words(first: Gate, second: Gate) -> str:
     if first == second:
-        return f", only where the image's {first}" if first else ""
-    return f", gate of the first: {first or 'none'}, of the second: {second or 'none'}"
+        return f", only where the image's {first}" if str(first) else ""
+    return f", gate of the first: {str(first) or 'none'}, of the second: {str(second) or 'none'}"
 
 
-def _hits(overlap: Tensor, hit: Hit, t: float) -> Tensor:  # [N, K] -> [N, K] of 1, 0, NaN
-    found = hits_at(overlap.flatten(), Hit(hit.measure, hit.inclusive, (t,)))[0].view(overlap.shape)
+def _hits(overlap: Tensor, hit: HitCriterion, t: float) -> Tensor:  # [N, K] -> [N, K] of 1, 0, NaN
+    found = hits_at(overlap.flatten(), HitCriterion(hit.measure, hit.inclusive, (t,)))[0].view(overlap.shape)
     return torch.where(overlap.isnan(), torch.nan, found.double())
 
 
@@ -302,8 +300,8 @@ def _notes(
         others = [c for c in run.predictions.class_names if c not in classes]
         if others:
             notes.append(f"Classes that only {name} knows are left out: {', '.join(others)}.")
-        if run.numbers["shared_patients"]:
-            notes.append(f"{name} has seen {run.numbers['shared_patients']} of the evaluated patients in training.")
+        if run.record.shared_patients:
+            notes.append(f"{name} has seen {run.record.shared_patients} of the evaluated patients in training.")
     return notes
 
 

@@ -1,8 +1,7 @@
 """What a report is made of: one evaluation, and what the run's folder says about how its model came about."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,8 @@ from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.ground_truth import GroundTruth
-from cxrfast.evaluation.localization import (
-    OPERATING_POINT_GATE,
-    SCORE_GATE,
-    Localization,
-    score_localization,
-)
 from cxrfast.evaluation.offline import read_maps
-from cxrfast.evaluation.protocols import PROTOCOLS
+from cxrfast.evaluation.record import EvaluationRecord, Gate, NoGate, ScoreGate
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import images_hash
 from cxrfast.evaluation.sources import Source
@@ -47,31 +40,30 @@ class RunFacts:
 class Evaluated:
     """One evaluation as a report shows it. Without the data set there are numbers and curves, but no cases."""
 
-    numbers: Mapping[str, Any]  # what evaluation-*.json holds
+    record: EvaluationRecord
     predictions: Predictions
     run: RunFacts
     ground_truth: GroundTruth | None = None
     source: Source | None = None
     own: MethodDefaults | None = None
-    localization: Localization | None = None
     records: Mapping[str, Record] = field(default_factory=dict)  # of the whole data set, by the name of the image
     notes: tuple[str, ...] = ()  # what is missing, and why
 
     @property
     def title(self) -> str:
-        return self.run.name or Path(str(self.numbers["weights"]).split(" (")[0].split(",")[0]).name
+        """The run's folder, or the first file that was evaluated."""
+        return self.run.name or Path(next(iter(self.record.prediction_files), self.record.weights)).name
 
 
 def from_result(result: EvaluationResult, records: Sequence[Record], folder: Path | None = None) -> Evaluated:
     """An evaluation that has just been made, of a model from the run in ``folder`` or of predictions from elsewhere."""
     return Evaluated(
-        numbers=json.loads(result.to_json()),
+        record=result.record,
         predictions=result.predictions,
         run=RunFacts() if folder is None else read_run(folder),
         ground_truth=result.ground_truth,
         source=result.source,
         own=result.own,
-        localization=result.localization,
         records={record.image: record for record in records},
     )
 
@@ -95,116 +87,52 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     if not path.is_file():
         again = f"cxrfast evaluate {folder}" + ("" if split == "test" else f" --split {split}")
         raise CxrfastError(f"{folder} has no evaluation of its {split} part ({path.name}); make it: {again}")
-    numbers = read_json(path)
-    lacking = next(_lacks(_SHAPE, numbers), None)
-    if lacking is not None:
-        raise CxrfastError(f"{path} is not an evaluation of this version (no {lacking}); evaluate again")
+    record = EvaluationRecord.load(path)
     predictions = read_predictions(folder / f"predictions{suffix}.csv")
-    if list(numbers["classes"]) != list(predictions.class_names):
+    if record.class_names != predictions.class_names:
         raise CxrfastError(f"{path} and predictions{suffix}.csv have different classes; evaluate again")
-    if numbers["images_hash"] != images_hash(predictions.images):
+    if record.images_hash != images_hash(predictions.images):
         raise CxrfastError(
-            f"{path} is of {numbers['n_images']} images, predictions{suffix}.csv of {len(predictions.images)} that are "
+            f"{path} is of {record.n_images} images, predictions{suffix}.csv of {len(predictions.images)} that are "
             "not the same; evaluate again"
         )
-    evaluated = Evaluated(numbers, predictions, read_run(folder))
+    evaluated = Evaluated(record, predictions, read_run(folder))
     where = data or evaluated.run.config.get("data")
     if where is None:
         return replace(evaluated, notes=("No cases are shown: the data set is not known (--data).",))
     try:
-        source = read_chestxray14(where, labels=numbers["label_version"], images_required=False)
+        source = read_chestxray14(where, labels=record.label_version, images_required=False)
     except CxrfastError as error:
         return replace(evaluated, notes=(f"No cases are shown: {error}",))
     return _with_data(evaluated, source.records, folder / f"maps{suffix}.npz")
 
 
-def _keys(names: str) -> dict[str, Any]:
-    return dict.fromkeys(names.split())
-
-
-_EACH = "*"  # every key that is there
-_MEAN = _keys("value left_out")
-_TABLE = {
-    **_keys("measure relation gate"),
-    "rows": [{"T": None, "mean": _MEAN, "classes": {_EACH: _keys("accuracy low high")}}],
-}
-_SHAPE = {
-    **_keys("protocol split split_hash images_hash label_version method weights shared_patients n_images n_patients"),
-    **_keys("notes unreadable"),
-    "classes": {
-        _EACH: _keys("n_positive n_negative n_annotated auroc auroc_interval average_precision operating_point")
-    },
-    "mean": {"auroc": _MEAN, "average_precision": _MEAN},
-    "localization": (
-        {**_keys("paper unit region_rule stretched threshold fallbacks published_on grid"), "tables": [_TABLE]},
-    ),
-    "detection": (
-        {
-            **_keys("n_images iou_thresholds average_precision pointing_game"),
-            "froc": _keys("iou_threshold false_positives_per_image sensitivity curves"),
-        },
-    ),
-}
-"""What a report reads of an evaluation: the keys of objects, [the entries of lists], (what may be null)."""
-
-
-def _lacks(shape: Any, value: Any, at: str = "") -> Iterator[str]:
-    """Where something is missing."""
-    if isinstance(shape, tuple):
-        if value is not None:
-            yield from _lacks(shape[0], value, at)
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            yield f"list {at}"
-        else:
-            for entry in value:
-                yield from _lacks(shape[0], entry, at)
-    elif isinstance(shape, dict):
-        for key, part in shape.items() if isinstance(value, dict) else ():
-            for name in value if key == _EACH else [key]:
-                where = f"{at}.{name}".removeprefix(".")
-                if name not in value:
-                    yield where
-                else:
-                    yield from _lacks(part, value[name], where)
-        if not isinstance(value, dict):
-            yield f"object {at}"
-
-
 def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> Evaluated:
     by_name = {record.image: record for record in records}
+    evaluated = replace(evaluated, records=by_name)
     missing = [image for image in evaluated.predictions.images if image not in by_name]
     if missing:
         note = f"No cases are shown: the data set lacks {len(missing)} of the evaluated images (first: {missing[0]})."
-        return replace(evaluated, records=by_name, notes=(note,))
+        return replace(evaluated, notes=(note,))
     ground_truth = GroundTruth.from_records(
         [by_name[image] for image in evaluated.predictions.images], evaluated.predictions.class_names
     )
-    evaluated = replace(evaluated, records=by_name, ground_truth=ground_truth)
-    protocol = PROTOCOLS.get(evaluated.numbers["protocol"])
-    if not maps.is_file() or protocol is None:
-        what = f"{maps.name} is missing" if protocol else f"protocol {evaluated.numbers['protocol']} is not known"
-        return replace(evaluated, notes=(f"No cases are shown: {what}.",))
+    evaluated = replace(evaluated, ground_truth=ground_truth)
+    if not maps.is_file():
+        return replace(evaluated, notes=(f"No cases are shown: {maps.name} is missing.",))
     source, own = read_maps(maps, ground_truth)
-    localization = None
-    if source is not None and len(ground_truth.boxes.image):
-        # For the regions: which threshold served which annotation. The intervals are those of the evaluation.
-        scores = evaluated.predictions.prob.nan_to_num(0.5)
-        localization = score_localization(protocol, source, ground_truth, scores, own, resamples=2)
-    return replace(evaluated, source=source, own=own, localization=localization)
+    return replace(evaluated, source=source, own=own)
 
 
-def passes_gate(gate: str | None, run: Evaluated, predictions: Predictions) -> Tensor:  # [N, K] bool
-    """Where a gate is open that the run's evaluation gives in words. ``predictions``: the run's, or a part of them."""
+def passes_gate(gate: Gate, run: Evaluated, predictions: Predictions) -> Tensor:  # [N, K] bool
+    """Where a gate is open. ``predictions``: the run's, or a part of them."""
     scores = predictions.prob.nan_to_num(0.5)  # where nobody said, as in the evaluation
-    if gate is None:
+    if isinstance(gate, NoGate):
         return torch.ones_like(scores, dtype=torch.bool)
-    if gate == OPERATING_POINT_GATE:
-        points = [run.numbers["classes"][name]["operating_point"] for name in predictions.class_names]
-        return scores.double() >= torch.tensor([math.nan if p is None else p for p in points], dtype=torch.float64)
-    if not gate.startswith(SCORE_GATE):
-        raise CxrfastError(f"{run.title}: its evaluation has a gate of a kind not known here ({gate}); evaluate again")
-    return scores > float(gate.removeprefix(SCORE_GATE))
+    if isinstance(gate, ScoreGate):
+        return scores > gate.score
+    points = [run.record.classes[name].operating_point for name in predictions.class_names]
+    return scores.double() >= torch.tensor(points, dtype=torch.float64)
 
 
 def read_run(folder: Path) -> RunFacts:

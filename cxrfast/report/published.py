@@ -1,9 +1,11 @@
 """The papers' published numbers beside a run's: which lines belong to a table, and what keeps them from comparison."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from cxrfast.evaluation import CrossValidationRecord, EvaluationRecord
 from cxrfast.published.numbers import PublishedRow, rows
+
+Record = EvaluationRecord | CrossValidationRecord
 
 BOXES = {
     "Atelectasis": 180,
@@ -20,19 +22,19 @@ TEST_IMAGES = 25_596
 """Images of the official test list, on which AUROC is published."""
 
 
-def published_accuracies(numbers: Mapping[str, Any], metric: str, measure: str, t: float) -> list[PublishedRow]:
-    """Lines of accuracies or AFP by the protocol of these numbers, by one measure and T; not of means alone."""
-    found = rows(metric=metric, measure=measure, protocol=numbers["protocol"], available=True)  # type: ignore[arg-type]
+def published_accuracies(record: Record, metric: str, measure: str, t: float) -> list[PublishedRow]:
+    """Lines of accuracies or AFP by the protocol of this record, by one measure and T; not of means alone."""
+    found = rows(metric=metric, measure=measure, protocol=record.protocol, available=True)  # type: ignore[arg-type]
     return [row for row in found if row.values and row.T is not None and abs(row.T - t) < 1e-9]
 
 
-def has_lines(numbers: Mapping[str, Any]) -> bool:
+def has_lines(record: Record) -> bool:
     """Whether anybody publishes numbers by this protocol that could be read."""
-    return bool(rows(protocol=numbers["protocol"], available=True))
+    return bool(rows(protocol=record.protocol, available=True))
 
 
-def published_auroc(numbers: Mapping[str, Any]) -> list[PublishedRow]:
-    """Lines of AUROC that have any class of these numbers; those of the same method first.
+def published_auroc(record: Record) -> list[PublishedRow]:
+    """Lines of AUROC that have any class of this record; those of the same method first.
 
     Of a table's lines on another method, the first: what follows is its ablation; and none of a network that is no
     method here, unless the method is of the same paper. A number that others copied stands once, and not at all where
@@ -40,18 +42,18 @@ def published_auroc(numbers: Mapping[str, Any]) -> list[PublishedRow]:
     """
     found, seen = [], set[tuple[str | None, ...]]()
     everything = rows(metric="auroc", available=True)
-    papers_of_method = {row.paper for row in everything if row.method == numbers["method"] and not row.copied_from}
+    papers_of_method = {row.paper for row in everything if row.method == record.method and not row.copied_from}
     own_papers = {row.paper for row in everything if row.copied_from is None}
     for row in everything:
-        if row.copied_from in own_papers or not set(row.values or ()) & set(numbers["classes"]):
+        if row.copied_from in own_papers or not set(row.values or ()) & set(record.classes):
             continue
         if row.method is None and row.copied_from is None and row.paper not in papers_of_method:
             continue
         key = (row.copied_from,) if row.copied_from else (row.paper, row.table, row.method or row.row)
-        if (row.copied_from is None and row.method == numbers["method"]) or key not in seen:
+        if (row.copied_from is None and row.method == record.method) or key not in seen:
             found.append(row)
         seen.add(key)
-    return sorted(found, key=lambda row: row.method != numbers["method"])
+    return sorted(found, key=lambda row: row.method != record.method)
 
 
 def remarks(lines: Sequence[PublishedRow]) -> Iterator[str]:
@@ -67,14 +69,14 @@ def remarks(lines: Sequence[PublishedRow]) -> Iterator[str]:
         yield f"{table}{which}: {words}."
 
 
-def unavailable_places(numbers: Mapping[str, Any]) -> list[str]:
+def unavailable_places(record: Record) -> list[str]:
     """Which tables of this protocol could not be read, and why."""
-    return _unavailable(rows(protocol=numbers["protocol"], available=False))
+    return _unavailable(rows(protocol=record.protocol, available=False))
 
 
-def unavailable_auroc(numbers: Mapping[str, Any]) -> list[str]:
+def unavailable_auroc(record: Record) -> list[str]:
     """Which tables of AUROC of this method's paper could not be read, and why."""
-    return _unavailable(rows(metric="auroc", method=numbers["method"], available=False))
+    return _unavailable(rows(metric="auroc", method=record.method, available=False))
 
 
 def _unavailable(lines: Sequence[PublishedRow]) -> list[str]:
@@ -82,9 +84,9 @@ def _unavailable(lines: Sequence[PublishedRow]) -> list[str]:
     return [f"{name} is not available here: {why}" for name, why in tables]
 
 
-def other_places(numbers: Mapping[str, Any]) -> str:
+def other_places(record: Record) -> str:
     """Why localisation cannot be compared with the papers', "" if it is of the same boxes."""
-    annotated = {name: row["n_annotated"] for name, row in numbers["classes"].items() if row["n_annotated"]}
+    annotated = record.annotated_classes
     if annotated == BOXES:
         return ""
     return (
@@ -92,8 +94,8 @@ def other_places(numbers: Mapping[str, Any]) -> str:
     )
 
 
-def other_images(numbers: Mapping[str, Any]) -> str:
+def other_images(record: Record) -> str:
     """Why AUROC cannot be compared with the papers', "" if it is of as many images."""
-    if numbers["n_images"] == TEST_IMAGES:
+    if record.n_images == TEST_IMAGES:
         return ""
-    return f"they are of the {TEST_IMAGES:,} images of the official test list, these of {numbers['n_images']:,} images"
+    return f"they are of the {TEST_IMAGES:,} images of the official test list, these of {record.n_images:,} images"

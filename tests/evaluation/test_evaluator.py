@@ -297,7 +297,7 @@ def test_an_oracle_on_real_radiographs(real_data):
     assert (result.predictions.ior[scored] > 0.5).all()
     table = result.localization.tables[0]
     for n, n_positive, accuracy, best, area in zip(
-        n_boxed, result.n_positive, table.accuracy[0], table.ceiling[0], result.auroc.value, strict=True
+        n_boxed, result.n_positive, table.accuracy[0], table.oracle[0], result.auroc.value, strict=True
     ):
         assert n_positive >= n  # boxes imply labels
         assert accuracy == best == 1 if n else math.isnan(accuracy)

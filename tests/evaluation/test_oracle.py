@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxrfast.evaluation.ground_truth import Units
-from cxrfast.evaluation.oracle import ceiling
+from cxrfast.evaluation.oracle import oracle
 from cxrfast.metrics import box_overlap, patch_overlap
 from cxrfast.regions.rule import RegionRule
 
@@ -63,7 +63,7 @@ def test_no_region_is_better_and_one_is_as_good(shape, case):
             max(len(region & target) / len(region | target if measure == "iou" else region) for region in regions)
             for target in targets
         ]
-        assert ceiling(units, grid, RegionRule(shape), measure).tolist() == pytest.approx(expected, abs=1e-12)
+        assert oracle(units, grid, RegionRule(shape), measure).tolist() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", ["patches", "boxes"])
@@ -72,8 +72,8 @@ def test_many_boxes_that_tile_a_region_have_its_ceiling(shape):
     tiles = [((x, x + 1), (y, y + 1)) for x in range(2, 10) for y in range(1, 9)]
     whole = units_of([[((2, 10), (1, 9))]], 1)
     for measure in ("iou", "ior"):
-        found = ceiling(units_of([tiles], 64), (20, 20), RegionRule(shape), measure)
-        torch.testing.assert_close(found, ceiling(whole, (20, 20), RegionRule(shape), measure), rtol=0, atol=1e-12)
+        found = oracle(units_of([tiles], 64), (20, 20), RegionRule(shape), measure)
+        torch.testing.assert_close(found, oracle(whole, (20, 20), RegionRule(shape), measure), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("opening", [4, 5, 8, 11, 0.4])
@@ -95,7 +95,7 @@ def test_an_opening_is_as_much_as_a_box_must_have(opening, closing):
                 boxes = found.boxes.boxes.double() / 3
                 overlaps = [box_overlap(boxes, annotation.expand(len(boxes), 4)) for annotation in annotations]
             best = [max(getattr(overlap, measure).tolist(), default=0.0) for overlap in overlaps]
-            limit = ceiling(units, (3, 3), rule, measure, pixels).tolist()
+            limit = oracle(units, (3, 3), rule, measure, pixels).tolist()
             if shape == "patches":
                 assert all(b <= c + 1e-12 for b, c in zip(best, limit, strict=True))
             else:

@@ -11,10 +11,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import (
+    CrossValidationHead,
     EvaluationMetadata,
+    EvaluationRecord,
+    FoldEvaluation,
     GroundTruth,
     MapSource,
-    RunNumbers,
     find_protocol,
     pool,
     score_predictions,
@@ -26,11 +28,34 @@ from cxrfast.regions.rule import MethodDefaults, RegionRule
 from cxrfast.report.terminal import cross_validation_to_text
 
 NAMES = ("Mass", "Nodule", "Effusion", "Hernia")  # no image of the first fold has Effusion; nothing has Hernia
-FACTS = {
-    "protocol": "own", "method": "li", "label_version": "2017", "folds": 2, "by": "patient", "seeds": [0, 1],
-    "unannotated": 0.2, "splits_hash": "0123456789abcdef", "complete": True, "missing": [], "n_patients": 24,
-    "shared_patients": 0,
-}  # fmt: skip
+HEAD = CrossValidationHead(
+    protocol="own",
+    method="li",
+    label_version="2017",
+    folds=2,
+    by="patient",
+    of="boxes",
+    seeds=(0, 1),
+    unannotated=0.2,
+    validation_images=(4, 4),
+    classes_left_out={},
+    splits_hash="0123456789abcdef",
+    complete=True,
+    missing=(),
+    n_patients=24,
+    shared_patients=0,
+)
+
+
+def content_of(pooled):
+    return json.loads(pooled.record.to_json())
+
+
+def changed(run, change):
+    """The run with another record: `change` is called with its JSON content."""
+    content = json.loads(run.record.to_json())
+    change(content)
+    return replace(run, record=EvaluationRecord.model_validate(content))
 
 
 def part(fold, n=24):
@@ -95,7 +120,9 @@ def case(request, tmp_path):
             result.save(folder / "evaluation-test.json")
             result.predictions.write_csv(folder / "predictions.csv")
             name = f"fold-{fold}/seed-{seed}"
-            runs.append(RunNumbers.load(name, fold, seed, folder / "evaluation-test.json", folder / "predictions.csv"))
+            runs.append(
+                FoldEvaluation.load(name, fold, seed, folder / "evaluation-test.json", folder / "predictions.csv")
+            )
         at_once.append(evaluate(protocol, together(*parts), *(torch.cat(pair) for pair in zip(*said, strict=True))))
     return runs, at_once
 
@@ -106,7 +133,7 @@ def same(a, b):
 
 def test_pooled_numbers_are_those_of_one_evaluation_of_all_images(case):
     runs, at_once = case
-    pooled = pool(runs, FACTS, folds=2)
+    pooled = pool(runs, HEAD)
     for k in range(len(NAMES)):
         for column, name in ((pooled.auroc, "auroc"), (pooled.average_precision, "average_precision")):
             expected = statistics.fmean(getattr(result, name).value[k].item() for result in at_once)
@@ -117,7 +144,7 @@ def test_pooled_numbers_are_those_of_one_evaluation_of_all_images(case):
                 assert same(
                     table.accuracy[i].classes[k].pooled, statistics.fmean(s.accuracy[i, k].item() for s in of_seeds)
                 )
-                assert same(table.ceiling[i][k], of_seeds[0].ceiling[i, k].item())
+                assert same(table.oracle[i][k], of_seeds[0].oracle[i, k].item())
                 if table.afp is not None:
                     assert same(table.afp[i].classes[k].pooled, statistics.fmean(s.afp[i, k].item() for s in of_seeds))
     assert (pooled.tables[0].afp is not None) == (at_once[0].protocol.name == "wang2017")
@@ -128,7 +155,7 @@ def test_pooled_numbers_are_those_of_one_evaluation_of_all_images(case):
 
 def test_mean_and_sd_are_over_the_runs_that_have_the_number(case):
     runs, _ = case
-    pooled = pool(runs, FACTS, folds=2)
+    pooled = pool(runs, HEAD)
     for k, name in enumerate(NAMES):
         expected = [
             roc_auc_score(run.predictions.labels[:, k], run.predictions.prob[:, k])
@@ -144,10 +171,10 @@ def test_mean_and_sd_are_over_the_runs_that_have_the_number(case):
             assert math.isnan(number.mean)
             assert math.isnan(number.pooled)
         own = pooled.tables[0].accuracy[0].classes[k]
-        of_runs = [run.tables[0]["rows"][0]["classes"][name]["accuracy"] for run in runs]
-        assert own.present == [value for value in of_runs if value is not None]
+        of_runs = [run.tables[0].rows[0].classes[name].accuracy for run in runs]
+        assert own.present == [value for value in of_runs if not math.isnan(value)]
     labels, scores = (torch.cat([getattr(run.predictions, n) for run in runs[:2]]) for n in ("labels", "prob"))
-    one_seed = pool(runs[:2], FACTS, folds=2)
+    one_seed = pool(runs[:2], HEAD)
     assert one_seed.auroc.classes[2].pooled == pytest.approx(roc_auc_score(labels[:, 2], scores[:, 2]))
     assert one_seed.average_precision.classes[2].pooled == pytest.approx(
         average_precision_score(labels[:, 2], scores[:, 2])
@@ -165,7 +192,7 @@ def plain_ece(probability, label):
 
 def test_calibration_errors(case):
     runs, _ = case
-    pooled = pool(runs, FACTS, folds=2)
+    pooled = pool(runs, HEAD)
     for k in range(len(NAMES)):
         numbers = (pooled.ece.classes[k], pooled.ece_calibrated.classes[k])
         for number, column in zip(numbers, ("prob", "prob_calibrated"), strict=True):
@@ -178,28 +205,28 @@ def test_calibration_errors(case):
     nodule = pooled.ece_calibrated.classes[1]
     assert len(nodule.present) == 2
     assert math.isnan(nodule.pooled)  # only a part of the images has a probability
-    assert pooled.to_dict()["classes"]["Nodule"]["reliability_calibrated"] == []
-    one_seed = pool(runs[:2], FACTS, folds=2).to_dict()["classes"]["Mass"]
+    assert content_of(pooled)["classes"]["Nodule"]["reliability_calibrated"] == []
+    one_seed = content_of(pool(runs[:2], HEAD))["classes"]["Mass"]
     for name in ("", "_calibrated"):  # the curve amounts to the error
         gaps = [b["images"] * abs(b["frequency"] - b["probability"]) for b in one_seed[f"reliability{name}"]]
         assert one_seed[f"ece{name}"]["pooled"] == pytest.approx(sum(gaps) / 48)
-    content = pooled.to_dict()
+    content = content_of(pooled)
     assert content["mean"]["ece_calibrated"]["incomplete"] == ["Nodule"]
     assert content["mean"]["ece"]["values"][2] == pytest.approx(
-        statistics.fmean(runs[2].report["classes"][name]["ece"] for name in NAMES)
+        statistics.fmean(runs[2].record.classes[name].ece for name in NAMES)
     )
 
 
 def test_detections_are_those_of_the_runs_and_the_pointing_game_counts_all_annotations(case):
     runs, at_once = case
-    found = pool(runs, FACTS, folds=2).detection
+    found = pool(runs, HEAD).detection
     for k, name in enumerate(NAMES):
         for t, column in enumerate(found.average_precision):
-            of_runs = [run.report["detection"]["average_precision"][name][t] for run in runs]
-            assert column.classes[k].present == [value for value in of_runs if value is not None]
+            of_runs = [run.record.detection.average_precision[name][t] for run in runs]
+            assert column.classes[k].present == [value for value in of_runs if not math.isnan(value)]
             assert math.isnan(column.classes[k].pooled)
-        rows = [run.report["detection"]["froc"]["sensitivity"][name] for run in runs]
-        rows = [row for row in rows if row[0] is not None]
+        rows = [run.record.detection.froc.sensitivity[name] for run in runs]
+        rows = [row for row in rows if not math.isnan(row[0])]
         for r, column in enumerate(found.sensitivity):
             assert column.classes[k].present == [row[r] for row in rows]
         means = [sum(row) / len(row) for row in rows]
@@ -209,10 +236,10 @@ def test_detections_are_those_of_the_runs_and_the_pointing_game_counts_all_annot
         assert len(means) == (4, 4, 2, 0)[k]
         expected = statistics.fmean(result.detection.pointing[k].item() for result in at_once)
         assert same(found.pointing.classes[k].pooled, expected)
-    for column, value in zip(found.average_precision, runs[0].report["detection"]["map"], strict=True):
-        assert column.mean.values[0] == pytest.approx(value["value"])
-    assert found.froc.mean.values[0] == pytest.approx(runs[0].report["detection"]["froc"]["mean"]["value"])
-    content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    for column, value in zip(found.average_precision, runs[0].record.detection.map, strict=True):
+        assert column.mean.values[0] == pytest.approx(value.value)
+    assert found.froc.mean.values[0] == pytest.approx(runs[0].record.detection.froc.mean.value)
+    content = json.loads(json.dumps(found.record.model_dump(mode="json"), allow_nan=False))
     assert content["iou_thresholds"] == [0.1, 0.3, 0.5]
     assert len(content["false_positives_per_image"]) == len(content["classes"]["Mass"]["sensitivity"]) == 7
     assert content["mean"]["froc"]["left_out"] == ["Hernia"]
@@ -221,41 +248,32 @@ def test_detections_are_those_of_the_runs_and_the_pointing_game_counts_all_annot
     assert content["classes"]["Hernia"]["pointing_game"]["mean"] is None
 
 
-def test_a_run_without_regions_and_results_of_before_detections(case):
+def test_a_run_without_regions(case):
     runs, _ = case
-    silent = {**runs[1].report, "detection": None, "localization": None}
-    pooled = pool([runs[0], replace(runs[1], report=silent), *runs[2:]], FACTS, folds=2)
-    whole = pool(runs, FACTS, folds=2)
+    silent = changed(runs[1], lambda content: content.update(detection=None, localization=None))
+    pooled = pool([runs[0], silent, *runs[2:]], HEAD)
+    whole = pool(runs, HEAD)
     mass, all_mass = pooled.detection.pointing.classes[0], whole.detection.pointing.classes[0]
     assert mass.present == [all_mass.values[run] for run in (0, 2, 3)]
     assert math.isnan(mass.pooled)
     assert "pointing game" in cross_validation_to_text(pooled)
-
-    def of_before(run):
-        report = {name: value for name, value in run.report.items() if name != "detection"}
-        new = ("ece", "ece_calibrated", "temperature", "reliability")
-        rows = {name: {k: v for k, v in row.items() if k not in new} for name, row in report["classes"].items()}
-        predictions = replace(run.predictions, prob_calibrated=None)
-        return replace(run, report={**report, "classes": rows}, predictions=predictions)
-
-    old = pool([of_before(run) for run in runs], FACTS, folds=2)
-    assert old.detection is None
-    assert old.to_dict()["detection"] is None
-    assert not old.ece_calibrated.mean.exists
-    assert same(old.ece.classes[0].pooled, whole.ece.classes[0].pooled)  # the predictions have it
-    assert "mAP" not in cross_validation_to_text(old)
-    assert old.auroc.classes[:2] == whole.auroc.classes[:2]
+    none = [changed(run, lambda content: content.update(detection=None, localization=None)) for run in runs]
+    alone = pool(none, HEAD)
+    assert alone.detection is None
+    assert content_of(alone)["detection"] is None
+    assert "mAP" not in cross_validation_to_text(alone)
+    assert alone.auroc.classes[:2] == whole.auroc.classes[:2]
 
 
 def test_the_pooled_auroc_s_interval_is_the_bootstrap_s_by_patient_of_the_mean_over_seeds(case):
     runs, _ = case
-    pooled = pool(runs, FACTS, folds=2)
+    pooled = pool(runs, HEAD)
     seeds = [concatenate([run.predictions for run in runs if run.seed == seed]) for seed in (0, 1)]
     assert list(seeds[0].images) == list(seeds[1].images)
     parts = [weighted_auroc(of.prob, of.labels) for of in seeds]
     both = Statistic(lambda weights: sum(part(weights) for part in parts) / 2, parts[0].needs)
     expected, mean = bootstrap_interval_with_mean(both, seeds[0].patients)
-    content = pooled.to_dict()
+    content = content_of(pooled)
     for k, name in enumerate(pooled.class_names):
         found = content["classes"][name]["auroc"]["interval"]
         if math.isnan(expected.low[k]):
@@ -268,7 +286,7 @@ def test_the_pooled_auroc_s_interval_is_the_bootstrap_s_by_patient_of_the_mean_o
     assert content["classes"]["Mass"]["average_precision"]["interval"] is None
     # In whatever order the images of a seed are
     turned = replace(runs[2], predictions=_reversed(runs[2].predictions))
-    again = pool([*runs[:2], turned, *runs[3:]], FACTS, folds=2)
+    again = pool([*runs[:2], turned, *runs[3:]], HEAD)
     assert again.auroc.classes[0].interval == pytest.approx(pooled.auroc.classes[0].interval)
 
 
@@ -281,11 +299,11 @@ def _reversed(found):
 
 def test_what_the_json_says(case):
     runs, _ = case
-    content = json.loads(json.dumps(pool(runs, FACTS, folds=2).to_dict(), allow_nan=False))
+    content = content_of(pool(runs, HEAD))
     mean = content["mean"]["auroc"]
     assert mean["left_out"] == ["Hernia"]
     assert mean["incomplete"] == ["Effusion"]
-    of_run = runs[1].report["mean"]["auroc"]["value"]
+    of_run = runs[1].record.mean.auroc.value
     assert mean["values"][1] == pytest.approx(of_run)
     assert mean["pooled"] == pytest.approx(
         statistics.fmean(content["classes"][name]["auroc"]["pooled"] for name in NAMES[:3])
@@ -295,8 +313,8 @@ def test_what_the_json_says(case):
     shares = [hits / n for hits, n in zip(mass["hits"], mass["n_annotated"], strict=True)]
     assert mass["values"] == pytest.approx(shares)
     assert row["classes"]["Hernia"]["mean"] is None
-    assert row["classes"]["Hernia"]["ceiling"] is None
-    assert 0 < row["classes"]["Mass"]["ceiling"] <= 1
+    assert row["classes"]["Hernia"]["oracle"] is None
+    assert 0 < row["classes"]["Mass"]["oracle"] <= 1
     assert [run["run"] for run in content["runs"]] == [
         "fold-0/seed-0",
         "fold-1/seed-0",
@@ -307,12 +325,12 @@ def test_what_the_json_says(case):
 
 def test_a_fold_that_is_missing(case):
     runs, _ = case
-    facts = {**FACTS, "complete": False, "missing": ["fold-1/seed-1"]}
-    some = pool(runs[:3], facts, folds=2)
-    both = pool(runs[:2], facts, folds=2)
+    head = HEAD.model_copy(update={"complete": False, "missing": ("fold-1/seed-1",)})
+    some = pool(runs[:3], head)
+    both = pool(runs[:2], head)
     assert some.auroc.classes[0].pooled == both.auroc.classes[0].pooled  # of the seed that has all folds
     assert len(some.auroc.classes[0].present) == 3
-    alone = pool(runs[:1], facts, folds=2)
+    alone = pool(runs[:1], head)
     assert math.isnan(alone.auroc.classes[0].pooled)
     assert math.isnan(alone.auroc.classes[0].sd)
     assert "missing: fold-1/seed-1" in cross_validation_to_text(alone)
@@ -320,16 +338,16 @@ def test_a_fold_that_is_missing(case):
 
 def test_the_text_fits_a_terminal(case):
     runs, _ = case
-    text = cross_validation_to_text(pool(runs, FACTS, folds=2))
+    text = cross_validation_to_text(pool(runs, HEAD))
     assert max(map(len, text.splitlines())) <= 100
     assert "not in every mean of AUROC (no run has it): Hernia" in text
     assert "some runs have it, and their means with it" in text
     assert "pooled" in text
-    number = pool(runs, FACTS, folds=2).auroc.classes[0]
+    number = pool(runs, HEAD).auroc.classes[0]
     assert f"{number.mean:.3f} ± {number.sd:.3f}" in text
     for column, words in (
-        (pool(runs, FACTS, folds=2).detection.average_precision[1], "mAP of boxes, IoU 0.3"),
-        (pool(runs, FACTS, folds=2).detection.froc, "FROC, IoU 0.1, 1/8 to 8 false positives per image"),
+        (pool(runs, HEAD).detection.average_precision[1], "mAP of boxes, IoU 0.3"),
+        (pool(runs, HEAD).detection.froc, "FROC, IoU 0.1, 1/8 to 8 false positives per image"),
     ):
         line = next(line for line in text.splitlines() if line.startswith(words))
         assert line.split()[-4:] == [*f"{column.mean.mean:.3f} ± {column.mean.sd:.3f}".split(), "-"]
@@ -337,45 +355,47 @@ def test_the_text_fits_a_terminal(case):
     assert "not in every mean of calibrated ECE (some runs have it, and their means with it): Nodule" in text
 
 
-def test_the_ceiling_is_of_the_runs_that_have_a_grid(case):
+def test_the_oracle_is_of_the_runs_that_have_a_grid(case):
     runs, _ = case
-    name, row = NAMES[0], runs[0].report["localization"]["tables"][0]["rows"][2]
-    text = cross_validation_to_text(pool(runs, FACTS, folds=2))
-    best = [pool(runs, FACTS, folds=2).tables[0].ceiling[2][k] for k in range(3)]
-    (line, *_) = (line for line in text.splitlines() if line.startswith("perfect region"))
+    name, row = NAMES[0], runs[0].tables[0].rows[2]
+    text = cross_validation_to_text(pool(runs, HEAD))
+    best = [pool(runs, HEAD).tables[0].oracle[2][k] for k in range(3)]
+    (line, *_) = (line for line in text.splitlines() if line.startswith("oracle region"))
     assert line.split()[2:][2] == f"{statistics.fmean(best):.3f}"
-    alone = pool(runs[:1], FACTS, folds=2)
-    assert same(alone.tables[0].ceiling[2][0], row["classes"][name]["ceiling"])
+    alone = pool(runs[:1], HEAD)
+    assert same(alone.tables[0].oracle[2][0], row.classes[name].oracle)
 
-    def without_grid(run):
-        report = json.loads(json.dumps(run.report))
-        for table in report["localization"]["tables"]:
+    def without_grid(content):
+        content["localization"]["grid"] = None
+        for table in content["localization"]["tables"]:
             for row in table["rows"]:
                 for cell in row["classes"].values():
-                    del cell["ceiling"]
-        return replace(run, report=report)
+                    cell["oracle"] = None
 
-    boxes = pool([without_grid(run) for run in runs], FACTS, folds=2)
-    assert boxes.tables[0].ceiling is None
-    assert "perfect region" not in cross_validation_to_text(boxes)
-    assert "ceiling" not in boxes.to_dict()["localization"]["tables"][0]["rows"][0]["classes"]["Mass"]
+    boxes = pool([changed(run, without_grid) for run in runs], HEAD)
+    assert boxes.tables[0].oracle is None
+    assert "oracle region" not in cross_validation_to_text(boxes)
+    assert content_of(boxes)["localization"]["tables"][0]["rows"][0]["classes"]["Mass"]["oracle"] is None
 
 
 def test_runs_that_were_evaluated_otherwise(case, tmp_path):
     runs, _ = case
-    report = json.loads(json.dumps(runs[1].report))
-    report["localization"]["tables"][0]["rows"][0]["T"] = 0.15
+
+    def other_t(content):
+        content["localization"]["tables"][0]["rows"][0]["T"] = 0.15
+
+    def other_detection(content):
+        content["detection"]["iou_thresholds"] = [0.1, 0.3, 0.6]
+
     with pytest.raises(CxrfastError, match=r"fold-1/seed-0 was evaluated otherwise than fold-0/seed-0"):
-        pool([runs[0], replace(runs[1], report=report)], FACTS, folds=2)
-    report = json.loads(json.dumps(runs[2].report))
-    report["detection"]["iou_thresholds"] = [0.1, 0.3, 0.6]
+        pool([runs[0], changed(runs[1], other_t)], HEAD)
     with pytest.raises(CxrfastError, match=r"fold-0/seed-1 was evaluated otherwise than fold-0/seed-0"):
-        pool([*runs[:2], replace(runs[2], report=report)], FACTS, folds=2)
+        pool([*runs[:2], changed(runs[2], other_detection)], HEAD)
     folder = tmp_path / "fold-0" / "seed-0"
     lines = (folder / "predictions.csv").read_text().splitlines()
     (folder / "predictions.csv").write_text("\n".join(lines[: -len(NAMES)]) + "\n")
     with pytest.raises(CxrfastError, match="does not belong to .*evaluate the run again"):
-        RunNumbers.load("fold-0/seed-0", 0, 0, folder / "evaluation-test.json", folder / "predictions.csv")
+        FoldEvaluation.load("fold-0/seed-0", 0, 0, folder / "evaluation-test.json", folder / "predictions.csv")
     (folder / "evaluation-test.json").write_text("{}")
-    with pytest.raises(CxrfastError, match="cannot be read .*evaluate the run again"):
-        RunNumbers.load("fold-0/seed-0", 0, 0, folder / "evaluation-test.json", folder / "predictions.csv")
+    with pytest.raises(CxrfastError, match="schema version 1.*evaluate again"):
+        FoldEvaluation.load("fold-0/seed-0", 0, 0, folder / "evaluation-test.json", folder / "predictions.csv")

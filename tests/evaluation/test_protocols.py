@@ -11,7 +11,7 @@ from cxrfast.errors import UsageError
 from cxrfast.evaluation import PROTOCOLS, BoxSource, Folds, GroundTruth, MapSource, find_protocol, score_localization
 from cxrfast.evaluation.ground_truth import Units, deal_folds
 from cxrfast.evaluation.localization import LEVELS
-from cxrfast.evaluation.oracle import ceiling
+from cxrfast.evaluation.oracle import oracle
 from cxrfast.metrics import Boxes
 from cxrfast.published.numbers import rows
 from cxrfast.regions.rule import MethodDefaults, RegionRule
@@ -135,7 +135,7 @@ def test_against_counting_cells(name, seed):
     protocol = find_protocol(name).with_thresholds(*T)
     result = score_localization(protocol, source, ground_truth, scores, own, resamples=10)
     units = plain_units(ground_truth, protocol.unit)
-    maps = [[stretch(m) if protocol.stretched else m for m in of_image] for of_image in source.maps]
+    maps = [[stretch(m) if protocol.minmax_normalised else m for m in of_image] for of_image in source.maps]
 
     def regions(image, k, level):
         return plain_regions(SHAPES[name], maps[image][k].tolist(), level)
@@ -164,9 +164,9 @@ def test_against_counting_cells(name, seed):
         candidates = [region for level in levels_of(key, position) for region in regions(*key[:2], level)]
         found.append((key[1], key[0], *best(candidates, target)))
     assert result.n_units.tolist() == [sum(k == c for k, *_ in found) for c in range(3)]
-    assert len(result.tables) == len(protocol.comparisons) * len(protocol.gates)
+    assert len(result.tables) == len(protocol.criteria) * len(protocol.gates)
     for table in result.tables:
-        column = 2 if table.comparison.measure == "iou" else 3
+        column = 2 if table.criterion.measure == "iou" else 3
         for row, t in enumerate(EXACT):
             for c in range(3):
                 expected = 0
@@ -176,11 +176,11 @@ def test_against_counting_cells(name, seed):
                         table.gate, score >= own.operating_points[k].item()
                     )
                     value = values[column - 2]
-                    expected += k == c and open_gate and (value >= t if table.comparison.inclusive else value > t)
-                assert table.hits[row, c] == expected, (table.comparison, t, c)
+                    expected += k == c and open_gate and (value >= t if table.criterion.inclusive else value > t)
+                assert table.hits[row, c] == expected, (table.criterion, t, c)
         n = result.n_units
         torch.testing.assert_close(table.accuracy, table.hits.double() / n, equal_nan=True)
-        assert (table.ceiling[:, :2] >= table.accuracy[:, :2]).all()
+        assert (table.oracle[:, :2] >= table.accuracy[:, :2]).all()
         if name == "wang2017":
             assert_false_positives(table, ground_truth, regions, column)
 
@@ -206,7 +206,7 @@ def test_the_entries_are_those_of_the_papers():
             p.unit,
             p.region and (p.region.shape, p.region.select),
             p.threshold,
-            [(c.measure, c.inclusive, c.thresholds) for c in p.comparisons],
+            [(c.measure, c.inclusive, c.thresholds) for c in p.criteria],
             p.gates,
         )
 
@@ -262,7 +262,7 @@ def test_a_larger_opening_would_leave_fewer_nodules_than_the_paper_finds(real_da
     n = len(boxes)
     nodules = Units(torch.arange(n), torch.zeros(n).long(), boxes[:, None], torch.ones(n, 1).bool())
     found = {
-        opening: (ceiling(nodules, (16, 16), RegionRule("boxes", "peak", opening=opening), "iou") > 0.5).sum().item()
+        opening: (oracle(nodules, (16, 16), RegionRule("boxes", "peak", opening=opening), "iou") > 0.5).sum().item()
         for opening in (1 / 16, 1 / 16 + 1e-6)
     }
     assert n == 79
@@ -280,7 +280,7 @@ def test_a_tie_at_t(inclusive):
     )
     protocol = find_protocol("li2018").with_thresholds(0.5)
     protocol = dataclasses.replace(
-        protocol, comparisons=tuple(dataclasses.replace(c, inclusive=inclusive) for c in protocol.comparisons)
+        protocol, criteria=tuple(dataclasses.replace(c, inclusive=inclusive) for c in protocol.criteria)
     )
     own = MethodDefaults(RegionRule(), torch.tensor([0.5]), torch.tensor([0.5]))
     iou, ior = score_localization(
@@ -411,10 +411,10 @@ def test_predictions_built_for_wangs_tables_give_them(measure, number):
     result = score_localization(
         find_protocol("wang2017"), BoxSource(predicted), ground_truth, torch.ones(n, 8), own, resamples=10
     )
-    table = next(table for table in result.tables if table.comparison.measure == measure)
-    assert table.comparison.thresholds == tuple(published)
+    table = next(table for table in result.tables if table.criterion.measure == measure)
+    assert table.criterion.thresholds == tuple(published)
     for line in rows(paper="wang2017", table=number):
-        row = table.comparison.thresholds.index(line.T)
+        row = table.criterion.thresholds.index(line.T)
         accuracy = line.metric == "accuracy"
         whole, share = (table.hits, table.accuracy) if accuracy else (table.false_positives, table.afp)
         assert whole[row].tolist() == [counts(line)[name] for name in WANG_CLASSES]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.metrics.overlap import grid_ceiling, localization_accuracy, patch_overlap
+from cxrfast.metrics.overlap import grid_oracle, localization_accuracy, patch_overlap
 
 TWELFTHS = 12  # boxes of the property test lie on twelfths of the image, inside or a bit outside
 
@@ -147,7 +147,7 @@ def test_the_best_region_of_patches_is_the_best_of_all(scene):
     box = torch.tensor(boxes[:1], dtype=torch.float64) / TWELFTHS
     regions = torch.tensor(list(itertools.product([False, True], repeat=9))).reshape(-1, 3, 3)
     best = patch_overlap(regions, box.expand(len(regions), 4)).iou.max()
-    assert grid_ceiling(box, 3).item() == pytest.approx(best.item(), abs=1e-12)
+    assert grid_oracle(box, 3).item() == pytest.approx(best.item(), abs=1e-12)
 
 
 def test_ceilings_of_the_released_boxes(real_data):
@@ -158,7 +158,7 @@ def test_ceilings_of_the_released_boxes(real_data):
     boxes = torch.stack([x, y, x + w, y + h], dim=1)
     assert len(boxes) == 984
     reached = {
-        rule: [round(100 * (grid_ceiling(boxes, 20, rule) >= t).double().mean().item(), 1) for t in (0.1, 0.5, 0.7)]
+        rule: [round(100 * (grid_oracle(boxes, 20, rule) >= t).double().mean().item(), 1) for t in (0.1, 0.5, 0.7)]
         for rule in ("best", "half", "any", "center")
     }
     assert reached == {

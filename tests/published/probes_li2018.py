@@ -158,9 +158,9 @@ def how_folds_are_dealt() -> None:
 
 
 def hit() -> None:
-    comparisons = {c.measure: (c.inclusive, c.thresholds) for c in find_protocol("li2018").comparisons}
+    criteria = {c.measure: (c.inclusive, c.thresholds) for c in find_protocol("li2018").criteria}
     tenths = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    assert comparisons == {"iou": (True, tenths), "ior": (True, tenths)}
+    assert criteria == {"iou": (True, tenths), "ior": (True, tenths)}
 
 
 PROBES = {

@@ -193,9 +193,9 @@ def limited_supervision() -> None:
 
 
 def hit() -> None:
-    (comparison,) = (c for c in find_protocol("li2018").comparisons if c.measure == "iou")
-    assert comparison.inclusive
-    assert {0.1, 0.3, 0.5, 0.7} <= set(comparison.thresholds)
+    (criterion,) = (c for c in find_protocol("li2018").criteria if c.measure == "iou")
+    assert criterion.inclusive
+    assert {0.1, 0.3, 0.5, 0.7} <= set(criterion.thresholds)
 
 
 PROBES = {

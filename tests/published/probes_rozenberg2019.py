@@ -153,8 +153,8 @@ def all_classes() -> None:
 
 
 def hit() -> None:
-    comparisons = {c.measure: (c.inclusive, c.thresholds) for c in find_protocol("rozenberg2019").comparisons}
-    assert comparisons == {"iou": (True, (0.1,)), "ior": (True, (0.1,))}
+    criteria = {c.measure: (c.inclusive, c.thresholds) for c in find_protocol("rozenberg2019").criteria}
+    assert criteria == {"iou": (True, (0.1,)), "ior": (True, (0.1,))}
 
 
 def annotated_only() -> None:

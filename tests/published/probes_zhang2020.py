@@ -322,8 +322,8 @@ def auc() -> None:
 
 def iou_over_t() -> None:
     protocol = find_protocol("zhang2020")
-    (comparison,) = protocol.comparisons
-    assert (comparison.measure, comparison.inclusive, protocol.unit, protocol.gates) == ("iou", False, "box", (None,))
+    (criterion,) = protocol.criteria
+    assert (criterion.measure, criterion.inclusive, protocol.unit, protocol.gates) == ("iou", False, "box", (None,))
 
 
 def cross_validated_thresholds() -> None:
@@ -369,7 +369,7 @@ def table_1() -> None:
 
 
 def table_2() -> None:
-    assert find_protocol(TABLES["zhang2"].protocol).comparisons[0].thresholds == (0.1, 0.3, 0.5, 0.7)
+    assert find_protocol(TABLES["zhang2"].protocol).criteria[0].thresholds == (0.1, 0.3, 0.5, 0.7)
     assert TABLES["zhang2"].metrics == ("accuracy",)
 
 

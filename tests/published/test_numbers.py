@@ -56,8 +56,8 @@ def test_names_are_known_and_rows_without_numbers_say_why():
         assert line.values is None or tuple(line.values) == line.classes
         assert (line.values is None and line.mean is None) == bool(line.unavailable)
         if line.protocol is not None and line.T is not None:
-            of_measure = [c for c in PROTOCOLS[line.protocol].comparisons if c.measure == line.measure]
-            assert any(line.T in comparison.thresholds for comparison in of_measure), line.name
+            of_measure = [c for c in PROTOCOLS[line.protocol].criteria if c.measure == line.measure]
+            assert any(line.T in criterion.thresholds for criterion in of_measure), line.name
     keys = [(r.paper, r.table, r.row, r.metric, r.measure, r.T) for r in published_rows()]
     assert len(keys) == len(set(keys))
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from cxrfast.evaluation import protocols
+from cxrfast.evaluation.record import NoGate
 from cxrfast.experiments.reproduction.numbers import Numbers, Value, title_of
 from cxrfast.experiments.reproduction.plans import PlannedRow, TablePlan
 from cxrfast.published import PublishedRow
@@ -155,7 +156,7 @@ def _published_alone(plan: TablePlan, row: PlannedRow) -> list[MetricComparison]
             mean, digits = _published_mean(line)
             found.append(
                 MetricComparison(
-                    title_of(metric, line.measure, line.T, _relation(compared), None),
+                    title_of(metric, line.measure, line.T, _relation(compared), NoGate()),
                     line.metric,
                     line.measure,
                     line.T,
@@ -168,12 +169,12 @@ def _published_alone(plan: TablePlan, row: PlannedRow) -> list[MetricComparison]
     return found
 
 
-def _comparison_of(plan: TablePlan, measure: str | None) -> protocols.Comparison | None:
+def _comparison_of(plan: TablePlan, measure: str | None) -> protocols.HitCriterion | None:
     """How the table's protocol compares an overlap with T, and with which."""
-    return next((c for c in protocols.find_protocol(plan.protocol).comparisons if c.measure == measure), None)
+    return next((c for c in protocols.find_protocol(plan.protocol).criteria if c.measure == measure), None)
 
 
-def _relation(compared: protocols.Comparison | None) -> str | None:
+def _relation(compared: protocols.HitCriterion | None) -> str | None:
     return None if compared is None else "≥" if compared.inclusive else ">"
 
 

@@ -1,12 +1,16 @@
 """The numbers of an evaluation, of one run or of folds, in one form."""
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.cross_validation_record import (
+    CrossValidationRecord,
+    MeanSpreadRecord,
+    PooledRow,
+    SpreadRecord,
+)
+from cxrfast.evaluation.record import EvaluationRecord, Gate, MeanRecord, NoGate
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Numbers:
     measure: str | None
     relation: str | None  # "≥" or ">"
     T: float | None
-    gate: str | None
+    gate: Gate
     classes: Mapping[str, Value]
     mean: Value
     left_out: tuple[str, ...]  # classes that are not in the mean
@@ -39,64 +43,62 @@ class Numbers:
         return title_of(self.metric, self.measure, self.T, self.relation, self.gate)
 
 
-def title_of(metric: str, measure: str | None, t: float | None, relation: str | None, gate: str | None) -> str:
+def title_of(metric: str, measure: str | None, t: float | None, relation: str | None, gate: Gate) -> str:
     """A heading, such as "accuracy at IoU ≥ 0.1"."""
     if measure is None:
         return "AUROC"
     what = "accuracy" if metric == "accuracy" else "average number of false positives (AFP)"
-    where = f", where the image's {gate}" if gate else ""
+    where = f", where the image's {gate}" if str(gate) else ""
     return f"{what} at {'IoU' if measure == 'iou' else 'IoR'} {relation} {t:g}{where}"
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """The content of an `evaluation-test.json` or of a `cross-validation.json`."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CxrfastError(f"{path} cannot be read ({error}); delete it, and run the same command again") from error
-
-
-def numbers_of(content: Mapping[str, Any]) -> Iterator[Numbers]:
-    """All numbers of such a file."""
-    classes = content["classes"]
-    mean = content["mean"]["auroc"]
-    yield Numbers(
-        "auroc",
-        None,
-        None,
-        None,
-        None,
-        {name: _value(row["auroc"], *row.get("auroc_interval", ())) for name, row in classes.items()},
-        _value(mean),
-        tuple(mean["left_out"]),
-    )
-    if content.get("localization") is None:
+def numbers_of(record: EvaluationRecord | CrossValidationRecord) -> Iterator[Numbers]:
+    """All numbers of an evaluation."""
+    classes: Mapping[str, Value]
+    if isinstance(record, CrossValidationRecord):
+        classes = {name: _spread(row.auroc) for name, row in record.classes.items()}
+        yield Numbers("auroc", None, None, None, NoGate(), classes, *_mean_spread(record.mean.auroc))
+    else:
+        classes = {name: _one(row.auroc, *row.auroc_interval) for name, row in record.classes.items()}
+        yield Numbers("auroc", None, None, None, NoGate(), classes, *_mean_of_run(record.mean.auroc))
+    if record.localization is None:
         return
-    for table in content["localization"]["tables"]:
-        for row in table["rows"]:
-            place = (table["measure"], table["relation"], row["T"], table["gate"])
-            values = {name: _of_class(cell) for name, cell in row["classes"].items()}
-            yield Numbers("accuracy", *place, values, _value(row["mean"]), tuple(row["mean"]["left_out"]))
-            if all("afp" in cell for cell in row["classes"].values()):
-                false = {name: _value(cell["afp"]) for name, cell in row["classes"].items()}
+    for table in record.localization.tables:
+        for row in table.rows:
+            place = (table.measure, table.relation, row.T, table.gate)
+            if isinstance(row, PooledRow):
+                mean, left_out = _mean_spread(row.mean)
+                values = {name: _spread(cell) for name, cell in row.classes.items()}
+                false = {name: _spread(cell.afp) for name, cell in row.classes.items() if cell.afp is not None}
+            else:
+                mean, left_out = _mean_of_run(row.mean)
+                values = {name: _one(c.accuracy, c.low, c.high) for name, c in row.classes.items()}
+                false = {name: _one(c.afp) for name, c in row.classes.items() if c.false_positives is not None}
+            yield Numbers("accuracy", *place, values, mean, left_out)
+            if len(false) == len(values):
                 # In the mean are the classes that its accuracy is over: a class without boxes has false ones only.
-                left_out = tuple(row["mean"]["left_out"])
                 yield Numbers("afp", *place, false, _mean(false, left_out), left_out)
 
 
-def _of_class(cell: Mapping[str, Any]) -> Value:
-    if "accuracy" in cell:  # of one run
-        return _value(cell["accuracy"], cell["low"], cell["high"])
-    return _value(cell)
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
-def _value(number: Any, low: float | None = None, high: float | None = None) -> Value:
-    """A number, a mean over classes, or what folds pool."""
-    if not isinstance(number, Mapping):
-        return Value(number, low, high)
-    if "value" in number:
-        return Value(number["value"], *number.get("interval", ()))
-    return Value(number["mean"], sd=number["sd"], runs=number["n"], pooled=number["pooled"])
+def _one(value: float, low: float = math.nan, high: float = math.nan) -> Value:
+    """Of one run: the number, and the ends of its interval if it has one."""
+    return Value(_known(value), _known(low), _known(high))
+
+
+def _spread(of: SpreadRecord) -> Value:
+    return Value(_known(of.mean), sd=_known(of.sd), runs=of.n, pooled=_known(of.pooled))
+
+
+def _mean_spread(of: MeanSpreadRecord) -> tuple[Value, tuple[str, ...]]:
+    return _spread(of), of.left_out
+
+
+def _mean_of_run(of: MeanRecord) -> tuple[Value, tuple[str, ...]]:
+    return _one(of.value, *of.interval or ()), of.left_out
 
 
 def _mean(values: Mapping[str, Value], left_out: Sequence[str]) -> Value:

@@ -10,12 +10,13 @@ from typing import Any
 from cxrfast._files import write_text
 from cxrfast.data import read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation import CrossValidationRecord, EvaluationRecord
 from cxrfast.experiments.cross_validation import cross_validate
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.reproduction.comparison import ComparedRow, ComparedTable, State, compare_row
 from cxrfast.experiments.reproduction.deviations import Deviations, deviations_of
 from cxrfast.experiments.reproduction.interface import Say
-from cxrfast.experiments.reproduction.numbers import Numbers, numbers_of, read_evaluation
+from cxrfast.experiments.reproduction.numbers import Numbers, numbers_of
 from cxrfast.experiments.reproduction.plans import PlannedRow, PlannedRun, TablePlan
 from cxrfast.experiments.reproduction.settings import LABELS, Overrides, run_config
 from cxrfast.experiments.reproduction.text import settings_lines, to_markdown, to_text
@@ -169,14 +170,19 @@ def _evaluation(plan: TablePlan, job: _Job) -> Path:
     return job.folder / "evaluations" / plan.protocol / "evaluation-test.json"
 
 
+def _read(plan: TablePlan, job: _Job) -> EvaluationRecord | CrossValidationRecord:
+    kind = CrossValidationRecord if job.run.cross_validated else EvaluationRecord
+    return kind.load(_evaluation(plan, job))
+
+
 def _finished(plan: TablePlan, job: _Job) -> bool:
     path = _evaluation(plan, job)
     if not path.is_file():
         return False
-    content = read_evaluation(path)
-    if job.run.cross_validated:
-        return bool(content["complete"]) and content["protocol"] == plan.protocol and content["folds"] == job.folds
-    return True
+    if not job.run.cross_validated:
+        return True
+    record = CrossValidationRecord.load(path)
+    return record.complete and record.protocol == plan.protocol and record.folds == job.folds
 
 
 def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
@@ -189,12 +195,13 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
         else:
             say(f"{row.name}: into {job.folder}")
             _run(plan, job, lambda line: say(f"  {line}"))
-        content = read_evaluation(_evaluation(plan, job))
-        facts = {name: content[name] for name in _FACTS if content.get(name) is not None}
-        facts["unreadable"] = sum(len(of.get("unreadable") or {}) for of in (content, *content.get("runs", ())))
-        if content.get("classes_left_out"):
-            differs = (*differs, f"without {', '.join(content['classes_left_out'])}")
-        numbers = list(numbers_of(content))
+        record = _read(plan, job)
+        facts = {name: value for name in _FACTS if (value := getattr(record, name, None)) is not None}
+        evaluated = record.runs if isinstance(record, CrossValidationRecord) else (record,)
+        facts["unreadable"] = sum(len(of.unreadable) for of in evaluated)
+        if facts.get("classes_left_out"):
+            differs = (*differs, f"without {', '.join(facts['classes_left_out'])}")
+        numbers = list(numbers_of(record))
     except CxrfastError as error:
         state, reason = "failed", str(error)
         say(f"{row.name}: failed: {reason}")

@@ -1,19 +1,19 @@
 """What the runs of a study have given, and the paper's contributions one by one, with tests paired by patient."""
 
-import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cxrfast.data import Record, Splits, read_chestxray14
 from cxrfast.errors import CxrfastError
+from cxrfast.evaluation.record import EvaluationRecord, NoGate
 from cxrfast.experiments.study.plan import CONTRIBUTIONS, Study, StudyRow, StudyRun
+from cxrfast.metrics.detection import Measure
 from cxrfast.predictions.table import Predictions, read_predictions
 from cxrfast.report.comparison import compare_predictions
 from cxrfast.runs import open_run
@@ -95,19 +95,17 @@ def read_outcome(cell: StudyRun, out: Path) -> StudyOutcome:
     """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
     folder = out / cell.folder
     try:
-        strict, own = (
-            json.loads((folder / name / "evaluation-test.json").read_text(encoding="utf-8")) for name in PROTOCOLS
-        )
-        numbers = {
-            "auroc": _number(strict["mean"]["auroc"]["value"]),
-            "iou 0.1": _accuracy(strict, "iou", 0.1),
-            "iou 0.3": _accuracy(strict, "iou", 0.3),
-            "ior 0.1": _accuracy(strict, "ior", 0.1),
-            "own iou 0.1": _accuracy(own, "iou", 0.1),
-            "pointing": _mean(strict["detection"]["pointing_game"].values()),
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CxrfastError(f"{folder} cannot be read ({error}); delete it, and run the same command again") from error
+        strict, own = (EvaluationRecord.load(folder / name / "evaluation-test.json") for name in PROTOCOLS)
+    except CxrfastError as error:
+        raise CxrfastError(f"{error}, or delete {folder}, and run the same command again") from error
+    numbers = {
+        "auroc": strict.mean.auroc.value,
+        "iou 0.1": _accuracy(strict, "iou", 0.1),
+        "iou 0.3": _accuracy(strict, "iou", 0.3),
+        "ior 0.1": _accuracy(strict, "ior", 0.1),
+        "own iou 0.1": _accuracy(own, "iou", 0.1),
+        "pointing": _mean(strict.detection.pointing_game.values()) if strict.detection else math.nan,
+    }
     train = Splits.load(open_run(folder).splits).part("train", _records(out / cell.phantoms))
     annotated = sum(bool(record.boxes) for record in limit_annotation(train, cell.share, cell.seed))
     predictions = {name: read_predictions(folder / name / "predictions.csv") for name in PROTOCOLS}
@@ -119,20 +117,16 @@ def _records(phantoms: Path) -> Sequence[Record]:
     return read_chestxray14(phantoms).records
 
 
-def _accuracy(content: Mapping[str, Any], measure: str, t: float) -> float:
+def _accuracy(record: EvaluationRecord, measure: Measure, t: float) -> float:
     """Of regions that no gate closes."""
-    for table in content["localization"]["tables"]:
-        if table["measure"] == measure and table["gate"] is None:
-            return next(_number(row["mean"]["value"]) for row in table["rows"] if row["T"] == t)
-    raise KeyError(f"no table of {measure} without a gate")
+    for table in record.localization.tables if record.localization else ():
+        if table.measure == measure and isinstance(table.gate, NoGate):
+            return next((row.mean.value for row in table.rows if t == row.T), math.nan)
+    return math.nan
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _mean(values: Any) -> float:
-    present = [value for value in values if value is not None]
+def _mean(values: Iterable[float]) -> float:
+    present = [value for value in values if not math.isnan(value)]
     return statistics.fmean(present) if present else math.nan
 
 

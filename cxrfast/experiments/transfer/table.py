@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation import CrossValidationRecord
+from cxrfast.evaluation.cross_validation_record import PooledLocalization
+from cxrfast.evaluation.record import TableHead
 from cxrfast.experiments.folds_directory import FoldsDirectory
 from cxrfast.metrics.bootstrap import (
     Interval,
@@ -34,7 +36,7 @@ class TransferComparison:
     n_patients: int
     auroc: Mapping[str, tuple[Interval, Interval]]  # by name: of the classes [K], and of their mean [1]
     difference: Mapping[str, PairedDifference]  # of the mean to the first's [1]; not of the first
-    boxes: Mapping[str, Mapping[str, Any]]  # by name, of the methods: the localisation of `cross-validation.json`
+    boxes: Mapping[str, PooledLocalization]  # by name, of the methods
 
 
 def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives: int = 10) -> TransferComparison:
@@ -65,23 +67,23 @@ def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives
         difference={
             name: paired_bootstrap_with_mean(statistics[name], statistics[base], patients)[1] for name in others
         },
-        boxes={name: of["localization"] for name, of in pooled.items() if of["localization"] is not None},
+        boxes={name: of.localization for name, of in pooled.items() if of.localization is not None},
     )
 
 
-def _pooled(folder: Path) -> dict[str, Any]:
+def _pooled(folder: Path) -> CrossValidationRecord:
     path = FoldsDirectory(folder).pooled
     if not path.is_file():
         raise CxrfastError(f"{folder} has no finished run of a cross-validation; go on with: cxrfast train --resume")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not content["complete"]:
-        raise UsageError(f"{folder}: these runs are missing: {', '.join(content['missing'])}")
-    return content
+    record = CrossValidationRecord.load(path)
+    if not record.complete:
+        raise UsageError(f"{folder}: these runs are missing: {', '.join(record.missing)}")
+    return record
 
 
-def _predictions(folder: Path, pooled: Mapping[str, Any]) -> Predictions:
-    seed = min(run["seed"] for run in pooled["runs"])
-    runs = [run["run"] for run in pooled["runs"] if run["seed"] == seed]
+def _predictions(folder: Path, pooled: CrossValidationRecord) -> Predictions:
+    seed = min(run.seed for run in pooled.runs)
+    runs = [run.run for run in pooled.runs if run.seed == seed]
     return concatenate([read_predictions(folder / run / "predictions.csv") for run in runs])
 
 
@@ -112,25 +114,23 @@ def to_markdown(found: TransferComparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _boxes(boxes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _boxes(boxes: Mapping[str, PooledLocalization]) -> list[str]:
     first = next(iter(boxes.values()))
-    rows = [
-        (t, i, _title(table, row)) for t, table in enumerate(first["tables"]) for i, row in enumerate(table["rows"])
-    ]
+    rows = [(t, i, _title(table, row.T)) for t, table in enumerate(first.tables) for i, row in enumerate(table.rows)]
     lines = [_row(["boxes found, of all folds", *boxes]), _row(["---"] * (1 + len(boxes)))]
     for t, i, title in rows:
         cells = []
         for found in boxes.values():
-            classes = found["tables"][t]["rows"][i]["classes"].values()
-            hits = sum(sum(row["hits"]) for row in classes)
-            cells.append(f"{hits} of {sum(sum(row['n_annotated']) for row in classes)}")
+            classes = found.tables[t].rows[i].classes.values()
+            hits = sum(sum(row.hits) for row in classes)
+            cells.append(f"{hits} of {sum(sum(row.n_annotated) for row in classes)}")
         lines.append(_row([title, *cells]))
     return lines
 
 
-def _title(table: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    gate = f", where the image's {table['gate']}" if table["gate"] else ""
-    return f"{'IoU' if table['measure'] == 'iou' else 'IoR'} {table['relation']} {row['T']:g}{gate}"
+def _title(table: TableHead, t: float) -> str:
+    gate = f", where the image's {table.gate}" if str(table.gate) else ""
+    return f"{table.measure_name} {table.relation} {t:g}{gate}"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -146,7 +146,8 @@ def _difference(of: PairedDifference | None) -> str:
     if of is None:
         return ""
     difference, low, high, p = (value.item() for value in of)
-    return f"{difference:+.3f} ({low:+.2f} to {high:+.2f}), p = {p:.2f}"
+    significance = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{difference:+.3f} ({low:+.2f} to {high:+.2f}), {significance}"
 
 
 def runs_csv(folders: Mapping[str, Path]) -> str:
@@ -155,18 +156,17 @@ def runs_csv(folders: Mapping[str, Path]) -> str:
     writer: Any = None
     for name, folder in folders.items():
         pooled = _pooled(folder)
-        classes = list(pooled["classes"])
-        for n, run in enumerate(pooled["runs"]):
-            rows = RunDirectory(folder / run["run"]).read_metrics()
+        for n, run in enumerate(pooled.runs):
+            rows = RunDirectory(folder / run.run).read_metrics()
             line = {
                 "row": name,
-                "method": pooled["method"],
-                **{key: run[key] for key in ("fold", "seed", "n_images", "n_patients")},
+                "method": pooled.method,
+                **{key: getattr(run, key) for key in ("fold", "seed", "n_images", "n_patients")},
                 "epochs": len(rows),
                 "training_seconds": round(sum(row["seconds"] for row in rows)),
-                "mean_auroc": _number(pooled["mean"]["auroc"]["values"][n]),
-                **{f"auroc {c}": _number(pooled["classes"][c]["auroc"]["values"][n]) for c in classes},
-                **_found(pooled["localization"], n),
+                "mean_auroc": _number(pooled.mean.auroc.values[n]),
+                **{f"auroc {name}": _number(row.auroc.values[n]) for name, row in pooled.classes.items()},
+                **_found(pooled.localization, n),
             }
             if writer is None:
                 writer = csv.DictWriter(text, list(line), lineterminator="\n")
@@ -175,14 +175,14 @@ def runs_csv(folders: Mapping[str, Path]) -> str:
     return text.getvalue()
 
 
-def _found(localization: Mapping[str, Any] | None, run: int) -> dict[str, Any]:
+def _found(localization: PooledLocalization | None, run: int) -> dict[str, Any]:
     """Boxes that a run found by the first table of the protocol, at each T."""
     if localization is None:
         return {}
-    rows = localization["tables"][0]["rows"]
-    counts = {f"found at {row['T']:g}": sum(of["hits"][run] for of in row["classes"].values()) for row in rows}
-    return {"boxes": sum(of["n_annotated"][run] for of in rows[0]["classes"].values()), **counts}
+    rows = localization.tables[0].rows
+    counts = {f"found at {row.T:g}": sum(of.hits[run] for of in row.classes.values()) for row in rows}
+    return {"boxes": sum(of.n_annotated[run] for of in rows[0].classes.values()), **counts}
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"

@@ -8,6 +8,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from cxrfast.evaluation.record import ReliabilityBin
 from cxrfast.predictions.table import Predictions
 from cxrfast.report.facts import Evaluated
 from cxrfast.report.html.charts import UNIT, Axis, Chart, nice_ticks, thin
@@ -57,22 +58,22 @@ def all_curves(runs: Sequence[Evaluated]) -> list[Curves]:
 def roc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
     """One panel for every class of the first run. The dot is the operating point, which validation chose."""
     panels = []
-    for name, row in runs[0].numbers["classes"].items():
-        if row["auroc"] is None:
-            panels.append(Panel(name, "", None, "no positive image" if not row["n_positive"] else "no negative image"))
+    for name, row in runs[0].record.classes.items():
+        if math.isnan(row.auroc):
+            panels.append(Panel(name, "", None, "no negative image" if row.n_positive else "no positive image"))
             continue
         chart = roc_chart(name)
         figures = []
         for run, series in zip(runs, SERIES, strict=False):
-            numbers = run.numbers["classes"].get(name, {})
-            if numbers.get("auroc") is None:
+            found = run.record.classes.get(name)
+            if found is None or math.isnan(found.auroc):
                 continue
             k = run.predictions.class_names.index(name)
             chart.line(thin(roc_points(run.predictions, k)), f"curve {series}")
-            point = numbers.get("operating_point")
-            if point is not None:
-                chart.dots([rates_at(run.predictions, k, point)], f"dot {series}", 3.5, ["operating point"])
-            figures.append(f"{numbers['auroc']:.3f}")
+            if not math.isnan(found.operating_point):
+                point = rates_at(run.predictions, k, found.operating_point)
+                chart.dots([point], f"dot {series}", 3.5, ["operating point"])
+            figures.append(f"{found.auroc:.3f}")
         panels.append(Panel(name, f"AUROC {' | '.join(figures)}", chart.svg()))
     return panels
 
@@ -80,20 +81,19 @@ def roc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
 def froc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
     """Sensitivity against false positives per image, ⅛ to 8, where there are detections."""
     panels = []
-    for name in runs[0].numbers["classes"]:
-        rows = [(run.numbers["detection"] or {}).get("froc", {}) for run in runs]
-        if not rows[0].get("curves", {}).get(name):
+    for name in runs[0].record.classes:
+        found = [run.record.detection.froc if run.record.detection else None for run in runs]
+        if found[0] is None or not found[0].curves.get(name):
             panels.append(Panel(name, "", None, "no annotated box"))
             continue
         chart = froc_chart(name)
         figures = []
-        for row, series in zip(rows, SERIES, strict=False):
-            curve = row.get("curves", {}).get(name)
-            if not curve:
+        for froc, series in zip(found, SERIES, strict=False):
+            if froc is None or not froc.curves.get(name):
                 continue
-            chart.steps(in_octaves(curve), f"curve {series}")
-            sensitivity = row["sensitivity"][name]
-            rates = [math.log2(rate) for rate in row["false_positives_per_image"]]
+            chart.steps(in_octaves(froc.curves[name]), f"curve {series}")
+            sensitivity = froc.sensitivity[name]
+            rates = [math.log2(rate) for rate in froc.false_positives_per_image]
             chart.dots(list(zip(rates, sensitivity, strict=True)), f"dot {series}", 2)
             figures.append(f"{sum(sensitivity) / len(sensitivity):.3f}")
         panels.append(Panel(name, f"mean {' | '.join(figures)}", chart.svg()))
@@ -103,20 +103,19 @@ def froc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
 def reliability_panels(runs: Sequence[Evaluated]) -> list[Panel]:
     """How often the class is there against how probable the model called it; larger dots hold more images."""
     panels = []
-    for name, row in runs[0].numbers["classes"].items():
-        bins = row.get("reliability")
-        if not bins or row["ece"] is None:
-            panels.append(Panel(name, "", None, "no known label" if "ece" in row else "scores are no probabilities"))
+    for name, row in runs[0].record.classes.items():
+        if not row.reliability:
+            why = "scores are no probabilities" if row.n_positive + row.n_negative else "no known label"
+            panels.append(Panel(name, "", None, why))
             continue
         chart = reliability_chart(name)
         figures = []
         for run, series in zip(runs, SERIES, strict=False):
-            numbers = run.numbers["classes"].get(name, {})
-            filled = numbers.get("reliability")
-            if not filled:
+            found = run.record.classes.get(name)
+            if found is None or not found.reliability:
                 continue
-            draw_reliability(chart, filled, series)
-            figures.append(f"{numbers['ece']:.3f}")
+            draw_reliability(chart, found.reliability, series)
+            figures.append(f"{found.ece:.3f}")
         panels.append(Panel(name, f"ECE {' | '.join(figures)}", chart.svg()))
     return panels
 
@@ -140,14 +139,14 @@ def reliability_chart(name: str) -> Chart:
     return chart
 
 
-def draw_reliability(chart: Chart, filled: Sequence[Mapping[str, float]], series: str) -> None:
+def draw_reliability(chart: Chart, bins: Sequence[ReliabilityBin], series: str) -> None:
     """The bins that have images, as dots on a line; the area of a dot says how many."""
-    points = [(entry["probability"], entry["frequency"]) for entry in filled]
+    points = [(entry.probability, entry.frequency) for entry in bins]
     chart.line(points, f"curve {series}")
-    most = max((entry["images"] for entry in filled), default=0)
-    for entry, point in zip(filled, points, strict=True):
-        size = 1.5 + 2.5 * math.sqrt(entry["images"] / most)
-        chart.dots([point], f"dot {series}", size, [f"{entry['images']:g} images"])
+    most = max((entry.images for entry in bins), default=0)
+    for entry, point in zip(bins, points, strict=True):
+        size = 1.5 + 2.5 * math.sqrt(entry.images / most)
+        chart.dots([point], f"dot {series}", size, [f"{entry.images} images"])
 
 
 def roc_points(predictions: Predictions, k: int) -> list[tuple[float, float]]:

@@ -1,20 +1,39 @@
 """The pooled result of a cross-validation as a page: mean ± sd of its runs beside the papers' numbers."""
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.run_numbers import RunNumbers
+from cxrfast.evaluation.cross_validation_record import (
+    CrossValidationRecord,
+    PooledClassDetection,
+    PooledLocalization,
+    PooledMeanDetection,
+    PooledTableRecord,
+    SpreadRecord,
+)
+from cxrfast.evaluation.fold_evaluation import FoldEvaluation
+from cxrfast.evaluation.record import NoGate
 from cxrfast.published.numbers import PublishedRow
 from cxrfast.report import published
-from cxrfast.report.facts import read_json
 from cxrfast.report.html.fold_curves import fold_curves
 from cxrfast.report.html.page import render, report_path
-from cxrfast.report.html.tables import Cell, Row, Table, beside_papers, number, plain, published_notes, published_row
+from cxrfast.report.html.tables import (
+    ORACLE,
+    ReportTable,
+    TableCell,
+    TableRow,
+    beside_papers,
+    number,
+    plain,
+    published_notes,
+    published_row,
+    table_words,
+)
 
 POOLED = "cross-validation.json"
 
@@ -27,49 +46,46 @@ def is_folds(folder: Path) -> bool:
 def write_folds(folder: Path, path: Path | None = None) -> Path:
     """Write the page of the cross-validation in ``folder``; returns where."""
     path = report_path(folder, "test") if path is None else path
-    write_text(path, render_folds(read_json(folder / POOLED), folder.resolve().name, folder, path.parent))
+    record = CrossValidationRecord.load(folder / POOLED)
+    write_text(path, render_folds(record, folder.resolve().name, folder, path.parent))
     return path
 
 
-def render_folds(numbers: Mapping[str, Any], title: str, folder: Path | None = None, beside: Path | None = None) -> str:
+def render_folds(
+    record: CrossValidationRecord, title: str, folder: Path | None = None, beside: Path | None = None
+) -> str:
     """``folder`` has the results of the runs, for the curves, and their pages; links to these are from ``beside``."""
-    try:
-        runs, no_curves = _read_runs(numbers, folder)
-        return render(
-            "folds.html",
-            numbers=numbers,
-            title=title,
-            headline=_headline(numbers),
-            facts_rows=_facts(numbers),
-            run_table=_runs(numbers, folder, beside),
-            score_tables=[_scores(numbers), *_published_auroc(numbers)],
-            localization_tables=[*_localization(numbers), *_detection(numbers)],
-            curves=fold_curves(numbers, runs) if runs else [],
-            no_curves=no_curves,
-            script=None,
-        )
-    except KeyError as error:
-        raise CxrfastError(f"{title}: {POOLED} lacks {error}; evaluate the cross-validation again") from error
+    runs, no_curves = _read_runs(record, folder)
+    return render(
+        "folds.html",
+        record=record,
+        title=title,
+        headline=_headline(record),
+        facts_rows=_facts(record),
+        run_table=_runs(record, folder, beside),
+        score_tables=[_scores(record), *_published_auroc(record)],
+        localization_tables=[*_localization(record), *_detection(record)],
+        curves=fold_curves(record, runs) if runs else [],
+        no_curves=no_curves,
+        script=None,
+    )
 
 
-def _read_runs(numbers: Mapping[str, Any], folder: Path | None) -> tuple[list[RunNumbers], str]:
+def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list[FoldEvaluation], str]:
     """The runs that the numbers are of; none, and why, where their files are gone or are those of other evaluations."""
     if folder is None:
         return [], ""
     runs = []
-    for entry in numbers["runs"]:
-        place = folder / entry["run"]
+    for entry in record.runs:
+        place = folder / entry.run
         files = place / "evaluation-test.json", place / "predictions.csv"
         try:
-            run = RunNumbers.load(entry["run"], entry["fold"], entry["seed"], *files)
+            run = FoldEvaluation.load(entry.run, entry.fold, entry.seed, *files)
         except CxrfastError as error:
             return [], f"No curves are shown: {error}."
-        facts = [(run.report[name], entry[name]) for name in ("n_images", "split_hash")]
-        facts += [
-            (run.report["protocol"], numbers["protocol"]),
-            (list(run.report["classes"]), list(numbers["classes"])),
-        ]
-        if any(own != pooled for own, pooled in facts):
+        found = run.record
+        own = (found.n_images, found.split_hash, found.protocol, found.class_names)
+        if own != (entry.n_images, entry.split_hash, record.protocol, record.class_names):
             return (
                 [],
                 f"No curves are shown: {place} was evaluated otherwise since; evaluate the cross-validation again.",
@@ -78,195 +94,173 @@ def _read_runs(numbers: Mapping[str, Any], folder: Path | None) -> tuple[list[Ru
     return runs, ""
 
 
-def _spread(entry: Mapping[str, Any], digits: int = 3) -> Cell:
+def _spread(entry: SpreadRecord, digits: int = 3) -> TableCell:
     """Mean ± sd of the runs, and in small the number of all test images together."""
-    text = number(entry["mean"], digits)
-    if entry["sd"] is not None:
-        text += f" ±\N{NO-BREAK SPACE}{entry['sd']:.{digits}f}"  # a narrow column breaks before the sign
-    pooled = "" if entry["pooled"] is None else f"pooled {entry['pooled']:.{digits}f}"
-    if entry.get("interval"):
-        pooled += " [{:.{d}f}, {:.{d}f}]".format(*entry["interval"], d=digits)
-    return Cell(text, pooled)
+    text = number(entry.mean, digits)
+    if not math.isnan(entry.sd):
+        text += f" ±\N{NO-BREAK SPACE}{entry.sd:.{digits}f}"  # a narrow column breaks before the sign
+    pooled = "" if math.isnan(entry.pooled) else f"pooled {entry.pooled:.{digits}f}"
+    if entry.interval:
+        pooled += " [{:.{d}f}, {:.{d}f}]".format(*entry.interval, d=digits)
+    return TableCell(text, pooled)
 
 
-def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    runs = len(numbers["runs"])
-    tiles = [
-        (number(entry["mean"]), what, f"± {number(entry['sd'])} over {runs} runs")
-        for what, entry in (
-            ("mean AUROC", numbers["mean"]["auroc"]),
-            ("mean AP", numbers["mean"]["average_precision"]),
-        )
-    ]
-    for table in (numbers["localization"] or {"tables": []})["tables"][:2]:
-        row = next((row for row in table["rows"] if row["T"] == 0.5), table["rows"][0])
-        what = f"found at {_measure(table)} {table['relation']} {row['T']:g}"
-        tiles.append((number(row["mean"]["mean"]), what, f"± {number(row['mean']['sd'])} over {runs} runs"))
-    return tiles
+def _headline(record: CrossValidationRecord) -> list[tuple[str, str, str]]:
+    tiles = [(record.mean.auroc, "mean AUROC"), (record.mean.average_precision, "mean AP")]
+    for table in record.localization.tables[:2] if record.localization else ():
+        row = next((row for row in table.rows if row.T == 0.5), table.rows[0])
+        tiles.append((row.mean, f"found at {table.measure_name} {table.relation} {row.T:g}"))
+    runs = len(record.runs)
+    return [(number(entry.mean), what, f"± {number(entry.sd)} over {runs} runs") for entry, what in tiles]
 
 
-def _measure(table: Mapping[str, Any]) -> str:
-    return "IoU" if table["measure"] == "iou" else "IoR"
-
-
-def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    seeds = numbers["seeds"]
+def _facts(record: CrossValidationRecord) -> list[tuple[str, str]]:
+    seeds = len(record.seeds)
     facts = [
-        ("protocol", numbers["protocol"]),
-        ("folds", f"{numbers['folds']} by {numbers['by']}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"),
+        ("protocol", record.protocol),
+        ("folds", f"{record.folds} by {record.by}, {seeds} seed{'s' if seeds > 1 else ''}"),
         ("tested", "all images")
-        if numbers.get("of") == "all"
-        else ("images without boxes in training", f"{100 * numbers['unannotated']:g} %"),
-        ("labels", f"version {numbers['label_version']}"),
-        ("splits (hash)", str(numbers["splits_hash"])[:12]),
-        ("patients shared with training", f"{numbers['shared_patients']:,}"),
+        if record.of == "all"
+        else ("images without boxes in training", f"{100 * record.unannotated:g} %"),
+        ("labels", f"version {record.label_version}"),
+        ("splits (hash)", record.splits_hash[:12]),
+        ("patients shared with training", f"{record.shared_patients:,}"),
     ]
-    found = numbers["localization"]
+    found = record.localization
     if found is not None:
-        facts += [("region", found["region_rule"]), ("training, by the protocol", found["published_on"])]
-    validated = numbers.get("validation_images")
-    if validated is not None:
+        facts += [("region", str(found.rule)), ("training, by the protocol", found.published_on)]
+    validated = record.validation_images
+    if validated:
         sizes = " to ".join(f"{n:,}" for n in sorted({min(validated), max(validated)}))
         facts.append(("validation images", sizes if any(validated) else "none: the last epoch is kept"))
-    left_out = numbers.get("classes_left_out")  # results of before do not say
-    if left_out:
-        names = ", ".join(f"{name} ({n:,})" for name, n in left_out.items())
+    if record.classes_left_out:
+        names = ", ".join(f"{name} ({n:,})" for name, n in record.classes_left_out.items())
         facts.append(("classes left out (boxes on test images)", names))
-    if numbers["missing"]:
-        facts.append(("not finished yet", ", ".join(numbers["missing"])))
+    if record.missing:
+        facts.append(("not finished yet", ", ".join(record.missing)))
     return facts
 
 
-def _runs(numbers: Mapping[str, Any], folder: Path | None, beside: Path | None) -> Table:
+def _runs(record: CrossValidationRecord, folder: Path | None, beside: Path | None) -> ReportTable:
     rows = []
-    for run, area in zip(numbers["runs"], numbers["mean"]["auroc"]["values"], strict=True):
-        shared = run["shared_patients"]
+    for run, area in zip(record.runs, record.mean.auroc.values, strict=True):
+        shared = run.shared_patients
         cells = plain(
-            f"{run['n_images']:,}",
-            f"{run['n_patients']:,}",
+            f"{run.n_images:,}",
+            f"{run.n_patients:,}",
             "unknown" if shared is None else f"{shared:,}",
             number(area),
         )
-        page = None if folder is None else report_path(folder / run["run"], "test")
+        page = None if folder is None else report_path(folder / run.run, "test")
         link = "" if page is None or not page.is_file() else quote(os.path.relpath(page, beside or folder))
-        rows.append(Row(run["run"], cells, link=link))
+        rows.append(TableRow(run.run, cells, link=link))
     without = [row.name for row in rows if not row.link]
     notes = [f"Without a page (cxrfast report makes it): {', '.join(without)}."] if without else []
-    return Table("Runs", ["run", "images", "patients", "shared with training", "mean AUROC"], rows, notes)
+    return ReportTable("Runs", ["run", "images", "patients", "shared with training", "mean AUROC"], rows, notes)
 
 
-def _scores(numbers: Mapping[str, Any]) -> Table:
-    columns = {"auroc": "AUROC", "average_precision": "AP", "ece": "ECE", "ece_calibrated": "ECE, calibrated"}
-    names = [name for name in columns if _exists(numbers["mean"].get(name))]
+def _scores(record: CrossValidationRecord) -> ReportTable:
+    titles = {"auroc": "AUROC", "average_precision": "AP", "ece": "ECE", "ece_calibrated": "ECE, calibrated"}
+    names = [name for name in titles if getattr(record.mean, name).exists]
     rows = [
-        Row(
+        TableRow(
             name,
             [
-                *plain(f"{row['n_positive']:,}", f"{row['n_negative']:,}"),
-                *(_spread(row[key]) for key in names),
+                *plain(f"{row.n_positive:,}", f"{row.n_negative:,}"),
+                *(_spread(getattr(row, key)) for key in names),
             ],
         )
-        for name, row in numbers["classes"].items()
+        for name, row in record.classes.items()
     ]
-    rows.append(Row("mean", [*plain("", ""), *(_spread(numbers["mean"][key]) for key in names)], "mean"))
-    notes = [
-        f"In the mean of some runs only, as the others have no positive or no negative image: {', '.join(incomplete)}."
-        for incomplete in [numbers["mean"]["auroc"]["incomplete"]]
-        if incomplete
-    ]
+    means = [_spread(getattr(record.mean, key)) for key in names]
+    rows.append(TableRow("mean", [*plain("", ""), *means], "mean"))
+    header = ["class", "positive", "negative", *(titles[name] for name in names)]
+    return ReportTable("Is the disease on the image?", header, rows, list(_score_notes(record, names)))
+
+
+def _score_notes(record: CrossValidationRecord, names: Sequence[str]) -> Iterator[str]:
+    auroc, calibrated = record.mean.auroc, record.mean.ece_calibrated
+    if auroc.incomplete:
+        without = ", ".join(auroc.incomplete)
+        yield f"In the mean of some runs only, as the others have no positive or no negative image: {without}."
     if "ece" in names:
-        notes.append(
-            "ECE: expected calibration error; calibrated by each run's own temperatures, of its validation images."
-        )
-    for key, words in (("incomplete", "some runs have"), ("left_out", "no run has")):
-        if "ece_calibrated" in names and numbers["mean"]["ece_calibrated"][key]:
-            without = ", ".join(numbers["mean"]["ece_calibrated"][key])
-            notes.append(f"Too few validation images for a temperature, so that {words} one: {without}.")
-    notes += [
-        f"– No positive or no negative image, and not in the mean: {', '.join(left_out)}."
-        for left_out in [numbers["mean"]["auroc"]["left_out"]]
-        if left_out
-    ]
-    return Table(
-        "Is the disease on the image?",
-        ["class", "positive", "negative", *(columns[name] for name in names)],
-        rows,
-        notes,
-    )
+        yield "ECE: expected calibration error; calibrated by each run's own temperatures, of its validation images."
+    if "ece_calibrated" in names:
+        for classes, words in ((calibrated.incomplete, "some runs have"), (calibrated.left_out, "no run has")):
+            if classes:
+                listed = ", ".join(classes)
+                yield f"Too few validation images for a temperature, so that {words} one: {listed}."
+    if auroc.left_out:
+        yield f"– No positive or no negative image, and not in the mean: {', '.join(auroc.left_out)}."
 
 
-def _exists(entry: Mapping[str, Any] | None) -> bool:
-    return entry is not None and (entry["n"] > 0 or entry["pooled"] is not None)
-
-
-def _published_auroc(numbers: Mapping[str, Any]) -> list[Table]:
-    lines = published.published_auroc(numbers)
+def _published_auroc(record: CrossValidationRecord) -> list[ReportTable]:
+    lines = published.published_auroc(record)
     if not lines:
         return []
-    own = [_spread(row["auroc"]) for row in [*numbers["classes"].values(), numbers["mean"]]]
+    own = [*(_spread(row.auroc) for row in record.classes.values()), _spread(record.mean.auroc)]
     first = "The papers' numbers cannot be compared with these: they are of one training, and other test images."
-    return [beside_papers("this cross-validation", own, lines, numbers, [first])]
+    return [beside_papers("this cross-validation", own, lines, record, [first])]
 
 
-def _localization(numbers: Mapping[str, Any]) -> list[Table]:
-    found = numbers["localization"]
-    return [] if found is None else [_accuracies(numbers, found, table) for table in found["tables"]]
+def _localization(record: CrossValidationRecord) -> list[ReportTable]:
+    found = record.localization
+    return [] if found is None else [_accuracies(record, found, table) for table in found.tables]
 
 
-def _accuracies(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Mapping[str, Any]) -> Table:
-    boxed = [name for name, row in numbers["classes"].items() if row["n_annotated"]]
-    unit = "boxes" if found["unit"] == "box" else "annotations"
-    rows = [
-        Row(f"{unit} scored", plain(*(f"{numbers['classes'][name]['n_annotated']:,}" for name in boxed), ""), "count")
-    ]
+def _accuracies(record: CrossValidationRecord, found: PooledLocalization, table: PooledTableRecord) -> ReportTable:
+    boxed = list(record.annotated_classes)
+    unit = "boxes" if found.unit == "box" else "annotations"
+    rows = [TableRow(f"{unit} scored", plain(*(f"{n:,}" for n in record.annotated_classes.values()), ""), "count")]
     lines: list[PublishedRow] = []
-    for entry in table["rows"]:
-        cells = [_spread(entry["classes"][name]) for name in boxed]
-        title = f"{_measure(table)} {table['relation']} {entry['T']:g}: this cross-validation"
-        rows.append(Row(title, [*cells, _spread(entry["mean"])], "own"))
-        best = [entry["classes"][name].get("ceiling") for name in boxed]  # results of before have none
-        if table["gate"] is None and best and None not in best:
+    for entry in table.rows:
+        cells = [_spread(entry.classes[name]) for name in boxed]
+        title = f"{table.measure_name} {table.relation} {entry.T:g}: this cross-validation"
+        rows.append(TableRow(title, [*cells, _spread(entry.mean)], "own"))
+        best = [entry.classes[name].oracle for name in boxed]
+        if isinstance(table.gate, NoGate) and best and not any(map(math.isnan, best)):
             cells = plain(*map(number, [*best, sum(best) / len(best)]))
-            rows.append(Row("perfect region on this grid", cells, "ceiling"))
-        beside = published.published_accuracies(numbers, "accuracy", table["measure"], entry["T"])
+            rows.append(TableRow(ORACLE, cells, "oracle"))
+        beside = published.published_accuracies(record, "accuracy", table.measure, entry.T)
         rows += [published_row(line, boxed) for line in beside]
         lines += beside
-    gate = f", only where the image's {table['gate']}" if table["gate"] else ""
-    return Table(f"Share of {unit} found, {_measure(table)}{gate}", ["", *boxed, "mean"], rows, _notes(numbers, lines))
+    caption = f"Share of {unit} found, {table_words(table)}"
+    return ReportTable(caption, ["", *boxed, "mean"], rows, _notes(record, lines))
 
 
-def _notes(numbers: Mapping[str, Any], lines: Sequence[PublishedRow]) -> list[str]:
-    why = published.other_places(numbers)
+def _notes(record: CrossValidationRecord, lines: Sequence[PublishedRow]) -> list[str]:
+    why = published.other_places(record)
     notes = [f"The papers' lines cannot be compared with these: {why}."] if lines and why else []
-    without = [name for name, row in numbers["classes"].items() if not row["n_annotated"]]
+    without = [name for name in record.classes if name not in record.annotated_classes]
     if without:
         notes.append(f"– No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
     return [*notes, *published_notes(lines)]
 
 
-def _detection(numbers: Mapping[str, Any]) -> list[Table]:
+def _detection(record: CrossValidationRecord) -> list[ReportTable]:
     """Boxes as detections: AP at each T, FROC and pointing game; then the FROC rate by rate."""
-    found = numbers.get("detection")
-    if not found:
+    found = record.detection
+    if found is None:
         return []
-    rows = [(name, found["classes"][name], "") for name, row in numbers["classes"].items() if row["n_annotated"]]
-    rows.append(("mean", found["mean"], "mean"))
-    header = ["class", *(f"AP at IoU {t:g}" for t in found["iou_thresholds"]), "FROC, mean", "pointing game"]
+    rows: list[tuple[str, PooledClassDetection | PooledMeanDetection, str]]
+    rows = [(name, found.classes[name], "") for name in record.annotated_classes]
+    rows.append(("mean", found.mean, "mean"))
+    header = ["class", *(f"AP at IoU {t:g}" for t in found.iou_thresholds), "FROC, mean", "pointing game"]
     first = [
-        Row(
+        TableRow(
             name,
-            [*map(_spread, entry["average_precision"]), _spread(entry["froc"]), _spread(entry["pointing_game"])],
+            [*map(_spread, entry.average_precision), _spread(entry.froc), _spread(entry.pointing_game)],
             kind,
         )
         for name, entry, kind in rows
     ]
-    rates = [f"{rate:g}" if rate >= 1 else f"1/{1 / rate:g}" for rate in found["false_positives_per_image"]]
-    second = [Row(name, [*map(_spread, entry["sensitivity"])], kind) for name, entry, kind in rows]
+    rates = [f"{rate:g}" if rate >= 1 else f"1/{1 / rate:g}" for rate in found.false_positives_per_image]
+    second = [TableRow(name, [*map(_spread, entry.sensitivity)], kind) for name, entry, kind in rows]
     note = (
         "Boxes of the method's own regions, with their highest map value as score, on images with any annotation. "
         "Nothing puts the maps of different networks on one scale, so only the pointing game, which compares within "
         "one map, is pooled."
     )
-    caption = f"FROC: sensitivity at IoU {found['froc_iou_threshold']:g}"
+    caption = f"FROC: sensitivity at IoU {found.froc_iou_threshold:g}"
     below = ["false positives / image", *rates]
-    return [Table("Boxes as detections", header, first, [note]), Table(caption, below, second)]
+    return [ReportTable("Boxes as detections", header, first, [note]), ReportTable(caption, below, second)]

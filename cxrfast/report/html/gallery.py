@@ -2,9 +2,10 @@
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,17 +13,16 @@ from torch import Tensor
 
 from cxrfast.data.images import read_image
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.ground_truth import GroundTruth
-from cxrfast.evaluation.localization import Localization
+from cxrfast.evaluation.record import AnnotationRecord, Gate, LocalizationRecord, NoGate
 from cxrfast.evaluation.sources import MapSource, Source
 from cxrfast.metrics.detection import Boxes
-from cxrfast.metrics.overlap import BestOverlap
 from cxrfast.report.facts import Evaluated, passes_gate
 
 SIDE = 416  # pixels of the longer side of an embedded picture
 CASES = 40  # about so many are shown in all
 MOST_PER_RANK = 4
 HEAT = "YlOrRd"  # as `cxrfast localize` draws it
+Rank = Literal["best", "median", "worst"]
 Rectangle = tuple[float, float, float, float]  # xyxy as fractions of the image
 
 
@@ -43,7 +43,7 @@ class Case:
 
     picture: int
     class_index: int
-    rank: str  # "best", "median", "worst"
+    rank: Rank
     iou: float
     ior: float
     score: float  # of the image; NaN where nobody said
@@ -60,7 +60,7 @@ class Gallery:
 
     pictures: list[Picture]
     cases: list[Case]
-    gate: str | None = None  # of the protocol, in words
+    gate: Gate  # of the protocol
 
 
 def make_gallery(evaluated: Evaluated) -> Gallery:
@@ -70,83 +70,96 @@ def make_gallery(evaluated: Evaluated) -> Gallery:
     classes; no case is shown twice. Of several gates the protocol's first counts, which for `strict` is none. Empty
     where there are no regions.
     """
-    found, ground_truth, source = evaluated.localization, evaluated.ground_truth, evaluated.source
-    tables = (evaluated.numbers["localization"] or {}).get("tables")
-    if found is None or ground_truth is None or source is None or not tables:
-        return Gallery([], [])
-    gate = tables[0]["gate"]
-    passes = passes_gate(gate, evaluated, evaluated.predictions)[found.units.image, found.units.class_index]
-    found = replace(found, overlap=BestOverlap(*(overlap * passes for overlap in found.overlap)))
+    found, source = evaluated.record.localization, evaluated.source
+    if found is None or evaluated.ground_truth is None or source is None or not found.tables:
+        return Gallery([], [], NoGate())
+    gate = found.tables[0].gate
+    units = list(_units(evaluated, found, passes_gate(gate, evaluated, evaluated.predictions)))
+    names = evaluated.predictions.class_names
+    per_rank = min(max(round(CASES / (3 * max(len({unit.k for unit in units}), 1))), 1), MOST_PER_RANK)
     chosen = [
-        (k, rank, u)
-        for k in range(len(ground_truth.class_names))
-        for rank, u in choose_units(found, evaluated.predictions.prob, k, _per_rank(found))
+        (rank, unit)
+        for k in range(len(names))
+        for rank, unit in choose_units([unit for unit in units if unit.k == k], per_rank)
     ]
-    place: dict[int, int] = {}
-    for _, _, u in chosen:
-        place.setdefault(int(found.units.image[u]), len(place))
-    pictures = [_picture(evaluated, ground_truth.images[n], n) for n in place]
-    regions = _protocol_regions(found, source)
-    cases = [_case(evaluated, found, ground_truth, source, regions, passes, k, rank, u, place) for k, rank, u in chosen]
+    shown: dict[int, int] = {}
+    for _, unit in chosen:
+        shown.setdefault(unit.n, len(shown))
+    pictures = [_picture(evaluated, evaluated.predictions.images[n], n) for n in shown]
+    regions = _protocol_regions(found, source, names)
+    cases = [_case(found, source, regions, rank, unit, shown[unit.n]) for rank, unit in chosen]
     return Gallery(pictures, cases, gate)
 
 
-def choose_units(found: Localization, prob: Tensor, k: int, count: int) -> list[tuple[str, int]]:
-    """(rank, unit) of class k: ``count`` of each rank while there are enough, best first."""
-    units = (found.units.class_index == k).nonzero()[:, 0].tolist()
-    iou, images = found.overlap.iou.tolist(), found.units.image.tolist()
-    scores = prob[:, k].nan_to_num(0.0).tolist()
-    order = sorted(units, key=lambda u: (-iou[u], scores[images[u]] if iou[u] == 0 else -scores[images[u]], u))
-    count = min(count, max(len(order) // 3, 1))
-    best, rest = order[:count], order[count:]
+class Unit(NamedTuple):
+    """An annotation among the predictions."""
+
+    annotation: AnnotationRecord
+    n: int  # its image
+    k: int  # its class
+    score: float  # of the image; NaN where nobody said
+    open: bool  # the gallery's gate
+
+    @property
+    def iou(self) -> float:
+        return self.annotation.iou if self.open else 0.0
+
+
+def _units(evaluated: Evaluated, found: LocalizationRecord, passes: Tensor) -> Iterator[Unit]:  # [N, K] bool
+    image = {name: n for n, name in enumerate(evaluated.predictions.images)}
+    column = {name: k for k, name in enumerate(evaluated.predictions.class_names)}
+    for annotation in found.annotations:
+        n, k = image[annotation.image], column[annotation.class_name]
+        yield Unit(annotation, n, k, evaluated.predictions.prob[n, k].item(), bool(passes[n, k]))
+
+
+def choose_units(units: Sequence[Unit], count: int) -> list[tuple[Rank, Unit]]:
+    """Of one class, ``count`` of each rank while there are enough, best first."""
+
+    def order(unit: Unit) -> tuple[float, float]:
+        score = 0.0 if math.isnan(unit.score) else unit.score
+        return -unit.iou, score if unit.iou == 0 else -score
+
+    ordered = sorted(units, key=order)
+    count = min(count, max(len(ordered) // 3, 1))
+    best, rest = ordered[:count], ordered[count:]
     worst = rest[max(len(rest) - count, 0) :]
     middle = rest[: len(rest) - len(worst)]
     start = max((len(middle) - count) // 2, 0)
-    ranked = {"best": best, "median": middle[start : start + count], "worst": worst}
-    return [(rank, u) for rank, members in ranked.items() for u in members]
+    ranked: dict[Rank, Sequence[Unit]] = {
+        "best": best,
+        "median": middle[start : start + count],
+        "worst": worst,
+    }
+    return [(rank, unit) for rank, members in ranked.items() for unit in members]
 
 
-def _per_rank(found: Localization) -> int:
-    boxed = max(int((found.n_units > 0).sum()), 1)
-    return min(max(round(CASES / (3 * boxed)), 1), MOST_PER_RANK)
-
-
-def _protocol_regions(found: Localization, source: Source) -> list[Boxes]:
+def _protocol_regions(found: LocalizationRecord, source: Source, class_names: Sequence[str]) -> list[Boxes]:
     """The boxes of what the protocol scores, one entry for each row of its thresholds."""
-    if found.protocol.stretched and isinstance(source, MapSource):
-        source = source.stretched()
-    return [source.boxes(found.rule, row) for row in found.thresholds]
+    if found.minmax_normalised and isinstance(source, MapSource):
+        source = source.minmax_normalised()
+    rows = [[row[name] for name in class_names] for row in found.thresholds]
+    return [source.boxes(found.rule, torch.tensor(row, dtype=torch.float64)) for row in rows]
 
 
 def _case(
-    evaluated: Evaluated,
-    found: Localization,
-    ground_truth: GroundTruth,
-    source: Source,
-    regions: Sequence[Boxes],
-    passes: Tensor,  # [U] bool
-    k: int,
-    rank: str,
-    u: int,
-    place: dict[int, int],
+    found: LocalizationRecord, source: Source, regions: Sequence[Boxes], rank: Rank, unit: Unit, picture: int
 ) -> Case:
-    n = int(found.units.image[u])
-    fold = 0 if found.fold is None else int(found.fold[u])
-    boxes = regions[fold]
-    own = boxes.xyxy[(boxes.image == n) & (boxes.class_index == k)]
-    annotated = found.units.boxes[u][found.units.has_box[u]]
-    values = map_of(source, n, k)
+    annotation = unit.annotation
+    boxes = regions[annotation.fold]
+    own = boxes.xyxy[(boxes.image == unit.n) & (boxes.class_index == unit.k)]
+    values = map_of(source, unit.n, unit.k)
     return Case(
-        picture=place[n],
-        class_index=k,
+        picture=picture,
+        class_index=unit.k,
         rank=rank,
-        iou=found.overlap.iou[u].item(),
-        ior=found.overlap.ior[u].item(),
-        score=evaluated.predictions.prob[n, k].item(),
-        threshold=None if found.rule.levels else found.thresholds[fold, k].item(),
-        annotated=rectangles(annotated),
-        found=rectangles(own) if passes[u] else [],
-        shut=not passes[u],
+        iou=unit.iou,
+        ior=annotation.ior if unit.open else 0.0,
+        score=unit.score,
+        threshold=None if found.rule.levels else found.threshold_of(annotation),
+        annotated=list(annotation.boxes),
+        found=rectangles(own) if unit.open else [],
+        shut=not unit.open,
         heat=None if values is None else heat_picture(values),
     )
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 import cxrfast
 from cxrfast._files import write_text
-from cxrfast.report.comparison import Comparison
+from cxrfast.report.comparison import RunComparison
 from cxrfast.report.facts import Evaluated
 from cxrfast.report.html import tables
 from cxrfast.report.html.curves import all_curves, learning_charts
@@ -29,7 +29,7 @@ def write_report(evaluated: Evaluated, path: str | os.PathLike) -> None:
     write_text(path, render_report(evaluated))
 
 
-def write_comparison(comparison: Comparison, path: str | os.PathLike) -> None:
+def write_comparison(comparison: RunComparison, path: str | os.PathLike) -> None:
     """Write the page of two runs side by side."""
     write_text(path, render_comparison(comparison))
 
@@ -41,7 +41,7 @@ def render_report(evaluated: Evaluated) -> str:
     return render(
         "report.html",
         evaluated=evaluated,
-        numbers=evaluated.numbers,
+        record=evaluated.record,
         title=evaluated.title,
         headline=tables.headline(evaluated),
         facts_rows=tables.evaluation_facts(evaluated),
@@ -64,7 +64,7 @@ def render_report(evaluated: Evaluated) -> str:
     )
 
 
-def render_comparison(comparison: Comparison) -> str:
+def render_comparison(comparison: RunComparison) -> str:
     runs = [comparison.first, comparison.second]
     return render(
         "comparison.html",

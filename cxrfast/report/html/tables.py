@@ -1,22 +1,34 @@
 """An evaluation's numbers as tables of words: what the template prints, without any layout."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from cxrfast.evaluation.record import (
+    AccuracyTableRecord,
+    ClassRecord,
+    EvaluationRecord,
+    Limits,
+    LocalizationRecord,
+    MeanRecord,
+    NoGate,
+    TableHead,
+)
 from cxrfast.published.numbers import PublishedRow
 from cxrfast.report import published
 from cxrfast.report.facts import Evaluated, RunFacts
 from cxrfast.report.html.charts import interval_bar
 
 NONE = "–"
+ORACLE = "oracle region on this grid"
+_NO_LIMITS = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number, its interval or remark in small, and how it is set."""
 
     text: str
@@ -26,22 +38,22 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A line of a table."""
 
     name: str
-    cells: Sequence[Cell]
+    cells: Sequence[TableCell]
     kind: str = ""
     link: str = ""  # of the name
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """With what has to be known to read it."""
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -55,79 +67,84 @@ def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     return f"{low:.{digits}f}–{high:.{digits}f}"
 
 
-def plain(*values: str) -> list[Cell]:
-    return [Cell(value) for value in values]
+def plain(*values: str) -> list[TableCell]:
+    return [TableCell(value) for value in values]
 
 
 # Which diseases: image scores
 
 
-def score_table(evaluated: Evaluated) -> Table:
+def score_table(evaluated: Evaluated) -> ReportTable:
     """AUROC and AP with intervals, calibration and operating point of every class."""
-    numbers = evaluated.numbers
-    classes: Mapping[str, Any] = numbers["classes"]
-    calibrated = any(row.get("ece_calibrated") is not None for row in classes.values())
+    record = evaluated.record
+    calibrated = any(not math.isnan(row.ece_calibrated) for row in record.classes.values())
     header = ["class", "AUROC", "0 … 1", "AP", "positive", "negative", "ECE"]
     header += ["ECE, calibrated", "temperature"] if calibrated else []
     rows = []
-    for name, row in classes.items():
-        cells = [_with_interval(row, "auroc"), _bar(row["auroc"], row.get("auroc_interval"))]
-        cells.append(_with_interval(row, "average_precision"))
-        cells += plain(f"{row['n_positive']:,}", f"{row['n_negative']:,}")
-        cells.append(Cell(number(row.get("ece"))))
+    for name, row in record.classes.items():
+        cells = [_auroc(row), _bar(row.auroc, row.auroc_interval)]
+        cells.append(TableCell(number(row.average_precision), interval(*row.average_precision_interval)))
+        cells += plain(f"{row.n_positive:,}", f"{row.n_negative:,}")
+        cells.append(TableCell(number(row.ece)))
         if calibrated:
-            cells += plain(number(row.get("ece_calibrated")), number(row.get("temperature"), 2))
-        rows.append(Row(name, cells))
-    auroc, precision = (numbers["mean"][name] for name in ("auroc", "average_precision"))
-    errors = [row["ece"] for row in classes.values() if row.get("ece") is not None]
-    last = [_mean_cell(auroc), _bar(auroc["value"], auroc.get("interval")), _mean_cell(precision)]
+            cells += plain(number(row.ece_calibrated), number(row.temperature, 2))
+        rows.append(TableRow(name, cells))
+    auroc = record.mean.auroc
+    errors = [row.ece for row in record.classes.values() if not math.isnan(row.ece)]
+    last = [
+        _mean_cell(auroc),
+        _bar(auroc.value, auroc.interval or _NO_LIMITS),
+        _mean_cell(record.mean.average_precision),
+    ]
     last += plain("", "", number(_mean(errors)), "", "")
-    rows.append(Row("mean", last[: len(header) - 1], "mean"))
-    return Table("Is the disease on the image?", header, rows, _missing_scores(numbers))
+    rows.append(TableRow("mean", last[: len(header) - 1], "mean"))
+    return ReportTable("Is the disease on the image?", header, rows, _missing_scores(record))
 
 
-def published_auroc_table(evaluated: Evaluated) -> Table | None:
+def published_auroc_table(evaluated: Evaluated) -> ReportTable | None:
     """AUROC beside the papers'."""
-    numbers = evaluated.numbers
-    lines = published.published_auroc(numbers)
+    record = evaluated.record
+    lines = published.published_auroc(record)
     if not lines:
         return None
-    names = list(numbers["classes"])
-    own = [_with_interval(numbers["classes"][name], "auroc") for name in names]
-    own.append(_mean_cell(numbers["mean"]["auroc"]))
-    why = published.other_images(numbers)
+    own = [*(_auroc(row) for row in record.classes.values()), _mean_cell(record.mean.auroc)]
+    why = published.other_images(record)
     first = [f"The papers' numbers cannot be compared with this model's: {why}."] if why else []
-    return beside_papers("this model", own, lines, numbers, first)
+    return beside_papers("this model", own, lines, record, first)
 
 
 def beside_papers(
-    name: str, own: Sequence[Cell], lines: Sequence[PublishedRow], numbers: Mapping[str, Any], notes: Sequence[str]
-) -> Table:
+    name: str,
+    own: Sequence[TableCell],
+    lines: Sequence[PublishedRow],
+    record: published.Record,
+    notes: Sequence[str],
+) -> ReportTable:
     """A line for each class and the mean, a column for each of the papers': fourteen classes fit on a screen."""
-    names = list(numbers["classes"])
+    names = list(record.classes)
     theirs = [published_row(line, names) for line in lines]
     rows = [
-        Row(
+        TableRow(
             line,
             [replace(own[n], kind="own"), *(replace(row.cells[n], kind="published") for row in theirs)],
             "mean" if n == len(names) else "",
         )
         for n, line in enumerate([*names, "mean"])
     ]
-    missing = [f"{line}." for line in published.unavailable_auroc(numbers)]
+    missing = [f"{line}." for line in published.unavailable_auroc(record)]
     header = ["class", name, *(row.name for row in theirs)]
-    return Table("AUROC beside the papers", header, rows, [*notes, *published_notes(lines), *missing])
+    return ReportTable("AUROC beside the papers", header, rows, [*notes, *published_notes(lines), *missing])
 
 
-def published_row(line: PublishedRow, names: Sequence[str]) -> Row:
+def published_row(line: PublishedRow, names: Sequence[str]) -> TableRow:
     """The mean, published or not, only where it is over the same classes."""
     values = line.values or {}
     mean = None
     if set(values) == set(names):
         mean = line.mean if line.mean is not None else _mean(list(values.values()))
-    cells = [Cell(number(values.get(name))) for name in names]
+    cells = [TableCell(number(values.get(name))) for name in names]
     name = line.name + ("" if line.comparable else "\N{NO-BREAK SPACE}*")
-    return Row(name, [*cells, Cell(number(mean))], "published")
+    return TableRow(name, [*cells, TableCell(number(mean))], "published")
 
 
 def published_notes(lines: Sequence[PublishedRow]) -> list[str]:
@@ -136,33 +153,26 @@ def published_notes(lines: Sequence[PublishedRow]) -> list[str]:
     return [*first, *published.remarks(lines)]
 
 
-def _with_interval(row: Mapping[str, Any], name: str) -> Cell:
-    low, high = row.get(f"{name}_interval") or (None, None)
-    return Cell(number(row[name]), interval(low, high))
+def _auroc(row: ClassRecord) -> TableCell:
+    return TableCell(number(row.auroc), interval(*row.auroc_interval))
 
 
-def _mean_cell(mean: Mapping[str, Any]) -> Cell:
-    """A mean over classes; older results have no interval of it."""
-    return Cell(number(mean["value"]), interval(*mean.get("interval") or (None, None)))
+def _mean_cell(mean: MeanRecord) -> TableCell:
+    return TableCell(number(mean.value), interval(*mean.interval or _NO_LIMITS))
 
 
-def _bar(auroc: float | None, ends: Sequence[float | None] | None) -> Cell:
-    if auroc is None:
-        return Cell("")
-    low, high = (math.nan if end is None else end for end in ends or (None, None))
-    return Cell("", bar=interval_bar(auroc, low, high, 0.5))
+def _bar(auroc: float, limits: Limits) -> TableCell:
+    return TableCell("") if math.isnan(auroc) else TableCell("", bar=interval_bar(auroc, *limits, 0.5))
 
 
-def _missing_scores(numbers: Mapping[str, Any]) -> list[str]:
+def _missing_scores(record: EvaluationRecord) -> list[str]:
     notes = []
     for what, key in (("positive", "n_positive"), ("negative", "n_negative")):
-        without = [name for name, row in numbers["classes"].items() if not row[key]]
+        without = [name for name, row in record.classes.items() if not getattr(row, key)]
         if without:
             notes.append(f"{NONE} No {what} image, so no AUROC, and not in the mean: {', '.join(without)}.")
     wide = [
-        name
-        for name, row in numbers["classes"].items()
-        if row["auroc"] is not None and (row.get("auroc_interval") or [None])[0] is None
+        name for name, row in record.classes.items() if not math.isnan(row.auroc) and math.isnan(row.auroc_interval[0])
     ]
     if wide:
         notes.append(f"Too few patients for an interval: {', '.join(wide)}.")
@@ -176,84 +186,87 @@ def _mean(values: Sequence[float]) -> float | None:
 # Where: localisation
 
 
-def localization_tables(evaluated: Evaluated) -> list[Table]:
+def localization_tables(evaluated: Evaluated) -> list[ReportTable]:
     """For each measure and gate of the protocol one table, laid out like the papers': lines by T, columns by class."""
-    found = evaluated.numbers["localization"]
-    if found is None:
-        return []
-    return [_accuracy_table(evaluated.numbers, found, table) for table in found["tables"]]
+    found = evaluated.record.localization
+    return [] if found is None else [_accuracy_table(evaluated.record, found, table) for table in found.tables]
 
 
-def _accuracy_table(numbers: Mapping[str, Any], found: Mapping[str, Any], table: Mapping[str, Any]) -> Table:
-    classes: Mapping[str, Any] = numbers["classes"]
-    boxed = [name for name, row in classes.items() if row["n_annotated"]]
-    measure = "IoU" if table["measure"] == "iou" else "IoR"
-    unit = "boxes" if found["unit"] == "box" else "annotations"
-    rows = [Row(f"{unit} scored", plain(*(f"{classes[name]['n_annotated']:,}" for name in boxed), ""), "count")]
+def _accuracy_table(record: EvaluationRecord, found: LocalizationRecord, table: AccuracyTableRecord) -> ReportTable:
+    boxed = list(record.annotated_classes)
+    unit = "boxes" if found.unit == "box" else "annotations"
+    rows = [TableRow(f"{unit} scored", plain(*(f"{n:,}" for n in record.annotated_classes.values()), ""), "count")]
     lines: list[PublishedRow] = []
-    for entry in table["rows"]:
-        sign = f"{measure} {table['relation']} {entry['T']:g}"
-        values = [entry["classes"][name] for name in boxed]
-        cells = [Cell(number(v["accuracy"]), interval(v["low"], v["high"])) for v in values]
-        rows.append(Row(f"{sign}: this model", [*cells, _mean_cell(entry["mean"])], "own"))
-        if table["gate"] is None and all(v.get("ceiling") is not None for v in values):
-            rows.append(_values_row("perfect region on this grid", [v["ceiling"] for v in values]))
-        beside = published.published_accuracies(numbers, "accuracy", table["measure"], entry["T"])
+    for entry in table.rows:
+        sign = f"{table.measure_name} {table.relation} {entry.T:g}"
+        values = [entry.classes[name] for name in boxed]
+        cells = [TableCell(number(value.accuracy), interval(value.low, value.high)) for value in values]
+        rows.append(TableRow(f"{sign}: this model", [*cells, _mean_cell(entry.mean)], "own"))
+        if isinstance(table.gate, NoGate) and not any(math.isnan(value.oracle) for value in values):
+            rows.append(_values_row(ORACLE, [value.oracle for value in values]))
+        beside = published.published_accuracies(record, "accuracy", table.measure, entry.T)
         rows += [published_row(line, boxed) for line in beside]
         lines += beside
-        if all(v.get("afp") is not None for v in values):
-            rows.append(_values_row("AFP of this model", [v["afp"] for v in values]))
-            beside = published.published_accuracies(numbers, "afp", table["measure"], entry["T"])
+        if not any(math.isnan(value.afp) for value in values):
+            rows.append(_values_row("AFP of this model", [value.afp for value in values]))
+            beside = published.published_accuracies(record, "afp", table.measure, entry.T)
             rows += [replace(row, name=f"AFP, {row.name}") for row in (published_row(line, boxed) for line in beside)]
-    why = published.other_places(numbers)
+    why = published.other_places(record)
     notes = [f"The papers' lines cannot be compared with this model's: {why}."] if lines and why else []
     notes += published_notes(lines)
-    without = [name for name, row in classes.items() if not row["n_annotated"]]
+    without = [name for name in record.classes if name not in boxed]
     if without:
         notes.append(f"{NONE} No annotated box, so nothing to localise, and not in the mean: {', '.join(without)}.")
-    gate = f", only where the image's {table['gate']}" if table["gate"] else ""
-    return Table(f"Share of {unit} found, {measure}{gate}", ["", *boxed, "mean"], rows, notes)
+    return ReportTable(f"Share of {unit} found, {table_words(table)}", ["", *boxed, "mean"], rows, notes)
 
 
-def _values_row(name: str, values: Sequence[float]) -> Row:
-    return Row(name, plain(*map(number, values), number(_mean(values))), "ceiling")
+def table_words(table: TableHead) -> str:
+    """The measure of a table, and its gate if it has one."""
+    gate = f", only where the image's {table.gate}" if str(table.gate) else ""
+    return f"{table.measure_name}{gate}"
+
+
+def _values_row(name: str, values: Sequence[float]) -> TableRow:
+    return TableRow(name, plain(*map(number, values), number(_mean(values))), "oracle")
 
 
 def published_remark(evaluated: Evaluated) -> str:
     """What there is of papers' localisation for this protocol, where no table has a line."""
-    numbers = evaluated.numbers
-    if numbers["localization"] is None:
+    record = evaluated.record
+    if record.localization is None:
         return ""
-    missing = published.unavailable_places(numbers)
+    missing = published.unavailable_places(record)
     if missing:
         return " ".join(f"{line}." for line in missing)
-    return "" if published.has_lines(numbers) else f"No paper publishes numbers by protocol {numbers['protocol']}."
+    return "" if published.has_lines(record) else f"No paper publishes numbers by protocol {record.protocol}."
 
 
-def detection_table(evaluated: Evaluated) -> Table | None:
+def detection_table(evaluated: Evaluated) -> ReportTable | None:
     """Boxes as detections: AP at each T, FROC, pointing game."""
-    found = evaluated.numbers["detection"]
+    found = evaluated.record.detection
     if found is None:
         return None
-    header = ["class", *(f"AP at IoU {t:g}" for t in found["iou_thresholds"]), "FROC, mean", "pointing game"]
-    names = [name for name, row in evaluated.numbers["classes"].items() if row["n_annotated"]]
+    header = ["class", *(f"AP at IoU {t:g}" for t in found.iou_thresholds), "FROC, mean", "pointing game"]
+    names = list(evaluated.record.annotated_classes)
     columns = [
-        [
-            *found["average_precision"][name],
-            _mean([v for v in found["froc"]["sensitivity"][name] if v is not None]),
-            found["pointing_game"][name],
-        ]
+        [*found.average_precision[name], _known_mean(found.froc.sensitivity[name]), found.pointing_game[name]]
         for name in names
     ]
-    rows = [Row(name, plain(*map(number, values))) for name, values in zip(names, columns, strict=True)]
-    means = [_mean([value for value in column if value is not None]) for column in zip(*columns, strict=True)]
-    rows.append(Row("mean", plain(*map(number, means)), "mean"))
+    rows = [TableRow(name, plain(*map(number, values))) for name, values in zip(names, columns, strict=True)]
+    means = [_known_mean(column) for column in zip(*columns, strict=True)]
+    rows.append(TableRow("mean", plain(*map(number, means)), "mean"))
     note = (
-        f"Boxes of the method's own regions, with their highest map value as score, on {found['n_images']:,} images "
-        f"with any annotation. FROC: sensitivity at IoU {found['froc']['iou_threshold']:g}, mean over ⅛ to 8 false "
+        f"Boxes of the method's own regions, with their highest map value as score, on {found.n_images:,} images "
+        f"with any annotation. FROC: sensitivity at IoU {found.froc.iou_threshold:g}, mean over ⅛ to 8 false "
         "positives per image."
     )
-    return Table("Boxes as detections", header, rows, [note])
+    return ReportTable("Boxes as detections", header, rows, [note])
+
+
+def _known_mean(values: Sequence[float]) -> float:
+    """Of those that are not NaN."""
+    mean = _mean([value for value in values if not math.isnan(value)])
+    return math.nan if mean is None else mean
 
 
 # What has been evaluated
@@ -261,74 +274,60 @@ def detection_table(evaluated: Evaluated) -> Table | None:
 
 def headline(evaluated: Evaluated) -> list[tuple[str, str, str]]:
     """(number, what it is, remark) of the few that stand on top."""
-    numbers = evaluated.numbers
+    record = evaluated.record
     tiles = [
-        _tile(numbers["mean"][name], words, _over(numbers, name))
-        for name, words in (("auroc", "mean AUROC"), ("average_precision", "mean AP"))
+        _tile(mean, words, _over(record, mean))
+        for mean, words in ((record.mean.auroc, "mean AUROC"), (record.mean.average_precision, "mean AP"))
     ]
-    if numbers["localization"] is not None:
-        for table in numbers["localization"]["tables"][:2]:
-            entry = next((row for row in table["rows"] if row["T"] == 0.5), table["rows"][0])
-            measure = "IoU" if table["measure"] == "iou" else "IoR"
-            words = f"found at {measure} {table['relation']} {entry['T']:g}"
-            scored = sum(row["n_annotated"] for row in numbers["classes"].values())
-            tiles.append(_tile(entry["mean"], words, f"mean of classes, {scored:,} {_unit(numbers)}"))
+    found = record.localization
+    if found is not None:
+        scored = f"{sum(record.annotated_classes.values()):,} {'boxes' if found.unit == 'box' else 'annotations'}"
+        for table in found.tables[:2]:
+            entry = next((row for row in table.rows if row.T == 0.5), table.rows[0])
+            words = f"found at {table.measure_name} {table.relation} {entry.T:g}"
+            tiles.append(_tile(entry.mean, words, f"mean of classes, {scored}"))
     return tiles
 
 
-def _tile(mean: Mapping[str, Any], words: str, remark: str) -> tuple[str, str, str]:
+def _tile(mean: MeanRecord, words: str, remark: str) -> tuple[str, str, str]:
     cell = _mean_cell(mean)
     return cell.text, words, f"{cell.small} (95 %); {remark}" if cell.small else remark
 
 
-def _unit(numbers: Mapping[str, Any]) -> str:
-    return "boxes" if numbers["localization"]["unit"] == "box" else "annotations"
-
-
-def _over(numbers: Mapping[str, Any], name: str) -> str:
-    left_out = len(numbers["mean"][name]["left_out"])
-    total = len(numbers["classes"])
+def _over(record: EvaluationRecord, mean: MeanRecord) -> str:
+    left_out, total = len(mean.left_out), len(record.classes)
     return f"{total - left_out} of {total} classes" if left_out else f"{total} class{'es' if total > 1 else ''}"
 
 
 def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
     """What a result says about itself."""
-    numbers = evaluated.numbers
-    shared = numbers["shared_patients"]
+    record = evaluated.record
+    shared = record.shared_patients
     facts = [
-        ("evaluated", f"{numbers['n_images']:,} images of {numbers['n_patients']:,} patients ({numbers['split']})"),
+        ("evaluated", f"{record.n_images:,} images of {record.n_patients:,} patients ({record.split})"),
         ("patients shared with training", "unknown" if shared is None else f"{shared:,}"),
-        ("labels", f"version {numbers['label_version']}"),
-        ("images (hash)", numbers["images_hash"]),
-        ("splits (hash)", (numbers["split_hash"] or "none")[:12]),
-        ("method", numbers["method"]),
-        ("weights", numbers["weights"]),
+        ("labels", f"version {record.label_version}"),
+        ("images (hash)", record.images_hash),
+        ("splits (hash)", (record.split_hash or "none")[:12]),
+        ("method", record.method),
+        ("weights", record.weights),
     ]
-    found = numbers["localization"]
-    facts.insert(0, ("protocol", numbers["protocol"] + (f" ({found['paper']})" if found else "")))
+    found = record.localization
+    facts.insert(0, ("protocol", record.protocol + (f" ({found.paper})" if found else "")))
     if found is not None:
-        stretched = ", of the map stretched to 0…1" if found["stretched"] else ""
+        of_map = ", of the min-max normalised map" if found.minmax_normalised else ""
         facts += [
-            ("region", found["region_rule"]),
-            ("map threshold", f"{_threshold_words(found['threshold'])}{stretched}"),
-            ("grid", "none" if found["grid"] is None else f"{found['grid'][0]} × {found['grid'][1]} patches"),
-            ("training, by the protocol", found["published_on"]),
+            ("region", str(found.rule)),
+            ("map threshold", f"{found.threshold}{of_map}"),
+            ("grid", "none" if found.grid is None else f"{found.grid[0]} × {found.grid[1]} patches"),
+            ("training, by the protocol", found.published_on),
         ]
-        if found["fallbacks"]:
-            facts.append(
-                ("at the method's threshold", f"{found['fallbacks']} annotations: no other fold has their class")
-            )
+        if found.fallbacks:
+            facts.append(("at the method's threshold", f"{found.fallbacks} annotations: no other fold has their class"))
     return facts
 
 
-def _threshold_words(threshold: str) -> str:
-    if "folds" in threshold:
-        folds, _, pooled = threshold.partition(", ")
-        return f"{pooled or 'per class'}, chosen by {folds} without the scored fold"
-    return {"None": "fixed levels", "the method's": "the method's own"}.get(threshold, threshold)
-
-
-def split_table(evaluated: Evaluated) -> Table | None:
+def split_table(evaluated: Evaluated) -> ReportTable | None:
     """Images, patients and annotations of the parts of the run's split."""
     parts, records = evaluated.run.parts, evaluated.records
     if not parts:
@@ -344,10 +343,10 @@ def split_table(evaluated: Evaluated) -> Table | None:
             cells += [f"{n:,}" for n in (patients, sum(map(bool, (r.labels for r in known))), _boxed(known))]
         else:
             cells += [NONE] * 3
-        rows.append(Row({"train": "training", "val": "validation"}.get(part, part), plain(*cells)))
+        rows.append(TableRow({"train": "training", "val": "validation"}.get(part, part), plain(*cells)))
     facts = evaluated.run.split
     note = f"Split by {facts.get('strategy', '?')}, seed {facts.get('seed', '?')}."
-    return Table("The run's data", header, rows, [note, *map(str, facts.get("notes") or [])])
+    return ReportTable("The run's data", header, rows, [note, *map(str, facts.get("notes") or [])])
 
 
 def _boxed(records: Sequence[Any]) -> int:

@@ -2,7 +2,7 @@
 
 import math
 
-from cxrfast.evaluation.pooled_numbers import Column, Number
+from cxrfast.evaluation.pooled_numbers import Column, Spread
 from cxrfast.evaluation.pooling import PooledResult, PooledTable
 from cxrfast.metrics.classification import mean_without_nan
 from cxrfast.report.terminal.layout import between, decimal, ruled, wrap
@@ -20,23 +20,23 @@ def cross_validation_to_text(result: PooledResult) -> str:
 
 
 def _facts(result: PooledResult) -> list[str]:
-    known = result.facts
-    folds = f"{known['folds']} folds by {known['by']} × {_count(len(known['seeds']), 'seed')}"
-    others = "all images" if known.get("of") == "all" else f"{known['unannotated']:g} of the unannotated images"
+    known = result.head
+    folds = f"{known.folds} folds by {known.by} × {_count(len(known.seeds), 'seed')}"
+    others = "all images" if known.of == "all" else f"{known.unannotated:g} of the unannotated images"
     runs = _count(len(result.runs), "run")
     facts = [
-        f"{known['method']}, {folds}, {others}: {runs}, "
-        f"{result.n_images} test images, labels {known['label_version']}, splits {known['splits_hash'][:12]}; patients "
-        f"shared with training: {known['shared_patients']} of {known['n_patients']}",
-        f"protocol {known['protocol']}",
+        f"{known.method}, {folds}, {others}: {runs}, "
+        f"{result.n_images} test images, labels {known.label_version}, splits {known.splits_hash[:12]}; patients "
+        f"shared with training: {known.shared_patients} of {known.n_patients}",
+        f"protocol {known.protocol}",
     ]
-    if known.get("classes_left_out"):
-        left_out = ", ".join(f"{name} ({_count(n, 'box', 'boxes')})" for name, n in known["classes_left_out"].items())
+    if known.classes_left_out:
+        left_out = ", ".join(f"{name} ({_count(n, 'box', 'boxes')})" for name, n in known.classes_left_out.items())
         facts.append(f"classes left out, with their boxes on test images: {left_out}")
-    if known.get("validation_images") and not any(known["validation_images"]):
+    if known.validation_images and not any(known.validation_images):
         facts.append("no image validated: every run kept its last epoch, and operating points are 0.5")
-    if known["missing"]:
-        facts.append(f"missing: {', '.join(known['missing'])}")
+    if known.missing:
+        facts.append(f"missing: {', '.join(known.missing)}")
     return [line for fact in facts for line in wrap(fact)]
 
 
@@ -53,9 +53,9 @@ def _labels(result: PooledResult) -> list[str]:
 
 
 def _accuracy(result: PooledResult, table: PooledTable) -> list[str]:
-    title = [f"regions only where the image's {table.gate}"] if table.gate else []
-    what = f"{'IoU' if table.measure == 'iou' else 'IoR'} {table.relation}"
-    lines = ["", *title, *_by_threshold(result, table.thresholds, table.accuracy, what, ceiling=table.ceiling)]
+    title = [f"regions only where the image's {table.head.gate}"] if str(table.head.gate) else []
+    what = f"{table.head.measure_name} {table.head.relation}"
+    lines = ["", *title, *_by_threshold(result, table.thresholds, table.accuracy, what, oracle=table.oracle)]
     if table.afp is not None:
         lines += ["", *_by_threshold(result, table.thresholds, table.afp, f"AFP at {what}", mean=False)]
     return lines
@@ -68,11 +68,11 @@ def _by_threshold(
     what: str,
     *,
     mean: bool = True,
-    ceiling: tuple[tuple[float, ...], ...] | None = None,
+    oracle: tuple[tuple[float, ...], ...] | None = None,
 ) -> list[str]:
     """Mean ± sd; the pooled numbers beside them where there is one T; their mean below where there are more."""
     lines: list[str] = []
-    perfect = [decimal(mean_without_nan(row, result.class_names).value) for row in ceiling or ()]
+    perfect = [decimal(mean_without_nan(row, result.class_names).value) for row in oracle or ()]
     for start in range(0, len(thresholds), _COLUMNS):
         t, some = thresholds[start : start + _COLUMNS], columns[start : start + _COLUMNS]
         header = ["", "annotated", *(f"{what} {value:g}" if i == 0 else f"{value:g}" for i, value in enumerate(t))]
@@ -91,7 +91,7 @@ def _by_threshold(
             last.append(["pooled", "", *(decimal(column.mean.pooled) for column in some)])
         if perfect:  # of all test images, as what is pooled
             best = perfect[start : start + _COLUMNS]
-            last.append(["perfect region", "", *([""] if len(thresholds) == 1 else []), *best])
+            last.append(["oracle region", "", *([""] if len(thresholds) == 1 else []), *best])
         lines += [*([""] if start else []), *ruled([header, *rows, *last], below=len(last))]
     return lines
 
@@ -124,10 +124,10 @@ def _remarks(result: PooledResult) -> list[str]:
     if result.ece_calibrated.mean.exists:
         means.append(("calibrated ECE", result.ece_calibrated))
     for what, column in means:
-        facts = column.mean_to_dict()
+        record = column.mean_record
         for key, words in (("left_out", "no run has it"), ("incomplete", "some runs have it, and their means with it")):
-            if facts[key]:
-                lines += ["", *wrap(f"not in every mean of {what} ({words}): {', '.join(facts[key])}")]
+            if names := getattr(record, key):
+                lines += ["", *wrap(f"not in every mean of {what} ({words}): {', '.join(names)}")]
     if result.unreadable:
         lines += ["", f"{len(result.unreadable)} images could not be read and are not in these numbers:"]
         lines += [line for why in result.unreadable.values() for line in wrap(why, indent="  ")]
@@ -138,11 +138,11 @@ def _count(n: int, what: str, plural: str | None = None) -> str:
     return f"{n} {what if n == 1 else plural or what + 's'}"
 
 
-def _both(number: Number) -> list[str]:
+def _both(number: Spread) -> list[str]:
     return [_spread(number), decimal(number.pooled)]
 
 
-def _spread(number: Number) -> str:
+def _spread(number: Spread) -> str:
     if math.isnan(number.sd):
         return decimal(number.mean)
     return f"{number.mean:.3f} ± {number.sd:.3f}"

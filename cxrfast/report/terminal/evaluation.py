@@ -36,14 +36,14 @@ def _facts(result: EvaluationResult) -> list[str]:
 
 def _threshold(found: Localization) -> str:
     if found.rule.levels:
-        return " of the stretched map" if found.protocol.stretched else ""
-    stretched = " of the stretched map" if found.protocol.stretched else ""
+        return " of the min-max normalised map" if found.protocol.minmax_normalised else ""
+    of_map = " of the min-max normalised map" if found.protocol.minmax_normalised else ""
     folds = found.protocol.threshold
     if isinstance(folds, Folds):
         of = "all classes" if folds.pooled else "the class"
-        return f"{stretched} of {of}, chosen by {folds.count} folds by {folds.by} without the scored fold"
+        return f"{of_map} of {of}, chosen by {folds.count} folds by {folds.by} without the scored fold"
     low, high = found.thresholds.min().item(), found.thresholds.max().item()
-    return f" {low:.3g}{stretched}" if low == high else f"{stretched} of the class, {low:.3g} to {high:.3g}"
+    return f" {low:.3g}{of_map}" if low == high else f"{of_map} of the class, {low:.3g} to {high:.3g}"
 
 
 def _labels(result: EvaluationResult) -> list[str]:
@@ -70,8 +70,8 @@ def _spread(mean: Mean) -> str:
 
 def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTable) -> list[str]:
     """Accuracies; with one T their intervals, with several those of the means; with AFP those below."""
-    t = table.comparison.thresholds
-    sign = str(table.comparison)
+    t = table.criterion.thresholds
+    sign = str(table.criterion)
     means = table.means(result.class_names)
     what = "boxes" if found.protocol.unit == "box" else "with box"
     header = ["", what, *(f"{sign} {value:g}" if i == 0 else f"{value:g}" for i, value in enumerate(t))]
@@ -88,10 +88,10 @@ def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTabl
     else:
         ends = ([mean.interval[i] if mean.interval else math.nan for mean in means] for i in (0, 1))
         last += [[name, "", *map(decimal, row)] for name, row in zip(("  95 % from", "  to"), ends, strict=True)]
-    if table.ceiling is not None:
-        best = [decimal(mean_without_nan(row, result.class_names).value) for row in table.ceiling]
-        last.append(["perfect region", "", *best, *([""] if len(t) == 1 else [])])
-    title = [f"regions only where the image's {table.gate}"] if table.gate else []
+    if table.oracle is not None:
+        best = [decimal(mean_without_nan(row, result.class_names).value) for row in table.oracle]
+        last.append(["oracle region", "", *best, *([""] if len(t) == 1 else [])])
+    title = [f"regions only where the image's {table.gate}"] if str(table.gate) else []
     lines = [*title, *ruled([header, *rows, *last], below=len(last))]
     if table.afp is not None:
         header[2] = f"AFP {t[0]:g}"

@@ -8,26 +8,29 @@ import pytest
 import torch
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import RunNumbers, pool
+from cxrfast.evaluation import CrossValidationHead, FoldEvaluation, pool
 from cxrfast.metrics import calibrate, expected_calibration_error
-from cxrfast.report import is_folds, render_folds, write_folds
+from cxrfast.report import is_folds, write_folds
 from cxrfast.report.published import BOXES
 from tests.report.made_up import CUT_OFF, made_up
 
-FACTS = {
-    "protocol": "wang2017",
-    "method": "made-up",
-    "label_version": "2017",
-    "folds": 2,
-    "by": "image",
-    "seeds": [0],
-    "unannotated": 0.2,
-    "splits_hash": "0123456789abcdef",
-    "complete": True,
-    "missing": ["fold-1/seed-1"],
-    "n_patients": 40,
-    "shared_patients": 3,
-}
+HEAD = CrossValidationHead(
+    protocol="wang2017",
+    method="made-up",
+    label_version="2017",
+    folds=2,
+    by="image",
+    of="boxes",
+    seeds=(0,),
+    unannotated=0.2,
+    validation_images=(5, 7),
+    classes_left_out={"Hernia": 3},
+    splits_hash="0123456789abcdef",
+    complete=True,
+    missing=("fold-1/seed-1",),
+    n_patients=40,
+    shared_patients=3,
+)
 
 
 def write_runs(folder, **options):
@@ -38,15 +41,16 @@ def write_runs(folder, **options):
         scores = found.predictions.prob
         calibrated = calibrate(scores, torch.full((scores.shape[1],), temperature))
         errors = expected_calibration_error(calibrated, found.predictions.labels).tolist()
-        for row, error in zip(found.numbers["classes"].values(), errors, strict=True):
+        content = json.loads(found.record.to_json())
+        for row, error in zip(content["classes"].values(), errors, strict=True):
             row["ece_calibrated"] = error
         place = folder / f"fold-{fold}" / "seed-0"
         place.mkdir(parents=True)
-        (place / "evaluation-test.json").write_text(json.dumps(found.numbers))
+        (place / "evaluation-test.json").write_text(json.dumps(content))
         replace(found.predictions, prob_calibrated=calibrated).write_csv(place / "predictions.csv")
         files = place / "evaluation-test.json", place / "predictions.csv"
-        runs.append(RunNumbers.load(f"fold-{fold}/seed-0", fold, 0, *files))
-    pool(runs, FACTS, folds=2).save(folder / "cross-validation.json")
+        runs.append(FoldEvaluation.load(f"fold-{fold}/seed-0", fold, 0, *files))
+    pool(runs, HEAD).save(folder / "cross-validation.json")
     return runs
 
 
@@ -73,8 +77,8 @@ def test_means_stand_beside_the_papers(folder, visit):
     assert f"{area['mean']:.3f} ± {area['sd']:.3f}<small>pooled {area['pooled']:.3f}</small>" in html
     row = numbers["localization"]["tables"][0]["rows"][0]["classes"]["Mass"]
     assert f'<td class="">{row["mean"]:.3f} ± {row["sd"]:.3f}<small>' in html
-    assert "perfect region on this grid" in html
-    assert f'<td class="">{row["ceiling"]:.3f}</td>' in html
+    assert "oracle region on this grid" in html
+    assert f'<td class="">{row["oracle"]:.3f}</td>' in html
     for words in ("Wang et al. 2017, Table 7", "fold-1/seed-0", "20 %", "not finished yet", "Research use only"):
         assert words in html
     found = visit(html, width=390, scripts=False)
@@ -128,19 +132,6 @@ def test_tables_of_calibration_and_detections(folder):
         assert words in html
 
 
-def test_a_result_of_before_calibration_and_detections(folder):
-    numbers = json.loads((folder / "cross-validation.json").read_text())
-    del numbers["detection"]
-    for row in [*numbers["classes"].values(), numbers["mean"]]:
-        for name in ("ece", "ece_calibrated", "reliability", "reliability_calibrated"):
-            row.pop(name, None)
-    (folder / "cross-validation.json").write_text(json.dumps(numbers))
-    html = write_folds(folder).read_text(encoding="utf-8")
-    assert len(drawn(html, "roc")) == len(BOXES)
-    for words in ("ECE", "FROC", "Boxes as detections", "Reliability", "calibrated"):
-        assert words not in html.split("</style>")[1]
-
-
 def test_runs_without_regions(tmp_path):
     write_runs(tmp_path, regions="none")
     html = write_folds(tmp_path).read_text(encoding="utf-8")
@@ -150,7 +141,7 @@ def test_runs_without_regions(tmp_path):
 
 def test_a_fold_is_missing(tmp_path):
     runs = write_runs(tmp_path)
-    pool(runs[:1], {**FACTS, "missing": ["fold-1/seed-0"]}, folds=2).save(tmp_path / "cross-validation.json")
+    pool(runs[:1], HEAD.model_copy(update={"missing": ("fold-1/seed-0",)})).save(tmp_path / "cross-validation.json")
     html = write_folds(tmp_path).read_text(encoding="utf-8")
     assert f"No curve, a fold is missing: {', '.join(BOXES)}." in html
     assert all(curves == ["run"] for _, _, curves in drawn(html, "roc"))
@@ -171,10 +162,16 @@ def test_without_the_files_of_a_run_there_are_tables_only(folder):
 
 
 def test_a_damaged_result_is_one_line(folder):
-    numbers = json.loads((folder / "cross-validation.json").read_text())
-    del numbers["seeds"]
-    with pytest.raises(CxrfastError, match="folds: cross-validation.json lacks 'seeds'; evaluate the cross-validation"):
-        render_folds(numbers, "folds")
-    (folder / "cross-validation.json").write_text("[1]")
+    path = folder / "cross-validation.json"
+    numbers = json.loads(path.read_text())
+    for change, words in (
+        ({"seeds": None}, "seeds: Input should be a valid tuple"),
+        ({"folds": "many"}, "folds: Input should be a valid integer"),
+        ({"schema_version": 1}, "schema version 1; this cxrfast reads version 2; evaluate again"),
+    ):
+        path.write_text(json.dumps({**numbers, **change}))
+        with pytest.raises(CxrfastError, match=f"cross-validation.json is .*{words}"):
+            write_folds(folder)
+    path.write_text("[1]")
     with pytest.raises(CxrfastError, match="expected an object, got list"):
         write_folds(folder)
