@@ -13,7 +13,7 @@ import torch
 import cxrfast
 from cxrfast._logging import get_logger
 from cxrfast.benchmarks import results
-from cxrfast.benchmarks.case import Case, Function, Goal, Peer
+from cxrfast.benchmarks.case import BenchmarkCase, Function, Goal, Peer
 from cxrfast.benchmarks.machine import Machine, file_stem, measure_machine
 from cxrfast.benchmarks.measure import (
     Call,
@@ -52,7 +52,7 @@ class BenchmarkSettings:
         return 2 if self.quick else 50
 
 
-def run(cases: Sequence[Case], settings: BenchmarkSettings, folder: Path) -> Path:
+def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Path) -> Path:
     """Measure the cases and write them to the device's file in `folder`, pass by pass, so that nothing is lost."""
     # torch.compile looks for CUDA, and says aloud that a machine without a GPU has none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -106,7 +106,12 @@ class _Measurement:
     """One case, with all of its implementations."""
 
     def __init__(
-        self, case: Case, settings: BenchmarkSettings, machine: Machine, clock: Clock, template: dict[str, object]
+        self,
+        case: BenchmarkCase,
+        settings: BenchmarkSettings,
+        machine: Machine,
+        clock: Clock,
+        template: dict[str, object],
     ) -> None:
         self.case, self.settings, self.machine, self.clock, self.template = case, settings, machine, clock, template
         shape = case.small_shape if settings.quick else case.shape

@@ -1,10 +1,10 @@
 """Results as text: what the runner prints, line by line."""
 
-from cxrfast.benchmarks.case import Case
+from cxrfast.benchmarks.case import BenchmarkCase
 from cxrfast.benchmarks.results import OURS, BenchmarkRow
 
 
-def heading(case: Case, passes: str) -> str:
+def heading(case: BenchmarkCase, passes: str) -> str:
     return f"\n{case.name}  {passes}"
 
 
@@ -55,6 +55,6 @@ def times(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
 
-def listing(cases: list[Case]) -> str:
+def listing(cases: list[BenchmarkCase]) -> str:
     width = max((len(case.name) for case in cases), default=0)
     return "\n".join(f"{case.name:<{width}}  {', '.join(peer.name for peer in case.peers)}" for case in cases)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Goal, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Goal, Peer, Problem, Work, random
 
 
 def _noisy_or(x: torch.Tensor) -> torch.Tensor:
@@ -45,10 +45,10 @@ def _problem(mode: str) -> Any:
     return make
 
 
-def _case(mode: str, shape: tuple[int, ...], goal: Goal) -> Case:
+def _case(mode: str, shape: tuple[int, ...], goal: Goal) -> BenchmarkCase:
     one_liner = ONE_LINERS[mode]
     bags, values = math.prod(shape[:2]), math.prod(shape)
-    return Case(
+    return BenchmarkCase(
         name=f"mil_pool/{mode}/{'x'.join(map(str, shape))}",
         operator="mil_pool",
         shape=shape,
@@ -79,9 +79,9 @@ def _add_by_bag(logits: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     return total + torch.log(-torch.expm1(-total))
 
 
-def _ragged_case(shape: tuple[int, ...]) -> Case:
+def _ragged_case(shape: tuple[int, ...]) -> BenchmarkCase:
     values, bags = math.prod(shape), shape[0] * shape[2]
-    return Case(
+    return BenchmarkCase(
         name=f"mil_pool_ragged/noisy_or/{'x'.join(map(str, shape))}",
         operator="mil_pool_ragged",
         shape=shape,

@@ -10,7 +10,7 @@ import torch
 
 import cxrfast.ops
 from cxrfast.benchmarks import peers, results, runner
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Goal, Peer, Problem, Work
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Goal, Peer, Problem, Work
 from cxrfast.benchmarks.machine import Machine, file_stem
 from cxrfast.benchmarks.measure import Clock, difference, error_to_float64, extra_memory, in_turns, make_call
 from cxrfast.benchmarks.plot import fastest_peers, plot_results
@@ -128,7 +128,7 @@ def test_a_broken_or_different_peer_is_said_and_does_not_stop_the_run(tmp_path, 
     def broken(problem):
         raise ImportError("libsomething.so:\nnot found")
 
-    case = Case(
+    case = BenchmarkCase(
         name="doubling",
         operator="none",
         shape=(4,),
