@@ -1,20 +1,12 @@
 """The nearest or farthest 64-bit hashes by Hamming distance, among those whose labels a rule allows."""
 
-from typing import NamedTuple
-
 import torch
 
+from cxrfast._operator_results import HammingNeighbors
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_integer, check_shape, choose
 
 LABEL_RULES = {"any": 0, "exact": 1, "partial": 2, "disjoint": 3, "shared": 4}
-
-
-class HammingNeighbors(NamedTuple):
-    """What :func:`hamming_topk` finds: a row per query, the nearest (or farthest) first."""
-
-    indices: torch.Tensor  # [A, k] int64 places in `hashes`, -1 where there are no more
-    distances: torch.Tensor  # [A, k] int32, 0 to 64; -1 where there are no more
 
 
 def hamming_topk(

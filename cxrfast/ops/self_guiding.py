@@ -1,34 +1,17 @@
 """Sums over the targets that a bag makes for its own instances: what the loss of Seibold et al. 2020 is made of
 (:class:`cxrfast.losses.SelfGuidingLoss`)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from cxrfast._operator_results import SelfGuidedSums
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
 from cxrfast.ops.mil_pool import kernel_options
 
 MEDIANS = {"lower": 0, "mean": 1}  # of an even number of values: the lower of the two in the middle, or their mean
-
-
-class SelfGuidedSums(NamedTuple):
-    """Per bag and class: Σ BCE(p, M) over the instances with M = 0, M = θ and M = 1, Σ p² over those with M = θ or 1,
-    how many there are of each kind, the least and the greatest logit, and the certainty α."""
-
-    negative: torch.Tensor  # [B, K]
-    soft: torch.Tensor  # [B, K]
-    positive: torch.Tensor  # [B, K]
-    squares: torch.Tensor  # [B, K]
-    negative_count: torch.Tensor  # [B, K]
-    soft_count: torch.Tensor  # [B, K]
-    positive_count: torch.Tensor  # [B, K]
-    minimum: torch.Tensor  # [B, K]
-    maximum: torch.Tensor  # [B, K]
-    certainty: torch.Tensor  # [B, K]
-
-
 _SUMS, _STATISTICS = 4, 6  # rows of the kernels' results: the first fields, which carry a gradient, and the others
 
 
