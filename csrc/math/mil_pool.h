@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "sigmoid.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "../common/macros.h"
-#include "sigmoid.h"
+#include "common/macros.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 

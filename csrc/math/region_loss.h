@@ -1,7 +1,7 @@
 // What a patch adds to the region losses of Li et al. 2018 and Rozenberg et al. 2019, for all back ends.
 #pragma once
 
-#include "sigmoid.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "sigmoid.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "../common/macros.h"
+#include "common/macros.h"
 
 namespace cxrfast {
 

@@ -1,7 +1,7 @@
 // Σ softplus(x) with one logarithm for many terms, for all back ends.
 #pragma once
 
-#include "sigmoid.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 

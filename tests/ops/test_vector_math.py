@@ -1,4 +1,4 @@
-"""csrc/cpu/vector_math.h, compiled here into loops: they are vectorised, and right to the last digits everywhere."""
+"""csrc/cpu/common/vector_math.h, compiled here into loops: they are vectorised, and accurate everywhere."""
 
 import ctypes
 import platform
@@ -49,9 +49,9 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("vector_math")
     source, binary = folder / "loops.cpp", folder / "loops.so"
     loops = [LOOP.format(name=name, type=c) for name in [*FUNCTIONS, *CHEAP] for c, _ in TYPES.values()]
-    source.write_text('#include "csrc/cpu/vector_math.h"\n' + "".join(loops))
+    source.write_text('#include "cpu/common/vector_math.h"\n' + "".join(loops))
     flags = ["-std=c++17", *FLAGS, "-shared", "-fPIC", f"-march={request.param}", "-fopt-info-vec-optimized"]
-    command = ["g++", *flags, f"-I{ROOT}", str(source), "-o", str(binary)]
+    command = ["g++", *flags, f"-I{ROOT}/csrc", str(source), "-o", str(binary)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     vectorised = {int(line) for line in re.findall(r"loops\.cpp:(\d+):\d+: optimized: loop vectorized", done.stderr)}
     assert vectorised == {3 + 3 * i for i in range(len(loops))}
