@@ -1,6 +1,6 @@
-// What vectorised sums over a row share: how a row is divided into lanes, σ(x) and σ(−x) from one exponential, and
-// Σ softplus(x). A lane adds up kRows terms in the elements' own precision before it goes on in double, so the order of
-// additions depends on the row's length alone.
+// What vectorised sums over a row share: how a row is divided into lanes, and Σ softplus(x). A lane adds up kRows terms
+// in the elements' own precision before it goes on in double, so the order of additions depends on the row's length
+// alone.
 #pragma once
 
 #include <algorithm>
@@ -9,24 +9,13 @@
 #include <limits>
 
 #include "common/macros.h"
-#include "cpu/common/vector_math.h"
+#include "cpu/common/vector_functions.h"
+#include "math/softplus_sum.h"
 
 namespace cxrfast {
 
 constexpr int kLanes = 32;  // whole vectors of every width
 constexpr int kRows = 16;   // the product of so many 1 + e^-|x| stays small
-
-// σ(x) and σ(−x), neither from the other, and e^-|x|, where the smaller of them is at least the least normal number.
-template <typename T>
-struct Odds {
-    T p, q, e;
-};
-
-template <typename T>
-CXRFAST_ALWAYS_INLINE Odds<T> odds(T x) {
-    const T e = simd::exp_normal_minus_abs(x), larger = simd::reciprocal_one_plus(e), smaller = e * larger;
-    return {x >= T(0) ? larger : smaller, x >= T(0) ? smaller : larger, e};
-}
 
 // Between the elements' dtype and that of sums.
 template <typename From, typename To>
@@ -34,18 +23,15 @@ CXRFAST_CPU_CLONES void convert(const From* __restrict__ from, To* __restrict__ 
     for (int64_t i = 0; i < n; ++i) to[i] = static_cast<To>(from[i]);
 }
 
-// One row of lanes of Σ softplus(x) = Σ max(x, 0) + Σ log(1 + e^-|x|). The second sum is the logarithm of a product, of
-// which `growth` is the part over 1, so that the smallest e count.
+// One row of lanes of Σ softplus(x).
 template <bool GRADIENT, typename T>
-CXRFAST_ALWAYS_INLINE void add_softplus(const T* __restrict__ x,
-                                        T* __restrict__ positive,
-                                        T* __restrict__ growth,
-                                        T* __restrict__ p) {
+CXRFAST_ALWAYS_INLINE void add_softplus_lanes(const T* __restrict__ x,
+                                              T* __restrict__ positive,
+                                              T* __restrict__ growth,
+                                              T* __restrict__ p) {
     for (int j = 0; j < kLanes; ++j) {
-        const T e = simd::exp_normal_minus_abs(x[j]);
-        positive[j] += x[j] > T(0) ? x[j] : T(0);
-        growth[j] += e + growth[j] * e;
-        if (GRADIENT) p[j] = (x[j] >= T(0) ? T(1) : e) * simd::reciprocal_one_plus(e);
+        add_softplus<QuickFunctions>(x[j], positive[j], growth[j]);
+        if (GRADIENT) p[j] = odds<QuickFunctions>(x[j]).p;
     }
 }
 
@@ -58,12 +44,12 @@ CXRFAST_CPU_CLONES double softplus_sum(const T* __restrict__ x, int64_t n, T* __
         const int64_t end = std::min<int64_t>(n, first + kRows * kLanes);
         int64_t i = first;
         for (; i + kLanes <= end; i += kLanes) {
-            add_softplus<GRADIENT, T>(x + i, positive, growth, GRADIENT ? p + i : nullptr);
+            add_softplus_lanes<GRADIENT, T>(x + i, positive, growth, GRADIENT ? p + i : nullptr);
         }
         if (i < end) {
             T rest[kLanes], rest_p[kLanes];
             for (int j = 0; j < kLanes; ++j) rest[j] = i + j < end ? x[i + j] : -std::numeric_limits<T>::infinity();
-            add_softplus<GRADIENT, T>(rest, positive, growth, rest_p);
+            add_softplus_lanes<GRADIENT, T>(rest, positive, growth, rest_p);
             for (int j = 0; GRADIENT && i + j < end; ++j) p[i + j] = rest_p[j];
         }
         for (int j = 0; j < kLanes; ++j) total[j] += positive[j] + simd::log1p_inside(growth[j]);

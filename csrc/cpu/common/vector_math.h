@@ -223,24 +223,6 @@ CXRFAST_ALWAYS_INLINE T log1p(T x) {
     return x > T(-1) ? value : outside;
 }
 
-// 1 / (1 + e^-x), exact in both tails.
-template <typename T>
-CXRFAST_ALWAYS_INLINE T sigmoid(T x) {
-    const T e = exp(-std::abs(x));
-    return (x >= T(0) ? T(1) : e) / (T(1) + e);
-}
-
-// log(1 + e^x) = −log sigmoid(−x)
-template <typename T>
-CXRFAST_ALWAYS_INLINE T softplus(T x) {
-    return (x < T(0) ? T(0) : x) + log1p_inside(exp(-std::abs(x)));
-}
-
-template <typename T>
-CXRFAST_ALWAYS_INLINE T log_sigmoid(T x) {
-    return -softplus(-x);
-}
-
 // Cheaper forms, for terms of sums and gradients: within 4 units in the last place.
 
 // exp for sums, at half the cost: results below 2^-126 (double: 2^-1022) may be 0, results from 2^127.5 (2^1023.5) on

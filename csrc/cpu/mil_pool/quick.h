@@ -12,40 +12,13 @@ namespace cxrfast {
 
 constexpr double kSharpest = 80;  // beyond it exp(±sharpness/2) leaves float's range
 
-// What the sums say: the pooled logit, and the factor c0 + c1·p + c2·q that turns g (Terms) into a gradient.
-struct Conclusion {
-    bool valid;
-    double logit, c0, c1, c2;
-};
-
-inline Conclusion weighted_mean_conclusion(MilPool mode, double sum_p, double sum_q, double s) {
-    const double p = 1 / sum_p, q = 1 / sum_q, logit = std::log(sum_p * q);
-    if (mode == MilPool::kSoftmax) return {true, logit, p + q, s * p, -s * q};
-    if (mode == MilPool::kLinearSoftmax) return {true, logit, 0, 2 * p + q, -q};
-    return {true, logit, p + q, 0, 0};
-}
-
-// Where p̄ is neither near 0 nor near 1: there E_r by itself has digits enough.
-inline Conclusion lse_conclusion(double sum, int64_t n, double r) {
-    const double above_half = std::log(sum / static_cast<double>(n)) / r;  // p̄ − ½
-    if (!(std::abs(above_half) <= 0.45)) return {};
-    const double p = 0.5 + above_half, q = 0.5 - above_half;
-    return {true, std::log(p / q), 1 / (sum * p * q), 0, 0};
-}
-
-inline Conclusion generalized_mean_conclusion(double sum, int64_t n, double r) {
-    const double surprise = -std::log(sum / static_cast<double>(n)) / r;  // −log p̄
-    if (!(surprise >= 0.05)) return {};
-    return {true, -log_expm1(surprise), -1 / (sum * std::expm1(-surprise)), 0, 0};
-}
-
 template <typename T>
-Conclusion conclude(MilPool mode, const PairOfSums& sums, int64_t n, T sharpness) {
+PooledSums conclude(MilPool mode, const PairOfSums& sums, int64_t n, T sharpness) {
     const auto kept = [](double sum) { return sum >= kLeastSum<T> && std::isfinite(sum); };
     if (!kept(sums.a)) return {};
-    if (mode == MilPool::kLse) return lse_conclusion(sums.a, n, sharpness);
-    if (mode == MilPool::kGeneralizedMean) return generalized_mean_conclusion(sums.a, n, sharpness);
-    return kept(sums.b) ? weighted_mean_conclusion(mode, sums.a, sums.b, sharpness) : Conclusion{};
+    if (mode == MilPool::kLse) return pooled_lse(sums.a, n, sharpness);
+    if (mode == MilPool::kGeneralizedMean) return pooled_generalized_mean(sums.a, n, sharpness);
+    return kept(sums.b) ? pooled_weighted_mean(mode, sums.a, sums.b, sharpness) : PooledSums{};
 }
 
 // False for NaN.
@@ -79,7 +52,7 @@ T pool_bag(MilPool mode, const Bag<T>& bag) {
         if (!(energy < kLeastSum<T>)) return static_cast<T>(log_expm1(energy));
     } else if (is_quick(mode, bag.sharpness)) {
         const PairOfSums sums = sums_of_mode<false, T>(mode, bag.x, bag.count, bag.sharpness, {});
-        const Conclusion conclusion = conclude(mode, sums, bag.count, bag.sharpness);
+        const PooledSums conclusion = conclude(mode, sums, bag.count, bag.sharpness);
         if (conclusion.valid) return static_cast<T>(conclusion.logit);
     }
     return exact_pool(mode, bag);
@@ -109,7 +82,7 @@ T pool_bag_backward(MilPool mode, const Bag<T>& bag, T upstream, bool sharpness_
         }
     } else if (is_quick(mode, bag.sharpness) && (mode == MilPool::kSoftmax || !sharpness_gradient)) {
         const PairOfSums sums = sums_of_mode<true, T>(mode, bag.x, bag.count, bag.sharpness, {grad, bag.u, bag.v});
-        const Conclusion c = conclude(mode, sums, bag.count, bag.sharpness);
+        const PooledSums c = conclude(mode, sums, bag.count, bag.sharpness);
         if (c.valid && c.c1 == 0 && c.c2 == 0) scale(grad, bag.count, static_cast<T>(upstream * c.c0));
         if (c.valid && (c.c1 != 0 || c.c2 != 0)) {
             scale_linearly(grad, bag.u, bag.v, bag.count, static_cast<T>(upstream * c.c0),

@@ -1,6 +1,7 @@
 // The sums over a bag that multiple-instance pooling is made of, vectorised: one pass over the instances, in which a
 // gradient kernel leaves the gradient up to factors that the sums decide. Terms have the elements' precision; a lane
 // adds up kRows of them before it goes on in double. The order of additions depends on the bag's length alone.
+// Formulas: math/mil_pool.h.
 //
 // Terms that underflow are lost, so a sum must be at least kLeastSum to be believed; else bag.h goes by logs.
 #pragma once
@@ -12,80 +13,13 @@
 
 #include "common/macros.h"
 #include "cpu/common/lanes.h"
-#include "cpu/common/vector_math.h"
+#include "cpu/common/vector_functions.h"
+#include "math/mil_pool.h"
 
 namespace cxrfast {
 
 template <typename T>
 constexpr T kLeastSum = sizeof(T) == 4 ? T(0x1p-60) : T(0x1p-900);
-
-// The other modes: an instance adds a and b to two sums, and its gradient is g·(c₀ + c₁·p + c₂·q), where the c follow
-// from the sums.
-template <typename T>
-struct Terms {
-    T a, b, g, p, q;
-};
-
-struct MeanTerms {
-    static constexpr bool kConstantFactor = true;  // c₁ = c₂ = 0
-    template <typename T>
-    static CXRFAST_ALWAYS_INLINE Terms<T> at(T x, T) {
-        const Odds<T> o = odds(x);
-        return {o.p, o.q, o.p * o.q, o.p, o.q};
-    }
-};
-
-// With weights w = exp(s·(p − ½)): e^½ˢ, which all of them lack, cancels.
-struct SoftmaxTerms {
-    static constexpr bool kConstantFactor = false;
-    template <typename T>
-    static CXRFAST_ALWAYS_INLINE Terms<T> at(T x, T s) {
-        const Odds<T> o = odds(x);
-        const T w = simd::exp_normal(s * (o.p - T(0.5))), wp = w * o.p;
-        return {wp, w * o.q, wp * o.q, o.p, o.q};
-    }
-};
-
-// Two sums of d log(Σ w p / Σ w q) / ds = Σ w p² / Σ w p − Σ w p q / Σ w q, or the same with p and q exchanged.
-template <bool EXCHANGED>
-struct SoftmaxSlopeTerms {
-    static constexpr bool kConstantFactor = true;
-    template <typename T>
-    static CXRFAST_ALWAYS_INLINE Terms<T> at(T x, T s) {
-        const Odds<T> o = odds(x);
-        const T w = simd::exp_normal(s * (o.p - T(0.5))), smaller = EXCHANGED ? o.q : o.p;
-        return {w * smaller * smaller, w * o.p * o.q, T(0), o.p, o.q};
-    }
-};
-
-struct LinearSoftmaxTerms {
-    static constexpr bool kConstantFactor = false;
-    template <typename T>
-    static CXRFAST_ALWAYS_INLINE Terms<T> at(T x, T) {
-        const Odds<T> o = odds(x);
-        return {o.p * o.p, o.p * o.q, o.p * o.q, o.p, o.q};
-    }
-};
-
-struct LseTerms {
-    static constexpr bool kConstantFactor = true;
-    template <typename T>
-    static CXRFAST_ALWAYS_INLINE Terms<T> at(T x, T r) {
-        const Odds<T> o = odds(x);
-        const T w = simd::exp_normal(r * (o.p - T(0.5)));
-        return {w, T(0), w * o.p * o.q, o.p, o.q};
-    }
-};
-
-struct GeneralizedMeanTerms {
-    static constexpr bool kConstantFactor = true;
-    template <typename T>
-    static CXRFAST_ALWAYS_INLINE Terms<T> at(T x, T r) {
-        const Odds<T> o = odds(x);
-        const T log_p = (x > T(0) ? T(0) : x) - simd::log1p_unit(o.e), w = simd::exp_normal(r * log_p);
-        return {w, T(0), w * o.q, o.p, o.q};
-    }
-};
 
 // Where a kernel leaves what the gradient is made of, [n] each; p and q only without kConstantFactor.
 template <typename T>
@@ -107,7 +41,7 @@ CXRFAST_ALWAYS_INLINE void add_terms(const T* __restrict__ x,
                                      T* __restrict__ p,
                                      T* __restrict__ q) {
     for (int j = 0; j < kLanes; ++j) {
-        const Terms<T> terms = Mode::at(x[j], sharpness);
+        const Terms<T> terms = Mode::template at<QuickFunctions>(x[j], sharpness);
         a[j] += present == nullptr ? terms.a : terms.a * present[j];
         b[j] += present == nullptr ? terms.b : terms.b * present[j];
         if (GRADIENT) g[j] = terms.g;

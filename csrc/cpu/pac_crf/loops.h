@@ -1,12 +1,12 @@
 // The elementwise loops of pac_conv2d and pac_crf on the CPU, over elements that are contiguous in memory; a plane is
-// one channel, and planes lie `pitch` apart.
+// one channel, and planes lie `pitch` apart. Formulas: math/pac_crf.h.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 
 #include "common/macros.h"
-#include "cpu/common/vector_math.h"
+#include "cpu/common/vector_functions.h"
 #include "math/pac_crf.h"
 
 namespace cxrfast {
@@ -15,7 +15,7 @@ namespace {
 // squared distances -> affinities, in place
 template <typename T>
 CXRFAST_CPU_CLONES void affinities_of(T* values, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) values[i] = simd::exp(T(-0.5) * values[i]);
+    for (int64_t i = 0; i < n; ++i) values[i] = pair_affinity<VectorFunctions>(values[i]);
 }
 
 // What a pixel is to itself: exp(-0/2) = 1, but NaN where its guide is not finite.
@@ -86,7 +86,7 @@ CXRFAST_CPU_CLONES void activate(T* __restrict__ q,
                                  int64_t n) {
     if (activation == Activation::kSigmoid) {
         for (int64_t c = 0; c < channels; ++c) {
-            for (int64_t i = 0; i < n; ++i) q[c * pitch + i] = simd::sigmoid(logits[c * pitch + i]);
+            for (int64_t i = 0; i < n; ++i) q[c * pitch + i] = sigmoid<VectorFunctions>(logits[c * pitch + i]);
         }
         return;
     }
@@ -106,7 +106,7 @@ CXRFAST_CPU_CLONES void activate(T* __restrict__ q,
             const T* from = logits + c * pitch + first;
             T* to = q + c * pitch + first;
             for (int64_t i = 0; i < count; ++i) {
-                to[i] = simd::exp(from[i] - top[i]);
+                to[i] = softmax_numerator<VectorFunctions>(from[i], top[i]);
                 sum[i] += to[i];
             }
         }
@@ -125,7 +125,7 @@ CXRFAST_CPU_CLONES void activate_backward(
         for (int64_t c = 0; c < channels; ++c) {
             T* to = grad + c * pitch;
             const T* p = q + c * pitch;
-            for (int64_t i = 0; i < n; ++i) to[i] *= p[i] * (1 - p[i]);
+            for (int64_t i = 0; i < n; ++i) to[i] = sigmoid_backward(p[i], to[i]);
         }
         return;
     }
@@ -141,7 +141,7 @@ CXRFAST_CPU_CLONES void activate_backward(
         for (int64_t c = 0; c < channels; ++c) {
             T* g = grad + c * pitch + first;
             const T* p = q + c * pitch + first;
-            for (int64_t i = 0; i < count; ++i) g[i] = p[i] * (g[i] - mean[i]);
+            for (int64_t i = 0; i < count; ++i) g[i] = softmax_backward(p[i], g[i], mean[i]);
         }
     }
 }

@@ -92,13 +92,14 @@ Tensor box_log_likelihood(const Tensor& logits,  // [B, K, N]
     Tensor result = empty_sums(logits);
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood", [&] {
         using acc_t = accumulate_t<scalar_t>;
+        const Floor<acc_t> mapped = Floor<acc_t>::of(floor);
         const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();
         acc_t* to = result.mutable_data_ptr<acc_t>();
         const int64_t patches = logits.size(2);
         for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_box, int64_t first) {
             double sum = 0;
             for_each_stretch(x + first, patches, [&](const acc_t* stretch, int64_t start, int64_t n) {
-                sum += box_stretch(stretch, in_box + start, n, floor);
+                sum += box_stretch(stretch, in_box + start, n, mapped);
             });
             to[row] = static_cast<acc_t>(sum);
         });
@@ -116,14 +117,14 @@ Tensor box_log_likelihood_backward(const Tensor& grad,    // [B, K], accumulatio
     Tensor result = on_large_pages(torch::stable::new_empty(dense_logits, dense_logits.sizes()));
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
+        const Floor<acc_t> mapped = Floor<acc_t>::of(floor);
         const scalar_t* x = dense_logits.const_data_ptr<scalar_t>();
         const acc_t* from = dense_grad.const_data_ptr<acc_t>();
         scalar_t* to = result.mutable_data_ptr<scalar_t>();
         const int64_t patches = logits.size(2);
         for_each_row(logits, rows, [&](int64_t row, const uint8_t* in_box, int64_t first) {
             fill_row(x + first, to + first, patches, [&](const acc_t* stretch, acc_t* slope, int64_t start, int64_t n) {
-                box_stretch_backward(stretch, in_box + start, n, from[row], static_cast<acc_t>(floor),
-                                     static_cast<acc_t>(1.0 - floor), slope);
+                box_stretch_backward(stretch, in_box + start, n, from[row], mapped, slope);
             });
         });
     });

@@ -12,7 +12,7 @@
 #include "common/dispatch.h"
 #include "common/macros.h"
 #include "cpu/common/lanes.h"
-#include "cpu/common/vector_math.h"
+#include "cpu/common/vector_functions.h"
 #include "math/region_loss.h"
 
 namespace cxrfast {
@@ -28,7 +28,7 @@ void for_each_stretch(const scalar_t* row, int64_t patches, const Body& body) {
         if constexpr (std::is_same_v<scalar_t, acc_t>) {
             body(row + first, first, n);
         } else {
-            acc_t wide[kStretch];
+            alignas(64) acc_t wide[kStretch];
             convert(row + first, wide, n);
             body(static_cast<const acc_t*>(wide), first, n);
         }
@@ -43,7 +43,7 @@ void fill_row(const scalar_t* row, scalar_t* to, int64_t patches, const Gradient
         if constexpr (std::is_same_v<scalar_t, acc_t>) {
             gradient(x, to + first, first, n);
         } else {
-            acc_t wide[kStretch];
+            alignas(64) acc_t wide[kStretch];
             gradient(x, wide, first, n);
             convert(wide, to + first, n);
         }
@@ -62,7 +62,7 @@ template <typename T>
 CXRFAST_CPU_CLONES RegionStretch<T> sum_stretch(const T* __restrict__ x, const uint8_t* __restrict__ in, int64_t n) {
     T chosen[kStretch], left[kStretch];
     for (int64_t i = 0; i < n; ++i) {
-        const T p = simd::sigmoid(x[i]);
+        const T p = sigmoid<VectorFunctions>(x[i]);
         chosen[i] = in[i] != 0 ? p : T(0);
         left[i] = in[i] != 0 ? T(0) : p;
     }
@@ -81,67 +81,57 @@ template <typename T>
 CXRFAST_CPU_CLONES void sum_stretch_backward(
     const T* __restrict__ x, const uint8_t* __restrict__ in, int64_t n, T inside, T outside, T* __restrict__ grad) {
     for (int64_t i = 0; i < n; ++i) {
-        const T e = simd::exp(-std::abs(x[i])), d = T(1) + e;
-        grad[i] = (in[i] != 0 ? inside : outside) * (e / (d * d));
+        grad[i] = (in[i] != 0 ? inside : outside) * sigmoid_gradient<VectorFunctions>(x[i]);
     }
 }
 
-// Inside the box y = x, outside it y = −x: a patch adds log σ(y) = −softplus(−y). Writes −y.
+// −y of every patch, which adds log σ(y) = −softplus(−y).
 template <typename T>
 CXRFAST_CPU_CLONES void against(const T* __restrict__ x, const uint8_t* __restrict__ in, int64_t n, T* __restrict__ y) {
-    for (int64_t i = 0; i < n; ++i) y[i] = in[i] != 0 ? -x[i] : x[i];
+    for (int64_t i = 0; i < n; ++i) y[i] = -signed_by_box(x[i], in[i] != 0);
 }
 
-// Σ log(floor + (1 − floor)·σ(y)), with y negated, from whichever of σ(y) and σ(−y) keeps its digits.
+// Σ log(floor + span·σ(y)), with y negated.
 template <typename T>
-CXRFAST_CPU_CLONES T sum_floored(const T* __restrict__ negated, int64_t n, T floor, T span) {
+CXRFAST_CPU_CLONES T sum_floored(const T* __restrict__ negated, int64_t n, const Floor<T>& row_floor) {
+    const Floor<T> floor = row_floor;
     T sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; ++i) {
-        const T e = simd::exp(-std::abs(negated[i])), larger = T(1) / (T(1) + e), smaller = e * larger;
-        const T p = negated[i] > T(0) ? smaller : larger, lost = span * (negated[i] > T(0) ? larger : smaller);
-        const T value = floor + span * p, complement = T(1) - lost;
-        const bool low = value < T(0.5);
-        sum += simd::log_of_sum(low ? value : complement, low ? T(0) : (T(1) - complement) - lost);
-    }
+    for (int64_t i = 0; i < n; ++i) sum += log_floored_sigmoid<VectorFunctions>(-negated[i], floor);
     return sum;
 }
 
 template <typename T>
-double box_stretch(const T* x, const uint8_t* in, int64_t n, double floor) {
-    const T least = static_cast<T>(floor);
-    if (least != T(0) && least < std::numeric_limits<T>::min()) {
+double box_stretch(const T* x, const uint8_t* in, int64_t n, const Floor<T>& floor) {
+    if (!floor.is_zero() && floor.floor < std::numeric_limits<T>::min()) {
         double sum = 0;
         for (int64_t i = 0; i < n; ++i) sum += patch_log_likelihood(x[i], in[i] != 0, floor);
         return sum;
     }
-    T negated[kStretch];
+    alignas(64) T negated[kStretch];  // no vector straddles two cache lines, which made the sum a quarter slower
     against(x, in, n, negated);
-    if (least == T(0)) return -softplus_sum<false, T>(negated, n, nullptr);
-    return sum_floored(negated, n, least, static_cast<T>(1.0 - floor));
+    if (floor.is_zero()) return -softplus_sum<false, T>(negated, n, nullptr);
+    return sum_floored(negated, n, floor);
 }
 
-// With D = 1 + e^-|y|: σ'(y) / σ(y) = σ(−y) where there is no floor, else
-// span·σ'(y) / (floor + span·σ(y)) = span·e^-|y| / (D·(floor·D + span·(y < 0 ? e^-|y| : 1))).
 template <typename T>
 CXRFAST_CPU_CLONES void box_stretch_backward(const T* __restrict__ x,
                                              const uint8_t* __restrict__ in,
                                              int64_t n,
                                              T upstream,
-                                             T floor,
-                                             T span,
+                                             const Floor<T>& row_floor,
                                              T* __restrict__ grad) {
-    if (floor == T(0)) {
+    const Floor<T> floor = row_floor;
+    if (floor.is_zero()) {  // decided before the loop, not in it
         for (int64_t i = 0; i < n; ++i) {
-            const bool inside = in[i] != 0;
-            grad[i] = (inside ? upstream : -upstream) * simd::sigmoid(inside ? -x[i] : x[i]);
+            const T y = signed_by_box(x[i], in[i] != 0);
+            grad[i] = signed_by_box(upstream, in[i] != 0) * sigmoid<VectorFunctions>(-y);
         }
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        const bool inside = in[i] != 0;
-        const T y = inside ? x[i] : -x[i], e = simd::exp(-std::abs(y)), d = T(1) + e;
-        grad[i] = (inside ? upstream : -upstream) * (span * e / (d * (floor * d + span * (y < T(0) ? e : T(1)))));
+        const T y = signed_by_box(x[i], in[i] != 0);
+        grad[i] = signed_by_box(upstream, in[i] != 0) * log_floored_sigmoid_gradient<VectorFunctions>(y, floor);
     }
 }
 

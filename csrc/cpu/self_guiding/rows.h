@@ -9,7 +9,7 @@
 #include <limits>
 
 #include "cpu/common/lanes.h"
-#include "cpu/common/vector_math.h"
+#include "cpu/common/vector_functions.h"
 #include "math/self_guiding.h"
 
 namespace cxrfast {
@@ -129,16 +129,6 @@ T certainty(const T* x, int64_t n, const Extremes<T>& range, bool positive, bool
 
 // The sums of a positive bag
 
-enum class Theta { kPrediction, kRescaled, kRescaledLow };  // θ = p; Eq. 5; Eq. 5 where the greatest logit is low
-
-template <Theta THETA, typename T>
-CXRFAST_ALWAYS_INLINE T theta_of(const Guide<T>& guide, T x, T p) {
-    if (THETA == Theta::kPrediction) return p;
-    const T ratio = THETA == Theta::kRescaledLow ? simd::exp_normal(x - guide.most) : p * guide.scale;
-    const T theta = ratio * (-simd::expm1(guide.least - x) / guide.span);
-    return theta > T(1) ? T(1) : theta;
-}
-
 template <typename T>
 struct GuidedLanes {
     T negative[kLanes], soft[kLanes], positive[kLanes], squares[kLanes], soft_count[kLanes], positive_count[kLanes];
@@ -148,26 +138,20 @@ struct GuidedTotals {
     double negative, soft, positive, squares, negative_count, soft_count, positive_count;
 };
 
-// By masks: of conditional expressions in this number g++ makes branches, and no vectors.
 template <Theta THETA, bool PARTIAL, typename T>
 CXRFAST_ALWAYS_INLINE void add_guided(const T* __restrict__ x,
                                       const Guide<T>& guide,
                                       const T* __restrict__ present,  // [kLanes] 0 or 1, with PARTIAL
                                       GuidedLanes<T>& __restrict__ to) {
     for (int j = 0; j < kLanes; ++j) {
-        const Odds<T> o = odds(x[j]);
-        const T theta = theta_of<THETA>(guide, x[j], o.p), exists = PARTIAL ? present[j] : T(1);
-        const T above = x[j] > T(0) ? x[j] : T(0), below = above - x[j];
-        const auto zero = simd::where<T>(theta < guide.delta_low), one = simd::where<T>(theta > guide.delta_high);
-        const auto soft = ~(zero | one);
-        // −log max(p, 1 − p), and by how much −log of the target's side is above it
-        const T log_larger = simd::log1p_unit(o.e), mixed = theta * below + (T(1) - theta) * above;
-        to.negative[j] += simd::only(zero, exists * (log_larger + above));
-        to.positive[j] += simd::only(one, exists * (log_larger + below));
-        to.soft[j] += simd::only(soft, exists * (log_larger + mixed));
-        to.squares[j] += simd::only(~zero, exists * (o.p * o.p));
-        to.soft_count[j] += simd::only(soft, exists);
-        to.positive_count[j] += simd::only(one, exists);
+        const GuidedTerms<T> terms = guided_terms<QuickFunctions>(guide, THETA, x[j]);
+        const T exists = PARTIAL ? present[j] : T(1);
+        to.negative[j] += exists * terms.negative;
+        to.positive[j] += exists * terms.positive;
+        to.soft[j] += exists * terms.soft;
+        to.squares[j] += exists * terms.squares;
+        to.soft_count[j] += QuickFunctions::only(terms.is_soft, exists);
+        to.positive_count[j] += QuickFunctions::only(terms.is_positive, exists);
     }
 }
 
@@ -202,39 +186,34 @@ CXRFAST_CPU_CLONES GuidedTotals guided_totals(const T* x, int64_t n, const Guide
 template <typename T>
 GuidedTotals positive_bag(const T* x, int64_t n, const Guide<T>& guide) {
     if (guide.is_silent()) return {};
-    if (!guide.rescale) return guided_totals<Theta::kPrediction>(x, n, guide);
-    return guide.low ? guided_totals<Theta::kRescaledLow>(x, n, guide) : guided_totals<Theta::kRescaled>(x, n, guide);
+    switch (guide.kind()) {
+        case Theta::kPrediction:
+            return guided_totals<Theta::kPrediction>(x, n, guide);
+        case Theta::kRescaledLow:
+            return guided_totals<Theta::kRescaledLow>(x, n, guide);
+        default:
+            return guided_totals<Theta::kRescaled>(x, n, guide);
+    }
 }
 
-// Upstream gradients of the four sums.
-template <typename T>
-struct GuidedSlopes {
-    T negative, soft, positive, squares;
-};
-
-// d BCE(p, M) / dx = p − M and d p² / dx = 2 p²·(1 − p); with ADD, on top of what `grad` holds.
+// With ADD, on top of what `grad` holds.
 template <Theta THETA, bool ADD, typename T>
-CXRFAST_CPU_CLONES void guided_gradient(const T* __restrict__ x,
-                                        int64_t n,
-                                        const Guide<T>& bag_guide,
-                                        const GuidedSlopes<T>& bag_slopes,
-                                        T* __restrict__ grad) {
+CXRFAST_CPU_CLONES void fill_guided_gradient(const T* __restrict__ x,
+                                             int64_t n,
+                                             const Guide<T>& bag_guide,
+                                             const GuidedSlopes<T>& bag_slopes,
+                                             T* __restrict__ grad) {
     const Guide<T> guide = bag_guide;
     const GuidedSlopes<T> slopes = bag_slopes;
     for (int64_t i = 0; i < n; ++i) {
-        const Odds<T> o = odds(x[i]);
-        const T theta = theta_of<THETA>(guide, x[i], o.p);
-        const bool zero = theta<guide.delta_low, one = theta> guide.delta_high;
-        const T slope = zero ? slopes.negative : (one ? slopes.positive : slopes.soft);
-        const T residual = zero ? o.p : (one ? -o.q : o.p - theta);
-        const T value = slope * residual + (zero ? T(0) : T(2) * slopes.squares) * o.p * o.p * o.q;
+        const T value = guided_gradient<QuickFunctions>(guide, THETA, slopes, x[i]);
         grad[i] = ADD ? grad[i] + value : value;
     }
 }
 
 template <bool ADD, typename T>
 CXRFAST_CPU_CLONES void negative_gradient(const T* __restrict__ x, int64_t n, T slope, T* __restrict__ grad) {
-    for (int64_t i = 0; i < n; ++i) grad[i] = (ADD ? grad[i] : T(0)) + slope * odds(x[i]).p;
+    for (int64_t i = 0; i < n; ++i) grad[i] = (ADD ? grad[i] : T(0)) + slope * odds<QuickFunctions>(x[i]).p;
 }
 
 template <bool ADD, typename T>
@@ -243,9 +222,14 @@ void positive_bag_backward(const T* x, int64_t n, const Guide<T>& guide, const G
         if (!ADD) std::fill_n(grad, n, T(0));
         return;
     }
-    if (!guide.rescale) return guided_gradient<Theta::kPrediction, ADD>(x, n, guide, slopes, grad);
-    if (guide.low) return guided_gradient<Theta::kRescaledLow, ADD>(x, n, guide, slopes, grad);
-    guided_gradient<Theta::kRescaled, ADD>(x, n, guide, slopes, grad);
+    switch (guide.kind()) {
+        case Theta::kPrediction:
+            return fill_guided_gradient<Theta::kPrediction, ADD>(x, n, guide, slopes, grad);
+        case Theta::kRescaledLow:
+            return fill_guided_gradient<Theta::kRescaledLow, ADD>(x, n, guide, slopes, grad);
+        default:
+            return fill_guided_gradient<Theta::kRescaled, ADD>(x, n, guide, slopes, grad);
+    }
 }
 
 }  // namespace cxrfast

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "cuda/pac_crf/window.cuh"
-#include "math/sigmoid.h"
+#include "math/pac_crf.h"
 
 namespace cxrfast {
 
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kStepThreads) mean_field_step_kernel(Splits<T>
     T sum = 0;
     for (int k = first; k < labels && exists; k += kStepRows) {
         T& value = out[static_cast<int64_t>(k) * size + n];
-        sum += value = std::exp(value - top);
+        sum += value = softmax_numerator(value, top);
     }
     sum = over_labels(sum, [](T a, T b) { return a + b; });
     for (int k = first; k < labels && exists; k += kStepRows) out[static_cast<int64_t>(k) * size + n] /= sum;
@@ -100,14 +100,14 @@ __global__ void __launch_bounds__(kStepThreads)
     for (int k = first; k < labels && exists; k += kStepRows) {
         const int64_t i = static_cast<int64_t>(k) * size + n;
         const T grad = -sum_of(grad_activations, labels, size, i), q = activations[i];
-        grad_logits[i] = softmax ? grad : grad * q * (T(1) - q);
+        grad_logits[i] = softmax ? grad : sigmoid_backward(q, grad);
         mean += grad * q;
     }
     if (!softmax) return;
     mean = over_labels(mean, [](T a, T b) { return a + b; });
     for (int k = first; k < labels && exists; k += kStepRows) {
         const int64_t i = static_cast<int64_t>(k) * size + n;
-        grad_logits[i] = activations[i] * (grad_logits[i] - mean);
+        grad_logits[i] = softmax_backward(activations[i], grad_logits[i], mean);
     }
 }
 

@@ -106,7 +106,7 @@ Tensor box_log_likelihood(const Tensor& logits,  // [B, K, N]
     Tensor out = empty_sums(logits);
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        reduce<scalar_t>(dense, rows, BoxLogLikelihood<acc_t>{out.mutable_data_ptr<acc_t>(), floor});
+        reduce<scalar_t>(dense, rows, BoxLogLikelihood<acc_t>{out.mutable_data_ptr<acc_t>(), Floor<acc_t>::of(floor)});
     });
     return out;
 }
@@ -122,7 +122,7 @@ Tensor box_log_likelihood_backward(const Tensor& grad,    // [B, K], accumulatio
     Tensor grad_x = torch::stable::new_empty(dense, dense.sizes());
     CXRFAST_DISPATCH_FLOATING(logits.scalar_type(), "box_log_likelihood_backward", [&] {
         using acc_t = accumulate_t<scalar_t>;
-        const BoxLogLikelihoodGradient<acc_t> gradient{dense_grad.const_data_ptr<acc_t>(), floor, 0};
+        const BoxLogLikelihoodGradient<acc_t> gradient{dense_grad.const_data_ptr<acc_t>(), Floor<acc_t>::of(floor), 0};
         differentiate<scalar_t>(dense, rows, gradient, grad_x);
     });
     return grad_x;

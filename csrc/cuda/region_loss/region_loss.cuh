@@ -85,15 +85,15 @@ struct BoxLogLikelihood {
     };
 
     acc_t* out;  // [rows]
-    double floor;
+    Floor<acc_t> floor;
 
     template <typename Chunk>
     __device__ void add(Total& total, const Chunk& chunk) const {
-        if (static_cast<acc_t>(floor) == acc_t(0)) {
+        if (floor.is_zero()) {
             SoftplusSum<acc_t> energy;  // of Σ −log σ(±x)
 #pragma unroll
             for (int e = 0; e < Chunk::kElements; ++e) {
-                if (chunk.inside >> e & 1u) energy.add(chunk.marked >> e & 1u ? -chunk.x[e] : chunk.x[e]);
+                if (chunk.inside >> e & 1u) energy.add(-signed_by_box(chunk.x[e], (chunk.marked >> e & 1u) != 0));
             }
             total.sum -= energy.value();
             return;
@@ -113,7 +113,7 @@ struct BoxLogLikelihood {
 template <typename acc_t>
 struct BoxLogLikelihoodGradient {
     const acc_t* grad;  // [rows]
-    double floor;
+    Floor<acc_t> floor;
     acc_t scale;
 
     __device__ void choose(int64_t row) { scale = grad[row]; }

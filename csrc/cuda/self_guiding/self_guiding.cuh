@@ -217,21 +217,17 @@ __device__ GuidedTotal<acc_t> sum_negative(const GuidedBag<scalar_t>& bag) {
 template <typename scalar_t, typename acc_t>
 __device__ GuidedTotal<acc_t> sum_positive(const GuidedBag<scalar_t>& bag, const Guide<acc_t>& guide) {
     using Total = GuidedTotal<acc_t>;
+    const Theta kind = guide.kind();
     Total total{}, inner{};
     int added = 0;
     bag.for_each([&](acc_t x) {
-        const acc_t theta = guide.theta(x), p = sigmoid(x);
-        if (theta < guide.delta_low) {
-            inner.negative += softplus(x);
-        } else {
-            const bool one = theta > guide.delta_high;
-            const acc_t below = softplus(-x);  // −log p
-            inner.positive += one ? below : acc_t(0);
-            inner.positive_count += one;
-            inner.soft += one ? acc_t(0) : theta * below + (acc_t(1) - theta) * softplus(x);
-            inner.soft_count += !one;
-            inner.squares += p * p;
-        }
+        const GuidedTerms<acc_t> terms = guided_terms(guide, kind, x);
+        inner.negative += terms.negative;
+        inner.soft += terms.soft;
+        inner.positive += terms.positive;
+        inner.squares += terms.squares;
+        inner.soft_count += terms.is_soft;
+        inner.positive_count += terms.is_positive;
         if (++added < kInner) return;
         total = Total::combine(total, inner);
         inner = {};
@@ -310,19 +306,13 @@ __global__ void __launch_bounds__(kRowThreads)
         const bool positive = bags.positive[index] != 0;
         const Guide<acc_t> guide = Guide<acc_t>::of_bag(least, most, bags.delta, bags.rescale);
         const bool silent = positive && guide.is_silent();
-        const acc_t negative = slope(kNegative), soft = slope(kSoft), one = slope(kPositive);
-        const acc_t squares = acc_t(2) * slope(kSquares);
+        const Theta kind = guide.kind();
+        const GuidedSlopes<acc_t> slopes{slope(kNegative), slope(kSoft), slope(kPositive), slope(kSquares)};
         for (int64_t i = team.rank; i < bag.length; i += team.size) {
             acc_t result = 0;
             if (!silent && (bag.mask == nullptr || bag.mask[i] != 0)) {
-                const acc_t x = static_cast<acc_t>(bag.x[i * bag.stride]), p = sigmoid(x), q = sigmoid(-x);
-                const acc_t theta = positive ? guide.theta(x) : acc_t(-1);
-                if (theta < guide.delta_low) {
-                    result = negative * p;
-                } else {
-                    const acc_t residual = theta > guide.delta_high ? one * -q : soft * (p - theta);
-                    result = residual + squares * p * p * q;
-                }
+                const acc_t x = static_cast<acc_t>(bag.x[i * bag.stride]);
+                result = positive ? guided_gradient(guide, kind, slopes, x) : slopes.negative * sigmoid(x);
             }
             scalar_t& to = grad_x[bag.start + i * bag.stride];
             to = static_cast<scalar_t>(add ? static_cast<acc_t>(to) + result : result);
