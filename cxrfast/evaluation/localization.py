@@ -104,8 +104,6 @@ def score_localization(
     return LocalizationResult(
         protocol, rule, n_units, tuple(tables), thresholds, fold, units, found, fallbacks, source.grid
     )
-        protocol, rule, n_units, tuple(tables), thresholds, fold, units, found, fallbacks, source.grid
-    )
 
 
 def hits_at(overlap: Tensor, criterion: HitCriterion) -> Tensor:  # [U] -> [T, U] bool
