@@ -31,14 +31,14 @@ class DicomImage(NamedTuple):
 
 
 def read_dicom(path: str | os.PathLike) -> np.ndarray:
-    """The image of a single-frame DICOM file as grey float32 ``[H, W]`` in [0, 1], air black.
+    """The image of a single-frame DICOM file as greyscale float32 ``[H, W]`` in [0, 1], with air black.
 
     Modality table or rescale, then the first VOI window (or VOI table) if the file has one, else the stored range;
     padding is black; MONOCHROME1 and PresentationLUTShape INVERSE are inverted. The module's docstring has the rules
     for files that break the standard. A file without the 128 bytes and "DICM" at its start is read if it has the
     elements of an image.
 
-    Raises :class:`CxrfastError` for files that are missing, damaged, without an image, or with several frames.
+    Raises :class:`CxrfastError` for files that are missing or damaged, without an image, or with several frames.
     """
     return read_dicom_image(path).pixels
 
@@ -48,7 +48,7 @@ def read_dicom_image(path: str | os.PathLike) -> DicomImage:
     path = Path(path)
     if not path.is_file():
         raise CxrfastError(f"no DICOM file {path}; check the path")
-    # Scanners break the standard in harmless ways all the time, and pydicom warns of each; what matters raises.
+    # Many devices violate the standard in harmless ways, which pydicom reports as warnings. Relevant problems raise.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = _read(path)
@@ -266,7 +266,7 @@ def _first(value: Any) -> float | None:
 
 
 def apply_window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """Grey in [0, 1] of modality ``values`` through a VOI window, DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """Greyscale in [0, 1] of modality ``values`` after a VOI window, DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
         return 1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width))
     if function == "LINEAR_EXACT":
