@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -88,7 +89,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _template(machine: Machine, settings: BenchmarkSettings) -> dict[str, object]:
+def _template(machine: Machine, settings: BenchmarkSettings) -> dict[str, Any]:
     return {
         "device": machine.device,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
@@ -111,7 +112,7 @@ class _Measurement:
         settings: BenchmarkSettings,
         machine: Machine,
         clock: Clock,
-        template: dict[str, object],
+        template: dict[str, Any],
     ) -> None:
         self.case, self.settings, self.machine, self.clock, self.template = case, settings, machine, clock, template
         shape = case.small_shape if settings.quick else case.shape
@@ -140,8 +141,8 @@ class _Measurement:
         self._fill_rates(ours, passes)
         return list(rows.values())
 
-    def _row(self, passes: str, implementation: str, **values: object) -> BenchmarkRow:
-        identity = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
+    def _row(self, passes: str, implementation: str, **values: Any) -> BenchmarkRow:
+        identity: dict[str, Any] = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
         return BenchmarkRow(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
 
     def _call(self, function: Function, passes: str) -> Call:

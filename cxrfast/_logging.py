@@ -29,11 +29,12 @@ def get_logger(name: str) -> logging.Logger:
 def _apply_changes(record: logging.LogRecord) -> bool:
     changes = _changes.get()
     if changes:
-        line: str | None = record.getMessage()
+        line = record.getMessage()
         for change in reversed(changes):
-            line = change(line)
-            if line is None:
+            changed = change(line)
+            if changed is None:
                 return False
+            line = changed
         record.msg, record.args = line, ()
     return True
 

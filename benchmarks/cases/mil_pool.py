@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from cxrfast import ops, reference
 from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Goal, Peer, Problem, Work, random
+from cxrfast.ops.mil_pool import MILPoolMode
 
 
 def _noisy_or(x: torch.Tensor) -> torch.Tensor:
@@ -37,7 +38,7 @@ ONE_LINERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # on [B, K, N
 }
 
 
-def _problem(mode: str) -> Any:
+def _problem(mode: MILPoolMode) -> Any:
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
         x = random(*shape, device=device, dtype=dtype, scale=2, shift=-3)
         return Problem((x,), lambda x: ops.mil_pool(x, mode), lambda x: reference.mil_pool(x, mode))

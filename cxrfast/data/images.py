@@ -70,14 +70,14 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
     if data.startswith(_PNG_SIGNATURE):
         bits, colour_type = _check_png(data, path)
         if bits == 16 and colour_type != 0:
-            return _decode_deep_colour(data, path)
+            return _upright(_decode_deep_colour(data, path), data)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            pages = getattr(image, "n_frames", 1)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+            pages = getattr(file, "n_frames", 1)
             if pages > 1:
                 raise CxrfastError(f"{path} holds {pages} pages, expected one; save the page you want as its own file")
-            image.load()
-            image = ImageOps.exif_transpose(image)
+            file.load()
+            image = ImageOps.exif_transpose(file)
             grey = _to_grey(image)
     except UnidentifiedImageError:
         raise CxrfastError(f"{path} is not an image of a known format ({', '.join(_FORMATS)}, DICOM)") from None
@@ -132,6 +132,23 @@ def _to_grey(image) -> np.ndarray | None:
     if image.mode.startswith("I;16"):
         return pixels.astype(np.float32) / 65535
     return None
+
+
+def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    """Apply the EXIF orientation of an image file to its decoded pixels ``[H, W]``."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+        orientation = file.getexif().get(0x0112, 1)
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.T
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:

@@ -157,6 +157,17 @@ def test_orientation_and_pages(tmp_path):
     lying.save(tmp_path / "a.tif", tiffinfo={274: 6})
     for name in ("a.png", "a.tif"):
         np.testing.assert_allclose(read_image(tmp_path / name), upright / 255, atol=1e-6)
+    deep = np.stack([np.rot90(upright).astype(np.uint16) * 257] * 3, axis=-1)
+    data = cv2.imencode(".png", deep)[1].tobytes()
+    for value in range(1, 9):
+        exif[0x0112] = value
+        block = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+        chunk = struct.pack(">I", len(block) - 4) + block + struct.pack(">I", zlib.crc32(block))
+        (tmp_path / "deep.png").write_bytes(data[:33] + chunk + data[33:])
+        lying.save(tmp_path / "plain.png", exif=exif)  # Pillow turns the same image of 8 bits
+        np.testing.assert_allclose(
+            read_image(tmp_path / "deep.png"), read_image(tmp_path / "plain.png"), atol=1e-6, err_msg=str(value)
+        )
     Image.fromarray(upright).save(tmp_path / "b.tif", save_all=True, append_images=[Image.fromarray(255 - upright)])
     with pytest.raises(CxrfastError, match="holds 2 pages, expected one"):
         read_image(tmp_path / "b.tif")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cxrfast.data.datasets._boxes import read_boxes
 from cxrfast.data.datasets._tables import CsvTable
@@ -41,7 +41,7 @@ class ChestXray14:
 def read_chestxray14(
     root: str | os.PathLike,
     *,
-    labels: Literal["auto", "2017", "2020"] = "auto",
+    labels: str = "auto",  # "2017", "2020" or "auto"
     boxes_imply_labels: bool = True,
     images_required: bool = True,
 ) -> ChestXray14:
