@@ -26,7 +26,7 @@ def _weighted(weight: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch
     return pool
 
 
-ONE_LINERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # on [B, K, N]
+ONE_LINERS: dict[MILPoolMode, Callable[[torch.Tensor], torch.Tensor]] = {  # on [B, K, N]
     "noisy_or": _noisy_or,
     "mean": lambda x: torch.logit(x.sigmoid().mean(-1)),
     "max": lambda x: x.amax(-1),
@@ -46,7 +46,7 @@ def _problem(mode: MILPoolMode) -> Any:
     return make
 
 
-def _case(mode: str, shape: tuple[int, ...], goal: Goal) -> BenchmarkCase:
+def _case(mode: MILPoolMode, shape: tuple[int, ...], goal: Goal) -> BenchmarkCase:
     one_liner = ONE_LINERS[mode]
     bags, values = math.prod(shape[:2]), math.prod(shape)
     return BenchmarkCase(

@@ -166,7 +166,8 @@ class TripletMiner:
             partial = self._counts["partial"][index] > 0
             partial &= (uniform[:, 0] < self.partial) | (self._counts["exact"][index] == 0)
             positives = np.zeros_like(index)
-            for rule, rows in (("exact", ~partial), ("partial", partial)):
+            kinds: tuple[tuple[LabelRule, np.ndarray], ...] = (("exact", ~partial), ("partial", partial))
+            for rule, rows in kinds:
                 at = np.flatnonzero(rows)
                 if len(at):
                     of_rows = [generators[i] for i in at]
@@ -195,7 +196,7 @@ class TripletMiner:
     def _choose_from_list(self, i: int, epoch: int, u: float, generator: np.random.Generator) -> int:
         """A positive of image `i` from exact and partial matches that are ranked together."""
         partly = round(self.partial * self.positives)
-        limits = {"exact": self.positives - partly, "partial": partly}
+        limits: dict[LabelRule, int] = {"exact": self.positives - partly, "partial": partly}
         counts = {rule: int(self._counts[rule][i]) for rule in limits}
         rules = [rule for rule in limits if limits[rule] and counts[rule]]
         if not rules:  # no match of the only kind that the list would contain
