@@ -72,7 +72,7 @@ def evaluate_run(
         out = run.path
     version = labels or (config.labels if config is not None else "auto")
     source = read_chestxray14(data or config.data, labels=version)  # type: ignore[union-attr]
-    part, temperature = Part(list(source.records), "all"), None
+    part, temperature = EvaluatedPart(list(source.records), "all"), None
     if run is not None and config is not None and not _same_data(data, config):
         part = _elsewhere(run, config, source, rules)
     elif run is not None and config is not None:
@@ -106,7 +106,7 @@ def evaluate_run(
     return Assessment(result, report, predictions, maps, html)
 
 
-class Part(NamedTuple):
+class EvaluatedPart(NamedTuple):
     """Images to evaluate, and what training has seen."""
 
     records: list[Record]
@@ -116,14 +116,14 @@ class Part(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _part(splits: Splits, name: str, records: Sequence[Record]) -> Part:
+def _part(splits: Splits, name: str, records: Sequence[Record]) -> EvaluatedPart:
     """Training has seen the training part; for the test part, validation has chosen among its models, too."""
     seen = ("train", "val") if name == "test" else ("train",)
     patients = frozenset(record.patient for part in seen for record in splits.part(part, records))
-    return Part(splits.part(name, records), name, splits.hash, patients)
+    return EvaluatedPart(splits.part(name, records), name, splits.hash, patients)
 
 
-def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> Part:
+def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> EvaluatedPart:
     """All of another data set, with the patients of it that training or validation has seen.
 
     An image of the same name and patient as one of the run's is that image, in another size perhaps, if most of such
@@ -146,7 +146,7 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules:
     everything = list(source.records)
     if not known:
         note = f"{shared} patients have names of training patients; whether they are the same is unknown"
-        return Part(everything, "all", notes=(note,) if shared else ())
+        return EvaluatedPart(everything, "all", notes=(note,) if shared else ())
     if shared and rules.patients_apart:
         raise UsageError(
             f"data: {shared} patients of {source.root} are in the training data of {run.path}, with "
@@ -154,7 +154,7 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules:
             "or choose another --protocol, as own, which counts them; if the run's own data have moved there, write so "
             f"in {run.config} (data:) and leave out --data"
         )
-    return Part(everything, "all", training_patients=patients)
+    return EvaluatedPart(everything, "all", training_patients=patients)
 
 
 def _same_images(first: Sequence[Record], second: Sequence[Record]) -> set[str]:
