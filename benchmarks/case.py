@@ -44,7 +44,7 @@ class Peer:
     compile: bool = False  # compile the function with torch.compile
     same_as: Function | None = None  # our call with the same result, if not the case's own
     differs: str = ""  # why none of our calls has the same result
-    compare: Callable[[Any, Any], float] | None = None  # (ours, peer's) -> error, if results are not comparable as tensors
+    compare: Callable[[Any, Any], float] | None = None  # (ours, theirs) -> error, if not tensors
     memory: Mapping[str, int] = field(default_factory=dict)  # pass -> known memory use in bytes, if large
     devices: tuple[str, ...] = ("cpu", "cuda")
 
