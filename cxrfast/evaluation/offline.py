@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits

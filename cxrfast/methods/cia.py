@@ -17,8 +17,8 @@ All else is a design of this project, among it every equation of alignment and a
    an image into the frame of the average training image; the loss is their distance in the features of a fixed random
    network. Boxes are carried into that frame for the loss, maps out of it for everybody who uses them: predictions are
    in the frame of the original image.
-2. *Negatives* (`cxrfast/data/negatives.py`): of the training images without a finding some are held back from training
-   and kept, in the weights, as the library in which training and testing look for the most similar one.
+2. *Negatives* (`cxrfast/data/similarity/negatives.py`): of the training images without a finding some are held back
+   from training and kept, in the weights, as the library in which training and testing look for the most similar one.
    **The weights file therefore contains X-rays of training patients** (`negatives` of them; 64 MB for 256 at 512
    pixels): handle it as such. `attention=none` keeps none.
 3. *Attention* (`cxrfast/models/contrast.py`): |f⁺ − f⁻| over the features of the aligned pair, multiplied onto f⁺.

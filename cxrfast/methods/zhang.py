@@ -3,12 +3,12 @@ Verification".
 
 A DenseNet-121 gives features f(x) and a classifier W_G, trained with binary cross-entropy (Eq. 1, 2). Two things are
 added. Distance learning: a triplet loss (Eq. 4, 5) on anchors, positives and negatives (Eq. 3), which look wrong by
-their perceptual hashes (`cxrfast/data/triplets.py`). Region verification: what is outside the rectangle that the class
-activation maps of an anchor's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to recognise
-the diseases from the rest (Eq. 8). Both cross-entropies are of the anchors; positives and negatives serve the triplet
-loss alone. The losses are added (Eq. 9). An image's score is that of both classifiers together (Eq. 10), and a class is
-localised at the box around the positive part of the average of their maps (Eq. 11), from a threshold on that is fitted
-for each class on validation images. Without the two additions, the method is a CheXNet.
+their perceptual hashes (`cxrfast/data/similarity/triplets.py`). Region verification: what is outside the rectangle that
+the class activation maps of an anchor's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to
+recognise the diseases from the rest (Eq. 8). Both cross-entropies are of the anchors; positives and negatives serve the
+triplet loss alone. The losses are added (Eq. 9). An image's score is that of both classifiers together (Eq. 10), and a
+class is localised at the box around the positive part of the average of their maps (Eq. 11), from a threshold on that
+is fitted for each class on validation images. Without the two additions, the method is a CheXNet.
 """
 
 from collections.abc import Sequence

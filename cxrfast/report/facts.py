@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.labels import BOXED_CLASSES
 from cxrfast.data.patches import boxes_to_patches
 from cxrfast.data.records import Record

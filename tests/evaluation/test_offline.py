@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import EvaluationMetadata, GroundTruth, collect_outputs, evaluate, find_protocol

@@ -6,11 +6,10 @@ from collections import Counter
 
 import pytest
 
-from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES
 from cxrfast.errors import CxrfastError, UsageError
-
-from .conftest import HEADER_2017, entry
+from tests.data.conftest import HEADER_2017, entry
 
 
 def by_name(data):

@@ -1,7 +1,7 @@
 """Lesions of the eight boxed classes of ChestX-ray14, each with its place, size and texture.
 
 A lesion is a change of density and the region that a radiologist would put a box around. Cardiomegaly is no lesion
-here but an enlarged heart (see :class:`cxrfast.data.phantom_anatomy.Chest`).
+here but an enlarged heart (see :class:`cxrfast.data.phantoms.anatomy.Chest`).
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxrfast.data.phantom_anatomy import MIDLINE, SIDES, Chest, bell, ramp, smooth_noise
+from cxrfast.data.phantoms.anatomy import MIDLINE, SIDES, Chest, bell, ramp, smooth_noise
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from cxrfast.data._tables import Table
+from cxrfast.data.datasets._tables import Table
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Box
 

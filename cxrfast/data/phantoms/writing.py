@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from cxrfast.data.labels import BOXED_CLASSES, NO_FINDING
-from cxrfast.data.phantom_anatomy import Build, Chest, Pose, smooth_noise
-from cxrfast.data.phantom_lesions import draw_lesion, region_box
+from cxrfast.data.phantoms.anatomy import Build, Chest, Pose, smooth_noise
+from cxrfast.data.phantoms.lesions import draw_lesion, region_box
 from cxrfast.errors import CxrfastError, UsageError
 
 FRAME = 1024  # of the boxes in the table, as in the release

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cxrfast.data._boxes import read_boxes
-from cxrfast.data._tables import Table
+from cxrfast.data.datasets._boxes import read_boxes
+from cxrfast.data.datasets._tables import Table
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.data import phantom as phantom_module
-from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.images import read_image
 from cxrfast.data.labels import BOXED_CLASSES
-from cxrfast.data.phantom import draw_build, draw_phantom, write_phantoms
-from cxrfast.data.phantom_anatomy import Chest, Pose
-from cxrfast.data.phantom_lesions import draw_lesion, region_box
+from cxrfast.data.phantoms import writing as phantom_module
+from cxrfast.data.phantoms.anatomy import Chest, Pose
+from cxrfast.data.phantoms.lesions import draw_lesion, region_box
+from cxrfast.data.phantoms.writing import draw_build, draw_phantom, write_phantoms
 from cxrfast.data.splits import PARTS, make_splits
 from cxrfast.errors import CxrfastError, UsageError
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from cxrfast.data import hash_records, read_chestxray14, read_image
-from cxrfast.data import hashes as module
-from cxrfast.data.hashes import CACHE_NAME, perceptual_hash
+from cxrfast.data.similarity import hashes as module
+from cxrfast.data.similarity.hashes import CACHE_NAME, perceptual_hash
 from cxrfast.errors import CxrfastError, UsageError
 
 
