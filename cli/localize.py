@@ -9,19 +9,25 @@ from cxrfast.cli.options import Checkpoint, Device
 
 
 def localize(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG or DICOM files, folders, globs.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="PNG, JPEG or DICOM files, folders or glob patterns."),
+    ],
     checkpoint: Checkpoint = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and JSON files.")] = Path("localized"),
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="Report classes from this score on; default: per class, from validation."),
+        typer.Option(
+            "--threshold",
+            help="Report classes with at least this score; default: chosen on validation images, per class.",
+        ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option("--top", min=1, help="Report this many classes, whatever they score.")
+        int | None, typer.Option("--top", min=1, help="Report the N classes with the highest scores instead.")
     ] = None,
     device: Device = None,
 ) -> None:
-    """Say what is on an X-ray, and show where.
+    """Find diseases on X-rays and show where they are.
 
     Writes a picture and a JSON file for each image. Boxes are in pixels of the original image. Research use only; not
     for diagnosis.

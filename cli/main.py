@@ -1,4 +1,4 @@
-"""The `cxrfast` command. Commands import what they need when they run, so that `--help` answers at once."""
+"""The `cxrfast` command. Commands import what they need when they run, so that `--help` is fast."""
 
 import sys
 from typing import Any
@@ -33,12 +33,12 @@ for command in (demo, synth, train, evaluate, report, localize, reproduce, study
     app.command(cls=HelpWithNames)(command)
 
 
-# The base of all usage errors: click's own, or in newer versions that of typer's copy of click.
+# The base class of all usage errors: from click or, in newer versions, from typer's copy of click.
 _ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; what a user can cause is one line on stderr and an exit code, never a traceback."""
+    """Run the command line. An error that a user can cause is one line on stderr and an exit code, not a traceback."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

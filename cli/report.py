@@ -12,18 +12,18 @@ from cxrfast.errors import UsageError
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN] [OTHER]", help="Folder of a run, or of folds; default: the latest run."),
+        typer.Argument(
+            metavar="[RUN] [OTHER]", help="Folder of a run or of a cross-validation; default: the latest run."
+        ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            "--split", help="Part that was evaluated: train, val, test or all; default: test, or the only one."
-        ),
+        typer.Option("--split", help="Evaluated part: train, val, test or all; default: the only one, else test."),
     ] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; default: in the run's folder.")] = None,
 ) -> None:
-    """Make the page of a run that has been evaluated; of two runs, compare them by a paired test.
+    """Write the HTML report of an evaluated run, or compare two runs by a paired test.
 
     Examples: cxrfast report
 
@@ -62,7 +62,7 @@ def report(
 
 
 def _evaluated_part(folders: list[Path]) -> str:
-    """test, unless all folders have an evaluation of one other part only, as those of predictions have."""
+    """The one part that all folders have an evaluation of; test if there is none or more than one."""
     parts = [{path.stem.removeprefix("evaluation-") for path in folder.glob("evaluation-*.json")} for folder in folders]
     shared = set.intersection(*parts)
     return shared.pop() if len(shared) == 1 else "test"

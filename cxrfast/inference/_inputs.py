@@ -1,4 +1,4 @@
-"""Image files as a person names them: files, folders, patterns."""
+"""Expands input arguments (files, folders, glob patterns) to image files."""
 
 import glob
 import os
@@ -11,10 +11,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
 def expand_inputs(
     inputs: Sequence[str | os.PathLike], *, skip: Path | None = None
 ) -> tuple[list[Path], dict[str, str]]:
-    """(image files, each once, in the order given; {input: why there is none}).
+    """(image files in order, without duplicates; {input: why it has no files}).
 
-    A folder stands for the images below it, known by suffix or, without one, by their DICOM header; files in the folder
-    ``skip`` are not taken, nor hidden ones. A file that is named is taken whatever it is called.
+    A folder is searched recursively. Image files are recognised by suffix or by a DICOM header; hidden files and files
+    in the folder ``skip`` are ignored. Files that are named explicitly are always taken.
     """
     files: dict[Path, Path] = {}
     failures: dict[str, str] = {}
@@ -27,7 +27,7 @@ def expand_inputs(
             found = [file for match in matches for file in (_images_below(match, skip) if match.is_dir() else [match])]
             why = f"{given} matches no file"
         else:
-            found, why = [Path(given)], ""  # one that is missing is told of when it is read
+            found, why = [Path(given)], ""  # a missing file is reported when it is read
         if not found:
             failures[given] = why
         for file in found:
@@ -47,11 +47,11 @@ def _images_below(folder: Path, skip: Path | None) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    if path.name.startswith(".") or not path.is_file():  # reading a named pipe would wait for ever
+    if path.name.startswith(".") or not path.is_file():  # reading a named pipe would block
         return False
     if path.suffix.lower() in SUFFIXES:
         return True
-    # DICOM archives often have names without a suffix, or with one that is a part of a number
+    # DICOM files often have no suffix, or one that is part of a number
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -60,9 +60,9 @@ def _is_image(path: Path) -> bool:
 
 
 def output_stems(files: Sequence[Path]) -> list[str]:
-    """A name without suffix for each file: its stem; for the second and later ones of the same stem ``<stem>-2``, ….
+    """An output name without suffix for each file: its stem, or ``<stem>-2``, ``<stem>-3``, … if the stem is taken.
 
-    Names that differ by case only count as the same, as they are on some disks.
+    Case is ignored, as on some file systems.
     """
     reserved = {file.stem.casefold() for file in files}
     used: set[str] = set()

@@ -1,4 +1,4 @@
-"""One evaluation, or two, as a page that people look at."""
+"""Reports of one evaluation, of two, or of a cross-validation: HTML pages and terminal text."""
 
 from cxrfast.report.comparison import RunComparison, compare
 from cxrfast.report.facts import Evaluated, from_folder, from_predictions, from_result

@@ -162,6 +162,13 @@ def test_evaluation_by_another_protocol(crossed, copy, tmp_path):
     assert read(copy)["localization"]["tables"][0]["rows"][0]["T"] == 0.3
     resume_cross_validation(copy, say=quiet)  # which evaluates again by its own protocol
     assert without_places(read(copy)) == without_places(read(crossed))
+    older = {**json.loads((copy / "fold-0/seed-0/evaluation-test.json").read_text()), "schema_version": 1}
+    (copy / "fold-0/seed-0/evaluation-test.json").write_text(json.dumps(older))
+    said = []
+    resume_cross_validation(copy, say=said.append)  # which evaluates again what an earlier version has left
+    assert "fold-1/seed-0: finished before" in said
+    assert "fold-0/seed-0: finished before" not in said
+    assert without_places(read(copy)) == without_places(read(crossed))
     with pytest.raises(UsageError, match="protocol strict: .* patients of the evaluated images are in the training"):
         evaluate_folds(copy, protocol="strict")
 

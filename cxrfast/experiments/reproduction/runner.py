@@ -179,9 +179,12 @@ def _finished(plan: TablePlan, job: _Job) -> bool:
     path = _evaluation(plan, job)
     if not path.is_file():
         return False
-    if not job.run.cross_validated:
+    try:
+        record = _read(plan, job)
+    except CxrfastError:
+        return False  # damaged, or of an earlier version: the trained run is evaluated again
+    if isinstance(record, EvaluationRecord):
         return True
-    record = CrossValidationRecord.load(path)
     return record.complete and record.protocol == plan.protocol and record.folds == job.folds
 
 

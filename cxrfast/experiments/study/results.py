@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from cxrfast.data import Record, Splits, read_chestxray14
-from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.record import EvaluationRecord, NoGate
 from cxrfast.experiments.study.plan import CONTRIBUTIONS, Cell, Row, Study
 from cxrfast.metrics.detection import Measure
@@ -91,13 +90,15 @@ class StudyResult:
     differences: Sequence[Difference]
 
 
+def read_evaluations(folder: Path) -> list[EvaluationRecord]:
+    """A run's evaluations, one for each of PROTOCOLS; CxrfastError, in one line, if one cannot be read."""
+    return [EvaluationRecord.load(folder / name / "evaluation-test.json") for name in PROTOCOLS]
+
+
 def read_outcome(cell: Cell, out: Path) -> Outcome:
     """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
     folder = out / cell.folder
-    try:
-        strict, own = (EvaluationRecord.load(folder / name / "evaluation-test.json") for name in PROTOCOLS)
-    except CxrfastError as error:
-        raise CxrfastError(f"{error}, or delete {folder}, and run the same command again") from error
+    strict, own = read_evaluations(folder)
     numbers = {
         "auroc": strict.mean.auroc.value,
         "iou 0.1": _accuracy(strict, "iou", 0.1),

@@ -15,7 +15,7 @@ from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.study.plan import IMAGE_SIZE, ROWS, Cell, Study
 from cxrfast.experiments.study.plots import plot_study
-from cxrfast.experiments.study.results import PROTOCOLS, Outcome, StudyResult, read_outcome, summarize
+from cxrfast.experiments.study.results import PROTOCOLS, Outcome, StudyResult, read_evaluations, read_outcome, summarize
 from cxrfast.experiments.study.text import to_markdown, write_runs
 from cxrfast.runs import open_run
 from cxrfast.runs.directory import RUNS
@@ -101,7 +101,11 @@ def _check_folder(cell: Cell, out: Path, wanted: RunConfig) -> None:
 
 
 def _is_done(cell: Cell, out: Path) -> bool:
-    return all((out / cell.folder / name / "evaluation-test.json").is_file() for name in PROTOCOLS)
+    try:
+        read_evaluations(out / cell.folder)
+    except CxrfastError:
+        return False  # missing, damaged, or of an earlier version: the run is evaluated again
+    return True
 
 
 def _run_all(cells: Sequence[Cell], study: Study, out: Path, jobs: int, say: Say) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pooled result of a cross-validation as a page: mean ± sd of its runs beside the papers' numbers."""
+"""The page of a cross-validation: mean ± sd over its runs, beside the papers' numbers."""
 
 import math
 import os
@@ -39,12 +39,12 @@ POOLED = "cross-validation.json"
 
 
 def is_folds(folder: Path) -> bool:
-    """Whether the pooled result of a cross-validation lies there."""
+    """Whether the folder has the pooled result of a cross-validation."""
     return (folder / POOLED).is_file()
 
 
 def write_folds(folder: Path, path: Path | None = None) -> Path:
-    """Write the page of the cross-validation in ``folder``; returns where."""
+    """Write the page of the cross-validation in ``folder``, and return its path."""
     path = report_path(folder, "test") if path is None else path
     record = CrossValidationRecord.load(folder / POOLED)
     write_text(path, render_folds(record, folder.resolve().name, folder, path.parent))
@@ -54,7 +54,7 @@ def write_folds(folder: Path, path: Path | None = None) -> Path:
 def render_folds(
     record: CrossValidationRecord, title: str, folder: Path | None = None, beside: Path | None = None
 ) -> str:
-    """``folder`` has the results of the runs, for the curves, and their pages; links to these are from ``beside``."""
+    """The page as HTML. ``folder`` has the runs' results and pages; links are relative to the folder ``beside``."""
     runs, no_curves = _read_runs(record, folder)
     return render(
         "folds.html",
@@ -72,7 +72,7 @@ def render_folds(
 
 
 def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list[FoldEvaluation], str]:
-    """The runs that the numbers are of; none, and why, where their files are gone or are those of other evaluations."""
+    """The evaluations that the record pools; none, with the reason, if files are missing or of other evaluations."""
     if folder is None:
         return [], ""
     runs = []
@@ -95,10 +95,10 @@ def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list
 
 
 def _spread(entry: SpreadRecord, digits: int = 3) -> TableCell:
-    """Mean ± sd of the runs, and in small the number of all test images together."""
+    """Mean ± sd over the runs, and in small print the pooled number."""
     text = number(entry.mean, digits)
     if not math.isnan(entry.sd):
-        text += f" ±\N{NO-BREAK SPACE}{entry.sd:.{digits}f}"  # a narrow column breaks before the sign
+        text += f" ±\N{NO-BREAK SPACE}{entry.sd:.{digits}f}"  # narrow columns break the line before the sign
     pooled = "" if math.isnan(entry.pooled) else f"pooled {entry.pooled:.{digits}f}"
     if entry.interval:
         pooled += " [{:.{d}f}, {:.{d}f}]".format(*entry.interval, d=digits)
@@ -238,7 +238,7 @@ def _notes(record: CrossValidationRecord, lines: Sequence[PublishedRow]) -> list
 
 
 def _detection(record: CrossValidationRecord) -> list[ReportTable]:
-    """Boxes as detections: AP at each T, FROC and pointing game; then the FROC rate by rate."""
+    """Detection: AP at each T, FROC and pointing game, and a second table of the FROC at each rate."""
     found = record.detection
     if found is None:
         return []

@@ -65,15 +65,22 @@ def test_another_table_of_the_same_run_trains_nothing(reproduced, phantoms, tmp_
     assert places == {(m, "ior", t) for m in ("accuracy", "afp") for t in (0.1, 0.25, 0.5, 0.75, 0.9)}
 
 
-def test_a_trained_run_is_only_evaluated(reproduced, phantoms, tmp_path, monkeypatch):
+@pytest.mark.parametrize("evaluation", [None, '{"protocol": "wang2017"}', "{"], ids=["missing", "older", "damaged"])
+def test_a_trained_run_is_only_evaluated(reproduced, phantoms, tmp_path, monkeypatch, evaluation):
     _, out, _ = reproduced
     copy = shutil.copytree(out, tmp_path / "copy")
-    shutil.rmtree(copy / "runs" / "wang" / "evaluations")
-    before = (copy / "runs" / "wang" / "last.ckpt").read_bytes()
+    path = copy / "runs" / "wang" / "evaluations" / "wang2017" / "evaluation-test.json"
+    before = path.read_text()
+    if evaluation is None:
+        shutil.rmtree(copy / "runs" / "wang" / "evaluations")
+    else:
+        path.write_text(evaluation)
+    weights = (copy / "runs" / "wang" / "last.ckpt").read_bytes()
     monkeypatch.setattr(runner, "train", None)
     result = reproduce("wang17", phantoms, copy, overrides=TINY, say=lambda line: None)
     assert result.table.rows[0].state == "done"
-    assert (copy / "runs" / "wang" / "last.ckpt").read_bytes() == before
+    assert (copy / "runs" / "wang" / "last.ckpt").read_bytes() == weights
+    assert json.loads(path.read_text())["classes"] == json.loads(before)["classes"]
 
 
 def test_a_folder_of_other_settings_is_refused(reproduced, phantoms, tmp_path):

@@ -89,6 +89,19 @@ def test_the_second_call_trains_nothing(finished):
     assert to_markdown(again.result) == to_markdown(files.result)
 
 
+def test_a_run_whose_evaluation_cannot_be_read_is_evaluated_again(finished):
+    out, _ = finished
+    path = next((out / "runs").rglob("strict/evaluation-test.json"))
+    before = path.read_text()
+    for content in ('{"protocol": "strict"}', "{"):  # of an earlier version; damaged
+        path.write_text(content)
+        said: list[str] = []
+        with threads_of_a_job():
+            run_study(STUDY, out, say=said.append)
+        assert said[0] == "3 runs, 2 finished before"
+        assert path.read_text() == before
+
+
 def test_runs_of_other_settings_are_neither_skipped_nor_gone_on_with(finished):
     out, _ = finished
     other = dataclasses.replace(STUDY, settings={**STUDY.settings, "epochs": 3})
