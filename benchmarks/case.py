@@ -1,4 +1,4 @@
-"""What a benchmark is made of: a case, the problem it poses on one device, the work that takes, and the peers."""
+"""Types of a benchmark: a case, its problem on one device, its work, and its peers (compared implementations)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ Function = Callable[..., Any]  # of a problem's inputs
 
 @dataclass(frozen=True)
 class Problem:
-    """A call to make: the operator and its specification, both functions of `inputs`."""
+    """One call to measure: the operator and its reference, both functions of `inputs`."""
 
-    inputs: tuple[torch.Tensor, ...]  # those that require a gradient get one in the backward pass
+    inputs: tuple[torch.Tensor, ...]  # the backward pass computes gradients of those with requires_grad
     ours: Function
-    reference: Function  # is given every floating-point input in float64
+    reference: Function  # called with every floating-point input in float64
 
 
 @dataclass(frozen=True)
 class Work:
-    """The least that one call must read and write, and the multiplications and additions that its formula takes."""
+    """The minimum memory traffic of one call, and the number of multiplications and additions in its formula."""
 
     values: int = 0  # of the case's dtype
     other_bytes: int = 0
@@ -38,13 +38,13 @@ class Peer:
     """Another implementation of a case's function."""
 
     library: str  # a row of cxrfast.benchmarks.peers.LIBRARIES
-    make: Callable[[Problem], Function]  # imports the library; gives a function of the problem's inputs
+    make: Callable[[Problem], Function]  # imports the library; returns a function of the problem's inputs
     variant: str = ""
-    compile: bool = False  # hand what `make` gives to torch.compile
-    same_as: Function | None = None  # the call of ours that has the same result, where it is not the case's own
-    differs: str = ""  # why no call of ours has the same result
-    compare: Callable[[Any, Any], float] | None = None  # (ours, peer's) -> error, where they are not like tensors
-    memory: Mapping[str, int] = field(default_factory=dict)  # pass -> bytes it is known to take, if that is many
+    compile: bool = False  # whether to apply torch.compile to the result of `make`
+    same_as: Function | None = None  # the call of cxrfast with the same result, if it is not that of the case
+    differs: str = ""  # why no call of cxrfast has the same result
+    compare: Callable[[Any, Any], float] | None = None  # (result, peer's) -> error, if types differ
+    memory: Mapping[str, int] = field(default_factory=dict)  # pass -> bytes needed, if known to be large
     devices: tuple[str, ...] = ("cpu", "cuda")
 
     @property
@@ -54,10 +54,10 @@ class Peer:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a pass is to reach."""
+    """The performance targets of a pass."""
 
-    ratios: Mapping[str, float] = field(default_factory=dict)  # peer -> times as fast; "*" is every other peer
-    fraction: float | None = None  # of the machine's limit
+    ratios: Mapping[str, float] = field(default_factory=dict)  # peer -> required speed-up; "*": all others
+    fraction: float | None = None  # required fraction of the machine's limit
     extra_megabytes: float | None = None
 
     def ratio(self, peer: Peer) -> float | None:
@@ -70,10 +70,10 @@ class Case:
     name: str
     operator: str  # public name in cxrfast.ops
     shape: tuple[int, ...]
-    small_shape: tuple[int, ...]  # for the comparison with float64, and for --quick
+    small_shape: tuple[int, ...]  # for the error against float64, and for --quick
     make: Callable[[tuple[int, ...], torch.device, torch.dtype], Problem]
-    work: Mapping[str, Work]  # the passes, and what each takes
-    limit: str = ""  # "copy", "fma", or "" for calls too small to be limited by either
+    work: Mapping[str, Work]  # pass -> its work
+    limit: str = ""  # the limiting resource: "copy" (memory bandwidth), "fma", or "" for very small calls
     peers: tuple[Peer, ...] = ()
     goals: Mapping[str, Goal] = field(default_factory=dict)
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -82,7 +82,7 @@ class Case:
 def random(
     *shape: int, device: torch.device, dtype: torch.dtype, scale: float = 1.0, shift: float = 0.0, grad: bool = True
 ) -> torch.Tensor:
-    """The same normal numbers in every run."""
+    """Normally distributed values, the same in every run."""
     generator = torch.Generator().manual_seed(sum(shape))
     values = torch.randn(shape, generator=generator).mul_(scale).add_(shift)
     return values.to(device, dtype).requires_grad_(grad)

@@ -1,4 +1,4 @@
-"""One line per case, pass and implementation, kept in a CSV file per device."""
+"""Results: one row per case, pass and implementation, in one CSV file per device."""
 
 import csv
 import io
@@ -17,13 +17,13 @@ OURS = "cxrfast"
 
 @dataclass
 class Row:
-    """Empty where it does not apply, or where the note says why it was not measured."""
+    """A field is None or empty if it does not apply or was not measured; `note` gives the reason."""
 
     # The run
     device: str
     date: str
     cxrfast: str
-    commit: str  # of the source that the package was imported from; empty for an installed one
+    commit: str  # of the checkout the package was imported from; empty for an installed package
     torch: str
     threads: int
     dtype: str
@@ -38,10 +38,10 @@ class Row:
     lower_quartile_ms: float | None = None
     upper_quartile_ms: float | None = None
     rounds: int | None = None
-    ratio: float | None = None  # the peer's time in units of cxrfast's, median over the rounds
+    ratio: float | None = None  # peer's time / cxrfast's time, median over the rounds
     goal_ratio: float | None = None
-    error: float | None = None  # cxrfast: from the specification in float64, on a small problem; a peer: from cxrfast
-    extra_mb: float | None = None  # peak memory beside the inputs, with the results
+    error: float | None = None  # cxrfast: against the reference in float64 (small problem); peers: against cxrfast
+    extra_mb: float | None = None  # peak memory without the inputs, with the results
     goal_extra_mb: float | None = None
     gb_s: float | None = None
     gflop_s: float | None = None
@@ -51,7 +51,7 @@ class Row:
     note: str = ""
 
     def key(self) -> tuple[Any, ...]:
-        """What a later measurement replaces."""
+        """Identifies a measurement; a later one with the same key replaces it."""
         return self.device, self.threads, self.dtype, self.case, self.passes
 
 
@@ -75,7 +75,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows to `path`; of those that are there, keep the ones that were not measured again."""
+    """Write rows to `path`, and keep the existing rows that were not measured again."""
     new = {row.key() for row in rows}
     kept = [row for row in read(path) if row.key() not in new] if path.exists() else []
     text = io.StringIO()
@@ -95,7 +95,7 @@ def _text(value: Any) -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout that cxrfast is imported from, with + if it was changed; "" if it is from none."""
+    """The commit of the checkout that cxrfast is imported from, with + if modified; "" without a checkout."""
     source = Path(cxrfast.__file__).parents[1]
     if not (source / ".git").exists():
         return ""

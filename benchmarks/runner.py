@@ -1,4 +1,4 @@
-"""Runs cases and says what came out."""
+"""Runs cases, prints and saves the results."""
 
 import datetime
 import logging
@@ -28,7 +28,7 @@ from cxrfast.benchmarks.peers import missing
 from cxrfast.benchmarks.results import OURS, Row
 from cxrfast.benchmarks.table import heading, line
 
-# How far a peer's result may be from ours before the difference is said.
+# Differences from cxrfast's result above this are noted.
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -37,11 +37,11 @@ class Settings:
     device: torch.device
     dtype: torch.dtype
     libraries: Sequence[str]
-    quick: bool = False  # small problems, few rounds: to see that everything runs
+    quick: bool = False  # small problems and few rounds, to check that everything runs
 
     @property
     def budget(self) -> float:
-        """Seconds for every implementation of a case."""
+        """Measuring time per implementation of a case, in seconds."""
         return 0.0 if self.quick else 1.0
 
     @property
@@ -50,15 +50,15 @@ class Settings:
 
 
 def run(cases: Sequence[Case], settings: Settings, folder: Path, say: Callable[[str], None]) -> Path:
-    """Measure the cases and write them to the device's file in `folder`, pass by pass, so that nothing is lost."""
-    # torch.compile looks for CUDA, and says aloud that a machine without a GPU has none.
+    """Measure the cases. Each pass is written to the device's file in `folder` as soon as it is measured."""
+    # torch.compile warns if there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     clock = Clock(settings.device)
     machine = measure_machine(settings.device, clock, settings.quick)
     say(
         f"{machine.device}, {torch.get_num_threads()} threads, {_name(settings.dtype)}: "
-        f"copies {machine.copy / 1e9:.1f} GB/s (into new memory {machine.allocating_copy / 1e9:.1f}), "
-        f"multiplies {machine.fma / 1e9:.0f} GFLOP/s"
+        f"copy {machine.copy / 1e9:.1f} GB/s (into new memory {machine.allocating_copy / 1e9:.1f}), "
+        f"sgemm {machine.fma / 1e9:.0f} GFLOP/s"
     )
     path = folder / f"{file_stem(machine.device)}{'-quick' if settings.quick else ''}.csv"
     template = _template(machine, settings)
@@ -66,7 +66,7 @@ def run(cases: Sequence[Case], settings: Settings, folder: Path, say: Callable[[
     for case in cases:
         if settings.device.type not in case.devices:
             continue
-        torch.compiler.reset()  # or torch.compile would give up after a number of cases
+        torch.compiler.reset()  # otherwise torch.compile reaches its recompilation limit
         measurement = _Measurement(case, settings, machine, clock, template)
         for passes in case.work:
             say(heading(case, passes))
@@ -100,7 +100,7 @@ def _template(machine: Machine, settings: Settings) -> dict[str, object]:
 
 
 class _Measurement:
-    """One case, with all of its implementations."""
+    """Measures one case with all of its implementations."""
 
     def __init__(
         self, case: Case, settings: Settings, machine: Machine, clock: Clock, template: dict[str, object]
@@ -148,8 +148,10 @@ class _Measurement:
         return reason or ""
 
     def _prepare(self, peer: Peer, passes: str, row: Row, calls: dict[str, Call]) -> None:
-        """Build a peer, compare its result with ours, measure its memory, and put it among the calls to time. Whatever
-        other people's code raises becomes the row's note."""
+        """Build a peer, compare its result with cxrfast's, measure its memory, and add it to the calls to time.
+
+        Any exception in third-party code becomes the note of the row.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

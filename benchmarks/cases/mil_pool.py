@@ -1,4 +1,4 @@
-"""mil_pool beside its modes written as one line of PyTorch each and compiled, and the ragged form."""
+"""mil_pool and mil_pool_ragged against short PyTorch implementations of each mode, compiled and eager."""
 
 import math
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def _case(mode: str, shape: tuple[int, ...], goal: Goal) -> Case:
 
 
 def _ragged_problem(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
-    bags, instances, classes = shape  # on average so many instances a bag
+    bags, instances, classes = shape  # mean number of instances per bag
     logits = random(bags * instances, classes, device=device, dtype=dtype, scale=2, shift=-3)
     ends = torch.rand(bags - 1, generator=torch.Generator().manual_seed(0)).mul(bags * instances).long().sort().values
     offsets = torch.cat([torch.tensor([0]), ends, torch.tensor([bags * instances])]).to(device)
