@@ -1,4 +1,4 @@
-"""Classifiers that score every place of an image: the classifying layer is a 1×1 convolution, and nothing is pooled."""
+"""Fully convolutional classifiers: a 1×1 convolution scores every position, without pooling."""
 
 import torch
 from torch import nn
@@ -8,12 +8,12 @@ from cxrfast.models.input_scaling import InputScaling
 
 
 class FullyConvolutionalNetwork(nn.Module):
-    """Backbone features, scored at every place by a 1×1 convolution: images of any size, maps as large in proportion.
+    """Backbone features, scored at every position by a 1×1 convolution. The size of the maps follows the image size.
 
     Args:
-        backbone: for as many channels as `scaling` gives.
+        backbone: a backbone whose number of input channels is that of `scaling`.
         num_classes: K.
-        scaling: default: images as they are.
+        scaling: the scaling of the input. Default: unchanged images.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, *, scaling: InputScaling | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a network sees of an image."""
+"""Scaling of the input of a network."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,13 @@ from torch import nn
 
 
 class InputScaling(nn.Module):
-    """What a network was trained to see, from grey values in [-1, 1]: `(grey in [0, 1] − mean_c) / std_c` per channel.
+    """Converts grey values in [-1, 1] to the input a network was trained with: `(grey in [0, 1] − mean_c) / std_c`.
 
-    It stands in front of the first convolution rather than inside its weights, because that convolution pads with zeros
-    after the scaling, and a mean folded into a bias would be wrong along the border.
+    There is one output channel per mean. The scaling is not folded into the first convolution, because this convolution
+    pads the scaled image with zeros, and a mean folded into its bias would be wrong at the border.
+
+    Args:
+        mean, std: per channel, for grey values in [0, 1].
     """
 
     scale: torch.Tensor
@@ -23,7 +26,7 @@ class InputScaling(nn.Module):
         pairs = list(zip(mean, std, strict=True))
         self.identity = pairs == [(0.5, 0.5)]
         for name, values in (("scale", [0.5 / s for _, s in pairs]), ("shift", [(0.5 - m) / s for m, s in pairs])):
-            # Given with the options, not learnt: no part of the state.
+            # From the options and not trained, so not part of the state.
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     @property

@@ -19,8 +19,8 @@ There is one YAML file per paper, in `statements/`:
 an ablation) or `deviation` (the code does something else, or cannot do it). `setting` has the paper's values under the
 names of a run's configuration, `options.NAME` for options of the method, or `pretrained: imagenet`. If the paper is
 silent and a choice is necessary, the statement is a `default` with `silent: true`. For statements on evaluation, or on
-the data of a table, `default` means that the paper's protocol, or its table in `cxrfast reproduce`, does this without an
-option.
+the data of a table, `default` means that the paper's protocol, or its table in `cxrfast reproduce`, does this without
+an option.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Networks that look at the image, up to their last spatial map, and where their weights come from."""
+"""Backbones, up to their last spatial feature map, and their pretrained weights."""
 
 from cxrfast.models.backbones.create import SMALL_BACKBONES, Backbone, check_backbone, create_backbone, input_statistics
 

@@ -1,4 +1,4 @@
-"""Where a timm model keeps its last spatial map, found by sending the shapes of an image through it."""
+"""Finds the last spatial feature map of a timm model, by a forward pass on the meta device."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -11,16 +11,16 @@ Layout = Literal["channels_first", "channels_last", "tokens"]
 
 
 class NoFeatureMap(Exception):
-    """The features are no map; the message says what they are."""
+    """The features are not a spatial map; the message describes them."""
 
 
 class Findings(NamedTuple):
-    """What one image says of a model."""
+    """Properties of a model, found with a forward and backward pass."""
 
     layout: Layout
     channels: int  # D
-    sizes: tuple[int, ...]  # height of the map for each image size that was asked for
-    never_called: tuple[str, ...]  # modules with parameters that have no part in the map: classifiers, their norms
+    sizes: tuple[int, ...]  # height of the map for each requested image size
+    never_called: tuple[str, ...]  # modules with parameters that the map does not use: classifiers, their norms
     without_gradient: tuple[str, ...]  # parameters of other modules that the map does not depend on
 
 
@@ -38,10 +38,10 @@ def feature_map(
     images: torch.Tensor,  # [B, C, S, S]
     layout: Layout,
 ) -> torch.Tensor:  # [B, D, h, w]
-    """The last map of timm's model `body`, behind its last norm where it has one.
+    """The last spatial feature map of the timm model `body`, after its last norm, if any.
 
-    CNNs give it as `forward_features`, some transformers so with channels last. The others give tokens, of which timm's
-    `forward_intermediates` takes those of the patches and lays them out as they lie in the image.
+    CNNs return it from `forward_features`; some transformers do as well, with channels last. The others return tokens,
+    of which timm's `forward_intermediates` selects the patch tokens and arranges them as in the image.
     """
     model = cast(Any, body)
     if layout == "channels_first":
@@ -55,27 +55,28 @@ def _last_tokens(model: Any, images: torch.Tensor) -> torch.Tensor:
     options = {"indices": 1, "intermediates_only": True, "output_fmt": "NCHW"}
     try:
         return model.forward_intermediates(images, norm=True, **options)[-1]
-    except AssertionError as error:  # Hiera has no norm in front of its classifier
+    except AssertionError as error:  # Hiera has no norm before its classifier
         if "normalization" not in str(error):
             raise
         return model.forward_intermediates(images, norm=False, **options)[-1]
 
 
 def explore(body: nn.Module, in_chans: int, sizes: Sequence[int]) -> Findings:
-    """Send images of `sizes` through `body`: on the meta device, which computes nothing but shapes, or, for models that
-    look into their tensors, for real.
+    """Pass images of `sizes` through `body`. This uses the meta device, which computes only shapes, or the model's own
+    device if the model reads tensor values.
 
-    Raises NoFeatureMap where the features are no map; whatever the model raises where it cannot take such images.
+    Raises NoFeatureMap if the features are not a spatial map, and any exception of the model for unsupported image
+    sizes.
     """
     mode = body.training
     body.eval()
     try:
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has
+        with torch.inference_mode(False), torch.enable_grad():  # independent of the mode of the caller
             try:
                 return _explore(body, in_chans, sizes, torch.device("meta"))
             except NoFeatureMap:
                 raise
-            except Exception:  # as many kinds as timm has models
+            except Exception:  # the exception depends on the model
                 return _explore(body, in_chans, sizes, next(body.parameters()).device)
     finally:
         body.train(mode)
@@ -136,7 +137,7 @@ class _Features(_MapOf):
 
 
 def _topmost_unused(body: nn.Module, unused: set[str], called: set[str]) -> tuple[str, ...]:
-    """Modules that were not called, whose parameters are all unused, and whose parents are not such modules."""
+    """The topmost modules that were not called and whose parameters are all unused."""
     found: list[str] = []
     for name, module in body.named_modules():
         own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
