@@ -35,7 +35,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another implementation of a case's function."""
+    """An implementation that the operator is compared with."""
 
     library: str  # a row of cxrfast.benchmarks.peers.LIBRARIES
     make: Callable[[Problem], Function]  # imports the library; returns a function of the problem's inputs

@@ -33,7 +33,7 @@ class Row:
     case: str
     operator: str
     passes: str
-    implementation: str  # "cxrfast" or a peer
+    implementation: str  # "cxrfast" or a compared implementation
     median_ms: float | None = None
     lower_quartile_ms: float | None = None
     upper_quartile_ms: float | None = None

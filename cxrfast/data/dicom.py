@@ -1,4 +1,4 @@
-"""DICOM files to grey arrays in [0, 1], as a viewer would first show them."""
+"""Read DICOM files as greyscale arrays in [0, 1], with the initial display of a viewer."""
 
 import os
 import warnings
@@ -11,12 +11,12 @@ from cxrfast.errors import CxrfastError
 
 
 def read_dicom(path: str | os.PathLike) -> np.ndarray:
-    """The image of a single-frame DICOM file as grey float32 ``[H, W]`` in [0, 1], air black.
+    """The image of a single-frame DICOM file as greyscale float32 ``[H, W]`` in [0, 1], with air black.
 
-    The chain is that of DICOM PS3.3 C.11: modality rescale, then the first VOI window (or VOI LUT) if the file has
-    one, else the whole range that the stored bits allow; MONOCHROME1 is inverted.
+    The grayscale pipeline of DICOM PS3.3 C.11: modality rescale (or modality LUT), then the first VOI window or the VOI
+    LUT, or the whole range of the stored bits if the file has neither. MONOCHROME1 is inverted.
 
-    Raises :class:`CxrfastError` for files that are missing, damaged, without an image, or with several frames.
+    Raises :class:`CxrfastError` for files that are missing or damaged, without an image, or with several frames.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError
@@ -24,14 +24,14 @@ def read_dicom(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise CxrfastError(f"no DICOM file {path}; check the path")
-    # Scanners break the standard in harmless ways all the time, and pydicom warns of each; what matters raises.
+    # Many devices violate the standard in harmless ways, which pydicom reports as warnings. Relevant problems raise.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             dataset = pydicom.dcmread(path)
         except InvalidDicomError:
             raise CxrfastError(f"{path} is not a DICOM file; pass a DICOM file or a PNG") from None
-        except Exception as error:  # pydicom raises whatever its parser stumbled over
+        except Exception as error:  # pydicom's parser raises many types
             raise _damaged(path, error) from error
         _require_single_image(dataset, path)
         try:
@@ -86,7 +86,7 @@ def _present(dataset, stored: np.ndarray) -> np.ndarray:
 
 
 def _rescale(dataset, stored: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float, float]:
-    """Modality transform, and what it makes of the ends of the stored range."""
+    """Apply the modality transform to the image and to the limits of the stored range."""
     if dataset.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
@@ -117,7 +117,7 @@ def _first(value) -> float | None:
 
 
 def apply_window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """Grey in [0, 1] of modality ``values`` through a VOI window, DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """Greyscale in [0, 1] of modality ``values`` after a VOI window, DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
         return 1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width))
     if function == "LINEAR_EXACT":

@@ -1,4 +1,4 @@
-"""Image files to grey arrays in [0, 1], or a clear error: a damaged file never becomes a half-black picture."""
+"""Read image files as greyscale arrays in [0, 1]. A damaged file is an error, never a partly black image."""
 
 import os
 import struct
@@ -16,13 +16,13 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """The image at ``path`` as grey float32 ``[H, W]`` in [0, 1].
+    """The image at ``path`` as greyscale float32 ``[H, W]`` in [0, 1].
 
-    Reads PNG, JPEG, BMP and TIFF of 8 and 16 bits, grey, colour or palette, and DICOM (see :func:`read_dicom`).
-    Values are divided by the largest of their format (255 or 65535), never by the largest in the image. Colours become
-    luma; what is transparent is composited over black.
+    Reads DICOM (see :func:`read_dicom`), and PNG, JPEG, BMP and TIFF with 8 or 16 bits in greyscale, colour or palette
+    mode. Values are divided by the maximum of their format (255 or 65535), not by the maximum of the image. Colours are
+    converted to luma; transparent pixels are composited over black.
 
-    Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or no image.
+    Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or not an image.
     """
     path = Path(path)
     data = _read_bytes(path)
@@ -73,10 +73,9 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
 
 
 def _check_png(data: bytes, path: Path) -> tuple[int, int]:
-    """(bits per channel, colour type) of a PNG whose chunks are all there with the right checksums.
+    """(bits per channel, colour type) of a PNG, after checking that all chunks are present with correct checksums.
 
-    Decoders differ in what they let pass (OpenCV fills the rest of a truncated image with black and goes on), so this
-    is checked here.
+    Decoders differ in the damage that they tolerate (OpenCV fills the rest of a truncated image with black).
     """
     position, kind, header = len(_PNG_SIGNATURE), b"", b""
     while kind != b"IEND":
@@ -100,7 +99,7 @@ def _check_png(data: bytes, path: Path) -> tuple[int, int]:
 
 
 def _to_grey(image) -> np.ndarray | None:
-    """Grey float32 in [0, 1] of a Pillow image, or None for modes without a known largest value."""
+    """Greyscale float32 in [0, 1] of a Pillow image, or None for modes without a known maximum value."""
     mode = image.mode
     if mode == "P" or (mode in ("L", "RGB") and "transparency" in image.info):
         image = image.convert("RGBA")
@@ -117,7 +116,7 @@ def _to_grey(image) -> np.ndarray | None:
 
 
 def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
-    """PNG of 16 bits with colour or alpha, which Pillow would cut down to 8 bits."""
+    """A 16-bit PNG with colour or alpha, which Pillow would reduce to 8 bits."""
     import cv2
 
     try:

@@ -88,7 +88,7 @@ def contrast_attention(
 
 
 class ContrastNetwork(nn.Module):
-    """Backbone features on a P×P grid, weighted by the contrast with a negative, and scored by Li's head.
+    """Backbone features on a P×P grid, weighted by the contrast with a negative, and classified by Li's head.
 
     Images and negatives pass the backbone as one batch, so that batch normalization treats both in the same way.
 

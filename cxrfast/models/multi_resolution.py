@@ -72,7 +72,7 @@ class Refinement(nn.Sequential):
 
 
 class MultiResolutionNetwork(nn.Module):
-    """Image → encoder of `levels` resolutions → decoder back to the finest of them → one map of logits per class.
+    """Image → encoder with `levels` resolutions → decoder to the finest resolution → one logit map per class.
 
     A cell of level i covers `map_stride · 2^i` image pixels, and the level has `width · 2^i` channels before its dense
     block. The last bias is initialised to logit(0.02), so that an untrained network predicts almost no findings.

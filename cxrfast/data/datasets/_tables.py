@@ -1,4 +1,4 @@
-"""CSV tables with errors that say file, line, value and the way out."""
+"""Reader for CSV tables, whose errors contain file, line, value and a remedy."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -8,10 +8,10 @@ from cxrfast.errors import CxrfastError
 
 
 class Table:
-    """The rows of a CSV file, with its columns found by name.
+    """The rows of a CSV file, with columns found by name.
 
-    Fields that the header names without a row ever filling them (trailing commas) are harmless; a row too short for a
-    column that is asked for is an error.
+    Header fields without values (trailing commas) are ignored. A row without a value for a requested column is an
+    error.
     """
 
     def __init__(self, path: Path, required: Sequence[str], optional: Sequence[str] = ()):

@@ -1,6 +1,6 @@
-"""The reader of NIH ChestX-ray14 (Wang et al. 2017) in its official layout, whole or in part, original or resized.
+"""Reader for NIH ChestX-ray14 (Wang et al. 2017) in its official layout: all images or a subset, original or resized.
 
-What is odd about the released files, and what is done about it, is listed in docs/data.md.
+docs/data.md lists irregularities of the released files and how they are handled.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cxrfast.data.datasets._boxes import read_boxes
 from cxrfast.data.datasets._tables import Table
@@ -30,29 +30,33 @@ _WIDTH, _HEIGHT = "OriginalImage[Width", "Height]"  # one column name with a com
 
 @dataclass(frozen=True)
 class ChestXray14:
-    """A copy of the data set on disk: its images that are present, and remarks on what was found."""
+    """A local copy of the data set: the images that exist, and notes on what was found."""
 
     root: Path
     records: tuple[Record, ...]  # in the order of the label file
     label_version: str  # "2017" or "2020"
-    notes: list[str]  # remarks for a person, one line each
+    notes: list[str]  # one line each
 
 
 def read_chestxray14(
-    root: str | os.PathLike, *, labels: str = "auto", boxes_imply_labels: bool = True, images_required: bool = True
+    root: str | os.PathLike,
+    *,
+    labels: Literal["auto", "2017", "2020"] = "auto",
+    boxes_imply_labels: bool = True,
+    images_required: bool = True,
 ) -> ChestXray14:
-    """Read the tables under ``root`` and find the images that are there.
+    """Read the tables under ``root`` and find the images that exist.
 
-    ``labels`` chooses ``Data_Entry_2017.csv`` ("2017") or ``Data_Entry_2017_v2020.csv`` ("2020"). "auto" takes the
-    2017 file, on which the published results rest, and the 2020 file only where the other is absent.
+    ``labels`` selects ``Data_Entry_2017.csv`` ("2017") or ``Data_Entry_2017_v2020.csv`` ("2020"). "auto" reads the 2017
+    file, which the published results are based on, and the 2020 file only if the 2017 file is missing.
 
-    188 boxes of the release name a class that the 2017 labels of their image lack. A box drawn by a radiologist is
-    stronger evidence than a label mined from a report, so the class becomes positive, unless ``boxes_imply_labels``
-    is False, which keeps both as they are.
+    188 boxes of the release have a class that is not among the 2017 labels of their image. A radiologist's box is
+    stronger evidence than a label mined from a report, so the class becomes positive. ``boxes_imply_labels=False``
+    leaves the labels unchanged.
 
-    Without ``images_required`` the tables are enough: images that are not there have records, too.
+    With ``images_required=False``, images whose file does not exist also have records.
 
-    Raises :class:`CxrfastError` for files that are missing or contradict themselves, naming file and line.
+    Raises :class:`CxrfastError`, with file and line, for files that are missing or inconsistent.
     """
     root = Path(root)
     if not root.is_dir():
@@ -138,7 +142,7 @@ def _read_records(
     notes: list[str],
     images_required: bool,
 ) -> tuple[list[Record], int]:
-    """The records whose image is present, or all, and the number of rows."""
+    """The records (of existing images only, if they are required) and the number of rows."""
     table = Table(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
     at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
     records, seen = [], set()
@@ -203,7 +207,7 @@ def _parse_labels(cell: str) -> frozenset[str]:
 
 
 def _parse_patient(cell: str) -> str:
-    """The two label files write one patient as 00000001 and as 1."""
+    """Without leading zeros: the two label files write the same patient as 00000001 and as 1."""
     cell = cell.strip()
     if cell.lower() in ("", "nan"):
         raise ValueError(f"'{_PATIENT}' is {cell!r}, and splits by patient need it")
@@ -211,7 +215,7 @@ def _parse_patient(cell: str) -> str:
 
 
 def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
-    """The fields of a record that may be missing."""
+    """The optional fields of a record."""
     text = {name: row[index].strip() for name, index in column.items()}
     return {
         "width": _parse_integer(text.get(_WIDTH, "")),

@@ -1,7 +1,8 @@
-"""Perceptual hashes of images: computed once, in parallel, and kept in a file beside the data.
+"""Perceptual hashes of images, computed in parallel and cached in a file beside the data.
 
-The hash is ImageHash's `phash`, 64 bits: the image in one fixed size, the lowest 8×8 frequencies of its 32×32 cosine
-transform, each compared with their median. Like images differ in few bits (:func:`cxrfast.ops.hamming_topk`).
+The hash is the 64-bit `phash` of ImageHash: the image is resized to a fixed size, and the lowest 8×8 frequencies of its
+32×32 cosine transform are compared with their median. The hashes of similar images differ in few bits
+(:func:`cxrfast.ops.hamming_topk`).
 """
 
 import hashlib
@@ -25,26 +26,26 @@ from cxrfast.data.transforms import resize
 from cxrfast.errors import CxrfastError, UsageError
 
 CACHE_NAME = "cxrfast_hashes.npz"
-# Whatever changes a hash is in here, and in the cache.
+# All parameters that affect a hash; they are stored in the cache.
 PARAMETERS: dict[str, Any] = {"hash": "phash", "hash_size": 8, "highfreq_factor": 4, "input_size": 256}
-_ARRAYS = {"parameters": "U", "images": "U", "sizes": "i", "hashes": "i"}  # of the cache, and their kinds
-_IMAGES_PER_WORKER = 32  # fewer are not worth starting a process for
+_ARRAYS = {"parameters": "U", "images": "U", "sizes": "i", "hashes": "i"}  # arrays of the cache: kind of dtype
+_IMAGES_PER_WORKER = 32  # for fewer images, starting a process takes longer than it saves
 
 
 @dataclass(frozen=True)
 class ImageHashes:
-    """The hashes of a sequence of records, in its order."""
+    """The hashes of a sequence of records, in the same order."""
 
-    hashes: np.ndarray  # [N] int64; 0 where there is none
+    hashes: np.ndarray  # [N] int64; 0 for images without a hash
     known: np.ndarray  # [N] bool
     failed: Mapping[str, str]  # image -> why it has no hash
-    computed: int  # how many the cache did not have
+    computed: int  # number of hashes that were not in the cache
     path: Path | None  # the cache; None if it could not be written anywhere
-    notes: tuple[str, ...]  # remarks for a person, one line each
+    notes: tuple[str, ...]  # one line each
 
 
 def perceptual_hash(image: np.ndarray) -> int:
-    """The 64 bits of a grey image ``[H, W]`` in [0, 1], as a signed integer, the highest bit first."""
+    """The 64-bit hash of a greyscale image ``[H, W]`` in [0, 1], as a signed integer, most significant bit first."""
     import imagehash
     from PIL import Image
 
@@ -63,15 +64,15 @@ def hash_records(
     workers: int | None = None,
     progress: bool = True,
 ) -> ImageHashes:
-    """The hashes of all records. What the cache has is taken from there, if the file still has the size it had.
+    """The hashes of all records. A cached hash is used if the size of the image file has not changed.
 
-    The cache is ``cache``, or else ``cxrfast_hashes.npz`` in ``folder``, or else, where nothing can be written there,
-    a file of the user's cache folder (``$XDG_CACHE_HOME/cxrfast``). It holds names, file sizes, hashes and the
-    parameters that they were computed with; hashes of other parameters are computed again, images that are not among
-    ``records`` stay in it. It is also written if the work is interrupted.
+    The cache is the file ``cache``. By default it is ``cxrfast_hashes.npz`` in ``folder`` or, if that is not writable,
+    a file in the user's cache folder (``$XDG_CACHE_HOME/cxrfast``). It stores names, file sizes, hashes and the
+    parameters of the hash. Hashes with other parameters are computed again. Images that are not among ``records`` stay
+    in the cache. The cache is also written if the computation is interrupted.
 
-    ``workers`` processes read the images (0: this one; default: one per processor, fewer for few images). An image
-    that cannot be read has no hash and stands in ``failed``; the others go on.
+    ``workers`` is the number of data-loader workers (0: the main process; default: one per processor, fewer for few
+    images). An image that cannot be read has no hash and is listed in ``failed``; the others are still hashed.
 
     Raises :class:`CxrfastError` if ``cache`` is not a file of hashes, or cannot be written.
     """
@@ -109,7 +110,7 @@ def hash_records(
 
 
 class _Hashing(Dataset):
-    """(record's place, its hash or None, why there is none)"""
+    """Items (index of the record, hash or None, error message)."""
 
     def __init__(self, records: Sequence[Record]):
         self.records = records
@@ -125,14 +126,14 @@ class _Hashing(Dataset):
 
 
 def _compute(records: Sequence[Record], workers: int | None, progress: bool) -> Any:
-    """(record, its hash or None, why there is none), as they come."""
+    """Yields (record, hash or None, error message)."""
     from tqdm import tqdm
 
     if not records:
         return
     if workers is None:
         workers = min(_processors(), len(records) // _IMAGES_PER_WORKER)
-    # A generator of its own: hashing must not change what anybody draws afterwards.
+    # A separate generator, so that hashing does not change the state of the global one.
     loader = DataLoader(_Hashing(records), batch_size=None, num_workers=workers, generator=torch.Generator())
     # disable=None: silent where stderr is not a terminal
     for index, value, error in tqdm(
@@ -142,7 +143,7 @@ def _compute(records: Sequence[Record], workers: int | None, progress: bool) -> 
 
 
 def _processors() -> int:
-    """That this process may use; containers and batch systems often give fewer than there are."""
+    """The number of processors that this process may use, which containers and batch systems often limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -154,7 +155,7 @@ def _file_size(path: Path) -> int | None:
 
 
 def _places(cache: str | os.PathLike | None, folder: str | os.PathLike) -> list[Path]:
-    """Where the cache may be, best first."""
+    """Candidate paths of the cache, in order of preference."""
     if cache is not None:
         return [Path(cache)]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -180,7 +181,7 @@ def _load(cache: str | os.PathLike | None, folder: str | os.PathLike, notes: lis
         entries = zip(arrays["images"].tolist(), arrays["sizes"].tolist(), arrays["hashes"].tolist(), strict=True)
         stored = {image: (size, value) for image, size, value in entries}
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if cache is not None:  # a file that the user named is not written over unless it is ours
+        if cache is not None:  # never overwrite a file that the user named unless it is a cache
             raise CxrfastError(
                 f"{path} is not a file of image hashes ({error}); name another file, or remove it"
             ) from error
@@ -198,7 +199,7 @@ def _save(
     folder: str | os.PathLike,
     notes: list[str],
 ) -> Path | None:
-    """Write the cache to the first place that lets itself be written to."""
+    """Write the cache to the first writable candidate path."""
     for path in (places := _places(cache, folder)):
         try:
             with atomic_path(path) as temporary, temporary.open("wb") as file:

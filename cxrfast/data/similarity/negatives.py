@@ -1,4 +1,4 @@
-"""Images without a finding for comparison, and pictures of what a data set looks like on average."""
+"""Images without a finding, used as negatives for comparison, and reading of subsets of a data set."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from cxrfast.errors import CxrfastError
 
 
 def draw_records(records: Sequence[Record], seed: int) -> list[int]:
-    """Their places in an order that depends on the seed and on each image's name alone."""
+    """The indices of the records in a random order that depends only on the seed and the images' names."""
 
     def chance(place: int) -> str:
         return hashlib.sha256(f"{seed}/{records[place].image}".encode()).hexdigest()
@@ -21,7 +21,7 @@ def draw_records(records: Sequence[Record], seed: int) -> list[int]:
 
 
 def without_finding(records: Sequence[Record]) -> list[int]:
-    """The places of images that have no label, of whatever class, and no box."""
+    """The indices of images without any label and without any box."""
     return [place for place, record in enumerate(records) if not record.labels and not any(record.boxes.values())]
 
 
@@ -34,7 +34,7 @@ def read_some(
     title: str,
     progress: bool = True,
 ) -> tuple[list[int], np.ndarray, list[str]]:  # places [M], images float32 [M, size, size] in [0, 1], notes
-    """The first ``count`` images of these places that can be read; what cannot is named in the notes."""
+    """The first ``count`` readable images among these indices. Unreadable ones are listed in the notes."""
     from tqdm import tqdm
 
     read: list[int] = []
@@ -56,11 +56,11 @@ def read_some(
 
 
 class SubsetBatches:
-    """Batches of some images of a data set in a new random order every epoch; a batch sampler of torch's data loader.
+    """A batch sampler over a subset of a data set, with a new random order every epoch.
 
-    The same seed and epoch give the same order. Of ``world_size`` processes each takes its share of every epoch; a few
-    images come twice where they cannot be shared out evenly. A last batch of a single image is left out, because batch
-    norm has no variance of it, unless it is the only one.
+    The order depends on the seed and the epoch. Each of ``world_size`` processes takes an equal share of every epoch; a
+    few images are repeated if their number is not divisible. A last batch of a single image is dropped, because batch
+    norm cannot compute a variance from it, unless it is the only batch.
     """
 
     def __init__(self, places: Sequence[int], batch_size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1):
@@ -71,7 +71,7 @@ class SubsetBatches:
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; 0 is the first."""
+        """Set the epoch, starting at 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,12 +1,12 @@
-"""Triplets of images for distance learning (Zhang et al. 2020): what to compare every image with, and batches of it.
+"""Mining of triplets of images for distance learning (Zhang et al. 2020), and batches of triplets.
 
-A positive of an anchor shares a label with it, a negative none (§3.2). Hard ones are those that look wrong: positives
-whose perceptual hash is far from the anchor's, and negatives whose hash is near.
+A positive shares a label with the anchor, a negative shares none (§3.2). Hard positives are those whose perceptual hash
+is far from the anchor's; hard negatives are those whose hash is near.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -15,15 +15,15 @@ from torch.utils.data import Sampler
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.ops import hamming_topk
 
-SAMPLING = ("paper", "all", "random")
-PARTIAL_OF = ("picks", "list")
+Sampling = Literal["paper", "all", "random"]
+PartialOf = Literal["picks", "list"]
 MAX_CLASSES = 63
 _RULES = ("exact", "partial", "disjoint")
 _DRAWS, _ORDER = 1, 2  # streams of random numbers
 
 
 class Triplets(NamedTuple):
-    """Places in the data set, a triplet a row."""
+    """Indices into the data set, one triplet per row."""
 
     anchors: np.ndarray  # [B] int64
     positives: np.ndarray  # [B] int64
@@ -31,10 +31,10 @@ class Triplets(NamedTuple):
 
 
 def label_bits(label_sets: Iterable[AbstractSet[str]], class_names: Sequence[str]) -> np.ndarray:  # [N] int64
-    """Every image's labels as a bit mask, bit i for ``class_names[i]``; 0 is an image without a finding.
+    """The labels of every image as a bit mask, bit i for ``class_names[i]``; 0 for an image without a finding.
 
-    Give it all classes of the data set, not only those that are trained: an image whose only label is left out would
-    pass for one without a finding.
+    Pass all classes of the data set, not only the trained ones. Otherwise an image with only an untrained class would
+    be treated as one without a finding.
     """
     if len(class_names) > MAX_CLASSES:
         raise UsageError(f"{len(class_names)} classes; expected at most {MAX_CLASSES}, one bit of a mask each")
@@ -53,41 +53,42 @@ def label_bits(label_sets: Iterable[AbstractSet[str]], class_names: Sequence[str
 
 
 class TripletMiner:
-    """Chooses a positive and a negative for an anchor, easier ones in the first epochs and hard ones later.
+    """Selects a positive and a negative for an anchor: easy ones in the first epochs, harder ones later.
 
-    A positive has the anchor's set of labels (exact match) or another set that shares a label (partial match);
-    ``partial`` is the share of the latter. If the anchor has no match of one kind, the other kind is taken; but with
-    ``partial`` 0 exact matches are the only positives. A negative has labels, or lacks them, such that none is shared.
-    Images without a finding match each other exactly, and are negatives of all others. Images without any positive or
-    negative are not anchors (:attr:`anchors`) but :attr:`unmatched`; they still serve as negatives.
+    A positive has the same set of labels as the anchor (exact match) or a different set that shares a label (partial
+    match). ``partial`` is the proportion of partial matches. If the anchor has no match of one kind, the other kind is
+    used, except that ``partial=0`` allows only exact matches. A negative shares no label with the anchor. Images
+    without a finding are exact matches of each other and negatives of all others. Images without any positive or any
+    negative are not :attr:`anchors` but :attr:`unmatched`; they can still be negatives.
 
-    Candidates are ordered from the hardest (rank 0) on: positives by falling distance of their hashes to the anchor's,
-    negatives by rising distance. ``sampling`` says which are candidates:
+    Candidates are ranked from the hardest (rank 0): positives by decreasing Hamming distance to the anchor, negatives
+    by increasing distance. ``sampling`` determines the candidates:
 
-    - ``"paper"``: up to ``positives`` and ``negatives`` (Zhang et al.: 500 and 1000) drawn at random, anew for every
-      anchor and epoch;
+    - ``"paper"``: up to ``positives`` and ``negatives`` random images (500 and 1000 in Zhang et al.), drawn again for
+      every anchor and epoch;
     - ``"all"``: the hardest ``positives`` or ``negatives`` of *all* images;
-    - ``"random"``: all images, each as likely in every epoch, whatever its hash (§4.2: "without considering hardness").
+    - ``"random"``: all images with equal probability in every epoch, independently of the hash (§4.2: "without
+      considering hardness").
 
-    Of n candidates, in epoch e (0 is the first) of a schedule of E epochs, the one with rank ::
+    In epoch e (starting at 0) of a schedule of E epochs, the candidate with this rank among n is selected::
 
         r = ⌊ max((1 − t)·n, min(h, n)) · u^(1/(2 − t)) ⌋,    t = min(e / E, 1),    u uniform in [0, 1)
 
-    is taken. At first its density over the list rises linearly towards the easy end; the end then moves in, and the
-    density levels out; from epoch E on it is one of the h hardest, each as likely. h is 1 for ``"paper"``, where the
-    draw makes a difference from epoch to epoch, and 10 for ``"all"``.
+    In the first epoch the probability increases linearly towards the easy end of the list. Later the easiest candidates
+    are excluded and the probability becomes more uniform. From epoch E on it is uniform over the h hardest candidates.
+    By default h is 1 for ``"paper"``, whose candidates already vary between epochs, and 10 for ``"all"``.
 
-    ``partial_of`` says what ``partial`` is a share of. ``"picks"``: a positive is partial with this probability, and is
-    chosen among the matches of its kind. ``"list"``: the candidates are up to ``partial · positives`` partial matches
-    and up to ``(1 − partial) · positives`` exact ones, sorted together.
+    ``partial_of`` defines the proportion ``partial``. With ``"picks"``, a positive is a partial match with this
+    probability, and is selected among the matches of its kind. With ``"list"``, the candidates are up to ``partial ·
+    positives`` partial matches and up to ``(1 − partial) · positives`` exact matches, ranked together.
 
-    A triplet depends on the seed, the epoch and the anchor alone.
+    A triplet depends only on the seed, the epoch and the anchor.
 
     Args:
         hashes: perceptual hashes ``[N]``, int64, of all images of the data set; None with ``"random"``.
-        labels: their labels as bit masks ``[N]``, int64 (:func:`label_bits`).
-        known: bool ``[N]``; False leaves an image out altogether, for example for want of a hash.
-        partial: share of the positives that are partial matches; 0: exact matches only.
+        labels: the labels as bit masks ``[N]``, int64 (:func:`label_bits`).
+        known: bool ``[N]``; False excludes an image, for example one without a hash.
+        partial: proportion of positives that are partial matches; 0: only exact matches.
         epochs: E.
         hardest: h.
 
@@ -102,11 +103,11 @@ class TripletMiner:
         labels: np.ndarray,  # [N] int64
         *,
         known: np.ndarray | None = None,  # [N] bool
-        sampling: str = "paper",
+        sampling: Sampling = "paper",
         negatives: int = 1000,
         positives: int = 500,
         partial: float = 0.25,
-        partial_of: str = "picks",
+        partial_of: PartialOf = "picks",
         epochs: int = 10,
         hardest: int | None = None,
     ):
@@ -145,7 +146,7 @@ class TripletMiner:
             )
 
     def mine(self, anchors: Sequence[int] | np.ndarray, *, seed: int, epoch: int) -> Triplets:
-        """A positive and a negative for each of these places in the data set, which must be among :attr:`anchors`."""
+        """A positive and a negative for each of these indices into the data set, which must be in :attr:`anchors`."""
         anchors = np.asarray(anchors, dtype=np.int64)
         if not self._is_anchor[anchors].all():
             raise UsageError(
@@ -191,14 +192,14 @@ class TripletMiner:
         return np.array(chosen, dtype=np.int64)
 
     def _choose_from_list(self, i: int, epoch: int, u: float, generator: np.random.Generator) -> int:
-        """A positive of image `i`, of exact and partial matches that are sorted together."""
+        """A positive of image `i` from exact and partial matches that are ranked together."""
         partly = round(self.partial * self.positives)
         limits = {"exact": self.positives - partly, "partial": partly}
         counts = {rule: int(self._counts[rule][i]) for rule in limits}
         rules = [rule for rule in limits if limits[rule] and counts[rule]]
-        if not rules:  # no match of the only kind that the list would hold
+        if not rules:  # no match of the only kind that the list would contain
             rules, limits = [rule for rule in limits if counts[rule]], dict.fromkeys(limits, self.positives)
-        # Shuffled: of equal distances the first is taken, and a kind that always came first would win them all.
+        # Shuffled, because ties are resolved by position, which would otherwise favour one kind.
         among = generator.permutation(np.concatenate([self._candidates(i, r, limits[r], generator) for r in rules]))
         if self.sampling == "random":
             return int(among[int(u * len(among))])
@@ -206,7 +207,7 @@ class TripletMiner:
         return int(self._ranked(np.array([i]), rank, "shared", among)[0])
 
     def _candidates(self, i: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
-        """The places of up to `limit` matches of image `i`, among the images that take part."""
+        """Indices of up to `limit` matches of image `i`, among the images that are not excluded."""
         if self.sampling != "all":
             return self._sets.draw(i, rule, limit, generator)
         here, labels = torch.tensor([i]), self._labels
@@ -227,7 +228,7 @@ class TripletMiner:
         return np.minimum((reach * u ** (1 / (2 - t))).astype(np.int64), n - 1)
 
     def _ranked(self, index: np.ndarray, rank: np.ndarray, rule: str, among: np.ndarray | None) -> np.ndarray:
-        """The candidate of the given rank for every anchor, of all images or of those with the numbers `among`."""
+        """The candidate of the given rank for every anchor, from all images or from those with indices `among`."""
         hashes, labels = (x if among is None else x[among] for x in (self._hashes, self._labels))
         found = hamming_topk(
             self._hashes[index],
@@ -244,7 +245,7 @@ class TripletMiner:
 
 
 class _LabelSets:
-    """The images by their sets of labels, of which there are far fewer."""
+    """The images grouped by their set of labels; there are far fewer sets than images."""
 
     def __init__(self, labels: np.ndarray):  # [N]
         self.sets, self.of_image, self.sizes = np.unique(labels, return_inverse=True, return_counts=True)
@@ -254,14 +255,14 @@ class _LabelSets:
         self.place[self.images] = np.arange(len(labels)) - self.starts[self.of_image[self.images]]
 
     def counts(self) -> dict[str, np.ndarray]:  # rule -> [N]
-        """How many other images every image matches by each rule."""
+        """For every image and rule, the number of other images that match."""
         rows = [{rule: match @ self.sizes for rule, match in self._matches(own).items()} for own in self.sets]
         counts = {rule: np.array([row[rule] for row in rows], dtype=np.int64)[self.of_image] for rule in _RULES}
         counts["exact"] -= 1  # itself
         return counts
 
     def draw(self, image: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
-        """Up to `limit` different images that match this one by a rule, at random."""
+        """Up to `limit` different random images that match this one by a rule."""
         own = self.of_image[image]
         allowed = np.flatnonzero(self._matches(self.sets[own])[rule])
         ends = np.cumsum(self.sizes[allowed])  # the images of these sets, numbered through
@@ -280,7 +281,10 @@ class _LabelSets:
 def _check_miner_options(
     sampling: str, negatives: int, positives: int, partial: float, partial_of: str, epochs: int, hardest: int | None
 ) -> None:
-    for name, choice, known in (("sampling", sampling, SAMPLING), ("partial_of", partial_of, PARTIAL_OF)):
+    for name, choice, known in (
+        ("sampling", sampling, get_args(Sampling)),
+        ("partial_of", partial_of, get_args(PartialOf)),
+    ):
         if choice not in known:
             raise UsageError(f"{name} is {choice!r}; expected one of {', '.join(known)}")
     for name, value in (("negatives", negatives), ("positives", positives), ("hardest", hardest)):
@@ -311,19 +315,19 @@ def _describe(
 
 
 class TripletBatchSampler(Sampler[list[int]]):
-    """Batches for a :class:`torch.utils.data.DataLoader` (its ``batch_sampler``): places in the data set of B anchors,
-    then of their B positives, then of their B negatives.
+    """A ``batch_sampler`` for :class:`torch.utils.data.DataLoader`. A batch consists of the data-set indices of B
+    anchors, then of their B positives, then of their B negatives.
 
-    The data set stays what it is; whoever uses the batch splits it in thirds (``features.chunk(3)``). Every anchor of
-    the miner comes once an epoch, in an order of its own. So does every unmatched image, as all three of its triplet:
-    it is classified like the others, and whoever computes a triplet loss passes it over.
+    The data set is unchanged; split a batch with ``features.chunk(3)``. Every anchor of the miner occurs once per
+    epoch, in random order. Every unmatched image also occurs once, as anchor, positive and negative of its own triplet:
+    it is classified like the others, but must be excluded from a triplet loss.
 
-    Batches are chosen in the loader's own process: its workers only read images, and their number changes nothing.
-    Of ``world_size`` processes with the same seed, each takes the anchors of its ``rank``; a few come twice where they
-    cannot be shared out evenly, so that all processes have as many batches.
+    Batches are selected in the main process and data-loader workers only read images, so the number of workers does not
+    change the batches. With ``world_size`` processes and the same seed, each process takes the anchors of its ``rank``.
+    A few anchors are repeated if their number is not divisible, so that all processes have the same number of batches.
 
-    Nothing is kept from one batch to the next: after ``set_epoch(e, start_batch=b)`` the sampler gives what an
-    uninterrupted one would have given from batch b of epoch e on.
+    The sampler has no state between batches: after ``set_epoch(e, start_batch=b)`` it returns the same batches as an
+    uninterrupted one from batch b of epoch e on.
     """
 
     def __init__(
@@ -351,14 +355,14 @@ class TripletBatchSampler(Sampler[list[int]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Go to batch `start_batch` of an epoch; 0 is the first epoch, with the easiest triplets."""
+        """Continue with batch `start_batch` of an epoch. Epoch 0 is the first, with the easiest triplets."""
         for name, value in (("epoch", epoch), ("start batch", start_batch)):
             if value < 0:
                 raise UsageError(f"{name} is {value}; expected 0 or more")
         self.epoch, self.start_batch = epoch, start_batch
 
     def __len__(self) -> int:
-        """Batches that are left of the epoch."""
+        """The number of remaining batches of the epoch."""
         share = -(-len(self._images()) // self.world_size)
         batches = share // self.batch_size if self.drop_last else -(-share // self.batch_size)
         return max(batches - self.start_batch, 0)
