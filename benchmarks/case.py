@@ -66,7 +66,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchmarkCase:
     name: str
     operator: str  # public name in cxrfast.ops
     shape: tuple[int, ...]

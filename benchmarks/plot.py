@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast._files import atomic_path
-from cxrfast.benchmarks.results import OURS, Row, read
+from cxrfast.benchmarks.results import OURS, BenchmarkRow, read
 from cxrfast.benchmarks.table import times
 from cxrfast.errors import CxrfastError
 
@@ -14,9 +14,9 @@ _COLOURS = {"forward": "#4c78a8", "forward+backward": "#f58518"}
 _SLOWER = 0.6  # opacity of bars below 1
 
 
-def fastest_peers(rows: Sequence[Row]) -> list[Row]:
+def fastest_peers(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
     """For every case and pass, the row of the fastest implementation that computes the same result."""
-    best: dict[tuple[str, str], Row] = {}
+    best: dict[tuple[str, str], BenchmarkRow] = {}
     for row in rows:
         comparable = row.implementation != OURS and row.ratio is not None and not row.note
         key = row.case, row.passes

@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
-from cxrfast.benchmarks.case import Case
+from cxrfast.benchmarks.case import BenchmarkCase
 from cxrfast.benchmarks.cases import (
     blur_pool,
     components,
@@ -17,7 +17,7 @@ from cxrfast.benchmarks.cases import (
 )
 from cxrfast.errors import UsageError
 
-FAMILIES: dict[str, list[Case]] = {
+FAMILIES: dict[str, list[BenchmarkCase]] = {
     "pac_crf": pac_crf.CASES,
     "blur_pool": blur_pool.CASES,
     "mil_pool": mil_pool.CASES,
@@ -30,7 +30,7 @@ FAMILIES: dict[str, list[Case]] = {
 CASES = [case for cases in FAMILIES.values() for case in cases]
 
 
-def select_cases(names: Sequence[str]) -> list[Case]:
+def select_cases(names: Sequence[str]) -> list[BenchmarkCase]:
     """The cases of the given families, operators, case names or patterns of case names, in the order of the registry.
     All cases if none is given."""
     chosen: set[str] = set()

@@ -16,8 +16,8 @@ OURS = "cxrfast"
 
 
 @dataclass
-class Row:
-    """A field is None or empty if it does not apply or was not measured; `note` gives the reason."""
+class BenchmarkRow:
+    """A row. A field is None or empty if it does not apply or was not measured; `note` gives the reason."""
 
     # The run
     device: str
@@ -55,14 +55,17 @@ class Row:
         return self.device, self.threads, self.dtype, self.case, self.passes
 
 
-COLUMNS = [column.name for column in fields(Row)]
-_KINDS = {column.name: get_args(column.type) or (column.type,) for column in fields(Row)}
+COLUMNS = [column.name for column in fields(BenchmarkRow)]
+_KINDS = {column.name: get_args(column.type) or (column.type,) for column in fields(BenchmarkRow)}
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[BenchmarkRow]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [Row(**{name: _value(name, text) for name, text in line.items()}) for line in csv.DictReader(file)]
+            return [
+                BenchmarkRow(**{name: _value(name, text) for name, text in line.items()})
+                for line in csv.DictReader(file)
+            ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CxrfastError(f"{path} is not a result of cxrfast bench ({type(error).__name__}: {error})") from error
 
@@ -74,7 +77,7 @@ def _value(name: str, text: str) -> Any:
     return kind(text)
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
+def write(path: Path, rows: Sequence[BenchmarkRow]) -> None:
     """Write rows to `path`, and keep the existing rows that were not measured again."""
     new = {row.key() for row in rows}
     kept = [row for row in read(path) if row.key() not in new] if path.exists() else []

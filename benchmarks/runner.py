@@ -4,15 +4,17 @@ import datetime
 import logging
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import cxrfast
+from cxrfast._logging import get_logger
 from cxrfast.benchmarks import results
-from cxrfast.benchmarks.case import Case, Function, Goal, Peer
+from cxrfast.benchmarks.case import BenchmarkCase, Function, Goal, Peer
 from cxrfast.benchmarks.machine import Machine, file_stem, measure_machine
 from cxrfast.benchmarks.measure import (
     Call,
@@ -25,15 +27,17 @@ from cxrfast.benchmarks.measure import (
     make_call,
 )
 from cxrfast.benchmarks.peers import missing
-from cxrfast.benchmarks.results import OURS, Row
+from cxrfast.benchmarks.results import OURS, BenchmarkRow
 from cxrfast.benchmarks.table import heading, line
+
+logger = get_logger(__name__)
 
 # Differences from cxrfast's result above this are noted.
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     device: torch.device
     dtype: torch.dtype
     libraries: Sequence[str]
@@ -49,13 +53,13 @@ class Settings:
         return 2 if self.quick else 50
 
 
-def run(cases: Sequence[Case], settings: Settings, folder: Path, say: Callable[[str], None]) -> Path:
+def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Path) -> Path:
     """Measure the cases. Each pass is written to the device's file in `folder` as soon as it is measured."""
     # torch.compile warns if there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     clock = Clock(settings.device)
     machine = measure_machine(settings.device, clock, settings.quick)
-    say(
+    logger.info(
         f"{machine.device}, {torch.get_num_threads()} threads, {_name(settings.dtype)}: "
         f"copy {machine.copy / 1e9:.1f} GB/s (into new memory {machine.allocating_copy / 1e9:.1f}), "
         f"sgemm {machine.fma / 1e9:.0f} GFLOP/s"
@@ -69,15 +73,15 @@ def run(cases: Sequence[Case], settings: Settings, folder: Path, say: Callable[[
         torch.compiler.reset()  # otherwise torch.compile reaches its recompilation limit
         measurement = _Measurement(case, settings, machine, clock, template)
         for passes in case.work:
-            say(heading(case, passes))
+            logger.info(heading(case, passes))
             rows = measurement.run(passes)
             for row in rows:
-                say(line(row))
+                logger.info(line(row))
             results.write(path, rows)
             missed = (row for row in rows if row.note.startswith("not installed"))
             absent |= {row.implementation.split(" (")[0]: row.note for row in missed}
     for library, reason in absent.items():
-        say(f"{library}: {reason}")
+        logger.warning(f"{library}: {reason}")
     return path
 
 
@@ -85,7 +89,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _template(machine: Machine, settings: Settings) -> dict[str, object]:
+def _template(machine: Machine, settings: BenchmarkSettings) -> dict[str, Any]:
     return {
         "device": machine.device,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
@@ -103,14 +107,19 @@ class _Measurement:
     """Measures one case with all of its implementations."""
 
     def __init__(
-        self, case: Case, settings: Settings, machine: Machine, clock: Clock, template: dict[str, object]
+        self,
+        case: BenchmarkCase,
+        settings: BenchmarkSettings,
+        machine: Machine,
+        clock: Clock,
+        template: dict[str, Any],
     ) -> None:
         self.case, self.settings, self.machine, self.clock, self.template = case, settings, machine, clock, template
         shape = case.small_shape if settings.quick else case.shape
         self.problem = case.make(shape, settings.device, settings.dtype)
         self.small = case.make(case.small_shape, settings.device, settings.dtype)
 
-    def run(self, passes: str) -> list[Row]:
+    def run(self, passes: str) -> list[BenchmarkRow]:
         goal = Goal() if self.settings.quick else self.case.goals.get(passes, Goal())
         ours = self._row(passes, OURS, error=error_to_float64(self.small, passes, self.settings.dtype))
         calls = {OURS: self._call(self.problem.ours, passes)}
@@ -132,9 +141,9 @@ class _Measurement:
         self._fill_rates(ours, passes)
         return list(rows.values())
 
-    def _row(self, passes: str, implementation: str, **values: object) -> Row:
-        identity = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
-        return Row(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
+    def _row(self, passes: str, implementation: str, **values: Any) -> BenchmarkRow:
+        identity: dict[str, Any] = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
+        return BenchmarkRow(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
 
     def _call(self, function: Function, passes: str) -> Call:
         return make_call(function, self.problem.inputs, passes, self.settings.dtype)
@@ -147,7 +156,7 @@ class _Measurement:
             return f"skipped: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
         return reason or ""
 
-    def _prepare(self, peer: Peer, passes: str, row: Row, calls: dict[str, Call]) -> None:
+    def _prepare(self, peer: Peer, passes: str, row: BenchmarkRow, calls: dict[str, Call]) -> None:
         """Build a peer, compare its result with cxrfast's, measure its memory, and add it to the calls to time.
 
         Any exception in third-party code becomes the note of the row.
@@ -166,14 +175,14 @@ class _Measurement:
             text = " ".join(str(error).split())
             row.note = f"failed: {type(error).__name__}: {text[:120]}"
 
-    def _compare(self, peer: Peer, passes: str, row: Row, ours: Call, theirs: object) -> str:
+    def _compare(self, peer: Peer, passes: str, row: BenchmarkRow, ours: Call, theirs: object) -> str:
         if peer.differs:
             return f"not the same function: {peer.differs}"
         mine = self._call(peer.same_as, passes)() if peer.same_as else ours()
         row.error = (peer.compare or difference)(mine, theirs)
         return "" if row.error <= _SAME[self.settings.dtype] else f"its result differs by {row.error:.1g}"
 
-    def _fill_rates(self, row: Row, passes: str) -> None:
+    def _fill_rates(self, row: BenchmarkRow, passes: str) -> None:
         work = self.case.work[passes]
         if not self.case.limit or self.settings.quick or row.median_ms is None:
             return
@@ -188,7 +197,7 @@ def _megabytes(size: int | None) -> float | None:
     return None if size is None else size / 2**20
 
 
-def _fill_times(row: Row, seconds: list[float], ours: list[float]) -> None:
+def _fill_times(row: BenchmarkRow, seconds: list[float], ours: list[float]) -> None:
     milliseconds = [1e3 * each for each in seconds]
     quartiles = statistics.quantiles(milliseconds, method="inclusive") if len(milliseconds) > 1 else milliseconds * 3
     row.lower_quartile_ms, row.median_ms, row.upper_quartile_ms = quartiles

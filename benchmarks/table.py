@@ -1,14 +1,14 @@
 """Results as text, as printed by the runner."""
 
-from cxrfast.benchmarks.case import Case
-from cxrfast.benchmarks.results import OURS, Row
+from cxrfast.benchmarks.case import BenchmarkCase
+from cxrfast.benchmarks.results import OURS, BenchmarkRow
 
 
-def heading(case: Case, passes: str) -> str:
+def heading(case: BenchmarkCase, passes: str) -> str:
     return f"\n{case.name}  {passes}"
 
 
-def line(row: Row) -> str:
+def line(row: BenchmarkRow) -> str:
     name = f"  {row.implementation:<28}"
     if row.median_ms is None:
         return f"{name}{row.note}"
@@ -22,7 +22,7 @@ def line(row: Row) -> str:
     return name + "  ".join(part for part in parts if part)
 
 
-def _own(row: Row) -> str:
+def _own(row: BenchmarkRow) -> str:
     parts = []
     if row.fraction_of_limit is not None:
         rate = f"{row.gflop_s:.0f} GFLOP/s" if row.limit == "fma" else f"{row.gb_s:.1f} GB/s"
@@ -31,7 +31,7 @@ def _own(row: Row) -> str:
     return "  ".join([*parts, f"error {row.error:.1g}"])
 
 
-def _beside(row: Row) -> str:
+def _beside(row: BenchmarkRow) -> str:
     agrees = "" if row.error is None else f"  ±{row.error:.0e}"
     return f"{times(row.ratio or 0)}{_goal(row.goal_ratio, '{:.3g}×', row.ratio or 0)}{agrees}"
 
@@ -55,6 +55,6 @@ def times(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
 
-def listing(cases: list[Case]) -> str:
+def listing(cases: list[BenchmarkCase]) -> str:
     width = max((len(case.name) for case in cases), default=0)
     return "\n".join(f"{case.name:<{width}}  {', '.join(peer.name for peer in case.peers)}" for case in cases)

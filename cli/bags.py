@@ -106,9 +106,9 @@ def bags(
     cxrfast bags --preset seibold4 --root data --runs 1 --epochs 20
     """
     from cxrfast.devices import resolve_device
-    from cxrfast.experiments.bags import Plan, find_preset, markdown, parse_fields, read_source, run_grid
+    from cxrfast.experiments.bags import BagPlan, find_preset, markdown, parse_fields, read_source, run_grid
 
-    begin = find_preset(preset).plan if preset is not None else Plan()
+    begin = find_preset(preset).plan if preset is not None else BagPlan()
     given = {
         "dataset": dataset,
         "positive_class": positive_class,
@@ -140,7 +140,7 @@ def bags(
         if differs := plan.differences(chosen.plan):
             typer.echo(f"NOT THE PRESET'S: {'; '.join(differs)}")
     folder = out or Path("runs") / f"bags-{preset or source.name}"
-    summaries = run_grid(source, grid, folder, device=place, say=typer.echo)
+    summaries = run_grid(source, grid, folder, device=place)
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):
         typer.echo(f"\n{title}, mean (min–max) over runs\n\n{markdown(summaries, measure)}")
     typer.echo(f"\nwritten: {folder}")

@@ -56,7 +56,7 @@ def bench(
 
     from cxrfast.benchmarks.peers import select_libraries
     from cxrfast.benchmarks.registry import select_cases
-    from cxrfast.benchmarks.runner import Settings, run
+    from cxrfast.benchmarks.runner import BenchmarkSettings, run
     from cxrfast.benchmarks.table import listing
 
     chosen, libraries = select_cases(cases or []), select_libraries(peers)
@@ -68,7 +68,7 @@ def bench(
     place = torch.device(resolve_device(device or "auto"))
     if threads is not None:
         torch.set_num_threads(threads)
-    path = run(chosen, Settings(place, getattr(torch, dtype), libraries, quick), out, typer.echo)
+    path = run(chosen, BenchmarkSettings(place, getattr(torch, dtype), libraries, quick), out)
     typer.echo(f"\nwritten: {path}")
     if plot:
         from cxrfast.benchmarks.plot import plot_results

@@ -23,4 +23,4 @@ def demo(
     """
     from cxrfast.experiments.demo import run_demo
 
-    run_demo(out, method=method, seed=seed, say=typer.echo)
+    run_demo(out, method=method, seed=seed)

@@ -79,7 +79,7 @@ def evaluate(
     from cxrfast.experiments.cross_validation import evaluate_folds
     from cxrfast.experiments.evaluate_run import evaluate_run
     from cxrfast.report.terminal import cross_validation_to_text, evaluation_to_text
-    from cxrfast.runs.settings import is_cross_validation
+    from cxrfast.runs import RunDirectory
 
     common: dict[str, Any] = {
         "thresholds": iou_threshold or (),
@@ -90,7 +90,7 @@ def evaluate(
         "method": method,
     }
     folder = checkpoint or run
-    if folder is not None and is_cross_validation(folder):
+    if folder is not None and RunDirectory(folder).is_cross_validation:
         for name, value, default in (("data", data, None), ("split", split, "test"), ("labels", labels, None)):
             if value != default:
                 raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
@@ -130,8 +130,10 @@ def _evaluate_files(
         raise UsageError(f"split: {split} of which splits? Give --splits as well; without it, all images are evaluated")
     first, part = predictions[0], "all" if splits is None else split
     folder = out or first.parent / f"{first.stem}-{first.suffix[1:].lower()}-{protocol}"
-    suffix = "" if part == "test" else f"-{part}"
-    written = [folder / f"evaluation-{part}.json", folder / f"predictions{suffix}.csv"]
+    from cxrfast.runs import RunDirectory
+
+    place = RunDirectory(folder)
+    written = [place.evaluation(part), place.predictions(part)]
     _refuse_other(written[0], predictions, protocol)
     from cxrfast.evaluation.offline import evaluate_data_set
     from cxrfast.report.terminal import evaluation_to_text
@@ -143,9 +145,9 @@ def _evaluate_files(
     result.save(written[0])
     result.predictions.write_csv(written[1])
     if page:
-        from cxrfast.report import from_predictions, report_path, write_report
+        from cxrfast.report import from_predictions, write_report
 
-        written.append(report_path(folder, part))
+        written.append(place.report(part))
         write_report(from_predictions(result, data), written[-1])
     typer.echo(f"written: {', '.join(str(path) for path in written)}")
 

@@ -41,6 +41,8 @@ def localize(
     for output in batch.outputs:
         found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)
         typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
+        for note in output.notes:
+            typer.echo(f"  note: {note}")
     typer.echo("Research use only; not for diagnosis.")
     if batch.failures:
         typer.echo(f"\n{len(batch.failures)} of the inputs failed:", err=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from cxrfast._logging import console
 from cxrfast.cli.bags import bags
 from cxrfast.cli.bench import bench
 from cxrfast.cli.demo import demo
@@ -45,7 +46,10 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 work failed, 2 wrong usage, 130 interrupted."""
     try:
-        result = typer.main.get_command(app).main(arguments or ["--help"], prog_name="cxrfast", standalone_mode=False)
+        with console():
+            result = typer.main.get_command(app).main(
+                arguments or ["--help"], prog_name="cxrfast", standalone_mode=False
+            )
     except _ClickException as error:
         return _fail(" ".join(error.format_message().split()), error.exit_code)
     except UsageError as error:

@@ -97,7 +97,7 @@ def reproduce(
         folds,
     )
     names = [name.strip() for name in rows.split(",")] if rows is not None else None
-    result = reproduction.reproduce(table, data, out, rows=names, overrides=overrides, say=typer.echo)
+    result = reproduction.reproduce(table, data, out, rows=names, overrides=overrides)
     typer.echo(result.text)
     typer.echo(f"written: {', '.join(map(str, result.written))}")
     if result.failed:

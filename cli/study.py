@@ -56,7 +56,7 @@ def study(
         images=images or room.IMAGES,
         settings=settings,
     )
-    files = room.run_study(plan, out, jobs=jobs, say=typer.echo)
+    files = room.run_study(plan, out, jobs=jobs)
     if files.result is not None:
         typer.echo(f"\n{room.to_markdown(files.result)}\nwritten: {files.markdown}, {files.runs}, {files.figure}")
     if files.failed:

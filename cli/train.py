@@ -189,26 +189,26 @@ def _start(
     if "folds" in plan:
         complete = build_cross_validation(plan).model_dump()
         asked = config.val_share if "val_share" in {**base, **given} else None
-        _say_next_of_folds(cross_validate(config, **complete, val_share=asked, fold=fold, out=out, say=typer.echo))
+        _say_next_of_folds(cross_validate(config, **complete, val_share=asked, fold=fold, out=out))
         return
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:
         name = {"by": "folds-by", "of": "folds-of"}.get(lonely[0], lonely[0])
         raise UsageError(f"{name}: goes with a cross-validation; add --folds 5, or leave it out")
-    _say_next(training.train(config, out, say=typer.echo))
+    _say_next(training.train(config, out))
 
 
 def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
     from cxrfast import training
     from cxrfast.experiments.cross_validation import resume_cross_validation
-    from cxrfast.runs.settings import is_cross_validation
+    from cxrfast.runs import RunDirectory
 
-    if is_cross_validation(path):
-        _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold, say=typer.echo))
+    if RunDirectory(path).is_cross_validation:
+        _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold))
     elif fold is not None:
         raise UsageError(f"fold: {path} is not the folder of a cross-validation; leave out --fold")
     else:
-        _say_next(training.resume(path, **machine, say=typer.echo))
+        _say_next(training.resume(path, **machine))
 
 
 def _say_next(run: Any) -> None:
@@ -219,11 +219,11 @@ def _say_next(run: Any) -> None:
 
 
 def _say_next_of_folds(folder: Path) -> None:
+    from cxrfast.runs import RunDirectory
+
     typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
-    for weights in sorted(folder.glob("fold-*/seed-*/weights/best.safetensors"))[
-        :1
-    ]:  # with --fold, fold 0 may not exist
-        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(weights.parent.parent))}")
+    for run in RunDirectory(folder).trained_folds()[:1]:  # with --fold, not of fold 0
+        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:

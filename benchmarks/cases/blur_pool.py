@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Function, Goal, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Function, Goal, Peer, Problem, Work, random
 
 FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -96,14 +96,14 @@ def _work(shape: tuple[int, ...], filter_size: int, backward_reads_x: bool) -> d
     return {FORWARD: Work(large + small, operations=sums), BOTH: Work(large + small + backward, operations=2 * sums)}
 
 
-def _case(operator: str, shape: tuple[int, ...], filter_size: int, layout: str) -> Case:
+def _case(operator: str, shape: tuple[int, ...], filter_size: int, layout: str) -> BenchmarkCase:
     maximum = operator == "max_blur_pool2d"
     others = 5.0 if maximum else 4.0
     ratios = {"timm": others, "antialiased-cnns": others, "*": 1.0}
     if maximum:
         ratios |= {"kornia": others, "compiled": 1.5}
     goal = Goal(ratios, fraction=None if maximum else 0.6)
-    return Case(
+    return BenchmarkCase(
         name=f"{operator}/{'x'.join(map(str, shape))}/f{filter_size}/{layout}",
         operator=operator,
         shape=shape,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import FORWARD, Case, Function, Goal, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import FORWARD, BenchmarkCase, Function, Goal, Peer, Problem, Work, random
 
 THRESHOLD = 0.5
 
@@ -172,7 +172,7 @@ def _peers(compare: Any) -> list[Peer]:
 
 def _boxes_case(
     shape: tuple[int, ...], ratios: dict[str, float], noise: bool = False, devices: tuple[str, ...] = ("cpu", "cuda")
-) -> Case:
+) -> BenchmarkCase:
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
         return Problem(
             (score_maps(shape, device, dtype, noise),),
@@ -184,7 +184,7 @@ def _boxes_case(
         Peer("opencv", _opencv_boxes, "boxes, scores", compare=_compare_rows),
         Peer("opencv", _opencv_areas, "boxes alone", compare=_compare_count, devices=("cpu",)),
     )
-    return Case(
+    return BenchmarkCase(
         name=f"component_boxes/{'noise/' if noise else ''}{'x'.join(map(str, shape))}",
         operator="component_boxes",
         shape=shape,
@@ -198,7 +198,7 @@ def _boxes_case(
     )
 
 
-def _static_case(shape: tuple[int, ...]) -> Case:
+def _static_case(shape: tuple[int, ...]) -> BenchmarkCase:
     """component_boxes_static on the maps of component_boxes; the comparison shows the cost of synchronisation."""
 
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
@@ -210,7 +210,7 @@ def _static_case(shape: tuple[int, ...]) -> Case:
             lambda scores: reference.component_boxes_static(scores, THRESHOLD, capacity=capacity),
         )
 
-    return Case(
+    return BenchmarkCase(
         name=f"component_boxes_static/{'x'.join(map(str, shape))}",
         operator="component_boxes_static",
         shape=shape,
@@ -227,8 +227,8 @@ def _labels_problem(shape: tuple[int, ...], device: torch.device, dtype: torch.d
     return Problem((mask,), ops.connected_components, reference.connected_components)
 
 
-def _labels_case(shape: tuple[int, ...]) -> Case:
-    return Case(
+def _labels_case(shape: tuple[int, ...]) -> BenchmarkCase:
+    return BenchmarkCase(
         name=f"connected_components/{'x'.join(map(str, shape))}",
         operator="connected_components",
         shape=shape,

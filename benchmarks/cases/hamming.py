@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import FORWARD, Case, Function, Goal, Peer, Problem, Work
+from cxrfast.benchmarks.case import FORWARD, BenchmarkCase, Function, Goal, Peer, Problem, Work
 
 IMAGES = 86_524
 _ANCHORS_AT_ONCE = 8
@@ -65,7 +65,7 @@ def _difference(ours: ops.HammingNeighbors, distances: torch.Tensor) -> float:
     return float((ours.distances.cpu() - distances).abs().max())
 
 
-def _case(anchors: int, images: int, k: int, rule: str, farthest: bool) -> Case:
+def _case(anchors: int, images: int, k: int, rule: str, farthest: bool) -> BenchmarkCase:
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
         hashes, labels = training_images(shape[1], device)
         own = torch.arange(shape[0], device=device)
@@ -85,7 +85,7 @@ def _case(anchors: int, images: int, k: int, rule: str, farthest: bool) -> Case:
         inputs = (hashes[: shape[0]], hashes, labels[: shape[0]], labels)
         return Problem(inputs, call(ops.hamming_topk), call(reference.hamming_topk))
 
-    return Case(
+    return BenchmarkCase(
         name=f"hamming_topk/{rule}/{'farthest' if farthest else 'nearest'}/{anchors}x{images}/k{k}",
         operator="hamming_topk",
         shape=(anchors, images),

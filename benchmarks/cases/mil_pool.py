@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Goal, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Goal, Peer, Problem, Work, random
+from cxrfast.ops.mil_pool import MILPoolMode
 
 
 def _noisy_or(x: torch.Tensor) -> torch.Tensor:
@@ -25,7 +26,7 @@ def _weighted(weight: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch
     return pool
 
 
-ONE_LINERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # on [B, K, N]
+ONE_LINERS: dict[MILPoolMode, Callable[[torch.Tensor], torch.Tensor]] = {  # on [B, K, N]
     "noisy_or": _noisy_or,
     "mean": lambda x: torch.logit(x.sigmoid().mean(-1)),
     "max": lambda x: x.amax(-1),
@@ -37,7 +38,7 @@ ONE_LINERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # on [B, K, N
 }
 
 
-def _problem(mode: str) -> Any:
+def _problem(mode: MILPoolMode) -> Any:
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
         x = random(*shape, device=device, dtype=dtype, scale=2, shift=-3)
         return Problem((x,), lambda x: ops.mil_pool(x, mode), lambda x: reference.mil_pool(x, mode))
@@ -45,10 +46,10 @@ def _problem(mode: str) -> Any:
     return make
 
 
-def _case(mode: str, shape: tuple[int, ...], goal: Goal) -> Case:
+def _case(mode: MILPoolMode, shape: tuple[int, ...], goal: Goal) -> BenchmarkCase:
     one_liner = ONE_LINERS[mode]
     bags, values = math.prod(shape[:2]), math.prod(shape)
-    return Case(
+    return BenchmarkCase(
         name=f"mil_pool/{mode}/{'x'.join(map(str, shape))}",
         operator="mil_pool",
         shape=shape,
@@ -79,9 +80,9 @@ def _add_by_bag(logits: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     return total + torch.log(-torch.expm1(-total))
 
 
-def _ragged_case(shape: tuple[int, ...]) -> Case:
+def _ragged_case(shape: tuple[int, ...]) -> BenchmarkCase:
     values, bags = math.prod(shape), shape[0] * shape[2]
-    return Case(
+    return BenchmarkCase(
         name=f"mil_pool_ragged/noisy_or/{'x'.join(map(str, shape))}",
         operator="mil_pool_ragged",
         shape=shape,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Function, Goal, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Function, Goal, Peer, Problem, Work, random
 
 SHAPE = (1, 2, 4, 4)  # B, K, H, W
 
@@ -46,8 +46,8 @@ def _problem(operator: str, options: dict[str, Any]) -> Any:
     return make
 
 
-def _case(operator: str, native: Function, name: str, passes: tuple[str, ...], **options: Any) -> Case:
-    return Case(
+def _case(operator: str, native: Function, name: str, passes: tuple[str, ...], **options: Any) -> BenchmarkCase:
+    return BenchmarkCase(
         name=f"overhead/{operator}",
         operator=operator,
         shape=SHAPE,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Function, Goal, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Function, Goal, Peer, Problem, Work, random
 
 STEPS = 5
 
@@ -179,7 +179,9 @@ def _unfolded(shape: tuple[int, ...], steps: int) -> Mapping[str, int]:
     return {FORWARD: 2 * column * max(labels, guides), BOTH: column * (2 * steps * labels + 3 * guides)}
 
 
-def _case(name: str, shape: tuple[int, ...], shared: bool, goals: Mapping[str, Goal], dense: bool = False) -> Case:
+def _case(
+    name: str, shape: tuple[int, ...], shared: bool, goals: Mapping[str, Goal], dense: bool = False
+) -> BenchmarkCase:
     memory = _unfolded(shape, STEPS)
 
     def unfold(problem: Problem) -> Function:
@@ -196,7 +198,7 @@ def _case(name: str, shape: tuple[int, ...], shared: bool, goals: Mapping[str, G
     if dense:
         peers.append(Peer("compiled", _dense, variant="dense affinity", compile=True))
     size = "x".join(map(str, shape[:4]))
-    return Case(
+    return BenchmarkCase(
         name=f"pac_crf/{name}/{size}/k{shape[4]}",
         operator="pac_crf",
         shape=shape,
@@ -209,9 +211,9 @@ def _case(name: str, shape: tuple[int, ...], shared: bool, goals: Mapping[str, G
     )
 
 
-def _convolution_case(shape: tuple[int, ...]) -> Case:
+def _convolution_case(shape: tuple[int, ...]) -> BenchmarkCase:
     memory = _unfolded(shape, 1)
-    return Case(
+    return BenchmarkCase(
         name=f"pac_conv2d/shared/{'x'.join(map(str, shape[:4]))}/k{shape[4]}",
         operator="pac_conv2d",
         shape=shape,
@@ -231,7 +233,7 @@ PAPER = (48, 14, 20, 20, 19, 64)  # B, K, H, W, k, G
 IMAGE = (2, 21, 64, 64, 11, 5)
 
 _small = {"extra_megabytes": 120.0}
-CASES: list[Case] = [
+CASES: list[BenchmarkCase] = [
     _case(
         "full",
         PAPER,

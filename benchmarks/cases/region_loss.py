@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from cxrfast import ops, reference
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Function, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Function, Peer, Problem, Work, random
 
 
 def _problem(operator: str) -> Any:
@@ -21,14 +21,14 @@ def _problem(operator: str) -> Any:
     return make
 
 
-def _case(operator: str, shape: tuple[int, ...]) -> Case:
+def _case(operator: str, shape: tuple[int, ...]) -> BenchmarkCase:
     values, bags = math.prod(shape), math.prod(shape[:2])
     results = 4 if operator == "region_sums" else 1
 
     def specification(problem: Problem) -> Function:
         return problem.reference
 
-    return Case(
+    return BenchmarkCase(
         name=f"{operator}/{'x'.join(map(str, shape))}",
         operator=operator,
         shape=shape,

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from cxrfast.benchmarks.case import BOTH, FORWARD, Case, Function, Goal, Peer, Problem, Work, random
+from cxrfast.benchmarks.case import BOTH, FORWARD, BenchmarkCase, Function, Goal, Peer, Problem, Work, random
 from cxrfast.losses import SelfGuidingLoss
 
 DELTA, LAMBDA = 0.3, 20.0
@@ -40,9 +40,9 @@ def _specification(problem: Problem) -> Function:
     return problem.reference
 
 
-def _case(shape: tuple[int, ...]) -> Case:
+def _case(shape: tuple[int, ...]) -> BenchmarkCase:
     values = math.prod(shape)
-    return Case(
+    return BenchmarkCase(
         name=f"self_guiding_loss/{'x'.join(map(str, shape))}",
         operator="self_guided_sums",
         shape=shape,

@@ -4,7 +4,7 @@ from cxrfast.evaluation.cross_validation_record import CrossValidationHead, Cros
 from cxrfast.evaluation.evaluator import ModelOutputs, collect_outputs, evaluate, score_outputs
 from cxrfast.evaluation.fold_evaluation import FoldEvaluation
 from cxrfast.evaluation.ground_truth import GroundTruth
-from cxrfast.evaluation.localization import AccuracyTable, Localization, score_localization
+from cxrfast.evaluation.localization import AccuracyTable, LocalizationResult, score_localization
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.evaluation.pooling import PooledResult, pool
 from cxrfast.evaluation.protocols import PROTOCOLS, Folds, HitCriterion, Protocol, find_protocol
@@ -26,7 +26,7 @@ __all__ = [
     "Folds",
     "GroundTruth",
     "HitCriterion",
-    "Localization",
+    "LocalizationResult",
     "MapSource",
     "MaskSource",
     "ModelOutputs",

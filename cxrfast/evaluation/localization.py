@@ -42,7 +42,7 @@ class AccuracyTable:
 
 
 @dataclass(frozen=True)
-class Localization:
+class LocalizationResult:
     """All tables of a protocol, with the thresholds used and the overlap of every unit."""
 
     protocol: Protocol
@@ -65,7 +65,7 @@ def score_localization(
     own: MethodDefaults,
     *,
     resamples: int = 1000,
-) -> Localization:
+) -> LocalizationResult:
     """Apply a protocol. A class without annotations has NaN."""
     units = ground_truth.units(protocol.unit)
     num_classes = len(ground_truth.class_names)
@@ -101,7 +101,9 @@ def score_localization(
                 )
             )
     n_units = torch.bincount(units.class_index, minlength=num_classes)
-    return Localization(protocol, rule, n_units, tuple(tables), thresholds, fold, units, found, fallbacks, source.grid)
+    return LocalizationResult(
+        protocol, rule, n_units, tuple(tables), thresholds, fold, units, found, fallbacks, source.grid
+    )
 
 
 def hits_at(overlap: Tensor, criterion: HitCriterion) -> Tensor:  # [U] -> [T, U] bool

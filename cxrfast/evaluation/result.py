@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cxrfast.evaluation.ground_truth import GroundTruth
-from cxrfast.evaluation.localization import AccuracyTable, Localization
+from cxrfast.evaluation.localization import AccuracyTable, LocalizationResult
 from cxrfast.evaluation.protocols import Folds, Protocol
 from cxrfast.evaluation.record import (
     AccuracyRecord,
@@ -91,7 +91,7 @@ class EvaluationResult:
     mean_auroc: Mean
     mean_average_precision: Mean
     calibration: Calibration | None
-    localization: Localization | None  # None: no regions, or no annotated boxes
+    localization: LocalizationResult | None  # None: no regions, or no annotated boxes
     detection: Detection | None
     notes: tuple[str, ...]
     predictions: Predictions
@@ -140,7 +140,7 @@ class EvaluationResult:
             **calibration,
         )
 
-    def _localization(self, found: Localization) -> LocalizationRecord:
+    def _localization(self, found: LocalizationResult) -> LocalizationRecord:
         return LocalizationRecord(
             paper=found.protocol.paper,
             unit=found.protocol.unit,
@@ -155,7 +155,7 @@ class EvaluationResult:
             annotations=tuple(self._annotations(found)),
         )
 
-    def _annotations(self, found: Localization) -> Iterator[AnnotationRecord]:
+    def _annotations(self, found: LocalizationResult) -> Iterator[AnnotationRecord]:
         folds = [0] * len(found.units.image) if found.fold is None else found.fold.tolist()
         for u, fold in enumerate(folds):
             yield AnnotationRecord(

@@ -17,9 +17,8 @@ from cxrfast.evaluation import (
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.inference.model import TrainedModel, load_predictor
 from cxrfast.metrics import fit_temperature
-from cxrfast.report import from_result, report_path, write_report
-from cxrfast.runs.directory import RunDirectory
-from cxrfast.runs.settings import load_config
+from cxrfast.report import from_result, write_report
+from cxrfast.runs.directory import RunDirectory, run_of
 from cxrfast.training.config import RunConfig, build_config
 
 
@@ -62,8 +61,8 @@ def evaluate_run(
     if thresholds:
         rules = rules.with_thresholds(*thresholds)
     model = load_predictor(checkpoint, device=device, expected_method=method)
-    run = _run_of(Path(model.weights))
-    config = build_config(load_config(run.config)) if run is not None else None
+    run = run_of(Path(model.weights))
+    config = build_config(run.read_config()) if run is not None else None
     if data is None and config is None:
         raise UsageError(f"data: {model.weights} lies in no run's folder; name the data set with --data")
     if out is None:
@@ -72,7 +71,7 @@ def evaluate_run(
         out = run.path
     version = labels or (config.labels if config is not None else "auto")
     source = read_chestxray14(data or config.data, labels=version)  # type: ignore[union-attr]
-    part, temperature = Part(list(source.records), "all"), None
+    part, temperature = EvaluatedPart(list(source.records), "all"), None
     if run is not None and config is not None and not _same_data(data, config):
         part = _elsewhere(run, config, source, rules)
     elif run is not None and config is not None:
@@ -94,19 +93,18 @@ def evaluate_run(
         notes=(*model.notes, *part.notes),
     )
     result = score_outputs(rules, outputs, facts, temperature=temperature)
-    suffix = "" if part.name == "test" else f"-{part.name}"
-    report = out / f"evaluation-{part.name}.json"
-    predictions, maps = out / f"predictions{suffix}.csv", out / f"maps{suffix}.npz"
+    folder = RunDirectory(out)
+    report, predictions, maps = (name(part.name) for name in (folder.evaluation, folder.predictions, folder.maps))
     result.save(report)
     result.predictions.write_csv(predictions)
     write_maps(maps, outputs.maps, outputs.ground_truth.images, outputs.ground_truth.class_names, outputs.own)
-    html = report_path(out, part.name) if page else None
+    html = folder.report(part.name) if page else None
     if html is not None:
         write_report(from_result(result, source.records, None if run is None else run.path), html)
     return Assessment(result, report, predictions, maps, html)
 
 
-class Part(NamedTuple):
+class EvaluatedPart(NamedTuple):
     """Images to evaluate, and what training has seen."""
 
     records: list[Record]
@@ -116,14 +114,14 @@ class Part(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _part(splits: Splits, name: str, records: Sequence[Record]) -> Part:
+def _part(splits: Splits, name: str, records: Sequence[Record]) -> EvaluatedPart:
     """Training has seen the training part; for the test part, validation has chosen among its models, too."""
     seen = ("train", "val") if name == "test" else ("train",)
     patients = frozenset(record.patient for part in seen for record in splits.part(part, records))
-    return Part(splits.part(name, records), name, splits.hash, patients)
+    return EvaluatedPart(splits.part(name, records), name, splits.hash, patients)
 
 
-def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> Part:
+def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> EvaluatedPart:
     """All of another data set, with the patients of it that training or validation has seen.
 
     An image of the same name and patient as one of the run's is that image, in another size perhaps, if most of such
@@ -146,7 +144,7 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules:
     everything = list(source.records)
     if not known:
         note = f"{shared} patients have names of training patients; whether they are the same is unknown"
-        return Part(everything, "all", notes=(note,) if shared else ())
+        return EvaluatedPart(everything, "all", notes=(note,) if shared else ())
     if shared and rules.patients_apart:
         raise UsageError(
             f"data: {shared} patients of {source.root} are in the training data of {run.path}, with "
@@ -154,7 +152,7 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules:
             "or choose another --protocol, as own, which counts them; if the run's own data have moved there, write so "
             f"in {run.config} (data:) and leave out --data"
         )
-    return Part(everything, "all", training_patients=patients)
+    return EvaluatedPart(everything, "all", training_patients=patients)
 
 
 def _same_images(first: Sequence[Record], second: Sequence[Record]) -> set[str]:
@@ -164,11 +162,6 @@ def _same_images(first: Sequence[Record], second: Sequence[Record]) -> set[str]:
     pairs = [(a, b) for a, b in pairs if a.patient == b.patient]
     alike = sum((a.age, a.sex) == (b.age, b.sex) for a, b in pairs)
     return {b.image for _, b in pairs} if 2 * alike >= len(pairs) else set()
-
-
-def _run_of(weights: Path) -> RunDirectory | None:
-    run = RunDirectory(weights.parent.parent)
-    return run if run.config.is_file() else None
 
 
 def _same_data(data: Path | None, config: RunConfig) -> bool:

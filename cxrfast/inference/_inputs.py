@@ -5,7 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 
 def expand_inputs(
@@ -13,8 +14,9 @@ def expand_inputs(
 ) -> tuple[list[Path], dict[str, str]]:
     """(image files in order, without duplicates; {input: why it has no files}).
 
-    A folder is searched recursively. Image files are recognised by suffix or by a DICOM header; hidden files and files
-    in the folder ``skip`` are ignored. Files that are named explicitly are always taken.
+    A folder stands for the images below it, known by suffix or, without one, by their DICOM header; files in the folder
+    ``skip`` are not taken, nor hidden ones, nor DICOM files without an image (directories, presentation states). A file
+    that is named is taken whatever it is called.
     """
     files: dict[Path, Path] = {}
     failures: dict[str, str] = {}
@@ -49,14 +51,20 @@ def _images_below(folder: Path, skip: Path | None) -> list[Path]:
 def _is_image(path: Path) -> bool:
     if path.name.startswith(".") or not path.is_file():  # reading a named pipe would block
         return False
-    if path.suffix.lower() in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES and suffix not in DICOM_SUFFIXES:
         return True
     # DICOM files often have no suffix, or one that is part of a number
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            dicom = suffix in DICOM_SUFFIXES or file.read(132)[128:] == b"DICM"
     except OSError:
+        return suffix in DICOM_SUFFIXES
+    if not dicom:
         return False
+    from cxrfast.data.dicom import holds_image
+
+    return holds_image(path)  # a folder as exported has directories, presentation states and reports beside the images
 
 
 def output_stems(files: Sequence[Path]) -> list[str]:

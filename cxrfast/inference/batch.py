@@ -20,6 +20,7 @@ class Output(NamedTuple):
     json: Path
     overlay: Path
     findings: tuple[ClassFinding, ...]
+    notes: tuple[str, ...] = ()  # what had to be assumed to read the image
 
 
 class Batch(NamedTuple):
@@ -66,5 +67,5 @@ def localize_many(
         except CxrfastError as error:
             failures[str(file)] = str(error)
         else:
-            outputs.append(Output(file, *written, result.findings))
+            outputs.append(Output(file, *written, result.findings, result.notes))
     return Batch(outputs, failures)

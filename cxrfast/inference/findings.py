@@ -54,6 +54,7 @@ class Localization:
     maps: Tensor  # [K, P, P] float32 in (0, 1), on the CPU
     top: int | None
     model: dict[str, Any]  # method, weights, label_version, image_size
+    notes: tuple[str, ...] = ()  # what had to be assumed to read the image
 
     @property
     def height(self) -> int:
@@ -77,6 +78,7 @@ class Localization:
             "image": self.source,
             "width": self.width,
             "height": self.height,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "model": self.model,
             "coordinates": COORDINATES,
             "findings": [_finding_to_dict(finding) for finding in self.findings],

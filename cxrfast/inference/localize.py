@@ -5,7 +5,7 @@ import os
 import numpy as np
 import torch
 
-from cxrfast.data.images import read_image
+from cxrfast.data.images import ImageFile, read_image_file
 from cxrfast.data.transforms import to_input
 from cxrfast.errors import UsageError
 from cxrfast.inference.findings import ClassFinding, FoundBox, Localization
@@ -40,7 +40,8 @@ def localize(
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; expected a number of classes, 1 or more")
     source = None if isinstance(image, np.ndarray) else os.fspath(image)
-    pixels = _check_pixels(image) if isinstance(image, np.ndarray) else read_image(image)
+    read = ImageFile(_check_pixels(image)) if isinstance(image, np.ndarray) else read_image_file(image)
+    pixels = read.pixels
     prediction = predict(predictor, to_input(pixels, predictor.image_size)[None])
     regions = predictor.region_rule.find(
         prediction.maps, predictor.thresholds, scores=prediction.scores, image_size=predictor.image_size
@@ -51,6 +52,7 @@ def localize(
     return Localization(
         source=source,
         image=pixels,
+        notes=read.notes,
         classes=tuple(
             ClassFinding(name, score, score >= point, point, threshold, found)
             for name, score, point, threshold, found in zip(

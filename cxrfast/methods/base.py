@@ -20,10 +20,6 @@ Batch = Mapping[str, torch.Tensor]
 """A batch of the data loader: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""
 
 
-Say = Callable[[str], None]
-"""Receives messages for the user, one line each."""
-
-
 class EpochBatches(Protocol):
     """A batch sampler for torch's data loader with epochs."""
 
@@ -131,7 +127,6 @@ class Method(nn.Module, ABC):
         seed: int,
         rank: int,
         world_size: int,
-        say: Say,
     ) -> EpochBatches | None:
         """The batch sampler of the training images. None (the default) gives all images in random order.
 

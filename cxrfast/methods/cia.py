@@ -33,6 +33,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from pydantic import Field
 
+from cxrfast._logging import get_logger
 from cxrfast.data import (
     Record,
     SubsetBatches,
@@ -45,7 +46,7 @@ from cxrfast.data import (
 from cxrfast.errors import CxrfastError
 from cxrfast.losses import LiLoss
 from cxrfast.methods._backbone import BackboneOptions
-from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import (
     AlignmentNetwork,
     ContrastNetwork,
@@ -61,6 +62,8 @@ from cxrfast.regions.prediction import Prediction
 ALIGNMENT, ATTENTION = "alignment", "attention"
 # Distances are about 0.01. Without this factor, SGD with the learning rate of the second stage would make almost no
 # progress. (Adam is invariant to it.)
+logger = get_logger(__name__)
+
 ALIGNMENT_WEIGHT = 10.0
 AVERAGED = 512  # maximum number of images in the canonical (average) chest
 
@@ -137,7 +140,6 @@ class CIA(Method):
         seed: int,
         rank: int,
         world_size: int,
-        say: Say,
     ) -> SubsetBatches | None:
         """Compute the canonical chest, fill the library, and return batches of the remaining training images."""
         order = draw_records(records, seed)
@@ -146,7 +148,7 @@ class CIA(Method):
                 records, order, AVERAGED, self.alignment.size, title="the average chest", progress=rank == 0
             )
             for note in notes:
-                say(note)
+                logger.info(note)
             if len(images):
                 self.canonical.copy_(normalize(torch.from_numpy(images.mean(axis=0))))
         if self.library is None:
@@ -168,11 +170,11 @@ class CIA(Method):
             progress=rank == 0,
         )
         for note in notes:
-            say(note)
+            logger.info(note)
         if not chosen:
             raise CxrfastError("cia: none of the training images without a finding can be read")
         self.library.fill(normalize(torch.from_numpy(images)[:, None]))
-        say(
+        logger.warning(
             f"{len(chosen)} training images without a finding are held back to compare with; they are stored in the "
             "weights file, which is to be handled like the images"
         )

@@ -25,15 +25,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
+from cxrfast._logging import get_logger
 from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
 from cxrfast.errors import UsageError
 from cxrfast.losses import TripletLoss
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
-from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import CAMNetwork, attended_region, class_activation_maps, region_logits
 from cxrfast.regions import AnnotatedMaps, fit_map_thresholds
 from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
+
+logger = get_logger(__name__)
 
 STAGE = "classifiers"
 
@@ -122,7 +125,6 @@ class Zhang(Method):
         seed: int,
         rank: int,
         world_size: int,
-        say: Say,
     ) -> TripletBatchSampler | None:
         """Batches of as many triplets as fit into `batch_size` images."""
         options = self.options
@@ -146,7 +148,7 @@ class Zhang(Method):
             epochs=options.hard_after,
         )
         for note in (*(found.notes if found else ()), *miner.notes):
-            say(note)
+            logger.info(note)
         return TripletBatchSampler(miner, batch_size // 3, seed=seed, rank=rank, world_size=world_size)
 
     def forward(self, images: torch.Tensor, stage: str) -> ZhangOutput:  # [B, 1, S, S]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from scipy.special import stdtr, stdtrit  # Student's t: distribution and quantile
 from torch import Tensor
 
 from cxrfast.metrics.classification import check_scores
@@ -175,9 +176,7 @@ def paired_bootstrap_with_mean(
 def _difference(value: Tensor, error: Tensor, degrees: Tensor, level: float) -> PairedDifference:  # [K] each
     t = _student(degrees, level)
     ratio = torch.where(error > 0, value / error, torch.where(value == 0, 0.0, value.sign() * torch.inf))
-    # Wallace 1959: the normal deviate of a t, accurate to about 1e-3
-    normal = (degrees * (ratio.square() / degrees).log1p()).sqrt() * (8 * degrees + 1) / (8 * degrees + 3)
-    p_value = 2 * torch.special.ndtr(-normal)
+    p_value = 2 * torch.from_numpy(stdtr(degrees.clamp(min=1).numpy(), -ratio.abs().numpy()))
     return PairedDifference(value, value - t * error, value + t * error, torch.where(error.isnan(), torch.nan, p_value))
 
 
@@ -341,10 +340,7 @@ def _student(degrees: Tensor, level: float) -> Tensor:
     """Quantile of Student's t for the two-sided interval."""
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level}")
-    degrees = degrees.clamp(min=1)
-    normal = math.sqrt(2) * torch.special.erfinv(torch.tensor(level, dtype=torch.float64))
-    # Wallace 1959, the other way round
-    return (degrees * ((normal * (8 * degrees + 3) / (8 * degrees + 1)).square() / degrees).expm1()).sqrt()
+    return torch.from_numpy(stdtrit(degrees.clamp(min=1).numpy(), (1 + level) / 2))
 
 
 class _Mean(NamedTuple):

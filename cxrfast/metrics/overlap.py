@@ -5,7 +5,7 @@ to a side. IoU and IoR do not change when an axis is scaled, so that fractions o
 give the same numbers, also for images that are not square.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -147,7 +147,7 @@ def localization_accuracy(
 def grid_oracle(
     boxes: Tensor,  # [N, 4] xyxy as fractions of the image
     grid: int,  # P
-    rule: str = "best",
+    rule: Literal["best", "half", "any", "center"] = "best",
 ) -> Tensor:  # [N] float64
     """IoU of the oracle region on a P×P grid with each box.
 

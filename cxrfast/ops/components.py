@@ -1,52 +1,15 @@
 """Connected components: label a mask, or find the boxes in score maps."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
+from cxrfast._operator_results import ComponentBoxes, StaticComponentBoxes
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
 
 Selection = Literal["all", "largest", "peak"]
 SELECTIONS: dict[Selection, int] = {"all": 0, "largest": 1, "peak": 2}
-
-
-class ComponentBoxes(NamedTuple):
-    """One row per component, ordered by image, then channel, then raster order of the component's first pixel."""
-
-    boxes: torch.Tensor
-    """[N, 4] float32: x0, y0, x1, y1, half-open, in pixels of the map. The values are integers; the dtype is float so
-    that `boxes * (image_width / map_width)` gives image pixels."""
-    peak: torch.Tensor
-    """[N] scores' dtype: highest score."""
-    mean: torch.Tensor
-    """[N] scores' dtype: mean score."""
-    area: torch.Tensor
-    """[N] int64: number of pixels."""
-    image: torch.Tensor
-    """[N] int64: index into B."""
-    channel: torch.Tensor
-    """[N] int64: index into K."""
-
-
-class StaticComponentBoxes(NamedTuple):
-    """The fields of :class:`ComponentBoxes` with a fixed number of rows. Rows after the last component are zero, with
-    -1 for image and channel."""
-
-    boxes: torch.Tensor
-    """[capacity, 4] float32."""
-    peak: torch.Tensor
-    """[capacity] scores' dtype."""
-    mean: torch.Tensor
-    """[capacity] scores' dtype."""
-    area: torch.Tensor
-    """[capacity] int64: 0 where there is no component."""
-    image: torch.Tensor
-    """[capacity] int64: -1 where there is no component."""
-    channel: torch.Tensor
-    """[capacity] int64: -1 where there is no component."""
-    total: torch.Tensor
-    """[] int64, on scores' device: number of components. If it exceeds `capacity`, the last components are missing."""
 
 
 def connected_components(

@@ -1,21 +1,15 @@
 """Exact nearest- or farthest-neighbour search over 64-bit hashes by Hamming distance, with a rule on labels."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
+from cxrfast._operator_results import HammingNeighbors
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_integer, check_shape, choose
 
 LabelRule = Literal["any", "exact", "partial", "disjoint", "shared"]
 LABEL_RULES: dict[LabelRule, int] = {"any": 0, "exact": 1, "partial": 2, "disjoint": 3, "shared": 4}
-
-
-class HammingNeighbors(NamedTuple):
-    """The result of :func:`hamming_topk`: one row per query, the nearest (or farthest) neighbour first."""
-
-    indices: torch.Tensor  # [A, k] int64 indices into `hashes`; -1 for padding
-    distances: torch.Tensor  # [A, k] int32, 0 to 64; -1 for padding
 
 
 def hamming_topk(

@@ -1,21 +1,13 @@
 """Reductions of a patch map over a region and its complement, used by the losses of Li et al. 2018 and Rozenberg et al.
 2019 (:mod:`cxrfast.losses`)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from cxrfast._operator_results import RegionSums
 from cxrfast.ops._mask import accumulate_dtype, check_region
 from cxrfast.ops._registration import call, register
-
-
-class RegionSums(NamedTuple):
-    """Per image and class: Σ z over the patches inside the region and outside it, and the number of each."""
-
-    inside: torch.Tensor  # [B, K]
-    outside: torch.Tensor  # [B, K]
-    inside_count: torch.Tensor  # [B, K]
-    outside_count: torch.Tensor  # [B, K]
 
 
 def region_sums(

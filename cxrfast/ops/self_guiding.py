@@ -1,10 +1,11 @@
 """The instance-level sums of the self-guiding loss of Seibold et al. 2020 (:class:`cxrfast.losses.SelfGuidingLoss`),
 whose instance targets are derived from the predictions in the same bag."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
+from cxrfast._operator_results import SelfGuidedSums
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
@@ -12,24 +13,6 @@ from cxrfast.ops.mil_pool import MILPoolMode, kernel_options
 
 Median = Literal["lower", "mean"]  # of an even number of values: the lower of the two middle values, or their mean
 MEDIANS: dict[Median, int] = {"lower": 0, "mean": 1}
-
-
-class SelfGuidedSums(NamedTuple):
-    """Per bag and class: Σ BCE(p, M) over the instances with M = 0, with M = θ and with M = 1, Σ p² over those with M =
-    θ or 1, the number of instances of each kind, the minimum and maximum logit, and the certainty α."""
-
-    negative: torch.Tensor  # [B, K]
-    soft: torch.Tensor  # [B, K]
-    positive: torch.Tensor  # [B, K]
-    squares: torch.Tensor  # [B, K]
-    negative_count: torch.Tensor  # [B, K]
-    soft_count: torch.Tensor  # [B, K]
-    positive_count: torch.Tensor  # [B, K]
-    minimum: torch.Tensor  # [B, K]
-    maximum: torch.Tensor  # [B, K]
-    certainty: torch.Tensor  # [B, K]
-
-
 _SUMS, _STATISTICS = 4, 6  # rows of the kernels' results: fields with a gradient, and fields without
 
 

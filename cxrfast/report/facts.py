@@ -1,13 +1,11 @@
 """The content of a report: one evaluation, and the files of the run that its model is from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
@@ -22,6 +20,7 @@ from cxrfast.evaluation.scoring import images_hash
 from cxrfast.evaluation.sources import Source
 from cxrfast.predictions.table import Predictions, read_predictions
 from cxrfast.regions.rule import MethodDefaults
+from cxrfast.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -82,20 +81,20 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     """
     if not folder.is_dir():
         raise CxrfastError(f"no folder {folder}; name the folder of a run")
-    suffix = "" if split == "test" else f"-{split}"
-    path = folder / f"evaluation-{split}.json"
+    run = RunDirectory(folder)
+    path, table = run.evaluation(split), run.predictions(split)
     if not path.is_file():
         again = f"cxrfast evaluate {folder}" + ("" if split == "test" else f" --split {split}")
         raise CxrfastError(f"{folder} has no evaluation of its {split} part ({path.name}); make it: {again}")
     record = EvaluationRecord.load(path)
-    predictions = read_predictions(folder / f"predictions{suffix}.csv")
+    predictions = read_predictions(table)
     if record.class_names != predictions.class_names:
-        raise CxrfastError(f"{path} and predictions{suffix}.csv have different classes; evaluate again")
+        raise CxrfastError(f"{path} and {table.name} have different classes; evaluate again")
     annotations = record.localization.annotations if record.localization else ()
     same = record.images_hash == images_hash(predictions.images)
     if not same or not {annotation.image for annotation in annotations} <= set(predictions.images):
         raise CxrfastError(
-            f"{path} is of {record.n_images} images, predictions{suffix}.csv of {len(predictions.images)} that are "
+            f"{path} is of {record.n_images} images, {table.name} of {len(predictions.images)} that are "
             "not the same; evaluate again"
         )
     evaluated = Evaluated(record, predictions, read_run(folder))
@@ -106,7 +105,7 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
         source = read_chestxray14(where, labels=record.label_version, images_required=False)
     except CxrfastError as error:
         return replace(evaluated, notes=(f"No cases are shown: {error}",))
-    return _with_data(evaluated, source.records, folder / f"maps{suffix}.npz")
+    return _with_data(evaluated, source.records, run.maps(split))
 
 
 def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> Evaluated:
@@ -138,47 +137,15 @@ def passes_gate(gate: Gate, run: Evaluated, predictions: Predictions) -> Tensor:
 
 
 def read_run(folder: Path) -> RunFacts:
-    """Read a run's folder. No file in it is required."""
-    splits = read_json(folder / "splits.json") if (folder / "splits.json").is_file() else {}
-    environment = read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
-    metrics = folder / "metrics.jsonl"
+    """What there is in a run's folder; nothing in it is required."""
+    run = RunDirectory(folder)
+    splits = run.read_splits()
     parts: dict[str, Sequence[str]] = {part: splits.pop(part) for part in PARTS if part in splits}
     return RunFacts(
-        name=folder.resolve().name,
-        config=_read_config(folder / "config.yaml"),
-        environment=environment,
-        metrics=_read_metrics(metrics) if metrics.is_file() else (),
+        name=run.name,
+        config=run.read_config() if run.exists else {},
+        environment=run.read_environment(),
+        metrics=run.read_metrics(),
         parts=parts,
         split=splits,
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CxrfastError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
-    return config if isinstance(config, dict) else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; :class:`CxrfastError` if the file has none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CxrfastError(f"{path} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise CxrfastError(f"{path}: expected an object, got {type(content).__name__}")
-    return content
-
-
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no object")
-        return rows
-    except (OSError, ValueError) as error:
-        raise CxrfastError(f"{path} is damaged ({error}); delete it: it only loses the learning curves") from error

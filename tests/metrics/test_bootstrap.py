@@ -246,7 +246,7 @@ def test_the_interval_of_the_mean_over_classes_covers_the_truth(simulate):
     assert 0.93 <= count / simulations <= 0.97
 
 
-@pytest.mark.parametrize("patients", [3, 5, 20, 200])
+@pytest.mark.parametrize("patients", [2, 3, 5, 20, 200])
 def test_the_quantile_is_students(patients):
     """Two hits among many images of few patients: the interval's half-width in logits over its standard error."""
     values = (torch.rand(patients, 1, generator=torch.Generator().manual_seed(1)) * 0.5).double()

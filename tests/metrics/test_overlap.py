@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.metrics.overlap import grid_oracle, localization_accuracy, patch_overlap
+from cxrfast.metrics.overlap import best_overlap, grid_oracle, localization_accuracy, patch_overlap
 
 TWELFTHS = 12  # boxes of the property test lie on twelfths of the image, inside or a bit outside
 
@@ -138,6 +138,17 @@ def test_refuses(regions, boxes, has_box, message):
         patch_overlap(regions, boxes, has_box)
     with pytest.raises(ValueError, match="expected overlap and class_index"):
         localization_accuracy(torch.zeros(2), torch.zeros(3), 4, 0.1)
+
+
+def test_any_of_several_regions_may_match():
+    """The best IoU and the best IoR are those of different regions here."""
+    small, large = torch.zeros(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
+    small[0, 0] = True  # within the box
+    large[:2, :3] = True  # the box and two patches more
+    boxes, has_box = torch.tensor([[[0.0, 0.0, 0.5, 0.5]]]), torch.ones(1, 1, dtype=torch.bool)
+    found = best_overlap(torch.stack([small, large])[None], boxes, has_box)
+    assert found.iou.tolist() == pytest.approx([4 / 6])
+    assert found.ior.tolist() == pytest.approx([1.0])
 
 
 @settings(max_examples=30)

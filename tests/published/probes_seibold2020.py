@@ -14,9 +14,9 @@ from torch import nn
 from cxrfast.data import BOXED_CLASSES, CLASSES
 from cxrfast.experiments.bags import (
     PRESETS,
-    Plan,
-    Settings,
-    Source,
+    BagPlan,
+    BagSettings,
+    BagSource,
     draw_bags,
     make_grid,
     read_source,
@@ -61,16 +61,16 @@ def logits_of(p: torch.Tensor) -> torch.Tensor:  # [n] -> [1, 1, n]
 
 
 @cache
-def images() -> Source:
+def images() -> BagSource:
     """Bright images are positive, dark ones are not."""
     generator = torch.Generator().manual_seed(0)
     positive = torch.arange(80) % 4 == 0
     pixels = torch.randint(60, (80, 1, 32, 32), generator=generator) + 150 * positive[:, None, None, None]
     part = LabelledImages(pixels.to(torch.uint8), positive)
-    return Source("made up", "bright", part, part, torch.tensor([60.0]), torch.tensor([60.0]))
+    return BagSource("made up", "bright", part, part, torch.tensor([60.0]), torch.tensor([60.0]))
 
 
-SMALL = Settings(bag_size=4, bag_size_std=0, train_bags=6, val_bags=6, test_bags=10, epochs=2, batch_size=3)
+SMALL = BagSettings(bag_size=4, bag_size_std=0, train_bags=6, val_bags=6, test_bags=10, epochs=2, batch_size=3)
 
 
 # --- §3 -------------------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def positive_classes() -> None:
 
 
 def mnist_bag_sizes() -> None:
-    sizes = draw_bags(images().train.positive, 4000, 50, size_std=Settings().bag_size_std).sizes.double()
+    sizes = draw_bags(images().train.positive, 4000, 50, size_std=BagSettings().bag_size_std).sizes.double()
     assert abs(sizes.mean() - 50) < 0.2
     assert abs(sizes.std() - 2) < 0.2
     assert PRESETS["seibold4"].plan.bag_size_std == (2, 10, 20)
@@ -281,14 +281,14 @@ def mnist_bag_sizes() -> None:
 def mnist_positives() -> None:
     positive = torch.arange(1000) % 10 == 0
     bags = draw_bags(positive, 4000, 10)
-    assert Settings().positives == "natural"
+    assert BagSettings().positives == "natural"
     assert bags.labels.double().mean() == 0.5
     per_bag = bags.positive.sum() / bags.labels.sum()
     assert abs(per_bag - 10 * 0.1 / (1 - 0.9**10)) < 0.1
 
 
 def mnist_test_bags() -> None:
-    assert (Plan().test_bags, Settings().test_bags) == (1000, 1000)
+    assert (BagPlan().test_bags, BagSettings().test_bags) == (1000, 1000)
     outcome = train_bags(images(), SMALL)
     assert set(outcome.test.sizes.tolist()) == {SMALL.bag_size}
     assert len(outcome.test.labels) == SMALL.test_bags
@@ -308,7 +308,7 @@ def lenet() -> None:
 
 
 def pool_of(name: str) -> str | None:
-    (settings,) = make_grid(Settings(), [name], [4], [4], 1)
+    (settings,) = make_grid(BagSettings(), [name], [4], [4], 1)
     return settings.pool
 
 
@@ -333,15 +333,15 @@ def bags_lambda() -> None:
     assert {plan.lam for plan in plans()} == {1.0}
 
 
-def plans() -> list[Plan]:
-    return [Plan(), *(preset.plan for preset in PRESETS.values())]
+def plans() -> list[BagPlan]:
+    return [BagPlan(), *(preset.plan for preset in PRESETS.values())]
 
 
 def bags_optimiser() -> None:
     found = {(plan.lr, plan.weight_decay, plan.batch_size) for plan in plans()[1:]}
     assert found == {(1e-4, 1e-4, 64)}
     assert {PRESETS[name].plan.epochs for name in ("seibold4", "seibold5a")} == {(300,)}
-    assert (Plan().lr, Plan().batch_size, Plan().epochs) == (1e-3, 8, (50,))
+    assert (BagPlan().lr, BagPlan().batch_size, BagPlan().epochs) == (1e-3, 8, (50,))
 
 
 def bags_epoch() -> None:
@@ -385,7 +385,7 @@ def bag_iou_average() -> None:
 def written() -> set[str]:
     grid = make_grid(dataclasses.replace(SMALL, epochs=1), ["sgl", "max"], [4], [6, 8], 2)
     with TemporaryDirectory() as folder:
-        summaries = run_grid(images(), grid, Path(folder), say=lambda line: None)
+        summaries = run_grid(images(), grid, Path(folder))
         assert all(s.runs == 2 and s.iou.min <= s.iou.mean <= s.iou.max for s in summaries)
         return {path.name for path in Path(folder).iterdir()}
 

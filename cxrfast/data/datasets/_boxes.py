@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from cxrfast.data.datasets._tables import Table
+from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Box
 
@@ -19,7 +19,7 @@ _IMAGE, _LABEL, _NUMBERS = "Image Index", "Finding Label", ("Bbox [x", "y", "w",
 
 def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, ...]]]:
     """Mapping image -> class -> xyxy boxes, as fractions of the image size. Appends messages to ``notes``."""
-    table = Table(path, [_IMAGE, _LABEL, *_NUMBERS])
+    table = CsvTable(path, [_IMAGE, _LABEL, *_NUMBERS])
     boxes: dict[str, dict[str, tuple[Box, ...]]] = {}
     clipped = 0
     for line, row in table.rows():
@@ -38,7 +38,7 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
     return boxes
 
 
-def _parse_box(cells: list[str], table: Table, line: int) -> tuple[Box, bool]:
+def _parse_box(cells: list[str], table: CsvTable, line: int) -> tuple[Box, bool]:
     shown = "[" + ", ".join(cell.strip() for cell in cells) + "]"
     try:
         x, y, w, h = (float(cell) for cell in cells)

@@ -7,7 +7,7 @@ from pathlib import Path
 from cxrfast.errors import CxrfastError
 
 
-class Table:
+class CsvTable:
     """The rows of a CSV file, with columns found by name.
 
     Header fields without values (trailing commas) are ignored. A row without a value for a requested column is an

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cxrfast.data.datasets._boxes import read_boxes
-from cxrfast.data.datasets._tables import Table
+from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -41,7 +41,7 @@ class ChestXray14:
 def read_chestxray14(
     root: str | os.PathLike,
     *,
-    labels: Literal["auto", "2017", "2020"] = "auto",
+    labels: str = "auto",  # "2017", "2020" or "auto"
     boxes_imply_labels: bool = True,
     images_required: bool = True,
 ) -> ChestXray14:
@@ -143,7 +143,7 @@ def _read_records(
     images_required: bool,
 ) -> tuple[list[Record], int]:
     """The records (of existing images only, if they are required) and the number of rows."""
-    table = Table(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
+    table = CsvTable(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
     at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
     records, seen = [], set()
     label_sets: dict[str, frozenset[str]] = {}  # a few hundred different cells in 112,120 rows

@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.ops import hamming_topk
+from cxrfast.ops.hamming import LabelRule
 
 Sampling = Literal["paper", "all", "random"]
 PartialOf = Literal["picks", "list"]
@@ -165,7 +166,8 @@ class TripletMiner:
             partial = self._counts["partial"][index] > 0
             partial &= (uniform[:, 0] < self.partial) | (self._counts["exact"][index] == 0)
             positives = np.zeros_like(index)
-            for rule, rows in (("exact", ~partial), ("partial", partial)):
+            kinds: tuple[tuple[LabelRule, np.ndarray], ...] = (("exact", ~partial), ("partial", partial))
+            for rule, rows in kinds:
                 at = np.flatnonzero(rows)
                 if len(at):
                     of_rows = [generators[i] for i in at]
@@ -175,7 +177,7 @@ class TripletMiner:
     def _choose(
         self,
         index: np.ndarray,  # [B] of anchors, among the images that take part
-        rule: str,
+        rule: LabelRule,
         epoch: int,
         u: np.ndarray,  # [B]
         generators: Sequence[np.random.Generator],
@@ -194,7 +196,7 @@ class TripletMiner:
     def _choose_from_list(self, i: int, epoch: int, u: float, generator: np.random.Generator) -> int:
         """A positive of image `i` from exact and partial matches that are ranked together."""
         partly = round(self.partial * self.positives)
-        limits = {"exact": self.positives - partly, "partial": partly}
+        limits: dict[LabelRule, int] = {"exact": self.positives - partly, "partial": partly}
         counts = {rule: int(self._counts[rule][i]) for rule in limits}
         rules = [rule for rule in limits if limits[rule] and counts[rule]]
         if not rules:  # no match of the only kind that the list would contain
@@ -206,7 +208,7 @@ class TripletMiner:
         rank = self._rank(np.array([len(among)]), epoch, np.array([u]))
         return int(self._ranked(np.array([i]), rank, "shared", among)[0])
 
-    def _candidates(self, i: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
+    def _candidates(self, i: int, rule: LabelRule, limit: int, generator: np.random.Generator) -> np.ndarray:
         """Indices of up to `limit` matches of image `i`, among the images that are not excluded."""
         if self.sampling != "all":
             return self._sets.draw(i, rule, limit, generator)
@@ -227,7 +229,7 @@ class TripletMiner:
         reach = np.maximum((1 - t) * n, np.minimum(self.hardest, n))
         return np.minimum((reach * u ** (1 / (2 - t))).astype(np.int64), n - 1)
 
-    def _ranked(self, index: np.ndarray, rank: np.ndarray, rule: str, among: np.ndarray | None) -> np.ndarray:
+    def _ranked(self, index: np.ndarray, rank: np.ndarray, rule: LabelRule, among: np.ndarray | None) -> np.ndarray:
         """The candidate of the given rank for every anchor, from all images or from those with indices `among`."""
         hashes, labels = (x if among is None else x[among] for x in (self._hashes, self._labels))
         found = hamming_topk(
@@ -261,7 +263,7 @@ class _LabelSets:
         counts["exact"] -= 1  # itself
         return counts
 
-    def draw(self, image: int, rule: str, limit: int, generator: np.random.Generator) -> np.ndarray:
+    def draw(self, image: int, rule: LabelRule, limit: int, generator: np.random.Generator) -> np.ndarray:
         """Up to `limit` different random images that match this one by a rule."""
         own = self.of_image[image]
         allowed = np.flatnonzero(self._matches(self.sets[own])[rule])

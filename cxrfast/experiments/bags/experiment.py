@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cxrfast.errors import CxrfastError
 from cxrfast.experiments.bags.drawing import Bags, draw_bags, parse_positives
-from cxrfast.experiments.bags.images import LabelledImages, Source
+from cxrfast.experiments.bags.images import BagSource, LabelledImages
 from cxrfast.experiments.bags.methods import BagModel, Options, make_model
 from cxrfast.experiments.bags.metrics import bag_iou
 from cxrfast.experiments.bags.networks import Normalized, make_network
@@ -24,7 +24,7 @@ _PARTS = {"split": 0, "train": 1, "validation": 2, "test": 3, "weights": 4, "ord
 
 
 @dataclass(frozen=True)
-class Settings:
+class BagSettings:
     """One run. Everything that its numbers depend on, beside the images and the machine."""
 
     method: str = "sgl"
@@ -53,7 +53,7 @@ class Epoch(NamedTuple):
     val_loss: float  # bag loss of the validation bags
 
 
-class Outcome(NamedTuple):
+class BagOutcome(NamedTuple):
     auc: float  # of the test bags
     iou: float  # mean over the positive test bags
     epoch: int  # the chosen one
@@ -74,12 +74,12 @@ class PreparedBags(NamedTuple):
 
 
 def train_bags(
-    source: Source,
-    settings: Settings,
+    source: BagSource,
+    settings: BagSettings,
     *,
     device: str = "cpu",
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> Outcome:
+) -> BagOutcome:
     """Train on bags drawn from the training images, keep the epoch with the best validation bags, and test it.
 
     A tenth of the training images is set aside for the validation bags. The best epoch has the greatest validation AUC,
@@ -116,16 +116,16 @@ def train_bags(
     chosen = cast(Epoch, best)
     positives = test.bags.positive.sum().item() / test.bags.labels.sum().item()
     seconds = time.perf_counter() - begin
-    return Outcome(auc, iou, chosen.epoch, chosen.val_auc, positives, seconds, test.bags, scores, history)
+    return BagOutcome(auc, iou, chosen.epoch, chosen.val_auc, positives, seconds, test.bags, scores, history)
 
 
-def _seed(settings: Settings, part: str, *more: int) -> int:
+def _seed(settings: BagSettings, part: str, *more: int) -> int:
     """An independent stream of random numbers for every purpose of every run."""
     words = np.random.SeedSequence([settings.seed, settings.run, _PARTS[part], *more]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 
-def _split(images: LabelledImages, settings: Settings) -> tuple[LabelledImages, LabelledImages]:
+def _split(images: LabelledImages, settings: BagSettings) -> tuple[LabelledImages, LabelledImages]:
     """For training and for validation; the positive class has its share of both."""
     generator = torch.Generator().manual_seed(_seed(settings, "split"))
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -141,7 +141,7 @@ def _split(images: LabelledImages, settings: Settings) -> tuple[LabelledImages, 
     return train, validation
 
 
-def _draw(images: LabelledImages, n_bags: int, part: str, settings: Settings) -> Bags:
+def _draw(images: LabelledImages, n_bags: int, part: str, settings: BagSettings) -> Bags:
     return draw_bags(
         images.positive,
         n_bags,
@@ -157,7 +157,7 @@ def _prepare(images: LabelledImages, bags: Bags, device: str) -> PreparedBags:
     return PreparedBags(bags, images.images[distinct].to(device), place.to(device))
 
 
-def _make_model(source: Source, settings: Settings) -> BagModel:
+def _make_model(source: BagSource, settings: BagSettings) -> BagModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(settings, "weights"))
         network = make_network(settings.network, source.train.images.shape[1])

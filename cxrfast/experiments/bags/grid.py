@@ -3,27 +3,30 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cxrfast._files import atomic_path, write_text
+from cxrfast._logging import get_logger
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.bags.drawing import parse_positives
-from cxrfast.experiments.bags.experiment import Epoch, Outcome, Settings, train_bags
-from cxrfast.experiments.bags.images import Source
+from cxrfast.experiments.bags.experiment import BagOutcome, BagSettings, Epoch, train_bags
+from cxrfast.experiments.bags.images import BagSource
 from cxrfast.experiments.bags.methods import METHODS, Spelling
 from cxrfast.experiments.bags.plots import Example, plot_examples, plot_summaries
 from cxrfast.experiments.bags.results import RunTable, Summary, markdown, run_key, summarize, write_summary
+
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 _EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a picture
 
 
 def make_grid(
-    base: Settings,
+    base: BagSettings,
     methods: Sequence[str],
     sizes: Sequence[int],
     train_bags: Sequence[int],
@@ -33,7 +36,7 @@ def make_grid(
     bag_size_std: Sequence[float] = (),
     epochs: Sequence[int] = (),
     steps: Sequence[int] = (),
-) -> list[Settings]:
+) -> list[BagSettings]:
     """Every combination. Options that a method does not take are None, so that they do not tell its runs apart.
 
     Args:
@@ -82,12 +85,11 @@ def _per_size(name: str, values: Sequence[T], sizes: Sequence[int]) -> dict[int,
 
 
 def run_grid(
-    source: Source,
-    grid: Sequence[Settings],
+    source: BagSource,
+    grid: Sequence[BagSettings],
     out: Path,
     *,
     device: str = "cpu",
-    say: Callable[[str], None] = print,
 ) -> list[Summary]:
     """Run what is not in `out` yet, and summarise all of `grid`.
 
@@ -102,7 +104,7 @@ def run_grid(
     keys = [run_key(source, settings) for settings in grid]
     waiting = [(key, settings) for key, settings in zip(keys, grid, strict=True) if key not in table]
     if len(waiting) < len(grid):
-        say(f"{len(grid) - len(waiting)} of {len(grid)} runs stand in {table.path} already")
+        logger.info(f"{len(grid) - len(waiting)} of {len(grid)} runs stand in {table.path} already")
     failed = []
     # In instances seen, not runs: a run on large bags takes many times as long
     work = sum(settings.epochs * settings.train_bags * settings.bag_size for _, settings in waiting)
@@ -121,12 +123,12 @@ def run_grid(
                 raise
             except CxrfastError as error:
                 failed.append(_title(settings))
-                tqdm.write(f"{_title(settings)}: {error}")
+                logger.warning(f"{_title(settings)}: {error}")
                 continue
             table.add(key, outcome)
             if settings.run == 0:
                 _write_example(_example_path(out, key, settings), outcome)
-            tqdm.write(
+            logger.info(
                 f"{_title(settings)}: IoU {outcome.iou:.3f}, AUC {outcome.auc:.3f} "
                 f"(epoch {outcome.epoch}, {outcome.seconds:.0f} s)"
             )
@@ -138,20 +140,20 @@ def run_grid(
     return summaries
 
 
-def finished(source: Source, grid: Sequence[Settings], out: Path) -> list[Summary]:
+def finished(source: BagSource, grid: Sequence[BagSettings], out: Path) -> list[Summary]:
     """A summary of those runs of the grid that stand in `out`."""
     table = RunTable(out / "runs.csv")
     return summarize(table[key] for key in (run_key(source, settings) for settings in grid) if key in table)
 
 
-def _title(settings: Settings) -> str:
+def _title(settings: BagSettings) -> str:
     name = Spelling(settings.method, settings.pool).label
     positive = "" if settings.positives == "natural" else f", {settings.positives} positive"
     return f"{name}, {settings.train_bags} bags of {settings.bag_size}{positive}, run {settings.run + 1}"
 
 
 def _write_overview(
-    source: Source, grid: Sequence[Settings], keys: Sequence[Any], summaries: list[Summary], out: Path
+    source: BagSource, grid: Sequence[BagSettings], keys: Sequence[Any], summaries: list[Summary], out: Path
 ) -> None:
     write_summary(out / "summary.csv", summaries)
     texts = [f"{title}\n\n{markdown(summaries, measure)}\n" for measure, title in _TITLES.items()]
@@ -179,14 +181,14 @@ _TITLES = {
 }
 
 
-def _example_path(out: Path, key: Any, settings: Settings) -> Path:
+def _example_path(out: Path, key: Any, settings: BagSettings) -> Path:
     import hashlib
 
     code = hashlib.sha256("\n".join(key).encode()).hexdigest()[:8]  # of the settings that the name does not tell
     return out / "examples" / f"{settings.method}-{settings.bag_size}-{settings.train_bags}-{code}.npz"
 
 
-def _write_example(path: Path, outcome: Outcome) -> None:
+def _write_example(path: Path, outcome: BagOutcome) -> None:
     chosen = [
         bag
         for label, number in _EXAMPLES.items()

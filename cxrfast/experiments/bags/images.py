@@ -29,7 +29,7 @@ class LabelledImages(NamedTuple):
         return LabelledImages(self.images[index], self.positive[index])
 
 
-class Source(NamedTuple):
+class BagSource(NamedTuple):
     name: str  # "mnist", "cifar10" or the file's name
     positive_class: str
     train: LabelledImages
@@ -45,7 +45,7 @@ def read_source(
     positive_class: str | None = None,
     download: bool = False,
     seed: int = 0,
-) -> Source:
+) -> BagSource:
     """Read images and which of them are of the positive class.
 
     Args:
@@ -87,7 +87,7 @@ def read_source(
         channels = train.images.shape[1], test.images.shape[1]
         raise CxrfastError(f"{dataset}: training images have {channels[0]} channels, test images {channels[1]}")
     name = dataset if dataset in DATASETS else Path(dataset).stem
-    return Source(name, chosen, train, test, *_statistics(train.images))
+    return BagSource(name, chosen, train, test, *_statistics(train.images))
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:  # [N, C, H, W] uint8 -> [C], [C]

@@ -1,7 +1,7 @@
 """The methods that are compared: what is learnt from a bag's label, and how instances are scored."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cxrfast.errors import UsageError
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
 from cxrfast.nn import AttentionPool
-from cxrfast.ops.mil_pool import MODES
+from cxrfast.ops.mil_pool import MODES, MILPoolMode
 
 
 class Options(NamedTuple):
@@ -104,14 +104,14 @@ class MeanLogit(nn.Module):
         return torch.segment_reduce(logits, "sum", lengths=sizes) / sizes.clamp(min=1)[:, None]
 
 
-class Method(NamedTuple):
+class BagMethod(NamedTuple):
     label: str  # in pictures
     options: tuple[str, ...]  # fields of Options that it takes
     make: Callable[[nn.Module, int, Options], BagModel]
     pool: str = "max"  # its own, of those that take one
 
 
-def _pooling(pool: str) -> Callable[[nn.Module, int, Options], BagModel]:
+def _pooling(pool: MILPoolMode) -> Callable[[nn.Module, int, Options], BagModel]:
     return lambda network, features, options: InstanceModel(network, features, BagLoss(pool))
 
 
@@ -119,12 +119,12 @@ def _attention(gated: bool) -> Callable[[nn.Module, int, Options], BagModel]:
     return lambda network, features, options: AttentionModel(network, features, gated)
 
 
-def _pool(options: Options) -> str | nn.Module:
+def _pool(options: Options) -> MILPoolMode | nn.Module:
     assert options.pool is not None
-    return MeanLogit() if options.pool == MEAN_LOGIT else options.pool.replace("-", "_")
+    return MeanLogit() if options.pool == MEAN_LOGIT else cast(MILPoolMode, options.pool.replace("-", "_"))
 
 
-def _bil(form: str) -> Callable[[nn.Module, int, Options], BagModel]:
+def _bil(form: Literal["sum", "script"]) -> Callable[[nn.Module, int, Options], BagModel]:
     return lambda network, features, options: InstanceModel(
         network, features, BILLoss(_pool(options), options.lam, form=form)
     )
@@ -146,21 +146,21 @@ MEAN_LOGIT = "mean-logit"
 POOLS = (*(mode.replace("_", "-") for mode in MODES), MEAN_LOGIT)
 _SGL = ("pool", "delta", "lam")
 METHODS = {
-    "max": Method("max", (), _pooling("max")),
-    "mean": Method("mean", (), _pooling("mean")),
-    "softmax": Method("softmax", (), _pooling("softmax")),
-    "noisy-or": Method("noisy-OR", (), _pooling("noisy_or")),
-    "lse": Method("LSE", (), _pooling("lse")),
-    "linear-softmax": Method("linear softmax", (), _pooling("linear_softmax")),
-    "bil": Method("BIL", ("pool", "lam"), _bil("sum"), pool="mean"),
-    "bil-script": Method("BIL, script", ("pool", "lam"), _bil("script"), pool=MEAN_LOGIT),
-    "mmm": Method("MMM", ("pool",), _mmm),
-    "attention": Method("attention", (), _attention(gated=False)),
-    "gated-attention": Method("gated attention", (), _attention(gated=True)),
-    "sgl": Method("SGL", _SGL, _sgl()),
-    "sgl-no-weight": Method("SGL, no weighting", _SGL, _sgl(weighted=False)),
-    "sgl-no-rescale": Method("SGL, no rescaling", _SGL, _sgl(rescale=False)),
-    "sgl-no-rescale-no-weight": Method("SGL, neither", _SGL, _sgl(rescale=False, weighted=False)),
+    "max": BagMethod("max", (), _pooling("max")),
+    "mean": BagMethod("mean", (), _pooling("mean")),
+    "softmax": BagMethod("softmax", (), _pooling("softmax")),
+    "noisy-or": BagMethod("noisy-OR", (), _pooling("noisy_or")),
+    "lse": BagMethod("LSE", (), _pooling("lse")),
+    "linear-softmax": BagMethod("linear softmax", (), _pooling("linear_softmax")),
+    "bil": BagMethod("BIL", ("pool", "lam"), _bil("sum"), pool="mean"),
+    "bil-script": BagMethod("BIL, script", ("pool", "lam"), _bil("script"), pool=MEAN_LOGIT),
+    "mmm": BagMethod("MMM", ("pool",), _mmm),
+    "attention": BagMethod("attention", (), _attention(gated=False)),
+    "gated-attention": BagMethod("gated attention", (), _attention(gated=True)),
+    "sgl": BagMethod("SGL", _SGL, _sgl()),
+    "sgl-no-weight": BagMethod("SGL, no weighting", _SGL, _sgl(weighted=False)),
+    "sgl-no-rescale": BagMethod("SGL, no rescaling", _SGL, _sgl(rescale=False)),
+    "sgl-no-rescale-no-weight": BagMethod("SGL, neither", _SGL, _sgl(rescale=False, weighted=False)),
 }
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxrfast.errors import UsageError
-from cxrfast.experiments.bags.experiment import Settings
+from cxrfast.experiments.bags.experiment import BagSettings
 from cxrfast.experiments.bags.grid import make_grid
-from cxrfast.experiments.bags.images import Source
+from cxrfast.experiments.bags.images import BagSource
 from cxrfast.experiments.bags.networks import default_network
 
 
 @dataclass(frozen=True)
-class Plan:
+class BagPlan:
     """A whole grid: the axes, and what all of its runs share. `cxrfast bags` without options is this one."""
 
     dataset: str = "mnist"
@@ -36,7 +36,7 @@ class Plan:
     val_bags: int = 50
     test_bags: int = 1000
 
-    def changed(self, given: Mapping[str, Any]) -> "Plan":
+    def changed(self, given: Mapping[str, Any]) -> "BagPlan":
         """With the values given; those that are None stay. Steps and epochs replace each other."""
         given = {name: value for name, value in given.items() if value is not None}
         if "steps" in given and "epochs" in given:
@@ -47,16 +47,16 @@ class Plan:
             given["steps"] = ()
         return dataclasses.replace(self, **given)
 
-    def differences(self, other: "Plan") -> tuple[str, ...]:
+    def differences(self, other: "BagPlan") -> tuple[str, ...]:
         """What stands here that does not stand in `other`, one sentence part each."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)]
         return tuple(
             f"{name.replace('_', ' ')} {_text(own)} instead of {_text(its)}" for name, own, its in pairs if own != its
         )
 
-    def grid(self, source: Source, seed: int) -> list[Settings]:
+    def grid(self, source: BagSource, seed: int) -> list[BagSettings]:
         """All runs on these images."""
-        base = Settings(
+        base = BagSettings(
             network=self.network or default_network(source.train.images.shape[1]),
             pool=self.pool,
             delta=self.delta,
@@ -88,13 +88,13 @@ def _text(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Preset:
+class BagPreset:
     """A figure's experiment. Each field that the plan sets comes from the text, else from the script that the authors
     published for MNIST, else it is our choice."""
 
     name: str
     title: str
-    plan: Plan
+    plan: BagPlan
     text: Sequence[str]  # fields that the text of the paper states
     script: Sequence[str]  # fields that stand in the script alone
     ours: Mapping[str, str]  # fields that neither states: why so
@@ -111,13 +111,13 @@ _OPTIMISER: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "batch_size": 64
 _VALIDATION = "the script chooses the epoch by its test bags, we by bags of other images"
 _COUNTS = (50, 100, 150, 200, 300, 500)
 
-PRESETS: dict[str, Preset] = {
+PRESETS: dict[str, BagPreset] = {
     preset.name: preset
     for preset in (
-        Preset(
+        BagPreset(
             "seibold4",
             "Seibold et al. 2020, Figure 4: MNIST-bags of three mean sizes against the number of training bags",
-            Plan(
+            BagPlan(
                 method=("sgl", "max", "mean", "bil", "mmm"),
                 bag_size=(10, 50, 100),
                 bag_size_std=(2.0, 10.0, 20.0),
@@ -135,10 +135,10 @@ PRESETS: dict[str, Preset] = {
                 "val_bags": _VALIDATION,
             },
         ),
-        Preset(
+        BagPreset(
             "seibold5a",
             "Seibold et al. 2020, Figure 5(a): the parts of SGL on MNIST-bags against the number of training bags",
-            Plan(
+            BagPlan(
                 method=("max", "sgl-no-rescale-no-weight", "sgl-no-weight", "sgl"),
                 bag_size=(50,),
                 bag_size_std=(10.0,),
@@ -156,10 +156,10 @@ PRESETS: dict[str, Preset] = {
                 "val_bags": _VALIDATION,
             },
         ),
-        Preset(
+        BagPreset(
             "seibold6",
             "Seibold et al. 2020, Figure 6: CIFAR10-bags of two sizes against the positive instances in a bag",
-            Plan(
+            BagPlan(
                 dataset="cifar10",
                 positive_class="dog",
                 method=("sgl", "max", "mean", "bil"),
@@ -187,7 +187,7 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 
 
-def find_preset(name: str) -> Preset:
+def find_preset(name: str) -> BagPreset:
     """The preset of that name; :class:`UsageError` lists the names there are."""
     if name not in PRESETS:
         raise UsageError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
 from cxrfast.experiments.bags.drawing import parse_positives
-from cxrfast.experiments.bags.experiment import Outcome, Settings
-from cxrfast.experiments.bags.images import Source
+from cxrfast.experiments.bags.experiment import BagOutcome, BagSettings
+from cxrfast.experiments.bags.images import BagSource
 from cxrfast.experiments.bags.methods import Spelling
 
 _SOURCE = ("dataset", "positive_class")
-_SETTINGS = tuple(field.name for field in fields(Settings))
+_SETTINGS = tuple(field.name for field in fields(BagSettings))
 _MEASURES = ("iou", "auc", "epoch", "val_auc", "positives_per_bag", "seconds")
 _COLUMNS = (*_SOURCE, *_SETTINGS, *_MEASURES)
 
@@ -47,14 +47,14 @@ class RunTable:
     def __getitem__(self, key: Key) -> dict[str, str]:
         return self._rows[key]
 
-    def add(self, key: Key, outcome: Outcome) -> None:
+    def add(self, key: Key, outcome: BagOutcome) -> None:
         """Add a run and write the file, whole or not at all."""
         measured = {name: _text(getattr(outcome, name)) for name in _MEASURES}
         self._rows[key] = {**dict(zip((*_SOURCE, *_SETTINGS), key, strict=True)), **measured}
         write_csv(self.path, _COLUMNS, self._rows.values())
 
 
-def run_key(source: Source, settings: Settings) -> Key:
+def run_key(source: BagSource, settings: BagSettings) -> Key:
     return (source.name, source.positive_class, *(_text(value) for value in asdict(settings).values()))
 
 
@@ -70,7 +70,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]
     write_text(path, text.getvalue())
 
 
-class Spread(NamedTuple):
+class RunSpread(NamedTuple):
     """A measure over runs."""
 
     mean: float
@@ -87,8 +87,8 @@ class Summary(NamedTuple):
     positives: str  # as they were asked for
     positives_per_bag: float  # as they were: the mean of the positive test bags
     runs: int
-    iou: Spread
-    auc: Spread
+    iou: RunSpread
+    auc: RunSpread
 
     @property
     def label(self) -> str:
@@ -106,14 +106,14 @@ def summarize(rows: Iterable[dict[str, str]]) -> list[Summary]:
     for key, group in groups.items():
         of = {name: [float(row[name]) for row in group] for name in ("positives_per_bag", "iou", "auc")}
         mean = {name: sum(values) / len(values) for name, values in of.items()}
-        spreads = [Spread(mean[name], min(of[name]), max(of[name])) for name in ("iou", "auc")]
+        spreads = [RunSpread(mean[name], min(of[name]), max(of[name])) for name in ("iou", "auc")]
         summaries.append(Summary(*key, mean["positives_per_bag"], len(group), *spreads))
     return summaries
 
 
 def write_summary(path: Path, summaries: Sequence[Summary]) -> None:
     columns = list(Summary._fields[:-2])
-    columns += [f"{measure}_{kind}" for measure in ("iou", "auc") for kind in Spread._fields]
+    columns += [f"{measure}_{kind}" for measure in ("iou", "auc") for kind in RunSpread._fields]
     rows = []
     for summary in summaries:
         values = [*map(_text, summary[:-2]), *(f"{value:.4f}" for value in (*summary.iou, *summary.auc))]
@@ -150,7 +150,7 @@ def markdown(summaries: Sequence[Summary], measure: str) -> str:
     return "\n".join(lines)
 
 
-def _cell(spread: Spread | None, best: float) -> str:
+def _cell(spread: RunSpread | None, best: float) -> str:
     if spread is None:
         return "–"
     mean = f"{spread.mean:.2f}"

@@ -1,10 +1,16 @@
 """`cxrfast reproduce`: the papers' tables and figures, run and set beside what is published."""
 
-from cxrfast.experiments.reproduction.comparison import Cell, ComparedRow, ComparedTable, Comparison, compare_row
+from cxrfast.experiments.reproduction.comparison import (
+    ComparedNumber,
+    ComparedRow,
+    ComparedTable,
+    MetricComparison,
+    compare_row,
+)
 from cxrfast.experiments.reproduction.cost import Cost, run_cost, table_cost
 from cxrfast.experiments.reproduction.deviations import Deviations, deviations_of
 from cxrfast.experiments.reproduction.interface import Outcome, Plan
-from cxrfast.experiments.reproduction.plans import Line, PlannedRun, TablePlan, TableRow
+from cxrfast.experiments.reproduction.plans import PlannedRow, PlannedRun, PublishedLine, TablePlan
 from cxrfast.experiments.reproduction.registry import PLANS, find_plan, listing, reproduce
 from cxrfast.experiments.reproduction.runner import Reproduction, run_table
 from cxrfast.experiments.reproduction.settings import Overrides, run_config
@@ -14,20 +20,20 @@ from cxrfast.experiments.reproduction.text import to_markdown, to_text
 __all__ = [
     "PLANS",
     "TABLES",
-    "Cell",
+    "ComparedNumber",
     "ComparedRow",
     "ComparedTable",
-    "Comparison",
     "Cost",
     "Deviations",
-    "Line",
+    "MetricComparison",
     "Outcome",
     "Overrides",
     "Plan",
+    "PlannedRow",
     "PlannedRun",
+    "PublishedLine",
     "Reproduction",
     "TablePlan",
-    "TableRow",
     "compare_row",
     "deviations_of",
     "find_plan",

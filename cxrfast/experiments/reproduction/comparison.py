@@ -7,14 +7,14 @@ from typing import Any, Literal
 from cxrfast.evaluation import protocols
 from cxrfast.evaluation.record import NoGate
 from cxrfast.experiments.reproduction.numbers import Numbers, Value, title_of
-from cxrfast.experiments.reproduction.plans import TablePlan, TableRow
+from cxrfast.experiments.reproduction.plans import PlannedRow, TablePlan
 from cxrfast.published import PublishedRow
 
 State = Literal["done", "failed", "not run", "published only"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparedNumber:
     """Of one class, or of the mean over classes."""
 
     ours: Value | None
@@ -29,16 +29,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MetricComparison:
     """One line of a table: all classes by one metric, measure and T."""
 
     title: str
     metric: str
     measure: str | None
     T: float | None
-    cells: Mapping[str, Cell]
-    mean: Cell
-    common: Cell | None  # means over the classes that both have, where those of the means differ
+    cells: Mapping[str, ComparedNumber]
+    mean: ComparedNumber
+    common: ComparedNumber | None  # means over the classes that both have, where those of the means differ
     remarks: tuple[str, ...]
 
     @property
@@ -59,7 +59,7 @@ class ComparedRow:
     facts: Mapping[str, Any]  # of the evaluation: images, patients, label version, split
     deviations: tuple[str, ...]  # from the paper's setting
     unchecked: str | None  # why it could not be compared with the paper's setting
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[MetricComparison, ...]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ComparedTable:
         }
 
 
-def compare_row(plan: TablePlan, row: TableRow, numbers: Sequence[Numbers]) -> tuple[Comparison, ...]:
+def compare_row(plan: TablePlan, row: PlannedRow, numbers: Sequence[Numbers]) -> tuple[MetricComparison, ...]:
     """Every number that the table shows; those of a row without numbers of ours are published alone."""
     shown = [of for of in numbers if of.metric in plan.metrics and of.measure in (None, *plan.measures)]
     if row.run is None or not shown:
@@ -117,13 +117,13 @@ def compare_row(plan: TablePlan, row: TableRow, numbers: Sequence[Numbers]) -> t
     return tuple(_compare(of, row.published and row.published.at(of.metric, of.measure, of.T)) for of in shown)  # type: ignore[arg-type]
 
 
-def _compare(ours: Numbers, line: PublishedRow | None) -> Comparison:
+def _compare(ours: Numbers, line: PublishedRow | None) -> MetricComparison:
     remarks = remarks_of(line) if line is not None else ["no published number is known"]
     published = (line.values if line is not None else None) or {}
     digits = line.digits if line is not None else 4
     cells = {name: _cell(value, published.get(name), digits) for name, value in ours.classes.items()}
-    cells |= {name: Cell(None, value, None, digits) for name, value in published.items() if name not in cells}
-    mean, common = Cell(ours.mean, None, None), None
+    cells |= {name: ComparedNumber(None, value, None, digits) for name, value in published.items() if name not in cells}
+    mean, common = ComparedNumber(ours.mean, None, None), None
     if line is not None and line.unavailable is None:
         mean = _cell(ours.mean, *_published_mean(line))
         mine = {name for name, value in ours.classes.items() if value.value is not None and name not in ours.left_out}
@@ -133,10 +133,10 @@ def _compare(ours: Numbers, line: PublishedRow | None) -> Comparison:
                 remarks.append(f"the published mean is over {len(line.classes)} classes, ours over {len(mine)}")
     if ours.left_out:
         remarks.append(f"not in our mean: {', '.join(ours.left_out)}")
-    return Comparison(ours.title, ours.metric, ours.measure, ours.T, cells, mean, common, tuple(remarks))
+    return MetricComparison(ours.title, ours.metric, ours.measure, ours.T, cells, mean, common, tuple(remarks))
 
 
-def _common(cells: Mapping[str, Cell]) -> Cell | None:
+def _common(cells: Mapping[str, ComparedNumber]) -> ComparedNumber | None:
     both = [(cell.ours.value, cell.published) for cell in cells.values() if cell.ours is not None]
     pairs = [(value, published) for value, published in both if value is not None and published is not None]
     if not pairs:
@@ -145,7 +145,7 @@ def _common(cells: Mapping[str, Cell]) -> Cell | None:
     return _cell(Value(value), published, 4)
 
 
-def _published_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
+def _published_alone(plan: TablePlan, row: PlannedRow) -> list[MetricComparison]:
     found = []
     for metric in plan.metrics if row.published is not None else ():
         for line in row.published.find(metric):  # type: ignore[union-attr]
@@ -155,13 +155,13 @@ def _published_alone(plan: TablePlan, row: TableRow) -> list[Comparison]:
             published = line.values or {}
             mean, digits = _published_mean(line)
             found.append(
-                Comparison(
+                MetricComparison(
                     title_of(metric, line.measure, line.T, _relation(compared), NoGate()),
                     line.metric,
                     line.measure,
                     line.T,
-                    {name: Cell(None, value, None, line.digits) for name, value in published.items()},
-                    Cell(None, mean, None, digits),
+                    {name: ComparedNumber(None, value, None, line.digits) for name, value in published.items()},
+                    ComparedNumber(None, mean, None, digits),
                     None,
                     (*_other_protocol(plan, line), *remarks_of(line)),
                 )
@@ -206,6 +206,6 @@ def _published_mean(line: PublishedRow) -> tuple[float | None, int]:
     return sum(line.values.values()) / len(line.values), line.digits
 
 
-def _cell(ours: Value, published: float | None, digits: int) -> Cell:
+def _cell(ours: Value, published: float | None, digits: int) -> ComparedNumber:
     known = ours.value is not None and published is not None
-    return Cell(ours, published, ours.value - published if known else None, digits)  # type: ignore[operator]
+    return ComparedNumber(ours, published, ours.value - published if known else None, digits)  # type: ignore[operator]

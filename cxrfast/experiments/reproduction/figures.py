@@ -1,15 +1,25 @@
 """The figures of Seibold et al. 2020 as plans of `cxrfast reproduce`: a preset's grid, and what the text says of it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cxrfast._files import write_text
+from cxrfast._logging import get_logger
 from cxrfast.devices import resolve_device
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.experiments.bags import PRESETS, Plan, Preset, Source, finished, parse_fields, read_source, run_grid
+from cxrfast.experiments.bags import (
+    PRESETS,
+    BagPlan,
+    BagPreset,
+    BagSource,
+    finished,
+    parse_fields,
+    read_source,
+    run_grid,
+)
 from cxrfast.experiments.bags.images import DATASETS
 from cxrfast.experiments.bags.results import Summary, markdown
 from cxrfast.experiments.reproduction.claims import CLAIMS, Evidence, Results
@@ -19,6 +29,8 @@ from cxrfast.report.terminal.layout import ruled, wrap
 
 PAPER = "seibold2020"
 _IMAGES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # for training and testing
+logger = get_logger(__name__)
+
 _SETTINGS = ("epochs", "batch_size", "lr", "seed", "device")  # of `cxrfast reproduce`
 _NOT_SET = ("dataset", "method")  # --data and --rows say them
 _SMALL: dict[str, Any] = {
@@ -124,7 +136,7 @@ def _row(cells: Sequence[str]) -> str:
 class Figure:
     """A preset of the bag experiments as a plan; see :class:`cxrfast.experiments.reproduction.interface.Plan`."""
 
-    preset: Preset
+    preset: BagPreset
 
     @property
     def name(self) -> str:
@@ -155,7 +167,6 @@ class Figure:
         *,
         rows: Sequence[str] | None,
         overrides: Overrides,
-        say: Callable[[str], None],
     ) -> ComparedFigure:
         """Run what is not in ``out/runs/NAME`` yet, and write ``out/NAME.md`` and ``out/NAME.json``."""
         plan = self.plan(data, rows, overrides)
@@ -165,12 +176,12 @@ class Figure:
         grid = plan.grid(source, seed)
         differs = self._deviations(plan, source)
         folder = out / "runs" / self.name
-        say(f"{self.title}\n{len(grid)} runs, in {folder}")
+        logger.info(f"{self.title}\n{len(grid)} runs, in {folder}")
         if differs:
-            say(f"NOT THE PAPER'S SETTING: {'; '.join(differs)}")
+            logger.warning(f"NOT THE PAPER'S SETTING: {'; '.join(differs)}")
         failed = None
         try:
-            summaries = run_grid(source, grid, folder, device=device, say=say)
+            summaries = run_grid(source, grid, folder, device=device)
         except UsageError:
             raise
         except CxrfastError as error:
@@ -181,7 +192,7 @@ class Figure:
         )
         return _write(compared, out, folder)
 
-    def plan(self, data: Path, rows: Sequence[str] | None, overrides: Overrides) -> Plan:
+    def plan(self, data: Path, rows: Sequence[str] | None, overrides: Overrides) -> BagPlan:
         """The preset with what a user asked for.
 
         Raises:
@@ -210,7 +221,7 @@ class Figure:
         changes: dict[str, Any] = {"positive_class": plan.positive_class or DATASETS[plan.dataset], "method": method}
         return replace(plan, dataset=str(data) if data.suffix == ".npz" else plan.dataset, **changes)
 
-    def _deviations(self, plan: Plan, source: Source) -> tuple[str, ...]:
+    def _deviations(self, plan: BagPlan, source: BagSource) -> tuple[str, ...]:
         paper = self.preset.plan
         dataset = paper.dataset
         known = replace(paper, positive_class=paper.positive_class or DATASETS[dataset])
@@ -227,7 +238,7 @@ class Figure:
         return tuple(found)
 
 
-def _read(plan: Plan, data: Path, seed: int) -> Source:
+def _read(plan: BagPlan, data: Path, seed: int) -> BagSource:
     if plan.dataset.endswith(".npz"):
         return read_source(plan.dataset, positive_class=plan.positive_class, seed=seed)
     fetch = f"to fetch it: cxrfast bags --dataset {plan.dataset} --root {data} --download"

@@ -28,7 +28,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Line:
+class PublishedLine:
     """Which line of a published table, at every metric, measure and T."""
 
     paper: str
@@ -45,13 +45,13 @@ class Line:
 
 
 @dataclass(frozen=True)
-class TableRow:
+class PlannedRow:
     """A line of a table: ours, published, or both."""
 
     name: str  # what --rows takes
     title: str
     run: PlannedRun | None  # None: somebody else's method, published only
-    published: Line | None = None  # None: no published line is known
+    published: PublishedLine | None = None  # None: no published line is known
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class TablePlan:
     paper: str  # key, as in the register
     protocol: str
     metrics: tuple[Metric, ...]  # what it shows, of all that an evaluation has
-    rows: tuple[TableRow, ...]
+    rows: tuple[PlannedRow, ...]
     measures: tuple[str, ...] = ("iou", "ior")  # those of the protocol that it shows
     note: str | None = None
     folds: int = 5  # of rows that are cross-validated
     folds_by: Literal["patient", "image"] = "image"
 
-    def choose(self, names: Sequence[str] | None) -> tuple[TableRow, ...]:
+    def choose(self, names: Sequence[str] | None) -> tuple[PlannedRow, ...]:
         """The rows of these names, in the table's order; all without names."""
         known = [row.name for row in self.rows]
         for name in names or ():

@@ -1,6 +1,6 @@
 """The papers' tables."""
 
-from cxrfast.experiments.reproduction.plans import Line, PlannedRun, TablePlan, TableRow
+from cxrfast.experiments.reproduction.plans import PlannedRow, PlannedRun, PublishedLine, TablePlan
 
 _ROZENBERG = {
     (method, share): PlannedRun(f"{method}-{round(100 * share)}", method, unannotated=share)
@@ -27,36 +27,38 @@ _EXACT = PlannedRun("zhang-exact", "zhang", {"partial": 0.0})
 _WANG = PlannedRun("wang", "wang")
 
 
-def _ours(run: PlannedRun, title: str, published: Line | None = None) -> TableRow:
-    return TableRow(run.name, title, run, published)
+def _ours(run: PlannedRun, title: str, published: PublishedLine | None = None) -> PlannedRow:
+    return PlannedRow(run.name, title, run, published)
 
 
-def _rozenberg(method: str, share: float) -> TableRow:
+def _rozenberg(method: str, share: float) -> PlannedRow:
     authors, row = ("Li et al.", "Li et al.") if method == "li" else ("Rozenberg et al.", "ours")
     return _ours(
         _ROZENBERG[method, share],
         f"{authors}, {share:.0%} of the unannotated images",
-        Line("rozenberg2019", "1", f"{row}, {100 * share:.0f} % unannotated"),
+        PublishedLine("rozenberg2019", "1", f"{row}, {100 * share:.0f} % unannotated"),
     )
 
 
-def _seibold(table: str) -> tuple[TableRow, ...]:
+def _seibold(table: str) -> tuple[PlannedRow, ...]:
     return (
-        _ours(_SGL, "SGL", Line("seibold2020", table, "SGL")),
+        _ours(_SGL, "SGL", PublishedLine("seibold2020", table, "SGL")),
         *(_ours(run, title) for run, title in _RIVALS),
         *_copied("seibold2020", table, "Liu et al."),
     )
 
 
-def _zhang(table: str, *settings: str) -> tuple[TableRow, ...]:
-    return tuple(_ours(_ZHANG[name], f"Zhang et al., {name}", Line("zhang2020", table, name)) for name in settings)
+def _zhang(table: str, *settings: str) -> tuple[PlannedRow, ...]:
+    return tuple(
+        _ours(_ZHANG[name], f"Zhang et al., {name}", PublishedLine("zhang2020", table, name)) for name in settings
+    )
 
 
-def _copied(paper: str, table: str, liu: str) -> tuple[TableRow, ...]:
+def _copied(paper: str, table: str, liu: str) -> tuple[PlannedRow, ...]:
     """What the paper copied from others' beside its own lines."""
     names = (("wang2017", "Wang et al."), ("li2018", "Li et al."), ("liu2019", liu))
     return tuple(
-        TableRow(name, f"{row}, as the paper copied it (published only)", None, Line(paper, table, row))
+        PlannedRow(name, f"{row}, as the paper copied it (published only)", None, PublishedLine(paper, table, row))
         for name, row in names
     )
 
@@ -133,12 +135,12 @@ TABLES: dict[str, TablePlan] = {
                 _ours(
                     _WITHOUT_HARDNESS,
                     "Zhang et al., both, triplets drawn without hardness",
-                    Line("zhang2020", _HARD, "both, positives and negatives drawn without hardness"),
+                    PublishedLine("zhang2020", _HARD, "both, positives and negatives drawn without hardness"),
                 ),
                 _ours(
                     _EXACT,
                     "Zhang et al., both, exact matches only",
-                    Line("zhang2020", _HARD, "both, exact matches only"),
+                    PublishedLine("zhang2020", _HARD, "both, exact matches only"),
                 ),
             ),
             note="the paper publishes the mean over the classes",
@@ -149,7 +151,7 @@ TABLES: dict[str, TablePlan] = {
             "wang2017",
             "wang2017",
             ("auroc",),
-            (_ours(_WANG, "Wang et al., ResNet-50", Line("wang2017", "17", "ResNet-50")),),
+            (_ours(_WANG, "Wang et al., ResNet-50", PublishedLine("wang2017", "17", "ResNet-50")),),
         ),
         TablePlan(
             "wang19",
@@ -157,7 +159,7 @@ TABLES: dict[str, TablePlan] = {
             "wang2017",
             "wang2017",
             ("accuracy", "afp"),
-            (_ours(_WANG, "Wang et al., ResNet-50", Line("wang2017", "19", "")),),
+            (_ours(_WANG, "Wang et al., ResNet-50", PublishedLine("wang2017", "19", "")),),
             measures=("ior",),
         ),
     )

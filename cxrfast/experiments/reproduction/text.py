@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cxrfast.experiments.reproduction.comparison import Cell, ComparedRow, ComparedTable, Comparison
+from cxrfast.experiments.reproduction.comparison import ComparedNumber, ComparedRow, ComparedTable, MetricComparison
 from cxrfast.experiments.reproduction.cost import DATA_GB, PROCESSES, READ, SUSTAINED, run_cost, table_cost
 from cxrfast.experiments.reproduction.numbers import Value
 from cxrfast.experiments.reproduction.plans import TablePlan
@@ -164,8 +164,8 @@ def _all_sections(table: ComparedTable) -> Iterator[_Section]:
         yield _Section(found[0][1].title, lines, tuple(_columns(row, of, names) for row, of in found), texts)
 
 
-def _columns(row: ComparedRow, of: Comparison, names: Iterable[str]) -> _Columns:
-    nothing = Cell(None, None, None)
+def _columns(row: ComparedRow, of: MetricComparison, names: Iterable[str]) -> _Columns:
+    nothing = ComparedNumber(None, None, None)
     cells = {name: of.cells.get(name, nothing) for name in names} | {"mean": of.mean, _COMMON: of.common or nothing}
     ours = any(cell.ours is not None for cell in cells.values())
     published = any(cell.published is not None for cell in cells.values())
@@ -173,7 +173,7 @@ def _columns(row: ComparedRow, of: Comparison, names: Iterable[str]) -> _Columns
     return _Columns(row.name, headers, {name: tuple(_texts(cell, ours, published)) for name, cell in cells.items()})
 
 
-def _texts(cell: Cell, ours: bool, published: bool) -> Iterator[str]:
+def _texts(cell: ComparedNumber, ours: bool, published: bool) -> Iterator[str]:
     if ours:
         yield _ours(cell.ours)
     if published:

@@ -1,7 +1,17 @@
 """The methods and the paper's contributions beside each other, on phantoms, with few annotated images."""
 
-from cxrfast.experiments.study.plan import CONTRIBUTIONS, IMAGES, ROWS, SEEDS, SHARES, Cell, Row, Study, choose_rows
-from cxrfast.experiments.study.results import MEASURES, Difference, Line, StudyResult
+from cxrfast.experiments.study.plan import (
+    CONTRIBUTIONS,
+    IMAGES,
+    ROWS,
+    SEEDS,
+    SHARES,
+    Study,
+    StudyRow,
+    StudyRun,
+    choose_rows,
+)
+from cxrfast.experiments.study.results import MEASURES, Difference, StudyLine, StudyResult
 from cxrfast.experiments.study.runner import StudyFiles, run_study
 from cxrfast.experiments.study.text import to_markdown
 
@@ -12,13 +22,13 @@ __all__ = [
     "ROWS",
     "SEEDS",
     "SHARES",
-    "Cell",
     "Difference",
-    "Line",
-    "Row",
     "Study",
     "StudyFiles",
+    "StudyLine",
     "StudyResult",
+    "StudyRow",
+    "StudyRun",
     "choose_rows",
     "run_study",
     "to_markdown",

@@ -16,7 +16,7 @@ SEEDS = (1001, 1002, 1003)
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """One method, or Rozenberg's with one contribution of the paper taken away."""
 
     name: str  # what --rows takes
@@ -28,29 +28,29 @@ class Row:
     extra: bool = False  # a reading or an ablation of the text that --rows has to name
 
 
-ROWS: dict[str, Row] = {
+ROWS: dict[str, StudyRow] = {
     row.name: row
     for row in (
-        Row("rozenberg", "Rozenberg et al.", "rozenberg", begins_with="no-crf"),
-        Row("no-crf", "… without the CRF", "rozenberg", {"crf_epochs": 0}),
-        Row("no-antialias", "… without anti-aliasing", "rozenberg", {"antialias": False}),
+        StudyRow("rozenberg", "Rozenberg et al.", "rozenberg", begins_with="no-crf"),
+        StudyRow("no-crf", "… without the CRF", "rozenberg", {"crf_epochs": 0}),
+        StudyRow("no-antialias", "… without anti-aliasing", "rozenberg", {"antialias": False}),
         # Li's loss trains a noisy-OR of the patches, so that is the image's score
-        Row("li-loss", "… with Li's loss", "rozenberg", {"loss": "li", "image_pooling": "noisy_or"}),
-        Row("gamma-per-class", "… with γ per class", "rozenberg", {"gamma": "data-per-class"}, extra=True),
-        Row("li-unary", "… with unaries by Li's loss", "rozenberg", {"unary_loss": "li"}, extra=True),
-        Row("first-pass", "… with Eq. 5 and 8 (σ)", "rozenberg", {"loss": "area_sigmoid"}, extra=True),
-        Row(
+        StudyRow("li-loss", "… with Li's loss", "rozenberg", {"loss": "li", "image_pooling": "noisy_or"}),
+        StudyRow("gamma-per-class", "… with γ per class", "rozenberg", {"gamma": "data-per-class"}, extra=True),
+        StudyRow("li-unary", "… with unaries by Li's loss", "rozenberg", {"unary_loss": "li"}, extra=True),
+        StudyRow("first-pass", "… with Eq. 5 and 8 (σ)", "rozenberg", {"loss": "area_sigmoid"}, extra=True),
+        StudyRow(
             "learnt-thresholds",
             "… with thresholds trained by the loss",
             "rozenberg",
             {"thresholds": "learnt"},
             extra=True,
         ),
-        Row("li", "Li et al.", "li"),
-        Row("sgl", "Seibold et al. (SGL)", "sgl", boxes=False),
-        Row("zhang", "Zhang et al.", "zhang", boxes=False),
-        Row("wang", "Wang et al.", "wang", boxes=False),
-        Row("chexnet", "CheXNet", "chexnet", boxes=False),
+        StudyRow("li", "Li et al.", "li"),
+        StudyRow("sgl", "Seibold et al. (SGL)", "sgl", boxes=False),
+        StudyRow("zhang", "Zhang et al.", "zhang", boxes=False),
+        StudyRow("wang", "Wang et al.", "wang", boxes=False),
+        StudyRow("chexnet", "CheXNet", "chexnet", boxes=False),
     )
 }
 
@@ -81,10 +81,10 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyRun:
     """One training."""
 
-    row: Row
+    row: StudyRow
     share: float  # of annotated images; 0 for a row that learns from labels alone
     seed: int
 
@@ -126,7 +126,7 @@ class Cell:
 class Study:
     """Every row, but the extra ones, at every share with every seed."""
 
-    rows: Sequence[Row] = tuple(row for row in ROWS.values() if not row.extra)
+    rows: Sequence[StudyRow] = tuple(row for row in ROWS.values() if not row.extra)
     shares: Sequence[float] = SHARES
     seeds: Sequence[int] = SEEDS
     images: int = IMAGES
@@ -138,17 +138,17 @@ class Study:
                 raise UsageError(f"annotated: expected shares above 0 and up to 1, got {share:g}")
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[StudyRun]:
         """First seeds of everything before second ones, so that something can be compared early."""
         return [
-            Cell(row, share, seed)
+            StudyRun(row, share, seed)
             for seed in self.seeds
             for row in self.rows
             for share in (self.shares if row.boxes else (0.0,))
         ]
 
 
-def choose_rows(names: Sequence[str]) -> tuple[Row, ...]:
+def choose_rows(names: Sequence[str]) -> tuple[StudyRow, ...]:
     """The rows of these names, in the table's order."""
     for name in names:
         if name not in ROWS:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast._files import atomic_path
-from cxrfast.experiments.study.results import MEASURES, Line, StudyResult
+from cxrfast.experiments.study.results import MEASURES, StudyLine, StudyResult
 
 _SHOWN = ("iou 0.1", "own iou 0.1", "iou 0.3", "auroc")
 # Colours that stay apart in the common kinds of colour blindness (Okabe & Ito)
@@ -55,7 +55,7 @@ def plot_study(result: StudyResult, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=130)
 
 
-def _draw(axes: Any, lines: list[Line], measure: str, shares: list[float]) -> None:
+def _draw(axes: Any, lines: list[StudyLine], measure: str, shares: list[float]) -> None:
     if not lines:
         return
     row = lines[0].row

@@ -11,11 +11,11 @@ import torch
 
 from cxrfast.data import Record, Splits, read_chestxray14
 from cxrfast.evaluation.record import EvaluationRecord, NoGate
-from cxrfast.experiments.study.plan import CONTRIBUTIONS, Cell, Row, Study
+from cxrfast.experiments.study.plan import CONTRIBUTIONS, Study, StudyRow, StudyRun
 from cxrfast.metrics.detection import Measure
 from cxrfast.predictions.table import Predictions, read_predictions
 from cxrfast.report.comparison import compare_predictions
-from cxrfast.runs import open_run
+from cxrfast.runs import RunDirectory, open_run
 from cxrfast.training.preparation import limit_annotation
 
 PROTOCOLS = ("strict", "own")  # thresholds of the maps chosen on other patients' boxes; the method's own
@@ -37,17 +37,17 @@ _COMPARED: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """One finished run."""
 
-    cell: Cell
+    cell: StudyRun
     annotated: int  # training images with boxes
     numbers: Mapping[str, float]  # MEASURES; NaN where there is none
     predictions: Mapping[str, Predictions]  # by PROTOCOLS
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedValues:
     """A number over the seeds."""
 
     values: tuple[float, ...]
@@ -58,14 +58,14 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Line:
+class StudyLine:
     """One row of the table at one share."""
 
-    row: Row
+    row: StudyRow
     share: float
     seeds: tuple[int, ...]
-    annotated: Spread
-    numbers: Mapping[str, Spread]
+    annotated: SeedValues
+    numbers: Mapping[str, SeedValues]
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,19 @@ class Difference:
 @dataclass(frozen=True)
 class StudyResult:
     study: Study
-    lines: Sequence[Line]
+    lines: Sequence[StudyLine]
     differences: Sequence[Difference]
 
 
-def read_evaluations(folder: Path) -> list[EvaluationRecord]:
-    """A run's evaluations, one for each of PROTOCOLS; CxrfastError, in one line, if one cannot be read."""
-    return [EvaluationRecord.load(folder / name / "evaluation-test.json") for name in PROTOCOLS]
+def evaluations_of(cell: StudyRun, out: Path) -> dict[str, RunDirectory]:
+    """By protocol, the folder of the evaluation of a run in a study's folder."""
+    return {name: RunDirectory(out / cell.folder / name) for name in PROTOCOLS}
 
 
-def read_outcome(cell: Cell, out: Path) -> Outcome:
+def read_outcome(cell: StudyRun, out: Path) -> StudyOutcome:
     """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
-    folder = out / cell.folder
-    strict, own = read_evaluations(folder)
+    folder, evaluations = out / cell.folder, evaluations_of(cell, out)
+    strict, own = (EvaluationRecord.load(place.evaluation()) for place in evaluations.values())
     numbers = {
         "auroc": strict.mean.auroc.value,
         "iou 0.1": _accuracy(strict, "iou", 0.1),
@@ -109,8 +109,8 @@ def read_outcome(cell: Cell, out: Path) -> Outcome:
     }
     train = Splits.load(open_run(folder).splits).part("train", _records(out / cell.phantoms))
     annotated = sum(bool(record.boxes) for record in limit_annotation(train, cell.share, cell.seed))
-    predictions = {name: read_predictions(folder / name / "predictions.csv") for name in PROTOCOLS}
-    return Outcome(cell, annotated, numbers, predictions)
+    predictions = {name: read_predictions(place.predictions()) for name, place in evaluations.items()}
+    return StudyOutcome(cell, annotated, numbers, predictions)
 
 
 @lru_cache
@@ -131,9 +131,9 @@ def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(present) if present else math.nan
 
 
-def summarize(study: Study, outcomes: Sequence[Outcome]) -> StudyResult:
+def summarize(study: Study, outcomes: Sequence[StudyOutcome]) -> StudyResult:
     """Every row at every share over its seeds, and every contribution at every share."""
-    groups: dict[tuple[str, float], list[Outcome]] = {}
+    groups: dict[tuple[str, float], list[StudyOutcome]] = {}
     for outcome in outcomes:
         groups.setdefault((outcome.cell.row.name, outcome.cell.share), []).append(outcome)
     lines = [_line(groups[row.name, share]) for row, share in _places(study) if (row.name, share) in groups]
@@ -146,23 +146,25 @@ def summarize(study: Study, outcomes: Sequence[Outcome]) -> StudyResult:
     return StudyResult(study, lines, differences)
 
 
-def _places(study: Study) -> list[tuple[Row, float]]:
+def _places(study: Study) -> list[tuple[StudyRow, float]]:
     boxed = [(row, share) for share in study.shares for row in study.rows if row.boxes]
     return [*((row, 0.0) for row in study.rows if not row.boxes), *boxed]
 
 
-def _line(outcomes: Sequence[Outcome]) -> Line:
+def _line(outcomes: Sequence[StudyOutcome]) -> StudyLine:
     first = outcomes[0].cell
-    return Line(
+    return StudyLine(
         first.row,
         first.share,
         tuple(outcome.cell.seed for outcome in outcomes),
-        Spread(tuple(float(outcome.annotated) for outcome in outcomes)),
-        {name: Spread(tuple(outcome.numbers[name] for outcome in outcomes)) for name in MEASURES},
+        SeedValues(tuple(float(outcome.annotated) for outcome in outcomes)),
+        {name: SeedValues(tuple(outcome.numbers[name] for outcome in outcomes)) for name in MEASURES},
     )
 
 
-def _differences(name: str, share: float, with_it: Sequence[Outcome], without: Sequence[Outcome]) -> list[Difference]:
+def _differences(
+    name: str, share: float, with_it: Sequence[StudyOutcome], without: Sequence[StudyOutcome]
+) -> list[Difference]:
     """On the seeds that both have, and the classes that both have numbers for."""
     seeds = [o.cell.seed for o in with_it if o.cell.seed in {other.cell.seed for other in without}]
     if not seeds:
@@ -182,7 +184,7 @@ def _differences(name: str, share: float, with_it: Sequence[Outcome], without: S
     return differences
 
 
-def _pool(outcomes: Sequence[Outcome], protocol: str) -> Predictions:
+def _pool(outcomes: Sequence[StudyOutcome], protocol: str) -> Predictions:
     """All seeds' test images as one set, of different people, with columns of their own for every seed: scores of
     different networks are not to be ranked among each other."""
     tables = [outcome.predictions[protocol] for outcome in outcomes]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxrfast._files import write_text
-from cxrfast.experiments.study.results import MEASURES, Difference, Outcome, Spread, StudyResult
+from cxrfast.experiments.study.results import MEASURES, Difference, SeedValues, StudyOutcome, StudyResult
 
 
 def to_markdown(result: StudyResult) -> str:
@@ -48,12 +48,12 @@ def _table(result: StudyResult) -> str:
     return "\n".join(lines)
 
 
-def _range(spread: Spread) -> str:
+def _range(spread: SeedValues) -> str:
     low, high = (f"{value:.0f}" for value in (min(spread.values), max(spread.values)))
     return low if low == high else f"{low} to {high}"
 
 
-def _cell(spread: Spread, best: float) -> str:
+def _cell(spread: SeedValues, best: float) -> str:
     if math.isnan(spread.mean):
         return "–"
     mean = f"{spread.mean:.3f}"
@@ -77,7 +77,7 @@ def _contributions(differences: Sequence[Difference]) -> str:
     return "\n".join(lines)
 
 
-def write_runs(path: Path, outcomes: Sequence[Outcome]) -> None:
+def write_runs(path: Path, outcomes: Sequence[StudyOutcome]) -> None:
     """One row a run."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

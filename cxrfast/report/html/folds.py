@@ -21,7 +21,7 @@ from cxrfast.evaluation.record import NoGate
 from cxrfast.published.numbers import PublishedRow
 from cxrfast.report import published
 from cxrfast.report.html.fold_curves import fold_curves
-from cxrfast.report.html.page import render, report_path
+from cxrfast.report.html.page import render
 from cxrfast.report.html.tables import (
     ORACLE,
     ReportTable,
@@ -34,20 +34,20 @@ from cxrfast.report.html.tables import (
     published_row,
     table_words,
 )
-
-POOLED = "cross-validation.json"
+from cxrfast.runs.directory import RunDirectory
 
 
 def is_folds(folder: Path) -> bool:
-    """Whether the folder has the pooled result of a cross-validation."""
-    return (folder / POOLED).is_file()
+    """Whether the pooled result of a cross-validation lies there."""
+    return RunDirectory(folder).pooled.is_file()
 
 
 def write_folds(folder: Path, path: Path | None = None) -> Path:
-    """Write the page of the cross-validation in ``folder``, and return its path."""
-    path = report_path(folder, "test") if path is None else path
-    record = CrossValidationRecord.load(folder / POOLED)
-    write_text(path, render_folds(record, folder.resolve().name, folder, path.parent))
+    """Write the page of the cross-validation in ``folder``; returns where."""
+    directory = RunDirectory(folder)
+    path = directory.report() if path is None else path
+    record = CrossValidationRecord.load(directory.pooled)
+    write_text(path, render_folds(record, directory.name, folder, path.parent))
     return path
 
 
@@ -77,8 +77,8 @@ def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list
         return [], ""
     runs = []
     for entry in record.runs:
-        place = folder / entry.run
-        files = place / "evaluation-test.json", place / "predictions.csv"
+        place = RunDirectory(folder).run(entry.run)
+        files = place.evaluation(), place.predictions()
         try:
             run = FoldEvaluation.load(entry.run, entry.fold, entry.seed, *files)
         except CxrfastError as error:
@@ -86,10 +86,8 @@ def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list
         found = run.record
         own = (found.n_images, found.split_hash, found.protocol, found.class_names)
         if own != (entry.n_images, entry.split_hash, record.protocol, record.class_names):
-            return (
-                [],
-                f"No curves are shown: {place} was evaluated otherwise since; evaluate the cross-validation again.",
-            )
+            why = f"{place.path} was evaluated otherwise since; evaluate the cross-validation again"
+            return [], f"No curves are shown: {why}."
         runs.append(run)
     return runs, ""
 
@@ -151,7 +149,7 @@ def _runs(record: CrossValidationRecord, folder: Path | None, beside: Path | Non
             "unknown" if shared is None else f"{shared:,}",
             number(area),
         )
-        page = None if folder is None else report_path(folder / run.run, "test")
+        page = None if folder is None else RunDirectory(folder).run(run.run).report()
         link = "" if page is None or not page.is_file() else quote(os.path.relpath(page, beside or folder))
         rows.append(TableRow(run.run, cells, link=link))
     without = [row.name for row in rows if not row.link]

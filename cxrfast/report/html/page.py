@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -123,8 +122,3 @@ def _environment() -> Environment:
 @cache
 def _asset(name: str) -> str:
     return (files("cxrfast.report.html") / "templates" / name).read_text(encoding="utf-8")
-
-
-def report_path(folder: Path, name: str) -> Path:
-    """Path of the report of an evaluation: report.html for the test part, report-NAME.html for others."""
-    return folder / ("report.html" if name == "test" else f"report-{name}.html")

@@ -2,7 +2,7 @@
 
 import math
 
-from cxrfast.evaluation.localization import AccuracyTable, Localization
+from cxrfast.evaluation.localization import AccuracyTable, LocalizationResult
 from cxrfast.evaluation.protocols import Folds
 from cxrfast.evaluation.result import Detection, EvaluationResult
 from cxrfast.metrics.classification import Mean, mean_without_nan
@@ -34,7 +34,7 @@ def _facts(result: EvaluationResult) -> list[str]:
     return [line for fact in facts for line in wrap(fact)]
 
 
-def _threshold(found: Localization) -> str:
+def _threshold(found: LocalizationResult) -> str:
     if found.rule.levels:
         return " of the min-max normalised map" if found.protocol.minmax_normalised else ""
     of_map = " of the min-max normalised map" if found.protocol.minmax_normalised else ""
@@ -68,7 +68,7 @@ def _spread(mean: Mean) -> str:
     return "" if mean.interval is None else between(*mean.interval)
 
 
-def _accuracy(result: EvaluationResult, found: Localization, table: AccuracyTable) -> list[str]:
+def _accuracy(result: EvaluationResult, found: LocalizationResult, table: AccuracyTable) -> list[str]:
     """Accuracies, with their intervals if there is one T, else with those of the means; then AFP, if counted."""
     t = table.criterion.thresholds
     sign = str(table.criterion)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrfast.experiments.bags import Source, read_source
+from cxrfast.experiments.bags import BagSource, read_source
 
 
 def make_images(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,5 +41,5 @@ def array_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def squares(array_file) -> Source:
+def squares(array_file) -> BagSource:
     return read_source(str(array_file), positive_class="square")

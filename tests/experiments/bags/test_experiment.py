@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.experiments.bags import METHODS, Settings, bag_iou, train_bags
+from cxrfast.experiments.bags import METHODS, BagSettings, bag_iou, train_bags
 from cxrfast.experiments.bags.experiment import _draw, _split
 from cxrfast.experiments.bags.methods import AttentionModel, InstanceModel, Options, make_model
 from cxrfast.experiments.bags.networks import LeNet5, default_network, make_network
 from cxrfast.nn import AttentionPool
 from cxrfast.ops import mil_pool
 
-SMALL = Settings(bag_size=6, train_bags=40, val_bags=20, test_bags=60, epochs=6, batch_size=4, lr=3e-3)
+SMALL = BagSettings(bag_size=6, train_bags=40, val_bags=20, test_bags=60, epochs=6, batch_size=4, lr=3e-3)
 
 
 @pytest.mark.parametrize("method", ["max", "sgl"])

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 
 from cxrfast.errors import UsageError
-from cxrfast.experiments.bags import Settings, make_grid, markdown, summarize
+from cxrfast.experiments.bags import BagSettings, make_grid, markdown, summarize
 from cxrfast.experiments.bags.plots import plot_summaries
-from cxrfast.experiments.bags.results import Spread, Summary
+from cxrfast.experiments.bags.results import RunSpread, Summary
 
-BASE = Settings(batch_size=4, epochs=7)
+BASE = BagSettings(batch_size=4, epochs=7)
 
 
 def test_every_combination_once_and_first_runs_first():
@@ -83,7 +83,7 @@ def test_summary_and_table():
     rows = [row("sgl", 10, 50, 0.5, 0.9), row("max", 10, 50, 0.25, 1), row("sgl", 10, 50, 0.75, 0.8)]
     rows += [row("sgl", 20, 50, 1, 1)]
     summaries = summarize(rows)
-    iou, auc = Spread(0.625, 0.5, 0.75), Spread(pytest.approx(0.85), 0.8, 0.9)
+    iou, auc = RunSpread(0.625, 0.5, 0.75), RunSpread(pytest.approx(0.85), 0.8, 0.9)
     assert summaries[0] == Summary("sgl", 10, 50, "natural", 2.0, 2, iou, auc)
     assert [summary.runs for summary in summaries] == [2, 1, 1]
     assert markdown(summaries, "iou").splitlines() == [

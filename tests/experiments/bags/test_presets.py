@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from cxrfast.errors import UsageError
-from cxrfast.experiments.bags import PRESETS, Plan, find_preset
+from cxrfast.experiments.bags import PRESETS, BagPlan, find_preset
 
 
 class Stated:
@@ -52,7 +52,7 @@ def test_every_value_has_one_source(name):
     preset = PRESETS[name]
     named = [*preset.text, *preset.script, *preset.ours]
     assert len(set(named)) == len(named)
-    fields = {field.name for field in dataclasses.fields(Plan)}
+    fields = {field.name for field in dataclasses.fields(BagPlan)}
     assert set(named) == fields - {"pool", "steps"}  # each method's own, and none
     assert all(words in preset.sources() for words in ("the text", "the published script", "Ours"))
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from cxrfast.errors import UsageError
-from cxrfast.experiments.study import CONTRIBUTIONS, ROWS, SHARES, Cell, Study, choose_rows
+from cxrfast.experiments.study import CONTRIBUTIONS, ROWS, SHARES, Study, StudyRun, choose_rows
 
 OUT = Path("study")
 
 
 def options_of(row: str, share: float = 0.05):
-    return Cell(ROWS[row], share, 0).config(OUT, {}).options
+    return StudyRun(ROWS[row], share, 0).config(OUT, {}).options
 
 
 def test_every_row_at_every_share_with_every_seed_and_once_where_boxes_make_no_difference():
@@ -28,7 +28,7 @@ def test_a_row_lacks_one_contribution_and_nothing_else(without):
     different = {name for name in whole if whole[name] != part[name]}
     assert different == set(ROWS[without].options)
     configs = [
-        Cell(ROWS[name], 0.05, 7).config(OUT, {}).model_dump(exclude={"options"}) for name in ("rozenberg", without)
+        StudyRun(ROWS[name], 0.05, 7).config(OUT, {}).model_dump(exclude={"options"}) for name in ("rozenberg", without)
     ]
     assert configs[0] == configs[1]
 
@@ -38,7 +38,7 @@ def test_li_has_the_network_and_the_training_of_the_others():
     for name in ("backbone", "output_stride", "grid", "hidden", "patch_rule", "region_threshold"):
         assert li[name] == rozenberg[name], name
     assert not li["antialias"]
-    configs = [Cell(ROWS[name], 0.05, 7).config(OUT, {}) for name in ("rozenberg", "li")]
+    configs = [StudyRun(ROWS[name], 0.05, 7).config(OUT, {}) for name in ("rozenberg", "li")]
     for name in ("epochs", "lr", "lr_decay", "lr_step", "batch_size", "weight_decay", "image_size", "augment"):
         assert getattr(configs[0], name) == getattr(configs[1], name), name
 
@@ -49,7 +49,7 @@ def test_a_contribution_compares_rows_that_exist():
 
 
 def test_settings_of_all_runs_go_before_those_of_a_method():
-    assert Cell(ROWS["zhang"], 0.0, 0).config(OUT, {"epochs": 2}).epochs == 2
+    assert StudyRun(ROWS["zhang"], 0.0, 0).config(OUT, {"epochs": 2}).epochs == 2
 
 
 def test_what_is_refused():

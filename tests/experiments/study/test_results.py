@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from cxrfast.experiments.study import MEASURES, ROWS, Cell, Study, to_markdown
-from cxrfast.experiments.study.results import PROTOCOLS, Outcome, summarize
+from cxrfast.experiments.study import MEASURES, ROWS, Study, StudyRun, to_markdown
+from cxrfast.experiments.study.results import PROTOCOLS, StudyOutcome, summarize
 from cxrfast.metrics import auroc
 from cxrfast.predictions import Predictions
 
@@ -14,7 +14,7 @@ CLASSES = ("Mass", "Nodule", "Effusion")
 STUDY = Study(rows=(ROWS["rozenberg"], ROWS["no-crf"]), shares=(0.05,), seeds=(1, 2))
 
 
-def made_up(row: str, seed: int, classes: tuple[str, ...] = CLASSES) -> Outcome:
+def made_up(row: str, seed: int, classes: tuple[str, ...] = CLASSES) -> StudyOutcome:
     """An outcome whose numbers are those of its predictions; `classes` only orders the columns."""
     generator = torch.Generator().manual_seed(seed)  # images, labels and boxes depend on the seed, not on the row
     labels = (torch.rand(40, 3, generator=generator) < 0.4).float()
@@ -38,7 +38,7 @@ def made_up(row: str, seed: int, classes: tuple[str, ...] = CLASSES) -> Outcome:
         "iou 0.1": found(iou),
         "own iou 0.1": found(iou),
     }
-    return Outcome(Cell(ROWS[row], 0.05, seed), 3, numbers, dict.fromkeys(PROTOCOLS, predictions))
+    return StudyOutcome(StudyRun(ROWS[row], 0.05, seed), 3, numbers, dict.fromkeys(PROTOCOLS, predictions))
 
 
 def found(iou: torch.Tensor) -> float:  # [N, K]
@@ -86,5 +86,5 @@ def test_the_table_has_the_mean_the_extremes_and_the_best_in_bold():
 
 def test_a_number_that_a_run_has_not_is_a_dash():
     outcome = made_up("no-crf", 1)
-    without = Outcome(outcome.cell, 0, {**outcome.numbers, "pointing": math.nan}, outcome.predictions)
+    without = StudyOutcome(outcome.cell, 0, {**outcome.numbers, "pointing": math.nan}, outcome.predictions)
     assert to_markdown(summarize(STUDY, [without])).splitlines()[4].endswith("| – |")

@@ -15,7 +15,7 @@ from cxrfast.evaluation import EvaluationRecord
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.predictions.table import read_predictions
 from cxrfast.published import rows
-from cxrfast.report import from_folder, from_predictions, from_result, render_report, report_path
+from cxrfast.report import from_folder, from_predictions, from_result, render_report
 from cxrfast.report.facts import read_run
 from cxrfast.report.published import (
     BOXES,
@@ -25,6 +25,7 @@ from cxrfast.report.published import (
     published_accuracies,
     published_auroc,
 )
+from cxrfast.runs import RunDirectory
 from tests.report.made_up import made_up
 
 
@@ -38,7 +39,7 @@ def evaluated_run(trained, tmp_path_factory):
 
 def test_evaluate_writes_the_page(evaluated_run):
     folder, assessment = evaluated_run
-    assert assessment.page == folder / "report.html" == report_path(folder, "test")
+    assert assessment.page == folder / "report.html" == RunDirectory(folder).report()
     html = assessment.page.read_text(encoding="utf-8").replace("<wbr>", "")
     for words in ("Research use only", "stage unary", "stage crf", "crf_kernel_size", "Cases", "Viewer", "0</dd>"):
         assert words in html
