@@ -11,6 +11,8 @@ from cxrfast.models.backbones import Backbone
 from cxrfast.models.input_scaling import InputScaling
 from cxrfast.nn import PacCRF
 
+UnaryForm = Literal["logit", "probability"]
+
 _CLIP = 1e-6  # probabilities are clipped to [_CLIP, 1 − _CLIP] before the logit
 
 
@@ -110,7 +112,7 @@ class CRFNetwork(nn.Module):
         guide: GuideBranch,
         crf: PacCRF,
         *,
-        unary_form: Literal["logit", "probability"] = "logit",
+        unary_form: UnaryForm = "logit",
     ) -> None:
         super().__init__()
         self.unary = unary
