@@ -1,1 +1,1 @@
-"""Benchmarks of the operators against alternative implementations: `cxrfast bench`."""
+"""Benchmarks of the operators against alternative implementations on this machine: `cxrfast bench`."""

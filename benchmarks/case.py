@@ -1,5 +1,4 @@
-"""Data classes of a benchmark: the case, its problem on one device, the minimum work, and the compared
-implementations."""
+"""Types of a benchmark: a case, its problem on one device, its work, and its peers (compared implementations)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,16 +14,16 @@ Function = Callable[..., Any]  # of a problem's inputs
 
 @dataclass(frozen=True)
 class Problem:
-    """The operator and its reference implementation, both functions of `inputs`."""
+    """One call to measure: the operator and its reference, both functions of `inputs`."""
 
-    inputs: tuple[torch.Tensor, ...]  # those that require a gradient get one in the backward pass
+    inputs: tuple[torch.Tensor, ...]  # the backward pass computes gradients of those with requires_grad
     ours: Function
-    reference: Function  # receives floating-point inputs in float64
+    reference: Function  # called with every floating-point input in float64
 
 
 @dataclass(frozen=True)
 class Work:
-    """The minimum number of values and bytes read and written by a call, and of multiplications and additions."""
+    """The minimum memory traffic of one call, and the number of multiplications and additions in its formula."""
 
     values: int = 0  # of the case's dtype
     other_bytes: int = 0
@@ -41,11 +40,11 @@ class Peer:
     library: str  # a row of cxrfast.benchmarks.peers.LIBRARIES
     make: Callable[[Problem], Function]  # imports the library; returns a function of the problem's inputs
     variant: str = ""
-    compile: bool = False  # compile the function with torch.compile
-    same_as: Function | None = None  # our call with the same result, if not the case's own
-    differs: str = ""  # why none of our calls has the same result
-    compare: Callable[[Any, Any], float] | None = None  # (ours, peer's) -> error, if no tensors
-    memory: Mapping[str, int] = field(default_factory=dict)  # pass -> known memory use in bytes, if large
+    compile: bool = False  # whether to apply torch.compile to the result of `make`
+    same_as: Function | None = None  # the call of cxrfast with the same result, if it is not that of the case
+    differs: str = ""  # why no call of cxrfast has the same result
+    compare: Callable[[Any, Any], float] | None = None  # (result, peer's) -> error, if types differ
+    memory: Mapping[str, int] = field(default_factory=dict)  # pass -> bytes needed, if known to be large
     devices: tuple[str, ...] = ("cpu", "cuda")
 
     @property
@@ -57,8 +56,8 @@ class Peer:
 class Goal:
     """The performance targets of a pass."""
 
-    ratios: Mapping[str, float] = field(default_factory=dict)  # compared implementation -> speed-up; "*": all others
-    fraction: float | None = None  # of the machine's limit
+    ratios: Mapping[str, float] = field(default_factory=dict)  # peer -> required speed-up; "*": all others
+    fraction: float | None = None  # required fraction of the machine's limit
     extra_megabytes: float | None = None
 
     def ratio(self, peer: Peer) -> float | None:
@@ -71,10 +70,10 @@ class BenchmarkCase:
     name: str
     operator: str  # public name in cxrfast.ops
     shape: tuple[int, ...]
-    small_shape: tuple[int, ...]  # for the comparison with float64, and for --quick
+    small_shape: tuple[int, ...]  # for the error against float64, and for --quick
     make: Callable[[tuple[int, ...], torch.device, torch.dtype], Problem]
-    work: Mapping[str, Work]  # pass -> minimum work
-    limit: str = ""  # "copy", "fma", or "" for calls too small to be limited by either
+    work: Mapping[str, Work]  # pass -> its work
+    limit: str = ""  # the limiting resource: "copy" (memory bandwidth), "fma", or "" for very small calls
     peers: tuple[Peer, ...] = ()
     goals: Mapping[str, Goal] = field(default_factory=dict)
     devices: tuple[str, ...] = ("cpu", "cuda")

@@ -1,4 +1,4 @@
-"""The name of this machine, and its copy bandwidth and matrix-multiply throughput, which results are related to."""
+"""The name of this machine, and its limits: copy bandwidth and matrix-multiplication rate."""
 
 import platform
 import re
@@ -10,16 +10,16 @@ import torch
 
 from cxrfast.benchmarks.measure import Call, Clock
 
-_COPIED_BYTES = 256 * 2**20  # well over a core's own cache, and over a GPU's L2
-_MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the product: enough to keep the device busy
+_COPIED_BYTES = 256 * 2**20  # well above the cache of a CPU core and the L2 cache of a GPU
+_MATRIX = {"cpu": 2048, "cuda": 8192}  # rows of the matrices: large enough to use the whole device
 
 
 @dataclass(frozen=True)
 class Machine:
     device: str
-    copy: float  # bytes read and written a second, into memory that is there already
-    allocating_copy: float  # the same into new memory, which is what an operator's output is
-    fma: float  # float32 multiplications and additions a second, of a large matrix product without TF32
+    copy: float  # bytes read plus written per second, into allocated memory
+    allocating_copy: float  # the same into newly allocated memory, like the output of an operator
+    fma: float  # float32 multiplications and additions per second of a large matrix product, without TF32
 
     def limit(self, name: str) -> float:
         return {"copy": self.copy, "fma": self.fma}[name]
@@ -54,5 +54,5 @@ def device_name(device: torch.device) -> str:
 
 
 def file_stem(device: str) -> str:
-    """A device's name as that of a file: `Intel(R) Xeon(R) Processor` is intel-xeon-processor."""
+    """A file name for a device: `Intel(R) Xeon(R) Processor` becomes intel-xeon-processor."""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm|c)\)", " ", device.lower())).strip("-") or "unknown"

@@ -1,5 +1,4 @@
-"""Time, memory and error of calls. Compared calls are timed alternately, so that a slow phase of the machine affects
-all."""
+"""Time, memory and error of calls. Compared calls are interleaved, so that changes of clock speed affect all."""
 
 import ctypes
 import math
@@ -16,12 +15,12 @@ from cxrfast.benchmarks.case import FORWARD, Function, Problem, random
 
 Call = Callable[[], Any]
 
-_SHORTEST = 1e-3  # minimum duration of one timing in seconds; shorter calls are repeated
+_SHORTEST = 1e-3  # minimum seconds of one timing; shorter calls are repeated
 _FLUSH_BYTES = 256 * 2**20
 
 
 def make_call(function: Function, inputs: Sequence[torch.Tensor], passes: str, dtype: torch.dtype) -> Call:
-    """One forward pass, or one forward and backward pass; it gives the results and, in the latter, the gradients."""
+    """A call that runs a forward pass, or a forward and backward pass, and returns the results and any gradients."""
     if passes == FORWARD:
         detached = [x.detach() for x in inputs]
 
@@ -36,7 +35,7 @@ def make_call(function: Function, inputs: Sequence[torch.Tensor], passes: str, d
 
     def both() -> tuple[Any, ...]:
         outputs = [x for x in _tensors(function(*inputs)) if x.requires_grad]
-        if not gradients:  # in the operator's dtype, also where it is compared in float64
+        if not gradients:  # rounded to the operator's dtype, so that the float64 reference gets the same values
             noise = (random(*x.shape, device=x.device, dtype=dtype, grad=False) for x in outputs)
             gradients.extend(torch.empty_like(x).copy_(n) for x, n in zip(outputs, noise, strict=True))
         return (*outputs, *torch.autograd.grad(outputs, leaves, gradients, allow_unused=True))
@@ -49,7 +48,7 @@ def _tensors(result: Any) -> tuple[Any, ...]:
 
 
 def difference(a: Any, b: Any) -> float:
-    """The greatest |a − b| of the tensors of two results, in units of each one's greatest |b|; inf for other shapes."""
+    """max |a − b| / max |b|, the maximum over the tensors of two results; inf if their shapes differ."""
     pairs = list(zip(_tensors(a), _tensors(b), strict=False))
     if len(_tensors(a)) != len(_tensors(b)) or any(x.shape != y.shape for x, y in pairs):
         return math.inf
@@ -74,7 +73,7 @@ def error_to_float64(problem: Problem, passes: str, dtype: torch.dtype) -> float
 
 @dataclass
 class Clock:
-    """Times calls on one device: on a GPU by its own events, with a cold cache before each call."""
+    """Times calls on one device: on a GPU with CUDA events, and with a cold cache before each call."""
 
     device: torch.device
     _flush: torch.Tensor | None = field(default=None, repr=False)
@@ -108,10 +107,11 @@ class Clock:
 def in_turns(
     calls: dict[str, Call], clock: Clock, budget: float, at_most: int, launches: bool
 ) -> dict[str, list[float]]:
-    """Seconds of every call, round by round, every other round in reverse order; each call in as many rounds as its
-    share of `budget` seconds allows, but in five at least (three, if it takes over two seconds).
+    """Seconds of every call in every round. The order of the calls is reversed in every second round.
 
-    `launches` times many calls together even on a GPU: what a call costs, not what it computes.
+    The number of rounds of a call follows from `budget`, the seconds for each call. It is at least five, or three for
+    calls of over two seconds, and at most `at_most`. With `launches`, a timing contains many calls even on a GPU, which
+    measures the overhead of a call.
     """
     times = {name: [clock.seconds(call)] for name, call in calls.items()}
     rounds, repeats = {}, {}
@@ -126,10 +126,10 @@ def in_turns(
 
 
 def extra_memory(call: Call, device: torch.device) -> int | None:
-    """Bytes that a call needs beside what is there before it, its results among them; None where it cannot be known.
+    """Peak memory of a call in bytes, including its results and excluding memory allocated before; None if unknown.
 
-    On the CPU this is the growth of the process, whose allocator is first made to give back what it keeps of earlier
-    calls; what an implementation itself keeps from one call to the next is not seen.
+    On the CPU this is the growth of the process's resident memory. Memory cached by the allocator is released first.
+    Memory that an implementation keeps between calls is not included.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

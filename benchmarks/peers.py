@@ -1,4 +1,4 @@
-"""The libraries that cxrfast is compared with, all optional."""
+"""The libraries that cxrfast is compared with. All are optional."""
 
 import importlib.util
 from typing import NamedTuple
@@ -7,14 +7,14 @@ from cxrfast.errors import UsageError
 
 
 class Library(NamedTuple):
-    module: str | None  # to import; None if it is part of torch or cxrfast
-    source: str  # where to get it
+    module: str | None  # to import; None if torch or cxrfast provides it
+    source: str  # how to install it
 
 
 LIBRARIES = {
     "aten": Library(None, "an operator of torch"),
     "compiled": Library(None, "the formula in plain PyTorch under torch.compile"),
-    "unfold": Library(None, "cxrfast.reference, which unfolds the image"),
+    "unfold": Library(None, "cxrfast.reference, which uses torch.nn.functional.unfold"),
     "numpy": Library("numpy", "pip install 'numpy>=2'"),
     "timm": Library("timm", "pip install timm"),
     "antialiased-cnns": Library("antialiased_cnns", "pip install antialiased-cnns"),
@@ -31,7 +31,7 @@ LIBRARIES = {
 
 
 def select_libraries(text: str | None) -> list[str]:
-    """The libraries named in a comma-separated list; all for None, none for "none"."""
+    """The libraries in a comma-separated list; all of them for None, none for "none"."""
     if text is None:
         return list(LIBRARIES)
     names = [name.strip() for name in text.split(",") if name.strip() and name.strip() != "none"]
@@ -42,7 +42,7 @@ def select_libraries(text: str | None) -> list[str]:
 
 
 def missing(library: str) -> str | None:
-    """Why a library is not available; None if it is."""
+    """Why a library is unavailable; None if it is installed."""
     module, source = LIBRARIES[library]
     if module is None or importlib.util.find_spec(module) is not None:
         return None

@@ -1,4 +1,4 @@
-"""All cases, and how a user names them."""
+"""All cases, and their selection by name."""
 
 import difflib
 import fnmatch
@@ -31,8 +31,8 @@ CASES = [case for cases in FAMILIES.values() for case in cases]
 
 
 def select_cases(names: Sequence[str]) -> list[BenchmarkCase]:
-    """The cases of these families, or operators, or names and patterns of names, in the registry's order; all of them
-    where none is given."""
+    """The cases of the given families, operators, case names or patterns of case names, in the order of the registry.
+    All cases if none is given."""
     chosen: set[str] = set()
     for name in names:
         matching = (case for case in CASES if name == case.operator or fnmatch.fnmatchcase(case.name, name))

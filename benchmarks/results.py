@@ -1,4 +1,4 @@
-"""One CSV file per device, with one row per case, pass and implementation."""
+"""Results: one row per case, pass and implementation, in one CSV file per device."""
 
 import csv
 import io
@@ -17,13 +17,13 @@ OURS = "cxrfast"
 
 @dataclass
 class BenchmarkRow:
-    """A row. Fields are empty if they do not apply, or if the note explains why they were not measured."""
+    """A row. A field is None or empty if it does not apply or was not measured; `note` gives the reason."""
 
     # The run
     device: str
     date: str
     cxrfast: str
-    commit: str  # of the source that the package was imported from; empty for an installed one
+    commit: str  # of the checkout the package was imported from; empty for an installed package
     torch: str
     threads: int
     dtype: str
@@ -38,10 +38,10 @@ class BenchmarkRow:
     lower_quartile_ms: float | None = None
     upper_quartile_ms: float | None = None
     rounds: int | None = None
-    ratio: float | None = None  # its time divided by that of cxrfast, median over the rounds
+    ratio: float | None = None  # peer's time / cxrfast's time, median over the rounds
     goal_ratio: float | None = None
-    error: float | None = None  # cxrfast: against the float64 reference, small problem; others: against cxrfast
-    extra_mb: float | None = None  # peak memory without the inputs, including the results
+    error: float | None = None  # cxrfast: against the reference in float64 (small problem); peers: against cxrfast
+    extra_mb: float | None = None  # peak memory without the inputs, with the results
     goal_extra_mb: float | None = None
     gb_s: float | None = None
     gflop_s: float | None = None
@@ -51,7 +51,7 @@ class BenchmarkRow:
     note: str = ""
 
     def key(self) -> tuple[Any, ...]:
-        """The key: a later measurement replaces the row with the same key."""
+        """Identifies a measurement; a later one with the same key replaces it."""
         return self.device, self.threads, self.dtype, self.case, self.passes
 
 
@@ -78,7 +78,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def write(path: Path, rows: Sequence[BenchmarkRow]) -> None:
-    """Write rows to `path`, and keep existing rows that were not measured again."""
+    """Write rows to `path`, and keep the existing rows that were not measured again."""
     new = {row.key() for row in rows}
     kept = [row for row in read(path) if row.key() not in new] if path.exists() else []
     text = io.StringIO()
@@ -98,7 +98,7 @@ def _text(value: Any) -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout that cxrfast is imported from, with + if it was modified; "" outside a checkout."""
+    """The commit of the checkout that cxrfast is imported from, with + if modified; "" without a checkout."""
     source = Path(cxrfast.__file__).parents[1]
     if not (source / ".git").exists():
         return ""

@@ -1,4 +1,4 @@
-"""Runs cases and reports the results."""
+"""Runs cases, prints and saves the results."""
 
 import datetime
 import logging
@@ -32,7 +32,7 @@ from cxrfast.benchmarks.table import heading, line
 
 logger = get_logger(__name__)
 
-# Maximum relative difference between two implementations' results that is not reported.
+# Differences from cxrfast's result above this are noted.
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -45,7 +45,7 @@ class BenchmarkSettings:
 
     @property
     def budget(self) -> float:
-        """Seconds for every implementation of a case."""
+        """Measuring time per implementation of a case, in seconds."""
         return 0.0 if self.quick else 1.0
 
     @property
@@ -54,16 +54,15 @@ class BenchmarkSettings:
 
 
 def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Path) -> Path:
-    """Measure the cases and write them to the device's file in `folder`, after each pass, so that an interruption loses
-    nothing."""
-    # torch.compile warns on machines without a GPU.
+    """Measure the cases. Each pass is written to the device's file in `folder` as soon as it is measured."""
+    # torch.compile warns if there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     clock = Clock(settings.device)
     machine = measure_machine(settings.device, clock, settings.quick)
     logger.info(
         f"{machine.device}, {torch.get_num_threads()} threads, {_name(settings.dtype)}: "
-        f"copies {machine.copy / 1e9:.1f} GB/s (into new memory {machine.allocating_copy / 1e9:.1f}), "
-        f"multiplies {machine.fma / 1e9:.0f} GFLOP/s"
+        f"copy {machine.copy / 1e9:.1f} GB/s (into new memory {machine.allocating_copy / 1e9:.1f}), "
+        f"sgemm {machine.fma / 1e9:.0f} GFLOP/s"
     )
     path = folder / f"{file_stem(machine.device)}{'-quick' if settings.quick else ''}.csv"
     template = _template(machine, settings)
@@ -71,7 +70,7 @@ def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Pat
     for case in cases:
         if settings.device.type not in case.devices:
             continue
-        torch.compiler.reset()  # torch.compile has a limit on recompilations
+        torch.compiler.reset()  # otherwise torch.compile reaches its recompilation limit
         measurement = _Measurement(case, settings, machine, clock, template)
         for passes in case.work:
             logger.info(heading(case, passes))
@@ -105,7 +104,7 @@ def _template(machine: Machine, settings: BenchmarkSettings) -> dict[str, Any]:
 
 
 class _Measurement:
-    """One case, with all of its implementations."""
+    """Measures one case with all of its implementations."""
 
     def __init__(
         self,
@@ -158,8 +157,10 @@ class _Measurement:
         return reason or ""
 
     def _prepare(self, peer: Peer, passes: str, row: BenchmarkRow, calls: dict[str, Call]) -> None:
-        """Set up a compared implementation, check its result against ours, measure its memory, and add it to the timed
-        calls. Any exception in it becomes the row's note."""
+        """Build a peer, compare its result with cxrfast's, measure its memory, and add it to the calls to time.
+
+        Any exception in third-party code becomes the note of the row.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

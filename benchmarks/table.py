@@ -1,4 +1,4 @@
-"""Results as text: what the runner prints, line by line."""
+"""Results as text, as printed by the runner."""
 
 from cxrfast.benchmarks.case import BenchmarkCase
 from cxrfast.benchmarks.results import OURS, BenchmarkRow
@@ -44,7 +44,7 @@ def _goal(goal: float | None, form: str, value: float, most: bool = False) -> st
 
 
 def duration(milliseconds: float) -> str:
-    """Three digits and a unit."""
+    """Three significant digits and a unit."""
     for unit, size in (("s", 1e3), ("ms", 1.0)):
         if milliseconds >= size:
             return f"{milliseconds / size:.3g} {unit}"

@@ -1,7 +1,7 @@
-"""component_boxes and connected_components compared with libraries that label one image at a time.
+"""component_boxes and connected_components against libraries that label one image at a time.
 
-Those get all maps as one mosaic with a background line between them, which is faster than a call for each. Where only
-labels or boxes are wanted of a peer, the mosaic is made beforehand: its time is that of its own call.
+These libraries get all maps as one mosaic, separated by lines of background, which is faster than a call per map. For
+cases of labels or boxes alone, the mosaic is made in advance and not timed.
 """
 
 import math
@@ -18,7 +18,7 @@ THRESHOLD = 0.5
 
 
 def score_maps(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, noise: bool = False) -> torch.Tensor:
-    """Smooth maps with a few components each, or white noise, half of it foreground."""
+    """Smooth maps with a few components each, or white noise with half of the pixels in the foreground."""
     if noise:
         return random(*shape, device=device, dtype=dtype, shift=THRESHOLD, grad=False)
     batch, labels, height, width = shape
@@ -28,7 +28,7 @@ def score_maps(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype,
 
 
 def mosaic(maps: torch.Tensor) -> np.ndarray:  # [B, K, H, W] -> [rows*(H+1), columns*(W+1)]
-    """All maps in one image, separated and padded by zeros."""
+    """All maps in one image, padded with zeros between the maps and at the end."""
     flat = F.pad(maps.detach().cpu().flatten(0, 1), (0, 1, 0, 1))
     columns = math.isqrt(len(flat) - 1) + 1
     rows = -(-len(flat) // columns)
@@ -102,7 +102,7 @@ def _kornia_labels(problem: Problem) -> Function:
 
 
 def _opencv_boxes(problem: Problem) -> Function:
-    """All results of component_boxes, computed with OpenCV and NumPy."""
+    """The same results as component_boxes, with OpenCV and NumPy."""
     cv2 = _opencv()
     classes, height, width = problem.inputs[0].shape[1:]
 
@@ -145,7 +145,7 @@ def _compare_count(ours: ops.ComponentBoxes, labels: Any) -> float:
 
 
 def _compare_labels(ours: torch.Tensor, labels: Any) -> float:
-    """The number of components whose pixels differ."""
+    """The number of components that differ between the two labellings."""
     first = torch.arange(ours.numel() // ours[0, 0].numel(), device=ours.device).view(*ours.shape[:2], 1, 1) << 32
     mine = torch.where(ours > 0, first + ours, 0).cpu()
     theirs = torch.from_numpy(labels.astype(np.int64)) if isinstance(labels, np.ndarray) else labels.cpu().flatten()
@@ -199,7 +199,7 @@ def _boxes_case(
 
 
 def _static_case(shape: tuple[int, ...]) -> BenchmarkCase:
-    """Compared with component_boxes itself: the cost of a fixed number of rows."""
+    """component_boxes_static on the maps of component_boxes; the comparison shows the cost of synchronisation."""
 
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
         maps = score_maps(shape, device, dtype)

@@ -1,7 +1,8 @@
-"""hamming_topk compared with NumPy: the nearest negatives among all training images of ChestX-ray14, 86,524 of them.
+"""hamming_topk against NumPy: the nearest negatives among the 86,524 training images of ChestX-ray14.
 
-As many anchors as a few batches have; what an epoch's 86,524 take is in proportion. NumPy works on blocks of anchors,
-which keep its distances in the cache, and is asked for the distances alone: of equals it gives any.
+The number of anchors is that of a few batches; time grows linearly up to the 86,524 anchors of an epoch. NumPy works on
+blocks of anchors, so that its distances fit the cache. It only returns distances, because its choice among equal
+distances is arbitrary.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ _ANCHORS_AT_ONCE = 8
 
 
 def training_images(count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hashes and labels `[N]`: over half of the images have no finding, the others one to three of 14 or so."""
+    """Hashes and label bits `[N]`: over half of the images have no finding, the others one to three of 14 classes."""
     generator = torch.Generator().manual_seed(count)
     hashes = torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator)
     classes = torch.randint(0, 14, (3, count), generator=generator)
@@ -34,9 +35,9 @@ def _allowed(rule: str, a: Any, b: Any) -> Any:
 
 def _numpy(rule: str, k: int, farthest: bool) -> Any:
     def make(problem: Problem) -> Function:
-        def call(*inputs: torch.Tensor) -> torch.Tensor:  # [A, k] distances, -1 where there are no more
+        def call(*inputs: torch.Tensor) -> torch.Tensor:  # distances [A, k], padded with -1
             queries, hashes, query_labels, labels = (x.numpy() for x in inputs)
-            # Of signed numbers bitwise_count counts the absolute values.
+            # For signed integers, bitwise_count counts the bits of the absolute value.
             queries, hashes = queries.view(np.uint64), hashes.view(np.uint64)
             size = min(k, len(hashes))
             result = np.full((len(queries), k), -1, dtype=np.int32)

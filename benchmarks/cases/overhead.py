@@ -1,4 +1,4 @@
-"""Call overhead: every operator on tiny inputs, compared with a native operator of torch."""
+"""Call overhead: every operator on a few numbers, against a native operator of torch."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""pac_crf and pac_conv2d compared with the unfold formulation, the published code, a dense affinity, and related code.
+"""pac_crf and pac_conv2d against the unfold formulation, the published code, a dense affinity, and similar operators.
 
-The published PacCRF and ConvCRF cannot be installed, and are not part of cxrfast: `--peer-path` says where they lie.
+The published PacCRF and ConvCRF are not installable and not part of cxrfast; `--peer-path` gives their folders.
 """
 
 import importlib
@@ -106,7 +106,7 @@ def _convcrf(problem: Problem) -> Function:
 
 
 class _Inference(torch.nn.Module):
-    """ConvCRF's entry point is not its forward."""
+    """Makes ConvCRF's entry point, `inference`, the forward method."""
 
     def __init__(self, crf: Any) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class _Inference(torch.nn.Module):
 
 
 def _dense(problem: Problem) -> Function:
-    """All pairs of pixels as one matrix per image, so that a step is two matrix products."""
+    """Affinities of all pairs of pixels as one matrix per image, so that a step is two matrix products."""
     unary, _, weight, _ = problem.inputs
     kernel, width = weight.shape[-1], unary.shape[3]
     pixel = torch.arange(unary.shape[2] * width, device=unary.device)
@@ -152,7 +152,7 @@ def _natten(problem: Problem) -> Function:
 
 
 def _pairs(shape: tuple[int, ...]) -> int:
-    """Pixels and neighbours that lie inside the image and the window, of one image."""
+    """The number of pairs of a pixel and a neighbour within the window and the image."""
     height, width, kernel = shape[2:5]
     count = 1
     for length in (height, width):
@@ -161,8 +161,8 @@ def _pairs(shape: tuple[int, ...]) -> int:
 
 
 def _work(shape: tuple[int, ...], shared: bool, steps: int) -> dict[str, Work]:
-    """Distances are symmetric: half of them, as a product. Backward, each product of the forward gives two gradients,
-    of which that of the probabilities and that of the affinities share one; so a third of all is the forward's."""
+    """Distances are symmetric, so half of them are counted. Each product of the forward pass needs two in the backward
+    pass, one per factor; the forward pass is thus a third of the total."""
     batch, labels, height, width, _, guides = shape
     pairs = batch * _pairs(shape)
     step = pairs * labels if shared else pairs * labels**2

@@ -1,4 +1,4 @@
-"""The reductions of a patch map over a region, compared with their reference under torch.compile."""
+"""region_sums and box_log_likelihood against their references, compiled and eager."""
 
 import math
 from typing import Any

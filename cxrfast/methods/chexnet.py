@@ -1,8 +1,8 @@
 """Rajpurkar et al. 2017, "CheXNet: Radiologist-Level Pneumonia Detection on Chest X-Rays with Deep Learning".
 
-A DenseNet-121 with one sigmoid per disease, trained with the binary cross-entropy of the image labels. Where a disease
-is, its class activation map says (§5): M_c = Σ_k w_c,k f_k, enlarged to the image. The paper shows these maps and draws
-no boxes; the region here is where the map, normalised to [0, 1], is at least 0.5.
+A DenseNet-121 with one sigmoid per disease, trained with the binary cross-entropy of the image labels. The class
+activation map M_c = Σ_k w_c,k f_k, upsampled to the image, localises a disease (§5). The paper shows these maps but no
+boxes. Here, the region consists of the positions where the min-max normalised map is at least 0.5.
 """
 
 from collections.abc import Sequence

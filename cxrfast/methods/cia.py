@@ -3,27 +3,27 @@ Limited Supervision" (ICCV): a method similar to CIA-Net, which is not claimed t
 
 Only the abstract and the introduction of the paper were available. Known facts:
 
-* from the abstract, or from papers that cite it: a learnt module aligns all images; attention is derived from the
-  contrast between an image and one without a finding; the cells of a grid are classified by multiple-instance learning;
-  a few boxes improve the results; the network is a ResNet-50 with additional networks;
-* second-hand, from code derived from the authors': the alignment is affine, with a feature loss; the negative is the
-  most similar image without a finding by average hash (16×16 bits); boxes have weight 4; the region of a class is the
-  union of the cells with p > 0.5; images have 512 pixels and 16×16 cells, which become 128×128 in testing by upsampling
-  the features; SGD with learning rate 1e-3, divided by 10 every 4 of 9 epochs.
+* From the abstract, or from papers that cite it: a learnable module aligns all images. Attention is computed from the
+  contrast between an image and one without a finding. The cells of a grid are classified by multiple-instance
+  learning. A few boxes improve the results. The network is a ResNet-50 with additional networks.
+* Second-hand, from code derived from the authors': the alignment is affine, with a feature loss. The negative is the
+  most similar image without a finding by average hash (16×16 bits). Boxes have weight 4. The region of a class is the
+  union of the cells with p > 0.5. Images have 512 pixels and 16×16 cells, which become 128×128 at test time by
+  upsampling the features. SGD has a learning rate of 1e-3, divided by 10 every 4 of 9 epochs.
 
 Everything else is our own design, including all equations of alignment and attention:
 
-1. *Alignment* (`cxrfast/models/alignment.py`) is a separate stage: a small network regresses five parameters that map
-   an image to the frame of the average training image. The loss is the distance of the two in the features of a fixed
-   random network. Boxes are transformed into that frame for the loss. Maps are transformed back, so predictions are in
-   the frame of the original image.
-2. *Negatives* (`cxrfast/data/similarity/negatives.py`): some training images without a finding are excluded from
-   training and stored in the weights. Training and testing search this library for the most similar image. **The
-   weights file therefore contains X-rays of training patients** (`negatives` of them; 64 MB for 256 at 512 pixels):
-   handle it as such. With `attention=none` it contains none.
+1. *Alignment* (`cxrfast/models/alignment.py`), a separate stage: a small network regresses five parameters of an affine
+   transformation to the mean of the training images. The loss is the distance of the two in the features of a fixed
+   random network. Boxes are transformed to the aligned image for the loss. Maps are transformed back, so that
+   predictions are in the coordinates of the original image.
+2. *Negatives* (`cxrfast/data/similarity/negatives.py`): some of the training images without a finding are excluded from
+   training and stored with the weights. Training and testing choose the most similar one as the negative.
+   **The weights file therefore contains X-rays of training patients** (`negatives` of them; 64 MB for 256 at 512
+   pixels): handle it as such. With `attention=none` it contains none.
 3. *Attention* (`cxrfast/models/contrast.py`): f⁺ is multiplied by |f⁺ − f⁻|, computed from the features of the aligned
    pair.
-4. *Loss*: Li's (`cxrfast/losses/li.py`) on the grid of the aligned frame, with a weight of 4 for boxes.
+4. *Loss*: Li's (`cxrfast/losses/li.py`) on the grid of the aligned image, with a weight of 4 for boxes.
 """
 
 from collections.abc import Sequence

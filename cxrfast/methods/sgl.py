@@ -79,7 +79,7 @@ class SGLOptions(BackboneOptions):
     @classmethod
     def _belongs_to_the_batch(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("normalize") == "bag":
-            raise ValueError("normalize 'bag' has one weight a bag; expected false")
+            raise ValueError("normalize 'bag' has one weight per bag; expected false")
         return value
 
 

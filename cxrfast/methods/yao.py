@@ -44,7 +44,7 @@ class YaoOptions(MethodOptions):
 
 class Yao(Method):
     name = "yao"
-    title = "after Yao et al. 2018, multiple resolutions (LSE-LBA pooling exact, network a free design)"
+    title = "after Yao et al. 2018, multiple resolutions (LSE-LBA pooling exact, network our own design)"
     Options = YaoOptions
     defaults: ClassVar[Defaults] = Defaults(
         image_size=512, epochs=20, batch_size=16, lr=1e-3, weight_decay=1e-4, lr_decay=0.1, lr_step=10

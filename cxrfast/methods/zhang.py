@@ -1,14 +1,18 @@
 """Zhang et al. 2020, "Thoracic Disease Identification and Localization using Distance Learning and Region
 Verification".
 
-A DenseNet-121 computes features f(x), and a classifier W_G is trained with binary cross-entropy (Eq. 1, 2). The paper
-adds two components. Distance learning is a triplet loss (Eq. 4, 5) on anchors, positives and negatives (Eq. 3), with
-hard examples selected by perceptual hashes (`cxrfast/data/similarity/triplets.py`). Region verification sets the
-features outside a rectangle to zero, and a second classifier V has to recognise the diseases from the rest (Eq. 8); the
-rectangle is that of the class activation maps of the anchor's diseases (Eq. 6, 7). Both cross-entropies use only the
-anchors; positives and negatives are used only in the triplet loss. The losses are added (Eq. 9). The score of an image
-combines both classifiers (Eq. 10). The region of a class is the box around the positive part of the average of their
-maps (Eq. 11), with a threshold fitted per class on validation images. Without the two components the method is CheXNet.
+A DenseNet-121 computes features f(x). A classifier W_G on these is trained with binary cross-entropy (Eq. 1, 2). The
+method adds two parts:
+
+* Distance learning: a triplet loss (Eq. 4, 5) on anchors, positives and negatives (Eq. 3). By their perceptual hashes,
+  positives look unlike the anchor and negatives look like it (`cxrfast/data/similarity/triplets.py`).
+* Region verification: all features outside the rectangle around the activated part of an anchor's class activation maps
+  (Eq. 6, 7) are set to zero. A second classifier V must recognise the diseases from the rest (Eq. 8).
+
+Both cross-entropies are computed on the anchors; positives and negatives are used by the triplet loss only. The losses
+are added (Eq. 9). The score of an image combines both classifiers (Eq. 10). A class is localised by the box around the
+positive part of the average of their maps (Eq. 11), with a threshold per class that is fitted on validation images.
+Without the two additional parts, the method is a CheXNet.
 """
 
 from collections.abc import Sequence
@@ -127,7 +131,7 @@ class Zhang(Method):
         if not options.triplet:
             return None
         if batch_size < 3:
-            raise UsageError(f"batch-size: {batch_size} images are no triplet; expected at least 3, or triplet=0")
+            raise UsageError(f"batch-size: expected 3 or more images (a triplet), got {batch_size}; or set triplet=0")
         hardness = options.sampling != "random"
         found = hash_records(records, folder, progress=rank == 0) if hardness else None
         # All classes that occur, so that an image with only untrained classes does not count as one without a finding.

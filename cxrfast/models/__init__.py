@@ -1,4 +1,4 @@
-"""Backbones and heads."""
+"""Networks: backbones, heads, and the networks of the methods."""
 
 from cxrfast.models.alignment import AlignmentNetwork, FeatureDistance, align, maps_in_original, shrunk
 from cxrfast.models.backbones import SMALL_BACKBONES, Backbone, check_backbone, create_backbone, input_statistics

@@ -1,8 +1,8 @@
-"""Alignment of chest X-rays to a common frame: one affine transformation per image, learnt with a feature loss.
+"""Alignment of chest X-rays to a common frame by one affine transformation per image, trained with a feature loss.
 
 Coordinates are those of `torch.nn.functional.grid_sample` with `align_corners=False`: −1 and 1 are the edges of the
-image. A transformation θ = [A | t] maps a point u of the aligned frame to the point x = A·u + t of the original image,
-so `aligned(u) = original(A·u + t)`.
+image. A transformation θ = [A | t] maps a point u of the aligned image to the point x = A·u + t of the original image,
+so that `aligned(u) = original(A·u + t)`.
 """
 
 import itertools
@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from torch import nn
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
-_BLACK = -1.0  # black in [-1, 1]; used outside the image, as outside the collimator
+_BLACK = -1.0  # value outside an image in [-1, 1], as outside the collimator
 
 
 class AlignmentNetwork(nn.Module):
     """Regresses five parameters from a downscaled image: an angle, two scales and two shifts; no shear.
 
-    A tanh bounds each parameter, so that no image can be rotated or zoomed too far. The last layer is initialised with
-    zeros, so every transformation is initially the identity. The downscaled image is standardised to mean 0 and
-    standard deviation 1, so exposure has no effect.
+    A tanh bounds each parameter, which rules out extreme rotations and zooms. The last layer is initialised to zero, so
+    that every transformation starts as the identity. The downscaled image is standardised to mean 0 and standard
+    deviation 1, which makes the result independent of exposure.
 
     Args:
-        size: pixels of the downscaled image, a multiple of 16.
-        angle: maximum angle in degrees, in both directions.
-        scale: maximum factor; 1/scale is the minimum.
+        size: side of the downscaled image in pixels, a multiple of 16.
+        angle: maximum rotation in degrees, in either direction.
+        scale: maximum scale factor; the minimum is 1/scale.
         shift: maximum shift, as a fraction of the image side.
     """
 
@@ -47,7 +47,7 @@ class AlignmentNetwork(nn.Module):
         self.last = nn.Linear(64, 5)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        limits = [math.radians(angle), math.log(scale), math.log(scale), 2 * shift, 2 * shift]  # a side is 2 long
+        limits = [math.radians(angle), math.log(scale), math.log(scale), 2 * shift, 2 * shift]  # the side length is 2
         self.register_buffer("bounds", torch.tensor(limits), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> θ [B, 2, 3]
@@ -60,13 +60,18 @@ class AlignmentNetwork(nn.Module):
 
 
 class FeatureDistance(nn.Module):
-    """The distance of two images in the features of a fixed network with random filters.
+    """The distance of two images in the feature space of a fixed network with random filters.
 
-    The network has three blocks: 3×3 convolution with filters that sum to zero, ReLU, and 2×2 average pooling. At each
-    of the three resolutions the distance is 1 minus the cosine similarity of the two feature maps, over all channels
-    and positions; the three are averaged. The distance is at most 1, and 0 for equal images, even if their brightness
-    or contrast differs. It decreases smoothly as edges come into alignment. The filters come from a fixed seed and are
-    not learnt, so the module has no state.
+    The network applies a 3×3 convolution with zero-sum filters, ReLU and 2×2 average pooling `levels` times. The
+    distance at each resolution is 1 − the cosine similarity of the two feature maps, over all channels and positions.
+    The result is the mean of these distances, between 0 and 1. It is 0 for images that are equal up to brightness and
+    contrast, and decreases smoothly as edges are brought into alignment. The filters are not trained and follow from
+    the seed, so they are not part of the state.
+
+    Args:
+        channels: filters per resolution.
+        levels: number of resolutions.
+        seed: of the random filters.
     """
 
     def __init__(self, channels: int = 16, levels: int = 3, *, seed: int = 0) -> None:
@@ -85,7 +90,7 @@ class FeatureDistance(nn.Module):
         second: torch.Tensor,  # [B or 1, 1, A, A]
     ) -> torch.Tensor:  # [B]
         distances = []
-        with torch.autocast(first.device.type, enabled=False):  # the distances of similar images are small
+        with torch.autocast(first.device.type, enabled=False):  # half precision is too coarse for small distances
             first, second = standardized(single(first)), standardized(single(second))
             for level in range(self.levels):
                 filters = self.get_buffer(f"filters{level}").to(first.dtype)
@@ -95,25 +100,25 @@ class FeatureDistance(nn.Module):
 
 
 def single(x: torch.Tensor) -> torch.Tensor:
-    """In at least float32, because half precision cannot represent half a pixel of a thousand."""
+    """Half-precision tensors as float32, because they cannot represent half a pixel in a thousand; others unchanged."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
 def shrunk(images: torch.Tensor, size: int) -> torch.Tensor:  # [B, 1, S, S] -> [B, 1, size, size]
-    """Area averaging for larger images, bilinear interpolation for smaller ones."""
+    """Images resized to `size`: area averaging to reduce them, bilinear interpolation to enlarge them."""
     if images.shape[-1] >= size:
         return F.adaptive_avg_pool2d(images, size)
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def standardized(images: torch.Tensor) -> torch.Tensor:  # [B, 1, h, w] -> the same
-    """Each image with mean 0 and standard deviation 1; a constant image becomes 0."""
+    """Each image standardised to mean 0 and standard deviation 1; a constant image becomes 0."""
     centred = images - images.mean(dim=(-2, -1), keepdim=True)
     return centred / centred.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-4)
 
 
 def inverse(theta: torch.Tensor) -> torch.Tensor:  # [B, 2, 3] -> [B, 2, 3]
-    """From the original image to the aligned frame: u = A⁻¹·x − A⁻¹·t."""
+    """The inverse transformation, from the original to the aligned image: u = A⁻¹·x − A⁻¹·t."""
     (a, b), (c, d) = (row.unbind(-1) for row in theta[..., :2].unbind(-2))
     adjugate = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
     matrix = adjugate / (a * d - b * c)[..., None, None]
@@ -121,16 +126,16 @@ def inverse(theta: torch.Tensor) -> torch.Tensor:  # [B, 2, 3] -> [B, 2, 3]
 
 
 def align(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] in [-1, 1] -> the same
-    """The images in the aligned frame, with black outside the original image."""
+    """The aligned images; points outside the original image are black."""
     images = single(images)
     grid = F.affine_grid(theta.to(images.dtype), list(images.shape), align_corners=False)
     return F.grid_sample(images - _BLACK, grid, padding_mode="zeros", align_corners=False) + _BLACK
 
 
 def maps_in_original(maps: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:  # [B, K, G, G] -> the same
-    """Transform maps of the aligned frame to the frame of the original images; 0 outside the aligned frame.
+    """Maps of aligned images, transformed back to the original images; 0 outside the aligned image.
 
-    Bilinear, without fading towards the edge of the aligned frame.
+    Interpolation is bilinear, with border padding, so that values do not fade towards the edge of the aligned image.
     """
     maps = single(maps)
     grid = F.affine_grid(inverse(theta).to(maps.dtype), list(maps.shape), align_corners=False)

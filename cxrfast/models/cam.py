@@ -5,8 +5,8 @@ CAM (Zhou et al. 2016): with feature maps g_d(x, y), pooled features f_d and the
     logit_k     = Σ_d w_kd f_d + b_k
     M_k(x, y)   = Σ_d w_kd g_d(x, y)
 
-so with average pooling the logit is the mean of the map plus the bias. M is computed for all classes by a 1×1
-convolution with the weights of the classifier; no gradients are needed.
+With average pooling, the logit is thus the mean of the map plus the bias. M is computed as a 1×1 convolution with the
+weights of the classifier, for all classes at once; no gradient has to be computed.
 """
 
 import math
@@ -58,8 +58,9 @@ class LogSumExpPool(nn.Module):
 
         x_p = 1/r · log [1/S · Σ exp(r · x)]  =  x* + 1/r · log [1/S · Σ exp(r · (x − x*))]
 
-    The second form avoids overflow. x* is the maximum of x, so one summand is 1 and the argument of the logarithm is
-    never zero. (:func:`cxrfast.ops.mil_pool` in mode "lse" pools probabilities given as logits, not activations.)
+    The second form is used, because it does not overflow. x* is the largest x, so that one summand is 1 and the
+    argument of the logarithm is never 0. (In contrast, :func:`cxrfast.ops.mil_pool` in mode "lse" pools probabilities,
+    given as logits.)
 
     Args:
         sharpness: r, above 0.
@@ -73,7 +74,7 @@ class LogSumExpPool(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:  # [B, D, h, w] -> [B, D]
         x = features.float() if features.dtype.itemsize < 4 else features
-        largest = x.detach().amax(dim=(-2, -1), keepdim=True)  # x*; the result does not depend on it
+        largest = x.detach().amax(dim=(-2, -1), keepdim=True)  # x*, which cancels out
         total = torch.logsumexp(self.sharpness * (x - largest), dim=(-2, -1))
         pooled = largest[..., 0, 0] + (total - math.log(x.shape[-2] * x.shape[-1])) / self.sharpness
         return pooled.to(features.dtype)
@@ -83,9 +84,9 @@ class LogSumExpPool(nn.Module):
 
 
 class TransitionLayer(nn.Sequential):
-    """Wang et al. 2017, §3.2: maps the backbone's activations to D channels. Convolution, batch norm, ReLU.
+    """Wang et al. 2017, §3.2: maps the activations of the backbone to D maps by convolution, batch norm and ReLU.
 
-    The kernel size is 2 · stride − 1, so 1×1 without a stride; with a stride, neighbouring windows overlap.
+    The kernel size is 2 · stride − 1: 1×1 without a stride, and with overlapping windows otherwise.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
@@ -101,10 +102,12 @@ class CAMNetwork(nn.Module):
     """Image → backbone → (transition) → g → pooling → f → linear classifier, with the maps of all classes.
 
     Args:
-        backbone: with as many input channels as `scaling` has output channels.
-        channels: D, the channels of `transition`'s output or, without it, of the backbone's features.
-        pooling: default: average pooling.
-        scaling: default: no normalisation of the images.
+        backbone: a backbone whose number of input channels is that of `scaling`.
+        num_classes: K.
+        channels: D, the number of channels after `transition`. Default: the features of the backbone.
+        transition: a module between backbone and pooling. Default: none.
+        pooling: maps `[B, D, h, w]` to `[B, D]`. Default: average pooling.
+        scaling: the scaling of the input. Default: unchanged images.
     """
 
     def __init__(

@@ -1,5 +1,8 @@
-"""A library of images without a finding, retrieval of the most similar one, and attention from the contrast between an
-image and that one (similar to Liu et al. 2019)."""
+"""Contrast-induced attention, in the manner of Liu et al. 2019.
+
+A library of images without a finding provides the most similar negative for an image. The difference between the
+features of the two gives the attention.
+"""
 
 from collections.abc import Callable
 
@@ -15,19 +18,19 @@ HASH_SIDE = 16
 
 
 def average_hash(images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> [B, 256] bool
-    """256 bits: 16×16 block averages of the image, compared with their mean."""
+    """A hash of 256 bits: the image averaged to 16×16 cells, each compared with the mean of all cells."""
     small = F.adaptive_avg_pool2d(images.float(), HASH_SIDE).flatten(1)
     return small > small.mean(dim=1, keepdim=True)
 
 
 class NegativeLibrary(nn.Module):
-    """Images without a finding, stored with the weights, so that predictions need no other files.
+    """Images without a finding, stored in the state of the network, so that prediction needs no other data.
 
     Args:
-        count: N, fixed. If there are fewer images, they are repeated.
-        size: S.
+        count: N, the fixed number of images; if fewer are given, they are repeated.
+        size: S, the image side in pixels.
 
-    Buffers: images uint8 `[N, 1, S, S]` (N·S² bytes) and the average hash of each, bool `[N, 256]`.
+    Buffers: images, uint8 `[N, 1, S, S]` (N·S² bytes), and their average hashes, bool `[N, 256]`.
     """
 
     images: torch.Tensor
@@ -39,21 +42,21 @@ class NegativeLibrary(nn.Module):
         self.register_buffer("hashes", torch.zeros(count, HASH_SIDE**2, dtype=torch.bool))
 
     def fill(self, images: torch.Tensor) -> None:  # [M, 1, S, S] in [-1, 1], M from 1 to N
-        """Fill the library with these images, repeated if there are fewer than N."""
+        """Replace the content of the library by these images, repeated until it is full."""
         places = torch.arange(len(self.images)) % len(images)
         self.images.copy_(((images[places] + 1) * 127.5).round().clamp(0, 255))
         self._hash()
 
     def replace(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:  # [1, 1, S, S] -> [1, 1, S, S]
-        """Replace every image by `function(image)`."""
+        """Replace every image by `function` of it."""
         for image in self.images:
             changed = function(self._scaled(image[None]))[0]
             image.copy_(((changed + 1) * 127.5).round().clamp(0, 255))
         self._hash()
 
     def nearest(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> [B] int64
-        """The index of the image with the smallest Hamming distance; the first if several are equal."""
-        # With bits as +1 and −1, the inner product is exactly 256 − 2 · distance.
+        """The index of the library image with the smallest Hamming distance; the lowest index if there are several."""
+        # With bits as ±1, the inner product is exactly 256 − 2 · distance.
         own, others = (2.0 * bits.float() - 1 for bits in (average_hash(images), self.hashes))
         with torch.autocast(images.device.type, enabled=False):
             alike = (own @ others.T).round().long()
@@ -61,7 +64,7 @@ class NegativeLibrary(nn.Module):
         return (alike * len(self.hashes) - places).argmax(dim=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> the same
-        """The most similar image of the library for each image."""
+        """The most similar library image for each image."""
         return self._scaled(self.images[self.nearest(images)]).to(images.dtype)
 
     def _hash(self) -> None:
@@ -76,8 +79,10 @@ def contrast_attention(
     positive: torch.Tensor,  # [B, C, P, P] features of the images
     negative: torch.Tensor,  # [B, C, P, P] features of their negatives
 ) -> torch.Tensor:  # [B, 1, P, P]
-    """|f⁺ − f⁻| averaged over channels and divided by its mean over positions, so that the mean is 1. A pair without
-    any difference gives 1 everywhere."""
+    """|f⁺ − f⁻|, averaged over the channels and divided by its mean over the cells.
+
+    The mean of the attention is thus 1. For a pair of equal features it is 1 everywhere.
+    """
     difference = (positive - negative).abs().mean(dim=1, keepdim=True) + 1e-6
     return difference / difference.mean(dim=(-2, -1), keepdim=True)
 
@@ -85,13 +90,13 @@ def contrast_attention(
 class ContrastNetwork(nn.Module):
     """Backbone features on a P×P grid, weighted by the contrast with a negative, and classified by Li's head.
 
-    Images and negatives go through the backbone in one batch, so that batch norm treats them equally.
+    Images and negatives pass the backbone as one batch, so that batch normalization treats both in the same way.
 
     Args:
-        backbone: with as many input channels as `scaling` has output channels.
+        backbone: a backbone whose number of input channels is that of `scaling`.
         num_classes, grid: K, P.
         hidden: channels between the two layers of the head.
-        scaling: default: no normalisation of the images.
+        scaling: the scaling of the input. Default: unchanged images.
     """
 
     def __init__(
@@ -125,10 +130,10 @@ class ContrastNetwork(nn.Module):
         return self.head(self.attended(images, negatives))
 
     def fine_logits(self, attended: torch.Tensor, size: int) -> torch.Tensor:  # [B, C, P, P] -> [B, K, size, size]
-        """The head on a finer grid: the output of its 3×3 convolution is upsampled bilinearly and then classified.
+        """The head on a finer grid: the output of its 3×3 convolution is upsampled bilinearly and then scored.
 
-        Upsampling before the 3×3 convolution would reduce its window, in units of cells, and shift the findings:
-        strided convolutions centre a feature at the corner of its cell, which the window compensates.
+        Upsampling before this convolution would shrink its window relative to training, which shifts findings: strided
+        convolutions centre a feature at the corner of its cell, and the trained window compensates for this.
         """
         first, *others = self.head
         x = F.interpolate(first(attended), size=(size, size), mode="bilinear", align_corners=False)

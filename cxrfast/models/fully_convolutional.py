@@ -1,4 +1,4 @@
-"""Fully convolutional classifiers: a 1×1 convolution classifies every position, without pooling."""
+"""Fully convolutional classifiers: a 1×1 convolution scores every position, without pooling."""
 
 import torch
 from torch import nn
@@ -8,13 +8,12 @@ from cxrfast.models.input_scaling import InputScaling
 
 
 class FullyConvolutionalNetwork(nn.Module):
-    """Backbone features classified at every position by a 1×1 convolution. The map size is proportional to the image
-    size.
+    """Backbone features, scored at every position by a 1×1 convolution. The size of the maps follows the image size.
 
     Args:
-        backbone: with as many input channels as `scaling` has output channels.
+        backbone: a backbone whose number of input channels is that of `scaling`.
         num_classes: K.
-        scaling: default: no normalisation of the images.
+        scaling: the scaling of the input. Default: unchanged images.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, *, scaling: InputScaling | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Input normalisation."""
+"""Scaling of the input of a network."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,13 @@ from torch import nn
 
 
 class InputScaling(nn.Module):
-    """Converts grey values in [-1, 1] to a network's input: `(grey in [0, 1] − mean_c) / std_c` per channel.
+    """Converts grey values in [-1, 1] to the input a network was trained with: `(grey in [0, 1] − mean_c) / std_c`.
 
-    The normalisation is not folded into the weights of the first convolution, because that convolution pads with zeros
-    after it, and a mean folded into the bias would be wrong along the border.
+    There is one output channel per mean. The scaling is not folded into the first convolution, because this convolution
+    pads the scaled image with zeros, and a mean folded into its bias would be wrong at the border.
+
+    Args:
+        mean, std: per channel, for grey values in [0, 1].
     """
 
     scale: torch.Tensor
@@ -23,7 +26,7 @@ class InputScaling(nn.Module):
         pairs = list(zip(mean, std, strict=True))
         self.identity = pairs == [(0.5, 0.5)]
         for name, values in (("scale", [0.5 / s for _, s in pairs]), ("shift", [(0.5 - m) / s for m, s in pairs])):
-            # Set by the options and not learnt, so not part of the state.
+            # From the options and not trained, so not part of the state.
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     @property

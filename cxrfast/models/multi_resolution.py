@@ -1,8 +1,8 @@
-"""An encoder–decoder that classifies every position of an image at a high resolution (similar to Yao et al. 2018).
+"""An encoder–decoder that scores every position of an image at high resolution, in the manner of Yao et al. 2018.
 
-The components are known from second-hand descriptions of the paper: residual blocks reduce the resolution, dense blocks
-keep it, and a decoder repeatedly upsamples coarse features by nearest neighbours, concatenates them with finer ones and
-refines them. Their number, width and depth are our own design.
+Reviews of the paper describe the parts: residual blocks reduce the resolution, dense blocks keep it, and a decoder
+repeatedly upsamples coarse features by nearest-neighbour interpolation, concatenates them with finer ones and refines
+them. Their number, width and depth are a design of this project.
 """
 
 import math
@@ -14,8 +14,8 @@ from torch import nn
 
 
 class ResidualDown(nn.Module):
-    """A residual block (He et al. 2016) that halves the resolution: two 3×3 convolutions, and a shortcut
-    with 2×2 average pooling and a projection."""
+    """A residual block (He et al. 2016) that halves the resolution: two 3×3 convolutions, and a shortcut of 2×2 average
+    pooling and a 1×1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ResidualDown(nn.Module):
             nn.BatchNorm2d(out_channels),
         )
         self.shortcut = nn.Sequential(
-            nn.AvgPool2d(2, ceil_mode=True),  # same size as the strided convolution, also for odd sizes
+            nn.AvgPool2d(2, ceil_mode=True),  # the output size of the strided convolution, also for odd sizes
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
@@ -37,7 +37,7 @@ class ResidualDown(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """A dense block (Huang et al. 2017): the input of each layer is all previous maps; it adds `growth` channels."""
+    """A dense block (Huang et al. 2017): every layer takes all previous maps as input and adds `growth` maps."""
 
     def __init__(self, in_channels: int, growth: int, layers: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class DenseBlock(nn.Module):
 
 
 class Refinement(nn.Sequential):
-    """Two 3×3 convolutions with batch norm and ReLU, on the concatenated coarse and fine maps."""
+    """Two 3×3 convolutions with batch norm and ReLU, applied to the concatenated coarse and fine maps."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -74,15 +74,15 @@ class Refinement(nn.Sequential):
 class MultiResolutionNetwork(nn.Module):
     """Image → encoder with `levels` resolutions → decoder to the finest resolution → one logit map per class.
 
-    A cell of level i has `map_stride · 2^i` image pixels, and the level has `width · 2^i` channels before its dense
-    block. The last bias is initialised to logit(0.02), so that an untrained network predicts low probabilities.
+    A cell of level i covers `map_stride · 2^i` image pixels, and the level has `width · 2^i` channels before its dense
+    block. The last bias is initialised to logit(0.02), so that an untrained network predicts almost no findings.
 
     Args:
         num_classes: K.
         map_stride: image pixels per cell of the output, 2 or 4.
-        levels: number of resolutions, 2 or more.
-        width: channels of the finest resolution.
-        growth, dense_layers: of the dense blocks.
+        levels: number of resolutions, at least 2.
+        width: channels at the finest resolution.
+        growth, dense_layers: growth rate and number of layers of the dense blocks.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From an image to one logit per class and patch (Li et al. 2018 §3; Rozenberg et al. 2019 §3, Figures 2, 3)."""
+"""Networks that give one logit per class and patch (Li et al. 2018 §3; Rozenberg et al. 2019 §3, Figures 2, 3)."""
 
 import math
 from typing import Literal, cast
@@ -13,14 +13,19 @@ from cxrfast.nn import PacCRF
 
 UnaryForm = Literal["logit", "probability"]
 
-_CLIP = 1e-6  # distance of clipped probabilities from 0 and 1, before the logit
+_CLIP = 1e-6  # probabilities are clipped to [_CLIP, 1 − _CLIP] before the logit
 
 
 class PatchHead(nn.Sequential):
     """Li's two-layer recognition head: 3×3 convolution, batch norm, ReLU, 1×1 convolution to one map per class.
 
-    The last bias is initialised to logit(prior), so that an untrained network predicts low probabilities. Otherwise the
-    noisy-OR of P² patches would initially be 1 − 2^(−P²).
+    The last bias is initialised to logit(prior), so that an untrained network scores almost every patch as negative.
+    Otherwise the noisy-OR over P² patches would start at 1 − 2^(−P²).
+
+    Args:
+        in_channels, num_classes: C, K.
+        hidden: channels between the two layers.
+        prior: initial probability of a patch.
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, hidden: int = 512, prior: float = 0.02) -> None:
@@ -36,13 +41,13 @@ class PatchHead(nn.Sequential):
 
 
 class PatchNetwork(nn.Module):
-    """Backbone features resized to P×P and classified by the head: the unary term of the CRF.
+    """Backbone features, resized to P×P and scored by the head. The output is the unary term of the CRF.
 
     Args:
-        backbone: with as many input channels as `scaling` has output channels.
+        backbone: a backbone whose number of input channels is that of `scaling`.
         num_classes, grid: K, P.
         hidden: channels between the two layers of the head.
-        scaling: default: no normalisation of the images.
+        scaling: the scaling of the input. Default: unchanged images.
     """
 
     def __init__(
@@ -66,11 +71,15 @@ class PatchNetwork(nn.Module):
 
 
 class GuideBranch(nn.Sequential):
-    """Rozenberg's lower branch (§3.3, Figure 3): two convolutions, each followed by ReLU and batch norm, from the image
-    to a guide of the size of the unary map.
+    """Rozenberg's lower branch (§3.3, Figure 3): computes the guide from the image, in the size of the unary map.
 
-    The paper states neither kernel sizes nor strides. Here they are 5×5 with stride 4 and 3×3 with stride 2; averaging
-    over each patch reduces the result to P×P.
+    It has two convolutions, each followed by ReLU and batch norm. The paper states neither kernel sizes nor strides;
+    they are 5×5 with stride 4 and 3×3 with stride 2 here. The result is averaged over each patch, which gives P×P.
+
+    Args:
+        channels: channels of the guide.
+        grid: P.
+        in_chans: channels of the image.
     """
 
     def __init__(self, channels: int, grid: int, *, in_chans: int = 1) -> None:
@@ -87,18 +96,23 @@ class GuideBranch(nn.Sequential):
 
 
 class CRFNetwork(nn.Module):
-    """Rozenberg's network: the unary patch network, followed by a PAC-CRF whose guide is computed from the image.
+    """Rozenberg's network: a patch network for the unary terms, followed by a PAC-CRF guided by the image.
 
     Args:
-        unary, guide, crf: the components.
-        unary_form: the unary term of the CRF. §3.3 uses the probabilities p, with z = p without neighbours. "logit"
-            uses logit(p), and z is the sigmoid of the result. "probability" uses p, and z is the result. The pairwise
-            terms can move that z out of [0, 1]; it is clipped with a straight-through gradient, so that it can return.
-            Both give z = p without neighbours.
+        unary, guide, crf: the parts.
+        unary_form: the unary term of the CRF. §3.3 says that it is the probabilities p, and that z = p without
+            neighbours; both forms satisfy the latter. "logit": logit(p), and z is the sigmoid of the result.
+            "probability": p itself, and z is the result. The pairwise terms can move this z out of [0, 1]; it is then
+            clipped with a straight-through gradient, so that it can return.
     """
 
     def __init__(
-        self, unary: PatchNetwork, guide: GuideBranch, crf: PacCRF, *, unary_form: UnaryForm = "logit"
+        self,
+        unary: PatchNetwork,
+        guide: GuideBranch,
+        crf: PacCRF,
+        *,
+        unary_form: UnaryForm = "logit",
     ) -> None:
         super().__init__()
         self.unary = unary
@@ -119,7 +133,7 @@ class CRFNetwork(nn.Module):
 
 
 def resize_to_grid(features: torch.Tensor, grid: int) -> torch.Tensor:  # [B, C, h, w] -> [B, C, P, P]
-    """Bilinear upsampling for smaller maps, max-pooling for larger ones (Li et al. 2018 §3.1)."""
+    """Features resized to P×P: bilinear to enlarge them, max-pooling to reduce them (Li et al. 2018 §3.1)."""
     height, width = features.shape[-2:]
     if (height, width) == (grid, grid):
         return features

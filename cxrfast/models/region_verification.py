@@ -1,4 +1,4 @@
-"""Region verification (Zhang et al. 2020): a second classifier for the region that the first one attends to."""
+"""Region verification (Zhang et al. 2020): a second classifier scores only the region attended by the first."""
 
 import torch
 
@@ -9,8 +9,10 @@ def attended_region(
     maps: torch.Tensor,  # [B, C, h, w]: class activation maps, or sums of them
     level: float,
 ) -> torch.Tensor:  # [B, C, h, w] bool
-    """The rectangle described after Eq. 7, around all positions where the min-max normalised map exceeds `level`. It is
-    one rectangle even for several components. For a constant map it is the whole map."""
+    """The region after Eq. 7: the rectangle around all positions where the min-max normalised map exceeds `level`.
+
+    There is one rectangle, even if the positions form several components. For a constant map it is the whole map.
+    """
     over = normalize_maps(maps) > level
     return enclosing_rectangle(over | ~over.any(dim=-1, keepdim=True).any(dim=-2, keepdim=True))
 
@@ -32,13 +34,13 @@ def _span(line: torch.Tensor) -> torch.Tensor:  # [..., n] bool -> the same
 
 def region_logits(
     maps: torch.Tensor,  # [B, K, h, w]: Σ_d v_kd g_d, the class activation maps of V
-    region: torch.Tensor,  # [B, 1, h, w] bool, or [B, K, h, w]: one per class
+    region: torch.Tensor,  # [B, 1, h, w] bool, or one region per class [B, K, h, w]
     bias: torch.Tensor | None,  # [K] of V, if it has one
 ) -> torch.Tensor:  # [B, K]
-    """Eq. 8: V f′, where f′ averages g over all positions, with those outside the region set to zero.
+    """Eq. 8: V f′, where f′ is the average of g over all positions after setting g to zero outside the region.
 
-    Because averaging is linear, V's K maps are masked and averaged instead of the D maps g. Separate regions per class
-    therefore cost no more than one common region.
+    Since averaging is linear, the maps of V are masked and averaged instead of g. These are K maps instead of D, and a
+    region per class costs no more than a common one.
     """
     logits = (maps * region).mean(dim=(-2, -1))
     return logits if bias is None else logits + bias

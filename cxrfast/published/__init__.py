@@ -1,4 +1,4 @@
-"""The papers as data: the numbers that they publish, and the statements that specify their methods."""
+"""The papers as data: their published numbers, and the statements that specify their methods."""
 
 from cxrfast.published.numbers import PublishedRow, published_rows, rows
 from cxrfast.published.statements import Alternative, Paper, Statement, find_paper, find_statements, papers

@@ -1,8 +1,8 @@
-"""The papers' numbers as data: per class and T, with table, protocol, source, and whether one may compare.
+"""The published numbers as data: per class and T, with table, protocol, source, and whether they are comparable.
 
-One YAML file a paper, in `tables/`. A number is there only if it was read somewhere, and `source` says where. A row
-of which only the mean over its classes is published has no `values`; one that could not be read has neither, but a
-reason (`unavailable`).
+There is one YAML file per paper, in `tables/`. Every number was read in a publication, which `source` names. A row with
+only a published mean over its classes has no `values`. A row that was not available has neither, but a reason
+(`unavailable`).
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from cxrfast.errors import CxrfastError, UsageError
 
 Metric = Literal["auroc", "accuracy", "afp"]
-MEAN_TOLERANCE = 0.6  # of the last published digit, between a published mean and that of the published classes
+# Between a published mean and the mean of the published values, in units of the last published digit.
+MEAN_TOLERANCE = 0.6
 
 
 class PublishedRow(BaseModel):
-    """One line of a published table: one number for each class, by one metric and, if it has any, one measure and T."""
+    """One row of a published table: one number per class, by one metric and, if applicable, one measure and T."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,24 +30,24 @@ class PublishedRow(BaseModel):
     url: str
     table: str  # its number
     title: str
-    row: str = ""  # as published; "" where the table has no other
+    row: str = ""  # as published; "" if the table has a single row
     metric: Metric
     measure: Literal["iou", "ior"] | None = None  # of accuracy and AFP; "ior" is also called IoBB
     T: float | None = None
     protocol: str | None = None  # of accuracy and AFP: name of the entry of protocols.py
-    method: str | None = None  # the method of cxrfast that the row is of
-    copied_from: str | None = None  # key of the paper that a row of others' numbers names
+    method: str | None = None  # the method of cxrfast that the row belongs to
+    copied_from: str | None = None  # key of the paper whose numbers the row quotes
     labels: str  # "ChestX-ray8" or "ChestX-ray14"
     split: str
     classes: tuple[str, ...]
     values: dict[str, float] | None = None  # per class; None: not available, or not published
-    digits: int = 4  # behind the point of the published values
+    digits: int = 4  # decimals of the published values
     mean: float | None = None  # as published
     mean_digits: int = 4
     unavailable: str | None = None  # why there are no values
     source: str | None = None  # where the values were read
-    comparable: bool  # with a run of ours by the same protocol
-    why: str | None = None  # it is not comparable
+    comparable: bool  # with a run of cxrfast by the same protocol
+    why: str | None = None  # reason why it is not comparable
     remark: str | None = None
 
     @model_validator(mode="after")
@@ -79,13 +80,13 @@ class PublishedRow(BaseModel):
 
     @property
     def name(self) -> str:
-        """Where it stands, in words."""
+        """Paper, table and row, as text."""
         return ", ".join(filter(None, (self.citation.split(",")[0], f"Table {self.table}", self.row)))
 
 
 @cache
 def published_rows() -> tuple[PublishedRow, ...]:
-    """Every line of every table there is."""
+    """All rows of all tables."""
     folder = files("cxrfast.published") / "tables"
     found: list[PublishedRow] = []
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
@@ -105,10 +106,10 @@ def rows(
     method: str | None = None,
     available: bool | None = None,
 ) -> tuple[PublishedRow, ...]:
-    """The lines of published tables that have all of the given properties; for example those to set beside a run:
+    """The rows of published tables with all of the given properties. For example, those to compare a run with:
     ``rows(protocol="wang2017", method="wang", available=True)``, ``rows(metric="auroc", method="chexnet")``.
 
-    Raises :class:`UsageError` for the name of a paper that there is no file of.
+    Raises :class:`UsageError` for an unknown paper.
     """
     everything = published_rows()
     papers = sorted({line.paper for line in everything})
@@ -133,13 +134,13 @@ def rows(
 
 
 class _Number(float):
-    """A number that knows how many digits it was written with: 0.60 says more than 0.6."""
+    """A number that keeps the number of decimals it was written with: 0.60 is more precise than 0.6."""
 
     digits: int
 
 
 class _Loader(yaml.SafeLoader):
-    """Numbers keep their digits."""
+    """A YAML loader whose numbers keep their decimals."""
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> _Number:
@@ -152,9 +153,9 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 def read_tables(text: str, file: str) -> Iterator[PublishedRow]:
-    """The lines of one file, which inherit what their table says, and tables what their paper says.
+    """The rows of one file. A row inherits the fields of its table, and a table those of its paper.
 
-    Raises :class:`CxrfastError`, in one line with file, table and line, for what contradicts itself.
+    Raises :class:`CxrfastError`, in one line with file, table and row, for inconsistent entries.
     """
     content: dict[str, Any] = yaml.load(text, _Loader)
     paper = {name: value for name, value in content.items() if name not in ("orders", "tables")}

@@ -1,10 +1,10 @@
-"""The register of statements as sections of a page in Markdown.
+"""The register of statements as sections of a Markdown page.
 
     python -m cxrfast.published.page docs/papers.md          # writes the sections
-    python -m cxrfast.published.page docs/papers.md --check  # exit code 1 where the page is not up to date
+    python -m cxrfast.published.page docs/papers.md --check  # exit code 1 if the page is not up to date
 
-A section stands between `<!-- register: PAPER -->` and `<!-- end -->`. That of a paper in the register is replaced as a
-whole; that of a paper which the register does not have yet stays as it is.
+A section is enclosed in `<!-- register: PAPER -->` and `<!-- end -->`. The sections of papers in the register are
+replaced; those of other papers stay unchanged.
 """
 
 import argparse
@@ -32,9 +32,9 @@ _TITLES: Mapping[Kind, str] = {
 
 
 def updated(page: str, register: Sequence[Paper]) -> str:
-    """The page with the sections of these papers written anew.
+    """The page with updated sections of these papers.
 
-    Raises :class:`CxrfastError` for a paper that has no section on the page, or two.
+    Raises :class:`CxrfastError` if a paper does not have exactly one section on the page.
     """
     places = [key for _, key, _, _ in _SECTION.findall(page)]
     for paper in register:
@@ -48,7 +48,7 @@ def updated(page: str, register: Sequence[Paper]) -> str:
 
 
 def section(paper: Paper) -> str:
-    """All statements of a paper, in a table for each kind."""
+    """All statements of a paper, in one table per kind."""
     lines = [f"## {paper.citation}", ""]
     lines += [paper.notation.strip(), ""] if paper.notation else []
     lines += [f"Statements on method `{paper.method}`{_others(paper)}: {_counts(paper.statements)}.", ""]
@@ -91,7 +91,7 @@ def _cells(of: Statement, paper: Paper) -> tuple[str, ...]:
 
 
 def _setting(setting: Mapping[str, Any]) -> str:
-    """As a user writes it: options for --set, the rest for a configuration file."""
+    """As a user writes it: options in the form of --set, the rest in the form of a configuration file."""
     found = []
     for name, value in setting.items():
         if name == "pretrained":

@@ -1,10 +1,10 @@
-"""The register: every statement of a paper that specifies something, and what the code does about it.
+"""The register: every statement of a paper that specifies a method, and what the code does about it.
 
-One YAML file a paper, in `statements/`:
+There is one YAML file per paper, in `statements/`:
 
     paper: zhang2020                # the file's name
     citation: Zhang et al. 2020, …  # one line
-    method: zhang                   # whose defaults the statements are about; a statement may name another
+    method: zhang                   # the method whose defaults are described; a statement may name another
     statements:
       - id: anchors-only
         place: "§3, Eq. 7"
@@ -15,11 +15,12 @@ One YAML file a paper, in `statements/`:
         code: [cxrfast.methods.zhang:Zhang.loss]
         tests: [tests/methods/test_zhang.py]
 
-`status` is `default` (what the code does unasked is what the text says), `option` (the paper's value needs an option,
-or is an ablation) or `deviation` (the code does something else, or cannot do it). `setting` has the paper's values
-under the names of a run's configuration, `options.NAME` of the method, or `pretrained: imagenet`. Where the paper is
-silent and something must be chosen, the statement is a `default` with `silent: true`. Of evaluation and of data that a
-table needs, `default` means that the paper's protocol, or its table in `cxrfast reproduce`, does it without an option.
+`status` is `default` (the code does by default what the text says), `option` (the paper's value needs an option, or is
+an ablation) or `deviation` (the code does something else, or cannot do it). `setting` has the paper's values under the
+names of a run's configuration, `options.NAME` for options of the method, or `pretrained: imagenet`. If the paper is
+silent and a choice is necessary, the statement is a `default` with `silent: true`. For statements on evaluation, or on
+the data of a table, `default` means that the paper's protocol, or its table in `cxrfast reproduce`, does this without
+an option.
 """
 
 import re
@@ -56,24 +57,24 @@ class _Entry(BaseModel):
 
 
 class Alternative(_Entry):
-    """Another reading of a statement, and the values that give it."""
+    """Another reading of a statement, and the settings that implement it."""
 
     setting: Setting = Field(min_length=1)
     says: str = Field(min_length=1)
 
 
 class Statement(_Entry):
-    """One statement of a paper, in our words."""
+    """One statement of a paper, paraphrased."""
 
     paper: str  # key: "zhang2020"
-    method: str  # of cxrfast, whose defaults are meant
+    method: str  # the method of cxrfast whose defaults are described
     id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     place: str = Field(min_length=1)  # section, equation, table or figure
     kind: Kind
     says: str = Field(min_length=1)
     status: Status
-    silent: bool = False  # the paper does not say it
-    setting: Setting = {}  # the paper's values; empty: no option realises it
+    silent: bool = False  # the paper does not state it
+    setting: Setting = {}  # the paper's values; empty if no option implements it
     code: tuple[str, ...] = ()  # "module:attribute", or the path of a file
     tests: tuple[str, ...] = ()  # paths
     does: str | None = None  # what the code does
@@ -100,7 +101,7 @@ class Statement(_Entry):
 
     @property
     def name(self) -> str:
-        """Where it stands in the register."""
+        """Paper and id, which identify it in the register."""
         return f"{self.paper}, {self.id}"
 
 
@@ -110,18 +111,18 @@ class Paper(_Entry):
     paper: str = Field(pattern=r"^[a-z0-9]+$")
     citation: str = Field(min_length=1)
     method: str
-    notation: str | None = None  # what the symbols in its statements are
+    notation: str | None = None  # meaning of the symbols in its statements
     statements: tuple[Statement, ...] = Field(min_length=1)
 
 
 @cache
 def papers() -> tuple[Paper, ...]:
-    """Every paper of the register."""
+    """All papers of the register."""
     return tuple(read_papers(files("cxrfast.published") / "statements"))
 
 
 def find_paper(key: str) -> Paper:
-    """The paper of this key, such as "zhang2020"; :class:`UsageError` lists those there are."""
+    """The paper with this key, such as "zhang2020". Raises :class:`UsageError`, which lists all keys, for another."""
     for paper in papers():
         if paper.paper == key:
             return paper
@@ -132,7 +133,7 @@ def find_paper(key: str) -> Paper:
 def find_statements(
     *, paper: str | None = None, method: str | None = None, kind: Kind | None = None, status: Status | None = None
 ) -> tuple[Statement, ...]:
-    """The statements of a paper, or on a method, or of all; for example
+    """The statements with all of the given properties; for example
     ``find_statements(method="zhang", status="deviation")``."""
     wanted = {"paper": paper, "method": method, "kind": kind, "status": status}
     given = {name: value for name, value in wanted.items() if value is not None}
@@ -141,9 +142,9 @@ def find_statements(
 
 
 def read_papers(folder: Traversable) -> Iterator[Paper]:
-    """All files of a folder, in the order of their names.
+    """The papers of all YAML files of a folder, in the order of the file names.
 
-    Raises :class:`CxrfastError`, in one line with the file and the statement's id, for what is not as it should be.
+    Raises :class:`CxrfastError`, in one line with the file and the statement's id, for invalid content.
     """
     if not folder.is_dir():
         return
@@ -195,7 +196,7 @@ def _first(error: ValidationError) -> str:
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses a name that stands twice, of which YAML would keep the last without a word."""
+    """Refuses duplicate names, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -117,7 +117,10 @@ def test_an_opening_removes_what_is_thin():
         ({"pool": "median"}, "options.pool: input should be 'softmax', "),
         ({"delta": 0.6}, "options.delta: input should be less than or equal to 0.5, got 0.6"),
         ({"gate": 1.0}, "options.gate"),
-        ({"normalize": "bag", "average_weight": True}, "options.average_weight: normalize 'bag' has one weight a bag"),
+        (
+            {"normalize": "bag", "average_weight": True},
+            "options.average_weight: normalize 'bag' has one weight per bag",
+        ),
         ({"normalize": "image"}, "options.normalize: input should be 'batch' or 'bag'"),
         ({"median": "upper"}, "options.median: input should be 'lower' or 'mean'"),
         ({"l2_form": "squared"}, "options.l2_form: input should be 'squares' or 'norm'"),

@@ -232,7 +232,9 @@ def test_the_miner_gets_the_method_s_options(options, phantoms, tmp_path):
 
 
 def test_a_batch_has_room_for_a_triplet(phantoms):
-    with pytest.raises(UsageError, match="batch-size: 2 images are no triplet; expected at least 3, or triplet=0"):
+    with pytest.raises(
+        UsageError, match=r"batch-size: expected 3 or more images \(a triplet\), got 2; or set triplet=0"
+    ):
         sampler(zhang(), read_chestxray14(phantoms).records, phantoms, batch_size=2)
 
 

@@ -281,7 +281,7 @@ def test_distance_learning_goes_on_as_if_nothing_had_happened_and_workers_change
 
 def test_wrong_settings_of_batches_leave_no_folder(phantoms, tmp_path):
     settings = {"method": "zhang", "data": phantoms, "batch_size": 2, "options": {"backbone": "densenet_nano"}}
-    with pytest.raises(UsageError, match="batch-size: 2 images are no triplet"):
+    with pytest.raises(UsageError, match="batch-size: expected 3 or more images .a triplet., got 2"):
         train(build_config(settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -7,18 +7,18 @@ from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Box
 
-FRAME = 1024.0  # boxes are in pixels of the released 1024×1024 images, whatever the size of the copy at hand
-TOLERANCE = 1.0  # pixels of the frame by which rounding may push an edge out of the image
+FRAME = 1024.0  # boxes are in pixels of the released 1024×1024 images, also for resized copies
+TOLERANCE = 1.0  # pixels by which rounding may move an edge out of the image
 
-# The box table says Infiltrate where the label tables say Infiltration.
+# The box table names Infiltrate what the label tables name Infiltration.
 ALIASES = {"Infiltrate": "Infiltration"}
 
-# The header has nine comma fields (the name "Bbox [x,y,w,h]" is split, three empty ones follow), the rows have six.
+# The header has nine fields (the commas split "Bbox [x,y,w,h]", and three empty fields follow), the rows have six.
 _IMAGE, _LABEL, _NUMBERS = "Image Index", "Finding Label", ("Bbox [x", "y", "w", "h]")
 
 
 def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, ...]]]:
-    """image -> class -> xyxy boxes as fractions of the image. Appends remarks to ``notes``."""
+    """Mapping image -> class -> xyxy boxes, as fractions of the image size. Appends messages to ``notes``."""
     table = CsvTable(path, [_IMAGE, _LABEL, *_NUMBERS])
     boxes: dict[str, dict[str, tuple[Box, ...]]] = {}
     clipped = 0
@@ -31,10 +31,10 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
         clipped += was_clipped
         of_class = boxes.setdefault(image, {}).get(label, ())
         if box in of_class:
-            raise table.error(line, f"the same box of {label} on {image} is there a second time")
+            raise table.error(line, f"the same box of {label} on {image} is listed twice")
         boxes[image][label] = (*of_class, box)
     if clipped:
-        notes.append(f"{clipped} boxes of {path.name} overshoot the image by up to {TOLERANCE:g} pixel: clipped")
+        notes.append(f"{clipped} boxes of {path.name} extend beyond the image by up to {TOLERANCE:g} pixel: clipped")
     return boxes
 
 

@@ -151,7 +151,7 @@ def _read_records(
     for line, row in table.rows():
         image = row[at_image].strip()
         if image in seen:
-            raise table.error(line, f"image {image} is there a second time")
+            raise table.error(line, f"image {image} is listed twice")
         if not image:
             raise table.error(line, f"'{_IMAGE}' is empty")
         seen.add(image)

@@ -1,4 +1,4 @@
-"""A crude frontal chest X-ray: soft tissue, lungs, mediastinum, heart, bones and vessels as densities that add up.
+"""A simplified frontal chest X-ray: the densities of soft tissue, lungs, mediastinum, heart, bones and vessels, added.
 
 Lengths are fractions of the image side. ``u`` runs from the left of the image to its right and ``v`` downwards; as in
 any frontal radiograph, the patient's right lung is on the left of the image. ``d`` is the distance from the midline.
@@ -11,11 +11,11 @@ from functools import cached_property
 import numpy as np
 
 MIDLINE = 0.5
-SIDES = (-1, 1)  # of the image: the patient's right lung, the patient's left lung
+SIDES = (-1, 1)  # of the image: the patient's right and left lung
 
 
 def ramp(x: np.ndarray, width: float) -> np.ndarray:
-    """0 below -width/2, 1 above width/2, linear between: an edge that is not aliased."""
+    """An anti-aliased edge: 0 below -width/2, 1 above width/2, linear in between."""
     return np.clip(x / width + 0.5, 0.0, 1.0)
 
 
@@ -24,7 +24,7 @@ def bell(x: np.ndarray, width: float) -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """[size, size] of unit variance at its nodes, with features of 1/cells of the side."""
+    """Noise [size, size] with unit variance at the grid nodes and structures of 1/cells of the side."""
     import cv2
 
     coarse = rng.standard_normal((cells + 3, cells + 3)).astype(np.float32)
@@ -33,16 +33,16 @@ def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Build:
-    """What stays the same in all images of a patient."""
+    """Properties that are the same in all images of a patient."""
 
     sex: str
     age: int
     lung_width: float  # from the midline to the chest wall
     lung_top: float
-    lung_base: float  # of the higher point of the right dome
-    heart: float  # half the width
+    lung_base: float  # highest point of the right dome of the diaphragm
+    heart: float  # half of its width
     rib_spacing: float
-    fat: float  # veils contrast
+    fat: float  # reduces the contrast
     breasts: float
 
     @classmethod
@@ -63,7 +63,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stood: a similarity transform of the picture about its centre."""
+    """The pose of the patient: a similarity transform about the centre of the image."""
 
     angle: float  # radians
     scale: float
@@ -101,10 +101,10 @@ class Chest:
         self.d = np.abs(self.u - MIDLINE)
         self.is_right_of_image = self.u > MIDLINE
         self.edge = max(1.5 / size, 0.006)
-        self.breath = rng.uniform(-0.02, 0.03)  # how much deeper than usual
+        self.breath = rng.uniform(-0.02, 0.03)  # inspiration relative to the mean
         self.heart_scale = heart_scale
         self.heart_tilt = rng.uniform(0.45, 0.65)
-        # Height in the lung: 0 at the apex, 1 at the diaphragm's mean level. Left dome a little lower.
+        # Height in the lung: 0 at the apex, 1 at the mean level of the diaphragm. The left dome is slightly lower.
         self.base = build.lung_base + self.breath + np.where(self.is_right_of_image, 0.025, 0.0).astype(np.float32)
         self.height = (self.v - build.lung_top) / (self.base - build.lung_top)
 
@@ -116,7 +116,7 @@ class Chest:
 
     @cached_property
     def lung_margin(self) -> np.ndarray:
-        """About the distance to the nearest border of the lung, positive inside."""
+        """Approximate distance to the nearest border of the lung, positive inside."""
         h = np.clip(self.height, 0, 1)
         medial = self.d - (0.05 + 0.06 * np.square(1 - np.minimum(2.5 * h, 1)))
         apex = self.v - self.build.lung_top - 0.9 * np.square(np.maximum(0.14 - self.d, 0))
@@ -129,7 +129,7 @@ class Chest:
 
     @cached_property
     def _dome(self) -> np.ndarray:
-        """The height v of the diaphragm: domes that fall off towards the chest wall."""
+        """The level v of the diaphragm: two domes that descend towards the chest wall."""
         return self.base + 0.10 * np.square((self.d - 0.17) / 0.19)
 
     @cached_property
@@ -138,7 +138,7 @@ class Chest:
 
     @cached_property
     def heart_radius(self) -> np.ndarray:
-        """Below 1 in the heart: an ellipse that lies towards the patient's left and points down."""
+        """Below 1 inside the heart: an ellipse on the patient's left that points downwards."""
         width = self.build.heart * self.heart_scale
         x = self.u - (MIDLINE + 0.045 + 0.25 * (width - 0.14))
         y = self.v - (self.build.lung_base + self.breath - 0.085)
@@ -152,14 +152,14 @@ class Chest:
 
     @cached_property
     def visible_lung(self) -> np.ndarray:
-        """Lung that the heart does not cover."""
+        """The lung not covered by the heart."""
         return self.lungs * (1 - self.heart)
 
     def side(self, side: int) -> np.ndarray:
         return self.is_right_of_image if side > 0 else ~self.is_right_of_image
 
     def density(self, rng: np.random.Generator) -> np.ndarray:
-        """Everything but lesions and vessels."""
+        """The density of everything except lesions and vessels."""
         body = self._body()
         soft = 0.60 + 0.05 * smooth_noise(rng, self.size, 4) * (1 - self.lungs)
         soft += 0.10 * ramp(self.v - self.base, 0.15) * (1 - self.lungs)
@@ -180,9 +180,9 @@ class Chest:
         knob = ramp(0.045 - np.hypot(self.u - MIDLINE - 0.055, v - 0.335), 0.02)
         descending = bell(self.u - MIDLINE - 0.05, 0.03) * ramp(v - 0.36, 0.05)
         hila = bell(np.hypot((d - 0.10) * 1.3, v - 0.44 - 0.02 * self.is_right_of_image), 0.045) * rng.uniform(0.8, 1.2)
-        # Heart and liver lie side by side in the beam, not one behind the other: no sum below the diaphragm.
+        # Below the diaphragm, heart and liver are beside each other in the beam, so their densities do not add up.
         great = np.maximum(np.maximum(0.22 * band, 0.22 * knob), 0.40 * self.heart * (1 - 0.8 * self.belly))
-        great = great * (0.3 + 0.7 * self.lungs)  # between the lungs there is no air for it to replace
+        great = great * (0.3 + 0.7 * self.lungs)  # between the lungs it does not replace air
         vertebrae = 0.5 + 0.5 * np.cos(2 * np.pi * v / 0.062)
         spine = bell(d, 0.04) * (0.02 + 0.05 * vertebrae * (1 - 0.6 * self.heart))
         trachea = bell(d, 0.018) * ramp(0.36 - v, 0.1)
@@ -208,14 +208,14 @@ class Chest:
         return self.build.breasts * ramp(1 - radius, 0.25)
 
     def _gas(self, rng: np.random.Generator) -> np.ndarray | float:
-        """The stomach's bubble under the patient's left dome, in some."""
+        """The gastric bubble under the left dome, in some images."""
         if rng.random() < 0.5:
             return 0.0
         x, y = self.u - rng.uniform(0.64, 0.74), self.v - (self.base + rng.uniform(0.07, 0.10))
         return ramp(1 - np.hypot(x / rng.uniform(0.05, 0.09), y / 0.035), 0.5)
 
     def vessels(self, rng: np.random.Generator) -> np.ndarray:
-        """Branches from the hila, thinner outwards, [0, 1]."""
+        """Vessels that branch from the hila and become thinner outwards, in [0, 1]."""
         import cv2
 
         canvas = np.zeros((self.size, self.size), np.uint8)
@@ -244,7 +244,7 @@ class Chest:
 
 
 def _ribs(v: np.ndarray, spacing: float, half_width: float) -> np.ndarray:
-    """Ten parallel bands below v = 0 with brighter rims, as a cut through a tube looks."""
+    """Ten parallel bands below v = 0 with brighter edges, like the projection of a tube."""
     phase = v / spacing
     number = np.round(phase)
     off = np.abs(phase - number) * spacing

@@ -1,7 +1,7 @@
-"""Lesions of the eight boxed classes of ChestX-ray14, each with its place, size and texture.
+"""Lesions of the eight classes of ChestX-ray14 with boxes, each with random position, size and texture.
 
-A lesion is a change of density and the region that a radiologist would put a box around. Cardiomegaly is no lesion
-here but an enlarged heart (see :class:`cxrfast.data.phantoms.anatomy.Chest`).
+A lesion is a change of density together with the region that a radiologist would enclose in a box. Cardiomegaly is
+modelled as an enlarged heart instead (see :class:`cxrfast.data.phantoms.anatomy.Chest`).
 """
 
 import math
@@ -15,13 +15,13 @@ from cxrfast.data.phantoms.anatomy import MIDLINE, SIDES, Chest, bell, ramp, smo
 
 @dataclass(frozen=True)
 class Lesion:
-    density: np.ndarray  # [S, S], added to the chest's
+    density: np.ndarray  # [S, S], added to that of the chest
     region: np.ndarray  # [S, S] bool
-    vessels: np.ndarray | float = 1.0  # [S, S], what is left of the vessels' markings
+    vessels: np.ndarray | float = 1.0  # [S, S], factor of the vessel markings
 
 
 def draw_lesion(name: str, chest: Chest, rng: np.random.Generator, taken: np.ndarray) -> Lesion | None:
-    """A lesion of class ``name`` beside the regions ``taken`` [S, S] bool; None if no try finds room."""
+    """A lesion of class ``name`` outside the regions ``taken`` [S, S] bool; None if 12 attempts find no room."""
     for _ in range(12):
         lesion = DRAW[name](chest, rng, int(rng.choice(SIDES)))
         area = lesion.region.sum()
@@ -40,7 +40,7 @@ def region_box(region: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _local(chest: Chest, side: int, d: float, v: float, angle: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates about a point of one lung, turned by ``angle``."""
+    """Coordinates relative to a point in one lung, rotated by ``angle``."""
     x, y = chest.u - (MIDLINE + side * d), chest.v - v
     c, s = math.cos(angle), math.sin(angle)
     return c * x + s * y, -s * x + c * y
@@ -62,7 +62,7 @@ def _atelectasis(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
 
 
 def _effusion(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
-    """Fluid over the diaphragm, its level rising to the chest wall."""
+    """Fluid above the diaphragm, with a level that rises towards the chest wall."""
     depth = rng.uniform(0.04, 0.15)
     level = chest.base + 0.02 - depth - rng.uniform(1.6, 2.6) * np.square(np.maximum(chest.d - 0.13, 0))
     mask = ramp(chest.v - level, 0.02) * chest.lungs * chest.side(side)
@@ -70,7 +70,7 @@ def _effusion(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
 
 
 def _infiltration(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
-    """A cloud of soft patches in the middle of a lung, without a border."""
+    """Soft patches with ill-defined borders in the middle of a lung."""
     x, y = _local(chest, side, rng.uniform(0.17, 0.25), rng.uniform(0.36, 0.58), rng.uniform(-0.5, 0.5))
     radius = np.hypot(x / rng.uniform(0.085, 0.12), y / rng.uniform(0.10, 0.15))
     cloud = np.exp(-np.square(np.square(radius))) * chest.lungs
@@ -84,7 +84,7 @@ def _round_shadow(chest: Chest, rng: np.random.Generator, side: int, radius: flo
     lobes = 1 + 0.05 * np.cos(2 * direction + rng.uniform(0, 6)) + 0.04 * np.cos(3 * direction + rng.uniform(0, 6))
     inside = radius * lobes - np.hypot(x, y)
     mask = ramp(inside, 0.018) * chest.lungs
-    # A ball is thickest in its middle
+    # A sphere is thickest at its centre.
     thickness = 0.65 + 0.35 * np.sqrt(np.clip(inside / radius, 0, 1))
     return Lesion(amount * mask * thickness, mask > 0.5)
 
@@ -98,7 +98,7 @@ def _nodule(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
 
 
 def _pneumonia(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
-    """A lobe turned dense, sharp at a fissure and fading at its other end, with air-filled bronchi in it."""
+    """Consolidation of a lobe, sharp at the fissure and fading at the other end, with air bronchograms."""
     if rng.random() < 0.5:  # upper lobe, fissure below
         fissure = rng.uniform(0.40, 0.47) + 0.15 * (chest.d - 0.2)
         lobe = ramp(fissure - chest.v, 0.012) * ramp(chest.v - fissure + rng.uniform(0.17, 0.24), 0.06)
@@ -115,11 +115,11 @@ def _pneumonia(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
 
 
 def _pneumothorax(chest: Chest, rng: np.random.Generator, side: int) -> Lesion:
-    """Air between chest wall and lung, at the apex and beside it: black, without markings, behind a thin line."""
-    reach = rng.uniform(0.35, 0.55)  # of the lung's height
+    """Air between chest wall and lung at the apex and side: dark, without vessels, bounded by a thin pleural line."""
+    reach = rng.uniform(0.35, 0.55)  # fraction of the height of the lung
     depth = rng.uniform(0.06, 0.10) * np.sqrt(np.clip(1 - chest.height / reach, 0, 1))
     wall, apex = np.maximum(chest.wall, 1e-3), np.maximum(0.9 * (chest.v - chest.build.lung_top), 1e-3)
-    from_wall = wall * apex / np.hypot(wall, apex) - depth  # a minimum without a kink
+    from_wall = wall * apex / np.hypot(wall, apex) - depth  # a smooth minimum
     lung = chest.lungs * chest.side(side)
     air = ramp(-from_wall, 0.008) * (depth > 0) * lung
     line = bell(from_wall, 0.005) * (depth > 0.008) * lung

@@ -1,6 +1,6 @@
-"""Synthetic chest X-rays in the layout of ChestX-ray14, so that everything runs without a download.
+"""Synthetic chest X-rays in the layout of ChestX-ray14, for running everything without a download.
 
-They teach nothing about medicine. They are for demonstrations, tests and measurements of speed.
+They have no medical value. They serve demonstrations, tests and performance measurements.
 """
 
 import os
@@ -18,13 +18,13 @@ from cxrfast.data.phantoms.anatomy import Build, Chest, Pose, smooth_noise
 from cxrfast.data.phantoms.lesions import draw_lesion, region_box
 from cxrfast.errors import CxrfastError, UsageError
 
-FRAME = 1024  # of the boxes in the table, as in the release
-SMALLEST = 64  # pixels; below, nodules would be smaller than the noise
+FRAME = 1024  # side in pixels that boxes in the table refer to, as in the release
+SMALLEST = 64  # pixels; in smaller images, nodules are smaller than the noise
 
-_NO_FINDING = 0.35  # share of images; a few more, where no lesion found room
-_FINDINGS = (0.66, 0.26, 0.08)  # of the others: one, two, three classes
-_TEST_SHARE = 0.2  # of patients
-# What the words of a seed stand for, so that no two kinds of draws ever share a stream.
+_NO_FINDING = 0.35  # fraction of images; slightly more in effect, if there is no room for a lesion
+_FINDINGS = (0.66, 0.26, 0.08)  # fractions of the others with one, two, three classes
+_TEST_SHARE = 0.2  # fraction of patients
+# Seed components that give each kind of draw its own random stream.
 _PATIENTS, _BUILD, _IMAGE, _LIST, _BOX = range(5)
 
 README = """These are SYNTHETIC images, drawn by cxrfast's phantom generator (cxrfast synth); they show no person.
@@ -42,7 +42,7 @@ class Phantom:
 
 
 def draw_phantom(seed: int, patient: int, index: int, image_size: int) -> Phantom:
-    """Image ``index``, of ``patient``; the same for the same arguments, whatever else is drawn."""
+    """Image ``index``, of ``patient``. It depends on the arguments only, not on other images."""
     build = draw_build(seed, patient)
     rng = np.random.default_rng([seed, _IMAGE, index])
     wanted = _draw_findings(rng)
@@ -74,7 +74,7 @@ def _draw_findings(rng: np.random.Generator) -> list[str]:
 
 
 def _expose(density: np.ndarray, chest: Chest, rng: np.random.Generator) -> np.ndarray:
-    """Density to grey values: veil, quantum noise, exposure, collimator, side marker."""
+    """Converts density to grey values: scatter, quantum noise, exposure, collimation, side marker."""
     import cv2
 
     size = chest.size
@@ -92,7 +92,7 @@ def _expose(density: np.ndarray, chest: Chest, rng: np.random.Generator) -> np.n
 
 
 def _add_marker(image: np.ndarray, rng: np.random.Generator) -> None:
-    """The L of lead that says which side is which."""
+    """The lead marker L on the left side of the patient."""
     import cv2
 
     size = len(image)
@@ -102,12 +102,12 @@ def _add_marker(image: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _patients(seed: int, patients: int | None) -> Iterator[tuple[int, int]]:
-    """(patient, number of the image among the patient's) of image 0, 1, …; a prefix for fewer images."""
+    """Yields (patient, number within the patient) for image 0, 1, …, independent of the number of images."""
     rng = np.random.default_rng([seed, _PATIENTS])
     if patients is None:
         patient = 1
         while True:
-            # most have one image, a few several, as in a hospital
+            # Most patients have one image, some have several.
             for number in range(min(int(rng.geometric(0.7)), 6)):
                 yield patient, number
             patient += 1
@@ -130,11 +130,12 @@ def write_phantoms(
 ) -> Path:
     """Write ``images`` phantoms of ``image_size`` pixels to the new folder ``root``, which is returned.
 
-    A fifth of the patients are on the test list. All their findings have boxes in the table; of the findings on the
-    train_val list, ``boxed_fraction`` have, so that the rest are unannotated positives. Image i depends on ``seed``,
-    ``image_size`` and ``patients`` only, not on how many follow.
+    A fifth of the patients are on the test list. All their findings have boxes in the table. On the train_val list, the
+    fraction ``boxed_fraction`` of the findings has boxes; the rest are unannotated positives. Image i depends on
+    ``seed``, ``image_size`` and ``patients`` only, not on the number of images.
 
-    The folder appears when it is complete. Raises :class:`UsageError` if it exists and is not empty.
+    The folder is created when its content is complete. Raises :class:`UsageError` if it exists and is not empty, or for
+    an option out of range, and :class:`CxrfastError` if it cannot be written.
     """
     root = Path(root)
     _check_options(root, images, image_size, seed, boxed_fraction, patients)
@@ -147,7 +148,7 @@ def write_phantoms(
             images=images, image_size=image_size, seed=seed, boxed_fraction=boxed_fraction, patients=patients or "drawn"
         )
         (unfinished / "README.txt").write_text(text, encoding="utf-8")
-        os.replace(unfinished, root)  # an empty folder may be in its place
+        os.replace(unfinished, root)  # replaces an empty folder
     except OSError as error:
         raise CxrfastError(f"{root} cannot be written ({error.strerror or error}); choose another folder") from error
     finally:
@@ -191,7 +192,7 @@ def _write_images(
 
     rows = []
     whose = islice(_patients(seed, patients), images)
-    # disable=None: silent where stderr is not a terminal
+    # disable=None: no progress bar if stderr is not a terminal
     bar = tqdm(whose, total=images, desc="drawing phantoms", unit="image", disable=None if progress else True)
     for index, (patient, number) in enumerate(bar):
         phantom = draw_phantom(seed, patient, index, image_size)
@@ -222,7 +223,7 @@ def _write_tables(root: Path, rows: list[_Row], image_size: int, seed: int, boxe
         for (name, box), chance in zip(row.boxes.items(), drawn, strict=True):
             if is_test or chance < boxed_fraction:
                 x0, y0, x1, y1 = (value * FRAME / image_size for value in box)
-                label = "Infiltrate" if name == "Infiltration" else name  # as the released table spells it
+                label = "Infiltrate" if name == "Infiltration" else name  # as in the released table
                 boxes.append(f"{row.image},{label},{x0:.6g},{y0:.6g},{x1 - x0:.6g},{y1 - y0:.6g}")
     (root / "Data_Entry_2017.csv").write_text("\n".join(entries) + "\n", encoding="utf-8")
     (root / "BBox_List_2017.csv").write_text("\n".join(boxes) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Backbones: networks of timm, and two of torchvision, up to their last feature map."""
+"""Backbones: networks of timm, and two of torchvision, up to their last spatial feature map."""
 
 import difflib
 import inspect
@@ -21,7 +21,7 @@ from cxrfast.models.backbones.torchvision_networks import (
 )
 from cxrfast.nn import antialias_
 
-# Small variants for tests and for training without a GPU: the timm model and the changed arguments.
+# Small networks for tests and for training without a GPU: name of the network in timm, and changed arguments.
 SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnetv2_micro": ("resnetv2_18", {"layers": [1, 1, 1, 1], "channels": (32, 64, 128, 256), "stem_chs": 32}),
     "resnetv2_nano": ("resnetv2_18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128), "stem_chs": 16}),
@@ -31,20 +31,21 @@ SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet_nano": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128)}),
 }
 _STRIDES = (8, 16, 32)
-# For networks whose position embeddings or windows depend on the image size. Training images may be smaller (a crop)
-# and are padded to a multiple of the patch size.
+# Options of networks whose position embeddings or windows depend on the image size. Training images may be smaller
+# (crops); they are padded to whole patches.
 _OTHER_SIZES = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False}
 
 
 class Backbone(nn.Module):
-    """A network up to its last feature map.
+    """A network up to its last spatial feature map.
 
-    Its `state_dict` has the keys of `body`, without a prefix.
+    The keys of its state are those of `body`, without a prefix.
 
     Attributes:
-        body: the module of timm or torchvision, without its classifier.
-        num_features: D, channels of the feature map.
-        output_stride: image pixels per feature-map pixel.
+        body: the module of timm or torchvision, without classifier.
+        layout: how `body` returns the map; see :mod:`cxrfast.models.backbones.feature_map`.
+        num_features: D, channels of the map.
+        output_stride: image pixels per position of the map.
     """
 
     def __init__(self, body: nn.Module, layout: Layout, num_features: int, output_stride: int) -> None:
@@ -88,26 +89,30 @@ def create_backbone(
 ) -> Backbone:
     """A feature extractor `forward_features([B, in_chans, S, S]) -> [B, num_features, h, w]`.
 
-    The feature map is the output of timm's `forward_features`, with channels first. For vision transformers it consists
-    of the patch tokens after the last norm, arranged as in the image. Layers that do not contribute to it are removed.
+    For a CNN the map is the result of timm's `forward_features`, with channels first. For a vision transformer it
+    consists of the patch tokens after the last norm, arranged as in the image. Modules that the map does not depend on
+    are removed.
 
     Args:
         name: a network of timm, with or without the tag of its weights (`resnet50.a1_in1k`); `alexnet` or `googlenet`
             of torchvision; or one of `SMALL_BACKBONES`.
-        pretrained: True downloads weights with timm or torchvision (once). A path loads a file of weights (see
-            :func:`cxrfast.models.backbones.pretrained.load_file`). Three-channel stems are summed for `in_chans=1`.
-        antialias: insert blur-pools with `filter_size` taps before every subsampling of a CNN except that of the first
-            convolution, which also stays strided in Zhang's ResNets. The keys of the weights do not change.
+        pretrained: True downloads weights through timm or torchvision, unless they are cached; a path loads a weights
+            file (see :func:`cxrfast.models.backbones.pretrained.load_file`). For `in_chans=1`, the filters of a
+            three-channel stem are summed.
+        in_chans: C, channels of the input.
+        antialias: insert blur pooling before every subsampling of a CNN except that of the first convolution, which
+            stays strided in Zhang's ResNets too. The keys of the weights do not change.
         antialias_stem: with `antialias`, also before the subsampling of the first convolution.
-        output_stride: image pixels per feature-map pixel. None: the network's own. 8, 16 or 32 for DenseNets and where
-            timm supports dilation instead of subsampling.
-        image_size: S, for the position embeddings and windows of transformers. None: that of the weights.
-        crop_size: size of smaller images that the network must also accept, as in training.
+        filter_size: taps of the blur pooling.
+        output_stride: image pixels per position of the map; None: that of the network. 8, 16 and 32 are available for
+            networks that timm can dilate, and for DenseNets.
+        image_size: S, for the position embeddings and windows of transformers; None: that of the weights.
+        crop_size: a smaller image size that the network must also accept, such as that of training crops.
 
     Raises:
-        UsageError: an unknown name, a network without a spatial map, an image size that it does not accept, pretrained
-            weights that do not exist, or a stride or anti-aliasing that the network does not support.
-        CxrfastError: the weights cannot be downloaded or read, or do not match.
+        UsageError: the name is unknown; the network has no spatial map, does not accept images of this size, or has no
+            such stride, no place for anti-aliasing or no pretrained weights.
+        CxrfastError: the weights cannot be downloaded or read, or do not match the network.
     """
     base, overrides = SMALL_BACKBONES.get(name, (name, {}))
     check_backbone(name)
@@ -143,10 +148,9 @@ def create_backbone(
 
 
 def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, for grey in [0, 1], that a backbone's pretrained weights were trained
-    with.
+    """Mean and standard deviation per channel, for grey values in [0, 1], of the input the pretrained weights expect.
 
-    If they are equal for all channels, a single value is returned: one channel with the summed filters of the stem
+    Values that are the same for all channels are returned once, because one channel with the summed filters of the stem
     gives the same features as three equal channels.
     """
     check_backbone(name)
@@ -161,7 +165,7 @@ def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def check_backbone(name: str) -> None:
-    """Raise UsageError with similar names if `name` is unknown. Does not check that the network has a spatial map."""
+    """Raises UsageError with similar names for an unknown network. Whether it has a spatial map is not checked."""
     if name in SMALL_BACKBONES or name in TORCHVISION_BACKBONES:
         return
     if not timm.is_model(name):
@@ -177,7 +181,7 @@ def check_backbone(name: str) -> None:
 
 @cache
 def _accepted(base: str) -> frozenset[str]:
-    """Constructor arguments of the class of a timm model."""
+    """Constructor arguments of the class of a timm network."""
     with torch.device("meta"):
         model = timm.create_model(base, num_classes=0)
     return frozenset(inspect.signature(type(model).__init__).parameters)
@@ -196,14 +200,14 @@ def _size_settings(base: str, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def _create(name: str, base: str, fetch: bool, settings: dict[str, Any], output_stride: int | None) -> nn.Module:
-    """The network without its classifier; `name` is the user's name for it."""
+    """The network without its classifier; `name` is the name given by the user."""
     if base in TORCHVISION_BACKBONES:
         body: nn.Module = torchvision_backbone(base, pretrained=fetch, in_chans=settings["in_chans"])
     else:
         try:
-            with torch.device("meta") if fetch else nullcontext():  # to fail before a download
+            with torch.device("meta") if fetch else nullcontext():  # check the arguments before downloading
                 body = timm.create_model(base, num_classes=0, **settings)
-        except Exception as error:  # many types: AssertionError, KeyError, NotImplementedError …
+        except Exception as error:  # AssertionError, KeyError, NotImplementedError and others
             if "output_stride" in settings:
                 raise _wrong_stride(name, _possible_strides(base, settings), output_stride) from error
             raise UsageError(f"backbone: timm cannot build {name} ({one_line(error)})") from error
@@ -211,7 +215,7 @@ def _create(name: str, base: str, fetch: bool, settings: dict[str, Any], output_
         try:
             with offline_if_unreachable():
                 body = timm.create_model(base, pretrained=True, num_classes=0, **settings)
-        except Exception as error:  # network, cache, file and key errors of four libraries
+        except Exception as error:  # network, cache, file and key errors of several libraries
             raise cannot_fetch(name, error) from error
     return body
 
@@ -243,7 +247,7 @@ def _wrong_stride(name: str, possible: Sequence[int], asked: int | None) -> Usag
 
 
 def _dilate_densenet(name: str, body: nn.Module, output_stride: int) -> None:
-    """Remove the pooling of the last transitions and dilate the later layers, which keeps their receptive fields."""
+    """Remove the pooling of the last transitions and dilate the following filters to keep their receptive fields."""
     if output_stride not in _STRIDES:
         raise _wrong_stride(name, _STRIDES, output_stride)
     features = cast(nn.Sequential, body.features)
@@ -272,14 +276,14 @@ def _findings(
                 f"backbone: {name} has no spatial map to localise with, but {error}; take a CNN or a vision "
                 "transformer with one, as resnet50 or vit_small_patch16_224"
             ) from None
-        except Exception as error:  # networks raise many types for images that they do not accept
+        except Exception as error:  # errors of any kind for images of an unsupported size
             taken = " and training crops of ".join(f"{size}×{size}" for size in sizes)
             raise UsageError(f"image-size: {name} cannot take images of {taken} ({one_line(error)})") from error
     return _FOUND[key]
 
 
 def _leave_out(body: nn.Module, findings: Findings) -> None:
-    """Remove layers that do not contribute to the map, which cannot be trained and would enlarge the weights."""
+    """Remove modules and parameters that the map does not depend on: they get no gradient and enlarge weight files."""
     for module in findings.never_called:
         body.set_submodule(module, nn.Identity())
     for name in findings.without_gradient:
@@ -295,7 +299,7 @@ def _stride(base: str, body: nn.Module, findings: Findings, size: int, output_st
     if base.startswith("densenet") and output_stride is not None:
         stated = output_stride
     height = findings.sizes[0]
-    # For odd image sizes, the map size is rounded up or down, depending on the padding.
+    # For odd image sizes the map size is rounded, or reduced where there is no padding.
     if stated is not None and abs(height - size / stated) <= 2:
         return int(stated)
     return round(size / height)

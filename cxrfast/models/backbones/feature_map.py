@@ -1,4 +1,4 @@
-"""Finds the last feature map of a timm model by a forward pass, usually on the meta device."""
+"""Finds the last spatial feature map of a timm model, by a forward pass on the meta device."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -15,12 +15,12 @@ class NoFeatureMap(Exception):
 
 
 class Findings(NamedTuple):
-    """The properties of a model, found by a forward and backward pass."""
+    """Properties of a model, found with a forward and backward pass."""
 
     layout: Layout
     channels: int  # D
-    sizes: tuple[int, ...]  # height of the map for each image size that was asked for
-    never_called: tuple[str, ...]  # modules with parameters that have no part in the map: classifiers, their norms
+    sizes: tuple[int, ...]  # height of the map for each requested image size
+    never_called: tuple[str, ...]  # modules with parameters that the map does not use: classifiers, their norms
     without_gradient: tuple[str, ...]  # parameters of other modules that the map does not depend on
 
 
@@ -38,10 +38,10 @@ def feature_map(
     images: torch.Tensor,  # [B, C, S, S]
     layout: Layout,
 ) -> torch.Tensor:  # [B, D, h, w]
-    """The last feature map of timm's model `body`, after its last norm if it has one.
+    """The last spatial feature map of the timm model `body`, after its last norm, if any.
 
-    For CNNs, and with channels last for some transformers, it is the output of `forward_features`. For models with
-    tokens, timm's `forward_intermediates` selects the patch tokens and arranges them as in the image.
+    CNNs return it from `forward_features`; some transformers do as well, with channels last. The others return tokens,
+    of which timm's `forward_intermediates` selects the patch tokens and arranges them as in the image.
     """
     model = cast(Any, body)
     if layout == "channels_first":
@@ -55,28 +55,28 @@ def _last_tokens(model: Any, images: torch.Tensor) -> torch.Tensor:
     options = {"indices": 1, "intermediates_only": True, "output_fmt": "NCHW"}
     try:
         return model.forward_intermediates(images, norm=True, **options)[-1]
-    except AssertionError as error:  # Hiera has no norm in front of its classifier
+    except AssertionError as error:  # Hiera has no norm before its classifier
         if "normalization" not in str(error):
             raise
         return model.forward_intermediates(images, norm=False, **options)[-1]
 
 
 def explore(body: nn.Module, in_chans: int, sizes: Sequence[int]) -> Findings:
-    """Pass images of `sizes` through `body`: on the meta device, which computes only shapes, or on the CPU for models
-    that need tensor values.
+    """Pass images of `sizes` through `body`. This uses the meta device, which computes only shapes, or the model's own
+    device if the model reads tensor values.
 
-    Raises NoFeatureMap if the features are not a spatial map, and the model's own errors if it does not accept the
-    images.
+    Raises NoFeatureMap if the features are not a spatial map, and any exception of the model for unsupported image
+    sizes.
     """
     mode = body.training
     body.eval()
     try:
-        with torch.inference_mode(False), torch.enable_grad():  # independently of the caller's mode
+        with torch.inference_mode(False), torch.enable_grad():  # independent of the mode of the caller
             try:
                 return _explore(body, in_chans, sizes, torch.device("meta"))
             except NoFeatureMap:
                 raise
-            except Exception:  # models raise many types
+            except Exception:  # the exception depends on the model
                 return _explore(body, in_chans, sizes, next(body.parameters()).device)
     finally:
         body.train(mode)
@@ -137,7 +137,7 @@ class _Features(_MapOf):
 
 
 def _topmost_unused(body: nn.Module, unused: set[str], called: set[str]) -> tuple[str, ...]:
-    """Modules that were not called, whose parameters are all unused, and whose parents are not such modules."""
+    """The topmost modules that were not called and whose parameters are all unused."""
     found: list[str] = []
     for name, module in body.named_modules():
         own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]

@@ -1,4 +1,4 @@
-"""Converts other programs' tensor names of a backbone to timm's."""
+"""Conversion of tensor names of other programs to those of timm."""
 
 import re
 from collections.abc import Iterable
@@ -12,21 +12,21 @@ _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")
 
 
 def current_name(name: str) -> str:
-    """The current name in torchvision and timm of a tensor that had the name `name` in earlier versions."""
+    """The current name, in torchvision and timm, of a tensor that was `name` in earlier versions."""
     return _OLD_DENSE_LAYER.sub(r"\1\2.", name)
 
 
 def to_timm_names(state: State, own: Iterable[str]) -> State:
-    """The tensors with timm's names if their names have a known format, else unchanged.
+    """The same tensors under timm's names, if their names are in a known format; otherwise unchanged.
 
     Args:
-        own: names of the tensors of timm's network, which tell how blocks are grouped into stages.
+        own: tensor names of the timm network, which define how blocks are grouped into stages.
     """
     state = {current_name(name): tensor for name, tensor in state.items()}
     for anchor, convert in ((_EFFICIENTNET_STEM, _efficientnet), (_HF_PATCHES, _huggingface_dinov2)):
         found = next((name for name in state if name.endswith(anchor)), None)
         if found is not None:
-            prefix = found.removesuffix(anchor)  # prefix of the backbone in a model with a head
+            prefix = found.removesuffix(anchor)  # the attribute of this part in a model with a head
             return convert({name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}, own)
     return state
 
@@ -55,7 +55,7 @@ _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+?)\.(\w+)$")
 
 
 def _efficientnet(state: State, own: Iterable[str]) -> State:
-    """The port numbers blocks consecutively, timm per stage. The first block has no expansion."""
+    """Blocks are numbered consecutively in this format, but per stage in timm. The first blocks have no expansion."""
     places = sorted({tuple(map(int, name.split(".")[1:3])) for name in own if name.startswith("blocks.")})
     expanding = {match[1] for name in state if (match := _BLOCK.match(name)) and match[2] == "_expand_conv"}
     renamed: State = {}
@@ -98,9 +98,9 @@ _HF_LAYER_PARTS = (("mlp.weights_in.", "mlp.w12."), ("mlp.weights_out.", "mlp.w3
 
 
 def _huggingface_dinov2(state: State, own: Iterable[str]) -> State:
-    """Convert to the names of the original DINOv2 code. timm converts these to its own, including registers and resized
-    position embeddings. Queries, keys and values are concatenated to one matrix, in this order."""
-    renamed: State = {"mask_token": torch.zeros(0)}  # timm recognises the format by this key, and drops it
+    """Converts to the names of DINOv2's authors, which timm can load; it then inserts register tokens and resizes
+    position embeddings. The query, key and value matrices are concatenated in this order."""
+    renamed: State = {"mask_token": torch.zeros(0)}  # identifies the format for timm, which drops it
     for name, tensor in state.items():
         query = _HF_QUERY.match(name)
         if query is not None:

@@ -1,4 +1,4 @@
-"""Pretrained weights of a backbone, from timm's hub or from a file with a known naming scheme."""
+"""Pretrained weights of a backbone, downloaded by timm or read from a file in a known format."""
 
 import inspect
 import sys
@@ -18,24 +18,23 @@ _COUNTER = "num_batches_tracked"  # of batch norms; missing in old checkpoints a
 
 
 def load_file(body: nn.Module, name: str, path: str, whole: Collection[str]) -> None:
-    """Load the weights of the network `name` from a file.
+    """Load the tensors of a file into `body`, the network `name`.
 
-    Tensor names may be those of timm or torchvision, with or without the classifier and with any prefix, or those of
-    :mod:`cxrfast.models.backbones.foreign_names`. Three-channel stems are summed for a one-channel network, and
-    position embeddings are resized.
+    The file may have the names of timm or torchvision, or one of the formats in
+    :mod:`cxrfast.models.backbones.foreign_names`. A common prefix and the classifier are ignored. The filters of a
+    three-channel stem are summed for a network with one input channel; position embeddings are resized.
 
     Args:
-        whole: names of all tensors of the network, including its classifier, which `body` does not have.
+        whole: names of all tensors of the network including its classifier, which `body` lacks.
 
-    Raises CxrfastError with a one-line description if a tensor is missing, has another shape, or does not belong to the
-    network.
+    Raises CxrfastError, in one line, if a tensor is missing, has another shape, or does not belong to the network.
     """
     state, _ = read_tensors(Path(path), "pretrained")
     own = body.state_dict()
     state = _behind_prefix(to_timm_names(state, own), own)
     try:
         state = _adapt_stem(_filtered(state, body), body)
-    except Exception as error:  # timm's converters raise many types for unknown files
+    except Exception as error:  # any exception of timm's converters for unsuitable files
         raise CxrfastError(f"pretrained: {path} does not hold weights of {name} ({one_line(error)})") from error
     needed = {key for key in own if not key.endswith(_COUNTER)}
     differences = {
@@ -53,7 +52,7 @@ def load_file(body: nn.Module, name: str, path: str, whole: Collection[str]) -> 
 
 
 def _behind_prefix(state: State, own: State) -> State:
-    """Remove a common prefix of all names, such as `module.` or `network.backbone.`."""
+    """The tensors without a common prefix of their names, such as `module.` or `network.backbone.`."""
     best = max(_prefixes(state, own), key=lambda prefix: sum(prefix + key in state for key in own), default="")
     return {name.removeprefix(best): tensor for name, tensor in state.items() if name.startswith(best)}
 
@@ -64,7 +63,7 @@ def _prefixes(state: State, own: State) -> set[str]:
 
 
 def _filtered(state: State, body: nn.Module) -> State:
-    """Apply timm's checkpoint conversion for this family: old names, other image sizes."""
+    """The tensors after timm's conversion for this family of networks: old names, other image sizes."""
     known = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     if known is None or len(inspect.signature(known).parameters) < 2:
         return state
@@ -72,7 +71,7 @@ def _filtered(state: State, body: nn.Module) -> State:
 
 
 def _adapt_stem(state: State, body: nn.Module) -> State:
-    """Convert the stem to another number of channels as in timm: for one channel, sum the filters of the colours."""
+    """Adapts the stem to the number of input channels, as timm does: for one channel, the filters are summed."""
     first = cast(Any, body).pretrained_cfg.get("first_conv") or ()
     adapted = dict(state)
     modules = dict(body.named_modules())
@@ -92,14 +91,16 @@ def cannot_fetch(name: str, error: Exception) -> CxrfastError:
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Switch the hub's client to offline mode if the hub is unreachable. It would otherwise retry for a minute with
-    many messages; offline, it reads its cache or fails immediately."""
+    """Switch the client of the model hub to offline mode if the hub is unreachable.
+
+    Otherwise the client would retry for a minute and print warnings. Offline, it uses its cache or fails immediately.
+    """
     from huggingface_hub import constants, get_session
 
     before = constants.HF_HUB_OFFLINE
     try:
         get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # depends on the HTTP library of the client's version
+    except Exception:  # the exception depends on the HTTP library of the client
         constants.HF_HUB_OFFLINE = True
     try:
         yield

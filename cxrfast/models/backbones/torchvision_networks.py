@@ -10,7 +10,7 @@ from torch import nn
 
 from cxrfast.models.backbones.pretrained import cannot_fetch
 
-_LAST = {"alexnet": "features", "googlenet": "inception5b"}  # last module before pooling and classifier
+_LAST = {"alexnet": "features", "googlenet": "inception5b"}  # followed by pooling and the classifier
 _STEM = {"alexnet": "features.0", "googlenet": "conv1.conv"}
 _CHANNELS = {"alexnet": 256, "googlenet": 1024}
 
@@ -18,8 +18,7 @@ TORCHVISION_BACKBONES = tuple(_LAST)
 
 
 class TorchvisionFeatures(nn.Sequential):
-    """The part of a torchvision network before its pooling, with the original tensor names and the attributes of a timm
-    model."""
+    """A torchvision network up to its pooling, with its original tensor names and with the metadata of a timm model."""
 
     def __init__(self, layers: "OrderedDict[str, nn.Module]", name: str) -> None:
         super().__init__(layers)
@@ -31,7 +30,7 @@ class TorchvisionFeatures(nn.Sequential):
 
 
 def torchvision_backbone(name: str, *, pretrained: bool = False, in_chans: int = 1) -> TorchvisionFeatures:
-    """`alexnet` or `googlenet` up to its pooling. Raises CxrfastError if weights cannot be downloaded."""
+    """`alexnet` or `googlenet` up to its pooling. Raises CxrfastError if the weights cannot be downloaded."""
     network = _whole(name)
     if pretrained:
         try:
@@ -64,7 +63,7 @@ def _whole(name: str, *, aux_logits: bool = False) -> nn.Module:
 
 
 def _adapt_stem(model: nn.Module, name: str, in_chans: int) -> None:
-    """Convert the first convolution to `in_chans` channels as in timm: for one channel, sum its filters."""
+    """Adapt the first convolution to `in_chans` channels, as timm does: for one channel, its filters are summed."""
     stem = cast(nn.Conv2d, model.get_submodule(name))
     stem.weight = nn.Parameter(adapt_input_conv(in_chans, stem.weight.detach()))
     stem.in_channels = in_chans

@@ -1,4 +1,4 @@
-"""Reads tensors from files of other programs without executing code in them."""
+"""Reads tensors from files of other programs, without executing code that a file may contain."""
 
 import re
 import warnings
@@ -13,16 +13,17 @@ from cxrfast.errors import CxrfastError
 
 State = dict[str, torch.Tensor]
 
-# Keys under which training scripts store the weights, most common first.
+# Keys under which training scripts save the weights, the most common first.
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 
 
 def read_tensors(path: Path, option: str) -> tuple[State, dict[str, str]]:
-    """The tensors by name, and the metadata (safetensors only, else empty), of a `.safetensors` file or a file written
-    by `torch.save`. The weights may be nested in a dictionary.
+    """The tensors of a file by name, and its metadata (only safetensors files have any).
 
-    Raises CxrfastError, in one line that starts with `option`, for a file that is missing or damaged, contains no
-    network weights, or contains objects other than tensors.
+    The file is a `.safetensors` file, or a dictionary saved by `torch.save`, possibly nested in another one.
+
+    Raises CxrfastError, in one line that begins with `option`, if the file is missing or damaged, contains no weights
+    of a network, or contains other pickled objects.
     """
     if not path.is_file():
         raise CxrfastError(f"{option}: no file {path}")
@@ -34,9 +35,9 @@ def read_tensors(path: Path, option: str) -> tuple[State, dict[str, str]]:
             raise CxrfastError(f"{option}: {path} is not a safetensors file, or is damaged") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about TorchScript archives, which are rejected below
+            warnings.simplefilter("ignore")  # for TorchScript archives, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch raise many types for other files
+    except Exception as error:  # errors of pickle, zip and torch for other contents
         raise CxrfastError(f"{option}: {path} {_why_not_read(error)}") from error
     found = _find_state(content)
     if found is None:
@@ -58,7 +59,7 @@ def _why_not_read(error: Exception) -> str:
 
 
 def _find_state(content: Any) -> Mapping[str, Any] | None:
-    """The (possibly nested) dictionary that contains convolutions."""
+    """The dictionary that contains convolution weights, at any level of nesting."""
     if not isinstance(content, Mapping):
         return None
     if any(isinstance(name, str) and getattr(value, "ndim", 0) == 4 for name, value in content.items()):

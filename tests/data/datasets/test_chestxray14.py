@@ -124,7 +124,7 @@ BAD_BOXES = {
     "negative": ("Mass,10,10,100,-5", "above 0"),
     "class": ("Masses,10,10,10,10", "unknown class 'Masses'"),
     "short": ("Mass,10,10", "fields"),
-    "again": ("Infiltration,256.0,128.0,512.0,64.0", "second time"),
+    "again": ("Infiltration,256.0,128.0,512.0,64.0", "listed twice"),
 }
 
 
@@ -143,7 +143,7 @@ BAD_ENTRIES = {
     "empty": (entry("00000004_000.png", ""), "'Finding Labels' is ''"),
     "unknown": (entry("00000004_000.png", "Massive"), "unknown label 'Massive'"),
     "contradiction": (entry("00000004_000.png", "No Finding|Mass"), "beside a finding"),
-    "duplicate": (entry("00000001_000.png", "Mass"), "second time"),
+    "duplicate": (entry("00000001_000.png", "Mass"), "listed twice"),
     "patient": ("00000004_000.png,Mass,000,,058Y,M,PA,2682,2749,0.143,0.143", "'Patient ID'"),
     "short": ("00000004_000.png,Mass", "fields"),
     "age": (entry("00000003_000.jpg", "Mass", age="old"), "'Patient Age' is 'old'"),

@@ -79,7 +79,7 @@ def test_a_figure_with_its_claims(cli, tmp_path):
     assert "NOT THE PAPER'S SETTING: " in out
     assert "300 and 100 images for training and testing instead of the 50,000 and 10,000 of cifar10" in out
     assert "method sgl, mean, bil instead of sgl, max, mean, bil" in out
-    for place in ("§4.4, Figure 6: In the smaller bags mean pooling", "Ours: AUC: mean is ahead in "):
+    for place in ("§4.4, Figure 6: In the smaller bags, mean pooling", "Ours: AUC: mean is ahead in "):
         assert place in " ".join(out.split())
     report = json.loads(Path("x/seibold6.json").read_text())
     assert not report["papers_setting"]
