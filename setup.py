@@ -90,16 +90,17 @@ def compiled() -> dict[str, Any]:
     def library(name: str, files: list[str], **options: Any) -> Any:
         # Named like a Python module for setuptools' sake, yet a plain shared library: torch.ops.load_library opens it.
         options["define_macros"] = [("TORCH_TARGET_VERSION", TORCH_TARGET), *options.get("define_macros", [])]
+        options["include_dirs"] = [os.path.abspath("csrc")]  # "math/mil_pool.h"
         options["extra_compile_args"] = {"cxx": FLAGS, "nvcc": NVCC_FLAGS}
         # py_limited_api: do not link torch_python
-        return CppExtension(name, files, depends=sources("*/*.h", "*/*.cuh"), py_limited_api=True, **options)
+        return CppExtension(name, files, depends=sources("**/*.h", "**/*.cuh"), py_limited_api=True, **options)
 
-    libraries = [library("cxrfast._cpu", sources("schema.cpp", "cpu/*.cpp"))]
+    libraries = [library("cxrfast._cpu", sources("schema.cpp", "cpu/*/*.cpp"))]
     if not missing:
         libraries.append(
             library(
                 "cxrfast._cuda",
-                sources("cuda/*.cu"),
+                sources("cuda/*/*.cu"),
                 define_macros=[("USE_CUDA", None)],
                 library_dirs=library_paths(device_type="cuda"),
                 libraries=["torch_cuda", "cudart_static", "rt", "dl", "pthread"],

@@ -4,8 +4,17 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 
-from cxrfast.benchmarks import blur_pool, components, hamming, mil_pool, overhead, pac_crf, region_loss, self_guiding
 from cxrfast.benchmarks.case import BenchmarkCase
+from cxrfast.benchmarks.cases import (
+    blur_pool,
+    components,
+    hamming,
+    mil_pool,
+    overhead,
+    pac_crf,
+    region_loss,
+    self_guiding,
+)
 from cxrfast.errors import UsageError
 
 FAMILIES: dict[str, list[BenchmarkCase]] = {

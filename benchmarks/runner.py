@@ -4,13 +4,15 @@ import datetime
 import logging
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import cxrfast
+from cxrfast._logging import get_logger
 from cxrfast.benchmarks import results
 from cxrfast.benchmarks.case import BenchmarkCase, Function, Goal, Peer
 from cxrfast.benchmarks.machine import Machine, file_stem, measure_machine
@@ -27,6 +29,8 @@ from cxrfast.benchmarks.measure import (
 from cxrfast.benchmarks.peers import missing
 from cxrfast.benchmarks.results import OURS, BenchmarkRow
 from cxrfast.benchmarks.table import heading, line
+
+logger = get_logger(__name__)
 
 # How far a peer's result may be from ours before the difference is said.
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -49,13 +53,13 @@ class BenchmarkSettings:
         return 2 if self.quick else 50
 
 
-def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Path, say: Callable[[str], None]) -> Path:
+def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Path) -> Path:
     """Measure the cases and write them to the device's file in `folder`, pass by pass, so that nothing is lost."""
     # torch.compile looks for CUDA, and says aloud that a machine without a GPU has none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     clock = Clock(settings.device)
     machine = measure_machine(settings.device, clock, settings.quick)
-    say(
+    logger.info(
         f"{machine.device}, {torch.get_num_threads()} threads, {_name(settings.dtype)}: "
         f"copies {machine.copy / 1e9:.1f} GB/s (into new memory {machine.allocating_copy / 1e9:.1f}), "
         f"multiplies {machine.fma / 1e9:.0f} GFLOP/s"
@@ -69,15 +73,15 @@ def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Pat
         torch.compiler.reset()  # or torch.compile would give up after a number of cases
         measurement = _Measurement(case, settings, machine, clock, template)
         for passes in case.work:
-            say(heading(case, passes))
+            logger.info(heading(case, passes))
             rows = measurement.run(passes)
             for row in rows:
-                say(line(row))
+                logger.info(line(row))
             results.write(path, rows)
             missed = (row for row in rows if row.note.startswith("not installed"))
             absent |= {row.implementation.split(" (")[0]: row.note for row in missed}
     for library, reason in absent.items():
-        say(f"{library}: {reason}")
+        logger.warning(f"{library}: {reason}")
     return path
 
 
@@ -85,7 +89,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _template(machine: Machine, settings: BenchmarkSettings) -> dict[str, object]:
+def _template(machine: Machine, settings: BenchmarkSettings) -> dict[str, Any]:
     return {
         "device": machine.device,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
@@ -108,7 +112,7 @@ class _Measurement:
         settings: BenchmarkSettings,
         machine: Machine,
         clock: Clock,
-        template: dict[str, object],
+        template: dict[str, Any],
     ) -> None:
         self.case, self.settings, self.machine, self.clock, self.template = case, settings, machine, clock, template
         shape = case.small_shape if settings.quick else case.shape
@@ -137,8 +141,8 @@ class _Measurement:
         self._fill_rates(ours, passes)
         return list(rows.values())
 
-    def _row(self, passes: str, implementation: str, **values: object) -> BenchmarkRow:
-        identity = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
+    def _row(self, passes: str, implementation: str, **values: Any) -> BenchmarkRow:
+        identity: dict[str, Any] = {"case": self.case.name, "operator": self.case.operator, "passes": passes}
         return BenchmarkRow(**self.template, **identity, implementation=implementation, limit=self.case.limit, **values)
 
     def _call(self, function: Function, passes: str) -> Call:

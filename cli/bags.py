@@ -11,81 +11,93 @@ from cxrfast.cli.options import Device, Seed
 def bags(
     preset: Annotated[
         str | None,
-        typer.Option("--preset", help="seibold4, seibold5a or seibold6: a figure's experiment; options change it."),
+        typer.Option(
+            "--preset", help="Experiment of a figure: seibold4, seibold5a or seibold6. Other options take precedence."
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="mnist, cifar10, or an .npz file of images and labels. [mnist]")
+        str | None, typer.Option("--dataset", help="mnist, cifar10, or an .npz file with images and labels. [mnist]")
     ] = None,
-    root: Annotated[Path | None, typer.Option("--root", help="torchvision's folder of the data set.")] = None,
-    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch it into --root.")] = False,
+    root: Annotated[Path | None, typer.Option("--root", help="Folder where torchvision keeps the data set.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Download the data set into --root.")] = False,
     positive_class: Annotated[
-        str | None, typer.Option("--positive-class", help="Makes a bag positive; default: 9 of mnist, dog of cifar10.")
+        str | None,
+        typer.Option(
+            "--positive-class", help="Class whose images make a bag positive; default: 9 (mnist), dog (cifar10)."
+        ),
     ] = None,
     bag_size: Annotated[
         str | None, typer.Option("--bag-size", help="Mean number of images per bag; comma-separated. [10]")
     ] = None,
     bag_size_std: Annotated[
         str | None,
-        typer.Option("--bag-size-std", help="Standard deviation of the bag size, one number or one per size. [2]"),
+        typer.Option("--bag-size-std", help="Standard deviation of the bag size; one number, or one per size. [2]"),
     ] = None,
     train_bags: Annotated[
         str | None,
-        typer.Option("--train-bags", help="Training bags, half of them positive; comma-separated. [50,100,200]"),
+        typer.Option(
+            "--train-bags", help="Number of training bags, half of them positive; comma-separated. [50,100,200]"
+        ),
     ] = None,
     positives: Annotated[
         str | None,
         typer.Option(
             "--positives",
-            help="Positive images in a positive bag, comma-separated: natural (by chance, ≥ 1), 3, 0.1 or 10%. "
-            "[natural]",
+            help="Positive images per positive bag: natural (random, at least 1), a number (3) or a share (0.1, 10%); "
+            "comma-separated. [natural]",
         ),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
             "--method",
-            help="Comma-separated, each with a pooling if not its own: bil:max. A wrong name lists them all. "
+            help="Methods, comma-separated; bil:max is bil with max pooling. An unknown name lists all methods. "
             "[sgl,max,mean,softmax,noisy-or,bil,mmm,attention]",
         ),
     ] = None,
     network: Annotated[
-        str | None, typer.Option("--network", help="lenet5 or resnet18; default: lenet5 for grey images.")
+        str | None,
+        typer.Option("--network", help="lenet5 or resnet18; default: lenet5 for greyscale images, else resnet18."),
     ] = None,
     pool: Annotated[
         str | None,
-        typer.Option("--pool", help="Pooling under sgl, bil and mmm; default: each one's own, mean for bil, else max."),
+        typer.Option("--pool", help="Pooling of sgl, bil and mmm; default: mean for bil, max for the others."),
     ] = None,
-    delta: Annotated[float | None, typer.Option("--delta", help="Of sgl: δ_l, with δ_h = 1 − δ_l. [0.3]")] = None,
+    delta: Annotated[float | None, typer.Option("--delta", help="δ_l of sgl; δ_h is 1 − δ_l. [0.3]")] = None,
     lam: Annotated[
-        float | None, typer.Option("--lam", help="Of sgl and bil: λ, the weight of the instance loss. [1]")
+        float | None, typer.Option("--lam", help="λ of sgl and bil, the weight of the instance loss. [1]")
     ] = None,
     runs: Annotated[
-        int | None, typer.Option("--runs", min=1, help="Of each combination, with other bags and weights. [3]")
+        int | None, typer.Option("--runs", min=1, help="Runs of each combination, with different bags and weights. [3]")
     ] = None,
     epochs: Annotated[
         str | None,
-        typer.Option("--epochs", help="One number, or one per bag size; the best by validation bags is tested. [50]"),
+        typer.Option(
+            "--epochs",
+            help="Epochs; one number, or one per bag size. The best epoch on validation bags is tested. [50]",
+        ),
     ] = None,
-    steps: Annotated[
-        str | None, typer.Option("--steps", help="Instead: as many optimisation steps, whatever the training bags.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Bags at a time. [8]")] = None,
+    steps: Annotated[str | None, typer.Option("--steps", help="Optimisation steps, instead of --epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Bags per batch. [8]")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate of Adam. [0.001]")] = None,
     weight_decay: Annotated[
-        float | None, typer.Option("--weight-decay", min=0, help="Added to the gradient. [0.0001]")
+        float | None, typer.Option("--weight-decay", min=0, help="L2 weight decay of Adam. [0.0001]")
     ] = None,
-    val_bags: Annotated[int | None, typer.Option("--val-bags", min=2, help="Bags that choose the epoch. [50]")] = None,
-    test_bags: Annotated[int | None, typer.Option("--test-bags", min=2, help="Bags that are measured. [1000]")] = None,
+    val_bags: Annotated[
+        int | None,
+        typer.Option("--val-bags", min=2, help="Number of validation bags, which choose the epoch. [50]"),
+    ] = None,
+    test_bags: Annotated[int | None, typer.Option("--test-bags", min=2, help="Number of test bags. [1000]")] = None,
     device: Device = None,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; default: runs/bags-<preset or dataset>.")
+        Path | None, typer.Option("--out", help="Output folder; default: runs/bags-<preset or dataset>.")
     ] = None,
 ) -> None:
-    """Compare ways to learn from bags of images with one label per bag.
+    """Compare methods of multiple-instance learning on bags of images.
 
-    Trains every method on every kind of bag, and measures whether bags are recognised (AUC) and whether the positive
-    images in them are found (IoU). Runs that stand in runs.csv already are not repeated.
+    Trains every method on every kind of bag. AUC measures the classification of bags, IoU the detection of the positive
+    images in them. Runs that are in runs.csv already are not repeated.
 
     Examples: cxrfast bags --dataset mnist --root data --download --method sgl,max --bag-size 10,50
 
@@ -128,7 +140,7 @@ def bags(
         if differs := plan.differences(chosen.plan):
             typer.echo(f"NOT THE PRESET'S: {'; '.join(differs)}")
     folder = out or Path("runs") / f"bags-{preset or source.name}"
-    summaries = run_grid(source, grid, folder, device=place, say=typer.echo)
+    summaries = run_grid(source, grid, folder, device=place)
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):
         typer.echo(f"\n{title}, mean (min–max) over runs\n\n{markdown(summaries, measure)}")
     typer.echo(f"\nwritten: {folder}")

@@ -14,28 +14,33 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 def bench(
     cases: Annotated[
-        list[str] | None, typer.Argument(metavar="[CASES]...", help="Families, operators or patterns; default: all.")
+        list[str] | None,
+        typer.Argument(metavar="[CASES]...", help="Operator families, operators or patterns; default: all."),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the cases and their peers, and stop.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the cases and their peers, and exit.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small problems: see that it runs. Times mean nothing.")
+        bool, typer.Option("--quick", help="Small inputs, to check that everything runs. Times are meaningless.")
     ] = False,
     peers: Annotated[
-        str | None, typer.Option("--peers", help="Comma-separated libraries, or none; default: all there are.")
+        str | None,
+        typer.Option(
+            "--peers", help="Libraries to compare with, comma-separated, or none; default: all that are installed."
+        ),
     ] = None,
     peer_path: Annotated[
-        list[Path] | None, typer.Option("--peer-path", help="Import peers that cannot be installed from this folder.")
+        list[Path] | None, typer.Option("--peer-path", help="Folder with peers that cannot be installed. Repeatable.")
     ] = None,
     device: Device = None,
     dtype: Annotated[str, typer.Option("--dtype", help=f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")] = "float32",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one per core.")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for <device>.csv.")] = Path("results"),
-    plot: Annotated[bool, typer.Option("--plot", help="Draw <device>.png from it, too.")] = False,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: one per core.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="Output folder, for <device>.csv.")] = Path("results"),
+    plot: Annotated[bool, typer.Option("--plot", help="Plot <device>.png as well.")] = False,
 ) -> None:
-    """Measure the operators beside other libraries.
+    """Benchmark the operators against other libraries.
 
-    Times all in turns, checks that they compute the same, and compares with what this machine can copy and multiply.
-    Libraries that are missing are named: pip install 'cxrfast[bench]'. Cases measured again replace earlier results.
+    Times all implementations in turn, compares their results, and relates the times to the memory bandwidth and the
+    arithmetic throughput of this machine. Missing libraries are listed (pip install 'cxrfast[bench]'). A new
+    measurement of a case replaces the earlier one.
 
     Examples: cxrfast bench blur_pool --peers kornia,timm
 
@@ -63,7 +68,7 @@ def bench(
     place = torch.device(resolve_device(device or "auto"))
     if threads is not None:
         torch.set_num_threads(threads)
-    path = run(chosen, BenchmarkSettings(place, getattr(torch, dtype), libraries, quick), out, typer.echo)
+    path = run(chosen, BenchmarkSettings(place, getattr(torch, dtype), libraries, quick), out)
     typer.echo(f"\nwritten: {path}")
     if plot:
         from cxrfast.benchmarks.plot import plot_results

@@ -9,15 +9,18 @@ from cxrfast.cli.options import Seed
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option("--out", help="New folder; default: runs/demo-<time>.")] = None,
-    method: Annotated[str, typer.Option("--method", help="What to train: {demos}.")] = "rozenberg",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="New folder to write to; default: runs/demo-<time>."),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", help="Method to train: {demos}.")] = "rozenberg",
     seed: Seed = 0,
 ) -> None:
-    """Try everything on phantoms: train, evaluate, localise.
+    """Train, evaluate and localise on phantoms, to try the software.
 
-    Makes phantom X-rays, trains a small network on them by one of the methods, evaluates it and localises one held-out
-    image, in under ten minutes on two CPU cores.
+    Draws phantom X-rays, trains a small network on them, evaluates it, and localises diseases on one held-out image.
+    Takes less than ten minutes on two CPU cores.
     """
     from cxrfast.experiments.demo import run_demo
 
-    run_demo(out, method=method, seed=seed, say=typer.echo)
+    run_demo(out, method=method, seed=seed)

@@ -12,44 +12,49 @@ from cxrfast.errors import UsageError
 def evaluate(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN", help="Folder of a run, or of a cross-validation; default: the latest run."),
+        typer.Argument(metavar="RUN", help="Folder of a run or of a cross-validation; default: the latest run."),
     ] = None,
     checkpoint: Checkpoint = None,
     data: Data = None,
     split: Annotated[
-        str, typer.Option("--split", help="train, val or test of the run's splits.json, or of --splits.")
+        str,
+        typer.Option("--split", help="Part to evaluate: train, val or test of the run's splits.json, or of --splits."),
     ] = "test",
     protocol: Annotated[
         str | None,
         typer.Option(
             "--protocol",
             help="strict, own, rozenberg2019, li2018, seibold2020, zhang2020, zhang2020-pooled or wang2017; default: "
-            "strict, or that of the cross-validation.",
+            "the cross-validation's, else strict.",
         ),
     ] = None,
     iou_threshold: Annotated[
         list[float] | None,
         typer.Option(
-            "--iou-threshold", "-T", help="Overlap that counts as found; again for several. Default: the protocol's."
+            "--iou-threshold", "-T", help="Overlap T that counts as found. Repeatable; default: the protocol's."
         ),
     ] = None,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(
             "--predictions",
-            help="Score a file instead of a model: .csv, COCO .json or .npz maps; again for several. Needs --data.",
+            help="Evaluate a file instead of a model: .csv, COCO .json or .npz maps. Repeatable; needs --data.",
         ),
     ] = None,
     splits: Annotated[
-        Path | None, typer.Option("--splits", help="With --predictions: splits.json, to evaluate its --split only.")
+        Path | None,
+        typer.Option("--splits", help="With --predictions: a splits.json, of which only --split is evaluated."),
     ] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: the run's.")] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Refuse weights of any other method.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="Expected method; weights of another one are refused."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="Folder to write to; default: the run's, or one beside the --predictions, named by file and protocol.",
+            help="Output folder; default: the run's, or with --predictions a new one beside the file.",
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html as well.")] = True,
@@ -57,10 +62,11 @@ def evaluate(
     workers: Workers = None,
     device: Device = None,
 ) -> None:
-    """Measure AUROC and localisation accuracy, by a named protocol.
+    """Measure AUROC and localisation accuracy by a named protocol.
 
-    On the held-out part of a run's own data, or on all of another data set with --data; or, without a model, of what
-    anybody has predicted, with --predictions. Of a cross-validation, every run, and all of them pooled.
+    A run is evaluated on the test part of its own data, or, with --data, on all of another data set. A
+    cross-validation is evaluated run by run, and the results are pooled. With --predictions, files of predictions are
+    evaluated instead of a model.
     """
     if run is not None and checkpoint is not None:
         raise UsageError(f"checkpoint: {checkpoint} or the run {run}? Give one of them")
@@ -73,7 +79,7 @@ def evaluate(
     from cxrfast.experiments.cross_validation import evaluate_folds
     from cxrfast.experiments.evaluate_run import evaluate_run
     from cxrfast.report.terminal import cross_validation_to_text, evaluation_to_text
-    from cxrfast.runs.settings import is_cross_validation
+    from cxrfast.runs import RunDirectory
 
     common: dict[str, Any] = {
         "thresholds": iou_threshold or (),
@@ -84,7 +90,7 @@ def evaluate(
         "method": method,
     }
     folder = checkpoint or run
-    if folder is not None and is_cross_validation(folder):
+    if folder is not None and RunDirectory(folder).is_cross_validation:
         for name, value, default in (("data", data, None), ("split", split, "test"), ("labels", labels, None)):
             if value != default:
                 raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
@@ -124,8 +130,10 @@ def _evaluate_files(
         raise UsageError(f"split: {split} of which splits? Give --splits as well; without it, all images are evaluated")
     first, part = predictions[0], "all" if splits is None else split
     folder = out or first.parent / f"{first.stem}-{first.suffix[1:].lower()}-{protocol}"
-    suffix = "" if part == "test" else f"-{part}"
-    written = [folder / f"evaluation-{part}.json", folder / f"predictions{suffix}.csv"]
+    from cxrfast.runs import RunDirectory
+
+    place = RunDirectory(folder)
+    written = [place.evaluation(part), place.predictions(part)]
     _refuse_other(written[0], predictions, protocol)
     from cxrfast.evaluation.offline import evaluate_data_set
     from cxrfast.report.terminal import evaluation_to_text
@@ -137,22 +145,24 @@ def _evaluate_files(
     result.save(written[0])
     result.predictions.write_csv(written[1])
     if page:
-        from cxrfast.report import from_predictions, report_path, write_report
+        from cxrfast.report import from_predictions, write_report
 
-        written.append(report_path(folder, part))
+        written.append(place.report(part))
         write_report(from_predictions(result, data), written[-1])
     typer.echo(f"written: {', '.join(str(path) for path in written)}")
 
 
 def _refuse_other(report: Path, predictions: list[Path], protocol: str) -> None:
-    """An evaluation of something else, or by another protocol, is not written over."""
+    """An evaluation of other files, or by another protocol, is not overwritten; nor one that cannot be read."""
     from cxrfast.errors import CxrfastError
     from cxrfast.evaluation import EvaluationRecord
 
+    if not report.exists():
+        return
     try:
         known = EvaluationRecord.load(report)
-    except CxrfastError:
-        return  # none, or none that could be lost
+    except CxrfastError as error:
+        raise UsageError(f"out: {error}, into another folder with --out, or delete it") from error
     there = f"{', '.join(known.prediction_files) or known.weights} by {known.protocol}"
     if there != f"{', '.join(map(str, predictions))} by {protocol}":
         raise UsageError(f"out: {report} is of {there}; choose another folder with --out, or delete it")

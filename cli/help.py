@@ -1,4 +1,4 @@
-"""Help texts that name what only the package knows, which is imported when such a text is asked for."""
+"""Help texts with names from the package, which is imported only when such a text is shown."""
 
 from importlib import import_module
 from typing import Any
@@ -9,8 +9,7 @@ _NAMES = {"{methods}": ("cxrfast.methods", "METHODS"), "{demos}": ("cxrfast.expe
 
 
 class HelpWithNames(TyperCommand):
-    """A command in whose options' help `{methods}` and `{demos}` stand for the methods there are, and those that have a
-    demo."""
+    """A command whose help texts may contain `{methods}` (all methods) and `{demos}` (the methods that have a demo)."""
 
     def get_help(self, ctx: Any) -> str:  # a click.Context, or in newer versions typer's own
         for parameter in self.params:
@@ -18,5 +17,5 @@ class HelpWithNames(TyperCommand):
             for placeholder, (module, table) in _NAMES.items():
                 if placeholder in text:
                     text = text.replace(placeholder, ", ".join(getattr(import_module(module), table)))
-                    parameter.help = text  # type: ignore[attr-defined]  # of options, which alone have a text
+                    parameter.help = text  # type: ignore[attr-defined]  # only options have a help text
         return super().get_help(ctx)

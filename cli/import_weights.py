@@ -8,27 +8,34 @@ import typer
 
 
 def import_weights(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="File of torch.save, or .safetensors.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="File written by torch.save, or .safetensors."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Weights file to write.")] = Path("imported.safetensors"),
     preset: Annotated[
         str | None,
         typer.Option("--preset", help="Origin: chexnet, chexnet-alphabetical, chexpert or torchxrayvision."),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option("--classes", help="Names of the outputs in order, comma-separated; empty: left out.")
+        str | None,
+        typer.Option(
+            "--classes", help="Class of each output, in order, comma-separated. An empty name drops its output."
+        ),
     ] = None,
     preprocessing: Annotated[
         str | None,
         typer.Option("--preprocessing", help="imagenet, grey ([-1, 1]), unit ([0, 1]) or torchxrayvision."),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=32, help="Default: of the preset, or 224.")
+        int | None,
+        typer.Option("--image-size", min=32, help="Side of the input images in pixels; default: the preset's, or 224."),
     ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", help="Leave out keys that match this pattern.")
+        list[str] | None, typer.Option("--ignore", help="Ignore weights whose names match this pattern. Repeatable.")
     ] = None,
 ) -> None:
-    """Use a classifier that another program has trained.
+    """Import a classifier trained by another program.
 
     Turns checkpoints of DenseNets and ResNets with a linear classifier (CheXNet reimplementations, torchvision, timm,
     torchxrayvision) into weights of method chexnet with the same outputs. Pickled models are refused: save their

@@ -8,10 +8,10 @@ import typer
 def info(
     method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Show this method's options.")] = None,
 ) -> None:
-    """Say what is installed; list a method's options.
+    """Show what is installed, or a method's options.
 
-    Without METHOD: versions, how the operators were compiled, devices, methods. With it: the options for --set, their
-    defaults and meanings, and the method's defaults for the options that all methods share.
+    Without METHOD: versions, compiler settings of the operators, devices and methods. With METHOD: its options for
+    --set, their defaults and meanings, and its defaults of the options that all methods share.
     """
     if method is None:
         _installation()

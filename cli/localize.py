@@ -9,19 +9,25 @@ from cxrfast.cli.options import Checkpoint, Device
 
 
 def localize(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="PNG, JPEG or DICOM files, folders, globs.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="PNG, JPEG or DICOM files, folders or glob patterns."),
+    ],
     checkpoint: Checkpoint = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures and JSON files.")] = Path("localized"),
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="Report classes from this score on; default: per class, from validation."),
+        typer.Option(
+            "--threshold",
+            help="Report classes with at least this score; default: chosen on validation images, per class.",
+        ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option("--top", min=1, help="Report this many classes, whatever they score.")
+        int | None, typer.Option("--top", min=1, help="Report the N classes with the highest scores instead.")
     ] = None,
     device: Device = None,
 ) -> None:
-    """Say what is on an X-ray, and show where.
+    """Find diseases on X-rays and show where they are.
 
     Writes a picture and a JSON file for each image. Boxes are in pixels of the original image. Research use only; not
     for diagnosis.
@@ -35,6 +41,8 @@ def localize(
     for output in batch.outputs:
         found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)
         typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
+        for note in output.notes:
+            typer.echo(f"  note: {note}")
     typer.echo("Research use only; not for diagnosis.")
     if batch.failures:
         typer.echo(f"\n{len(batch.failures)} of the inputs failed:", err=True)

@@ -1,10 +1,11 @@
-"""The `cxrfast` command. Commands import what they need when they run, so that `--help` answers at once."""
+"""The `cxrfast` command. Commands import what they need when they run, so that `--help` is fast."""
 
 import sys
 from typing import Any
 
 import typer
 
+from cxrfast._logging import console
 from cxrfast.cli.bags import bags
 from cxrfast.cli.bench import bench
 from cxrfast.cli.demo import demo
@@ -33,19 +34,22 @@ for command in (demo, synth, train, evaluate, report, localize, reproduce, study
     app.command(cls=HelpWithNames)(command)
 
 
-# The base of all usage errors: click's own, or in newer versions that of typer's copy of click.
+# The base class of all usage errors: from click or, in newer versions, from typer's copy of click.
 _ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; what a user can cause is one line on stderr and an exit code, never a traceback."""
+    """Run the command line. An error that a user can cause is one line on stderr and an exit code, not a traceback."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 work failed, 2 wrong usage, 130 interrupted."""
     try:
-        result = typer.main.get_command(app).main(arguments or ["--help"], prog_name="cxrfast", standalone_mode=False)
+        with console():
+            result = typer.main.get_command(app).main(
+                arguments or ["--help"], prog_name="cxrfast", standalone_mode=False
+            )
     except _ClickException as error:
         return _fail(" ".join(error.format_message().split()), error.exit_code)
     except UsageError as error:

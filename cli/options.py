@@ -1,4 +1,4 @@
-"""Options that several commands share, under the names that this field types."""
+"""Options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,9 @@ Checkpoint = Annotated[
     typer.Option("--checkpoint", help="Weights (.safetensors) or a run's folder; default: the latest run in runs/."),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Processes that read images.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images at a time.")]
-NoAugment = Annotated[bool, typer.Option("--no-augment", help="Without random transformations in training.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same numbers on the same machine.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Data-loader workers.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per batch.")]
+NoAugment = Annotated[bool, typer.Option("--no-augment", help="Train without data augmentation.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="Random seed. The same seed gives the same numbers on the same machine.")
+]

@@ -12,18 +12,18 @@ from cxrfast.errors import UsageError
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN] [OTHER]", help="Folder of a run, or of folds; default: the latest run."),
+        typer.Argument(
+            metavar="[RUN] [OTHER]", help="Folder of a run or of a cross-validation; default: the latest run."
+        ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(
-            "--split", help="Part that was evaluated: train, val, test or all; default: test, or the only one."
-        ),
+        typer.Option("--split", help="Evaluated part: train, val, test or all; default: the only one, else test."),
     ] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; default: in the run's folder.")] = None,
 ) -> None:
-    """Make the page of a run that has been evaluated; of two runs, compare them by a paired test.
+    """Write the HTML report of an evaluated run, or compare two runs by a paired test.
 
     Examples: cxrfast report
 
@@ -35,34 +35,34 @@ def report(
         compare,
         from_folder,
         is_folds,
-        report_path,
         write_comparison,
         write_folds,
         write_report,
     )
-    from cxrfast.runs.directory import latest_weights
+    from cxrfast.runs.directory import RunDirectory, latest_run
 
-    folders = runs or [latest_weights().parent.parent]
+    folders = runs or [latest_run().path]
     if len(folders) == 1 and is_folds(folders[0]):
         typer.echo(f"written: {write_folds(folders[0], out)}")
         return
     split = split or _evaluated_part(folders)
     evaluated = [from_folder(folder, split=split, data=data) for folder in folders]
     if len(evaluated) == 1:
-        path = out or report_path(folders[0], split)
+        path = out or RunDirectory(folders[0]).report(split)
         write_report(evaluated[0], path)
         for note in evaluated[0].notes:
             typer.echo(note)
     else:
         comparison = compare(*evaluated)
         typer.echo(comparison.to_text())
-        path = out or folders[0] / f"comparison-{folders[1].resolve().name}.html"
+        path = out or RunDirectory(folders[0]).comparison(RunDirectory(folders[1]))
         write_comparison(comparison, path)
     typer.echo(f"written: {path}")
 
 
 def _evaluated_part(folders: list[Path]) -> str:
     """test, unless all folders have an evaluation of one other part only, as those of predictions have."""
-    parts = [{path.stem.removeprefix("evaluation-") for path in folder.glob("evaluation-*.json")} for folder in folders]
-    shared = set.intersection(*parts)
+    from cxrfast.runs.directory import RunDirectory
+
+    shared = set.intersection(*(RunDirectory(folder).evaluated_parts() for folder in folders))
     return shared.pop() if len(shared) == 1 else "test"

@@ -12,43 +12,59 @@ from cxrfast.errors import UsageError
 
 def reproduce(
     table: Annotated[
-        str | None, typer.Argument(metavar="TABLE", help="For example rozenberg1; without it, all are listed.")
+        str | None,
+        typer.Argument(metavar="TABLE", help="Table or figure, for example rozenberg1; without it, all are listed."),
     ] = None,
     data: Data = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of runs and comparisons; default: runs/reproduce.")
+    out: Annotated[Path | None, typer.Option("--out", help="Output folder; default: runs/reproduce.")] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option("--rows", help="Rows of the table, comma-separated; default: all."),
     ] = None,
-    rows: Annotated[str | None, typer.Option("--rows", help="Comma-separated; default: all of the table.")] = None,
     scale: Annotated[
-        str | None, typer.Option("--scale", help="small: tiny networks and 2 epochs, to try the whole way in minutes.")
+        str | None, typer.Option("--scale", help="small: tiny networks and 2 epochs, for a trial in minutes.")
     ] = None,
-    folds: Annotated[int | None, typer.Option("--folds", min=2, help="Of cross-validated rows; default: 5.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", min=2, help="Folds of cross-validated rows; default: 5."),
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Epochs of the stage that learns the classes.")
+        int | None, typer.Option("--epochs", min=1, help="Epochs of the stage that trains the classifier.")
     ] = None,
     batch_size: BatchSize = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at the start.")] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", min=32, help="Images are resized to it.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Initial learning rate.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", min=32, help="Side of the input images in pixels."),
+    ] = None,
     device: Device = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="32, bf16 or 16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Floating-point precision: 32, bf16 or 16."),
+    ] = None,
     workers: Workers = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the split, the weights and the order.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Random seed of the split, the weights and the order of images."),
+    ] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: 2017, the papers'.")] = None,
     no_augment: NoAugment = False,
     pretrained: Annotated[
         str | None,
         typer.Option(
-            "--pretrained", help="'imagenet' (the papers' start, fetched by timm) or a file of weights of the backbone."
+            "--pretrained",
+            help="Initial weights of the backbone: 'imagenet' (as in the papers, downloaded by timm) or a file.",
         ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option, NAME=VALUE, of the methods that have it.")
+        list[str] | None,
+        typer.Option("--set", help="Set an option, NAME=VALUE, of the methods that have it. Repeatable."),
     ] = None,
 ) -> None:
-    """Run a table or a figure of a paper, and compare with what is published.
+    """Reproduce a table or a figure of a paper, and compare with the published numbers.
 
-    Without TABLE: lists all, their rows, and what they cost. With one: does the runs that are not finished, and writes
-    TABLE.md and TABLE.json. Interrupted, the same command goes on.
+    Without TABLE: lists all tables and figures, their rows and their cost. With TABLE: does the runs that are not
+    finished, and writes TABLE.md and TABLE.json. After an interruption, the same command goes on.
 
     Examples: cxrfast reproduce rozenberg1 --data ChestX-ray14 --pretrained imagenet --workers 16
 
@@ -81,7 +97,7 @@ def reproduce(
         folds,
     )
     names = [name.strip() for name in rows.split(",")] if rows is not None else None
-    result = reproduction.reproduce(table, data, out, rows=names, overrides=overrides, say=typer.echo)
+    result = reproduction.reproduce(table, data, out, rows=names, overrides=overrides)
     typer.echo(result.text)
     typer.echo(f"written: {', '.join(map(str, result.written))}")
     if result.failed:

@@ -17,26 +17,30 @@ def study(
         str | None,
         typer.Option(
             "--rows",
-            help="Comma-separated; a wrong name lists them all. Default: all but gamma-per-class, li-unary, first-pass "
-            "and learnt-thresholds, which are readings and ablations of Rozenberg's method.",
+            help="Rows of the table, comma-separated; default: all but gamma-per-class, li-unary, first-pass and "
+            "learnt-thresholds, which are variants of Rozenberg's method. An unknown name lists all rows.",
         ),
     ] = None,
     annotated: Annotated[
-        str | None, typer.Option("--annotated", help="Shares of training images with boxes. [0.01,0.05,0.2]")
+        str | None,
+        typer.Option("--annotated", help="Shares of the training images with boxes, comma-separated. [0.01,0.05,0.2]"),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", help="Of phantoms, weights and boxes; comma-separated. [1001,1002,1003]")
+        str | None, typer.Option("--seeds", help="Random seeds, comma-separated; a run for each. [1001,1002,1003]")
     ] = None,
-    images: Annotated[int | None, typer.Option("--images", min=100, help="Phantoms of each seed. [2000]")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of every method; default: its own.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time, each on its share of the cores.")] = 1,
+    images: Annotated[int | None, typer.Option("--images", min=100, help="Phantoms per seed. [2000]")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", min=1, help="Epochs of every method; default: the method's."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time; they share the cores equally.")] = 1,
     device: Device = None,
 ) -> None:
     """Compare methods on phantoms with few boxes.
 
-    Trains Rozenberg's method, the same with one of its contributions taken away, and the other methods, with boxes on
-    1 %, 5 % and 20 % of the training images. Writes study.md, runs.csv and study.png. Takes an hour and a half on two
-    cores; interrupted, the same command goes on.
+    Trains Rozenberg's method, its ablations and the other methods, with boxes on 1 %, 5 % and 20 % of the training
+    images. Writes study.md, runs.csv and study.png. Takes 90 minutes on two cores. After an interruption, the same
+    command goes on.
 
     Examples: cxrfast study --jobs 2 --device cpu
 
@@ -52,7 +56,7 @@ def study(
         images=images or room.IMAGES,
         settings=settings,
     )
-    files = room.run_study(plan, out, jobs=jobs, say=typer.echo)
+    files = room.run_study(plan, out, jobs=jobs)
     if files.result is not None:
         typer.echo(f"\n{room.to_markdown(files.result)}\nwritten: {files.markdown}, {files.runs}, {files.figure}")
     if files.failed:
@@ -64,7 +68,7 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(name: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
-    """Comma-separated, each once, none below 0."""
+    """The different numbers in comma-separated text; UsageError if one is below 0."""
     try:
         values = [kind(word) for word in _words(text)]
     except ValueError:

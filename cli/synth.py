@@ -11,17 +11,17 @@ from cxrfast.cli.options import Seed
 
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder to write to.")],
-    images: Annotated[int, typer.Option("--images", min=20, help="How many.")] = 800,
-    image_size: Annotated[int, typer.Option("--image-size", min=64, help="Pixels along a side.")] = 256,
+    images: Annotated[int, typer.Option("--images", min=20, help="Number of images.")] = 800,
+    image_size: Annotated[int, typer.Option("--image-size", min=64, help="Side of an image in pixels.")] = 256,
     boxed_fraction: Annotated[
         float, typer.Option("--boxed-fraction", min=0, max=1, help="Share of the training lesions that get a box.")
     ] = 0.3,
     seed: Seed = 0,
 ) -> None:
-    """Write phantom chest X-rays to train on.
+    """Draw phantom chest X-rays to train on.
 
-    With lesions and boxes, in the layout of ChestX-ray14. They are drawn, not photographed: good for trying the
-    software, for nothing else.
+    Phantoms have lesions and boxes, in the layout of ChestX-ray14. They are synthetic and only good for trying the
+    software.
     """
     from cxrfast.data import write_phantoms
 

@@ -11,88 +11,120 @@ from cxrfast.errors import UsageError
 
 
 def train(
-    method: Annotated[str | None, typer.Option("--method", help="{methods}.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Method to train: {methods}.")] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: runs/<method>-<time>.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file of options; those given here go first.")
+        Path | None, typer.Option("--config", help="YAML file of options; command-line options take precedence.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Epochs of the stage that learns the classes.")
+        int | None, typer.Option("--epochs", min=1, help="Epochs of the stage that trains the classifier.")
     ] = None,
     batch_size: BatchSize = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate at the start.")] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", min=32, help="Images are resized to it.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Initial learning rate.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", min=32, help="Side of the input images in pixels."),
+    ] = None,
     device: Device = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="32, bf16 or 16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Floating-point precision: 32, bf16 or 16."),
+    ] = None,
     workers: Workers = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the split, the weights and the order.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Random seed of the split, the weights and the order of images."),
+    ] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Label version: auto, 2017 or 2020.")] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="patient (own, by patient) or official (the published lists).")
+        str | None,
+        typer.Option("--split", help="patient (a new random split by patient) or official (the published lists)."),
     ] = None,
     val_share: Annotated[
         str | None,
         typer.Option(
             "--val-share",
             "--val",
-            help="Share of the images that are not tested which choose the epoch, or none; default: the paper's.",
+            help="Share of the non-test images that validates and so chooses the epoch, or none; default: the paper's.",
         ),
     ] = None,
     lr_schedule: Annotated[
         str | None,
         typer.Option(
             "--lr-schedule",
-            help="When the learning rate falls: steps, milestones, plateau (once, when validation stops improving) or "
-            "search (once; several epochs are tried, and validation chooses).",
+            help="When the learning rate falls: steps, milestones, plateau (once, when validation stops improving) "
+            "or search (once; validation chooses among several epochs).",
         ),
     ] = None,
     lr_milestones: Annotated[
         str | None,
-        typer.Option("--lr-milestones", help="Comma-separated epochs after which it falls, or which a search tries."),
+        typer.Option(
+            "--lr-milestones",
+            help="Epochs after which the learning rate is divided, or that search tries; comma-separated.",
+        ),
     ] = None,
-    classes: Annotated[str | None, typer.Option("--classes", help="Comma-separated; default: all that occur.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", help="Classes to train, comma-separated; default: all that occur in the data."),
+    ] = None,
     annotated: Annotated[
         float | None,
-        typer.Option("--annotated", help="Share of the training images that may keep boxes; default: all with boxes."),
+        typer.Option(
+            "--annotated", help="Use the boxes of this share of the training images only; default: all boxes."
+        ),
     ] = None,
     no_augment: NoAugment = False,
     pretrained: Annotated[
         str | None,
-        typer.Option("--pretrained", help="'imagenet' (fetched by timm) or a file of weights of the backbone."),
+        typer.Option(
+            "--pretrained", help="Initial weights of the backbone: 'imagenet' (downloaded by timm) or a file."
+        ),
     ] = None,
     freeze_backbone: Annotated[
-        bool, typer.Option("--freeze-backbone", help="Train what stands on the pretrained backbone, not the backbone.")
+        bool, typer.Option("--freeze-backbone", help="Keep the weights of the pretrained backbone fixed.")
     ] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the method, NAME=VALUE; see: cxrfast info METHOD.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Set an option of the method, NAME=VALUE. Repeatable; cxrfast info METHOD lists them."
+        ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with this folder of a run, or of a cross-validation.")
+        Path | None, typer.Option("--resume", help="Resume the run or cross-validation in this folder.")
     ] = None,
     folds: Annotated[
         int | None,
-        typer.Option("--folds", help="Cross-validation, with so many parts of the images with boxes."),
+        typer.Option("--folds", help="Cross-validate with this number of folds."),
     ] = None,
     folds_of: Annotated[
         str | None,
-        typer.Option("--folds-of", help="boxes: images with boxes are tested (default); all: every image is, once."),
+        typer.Option("--folds-of", help="Images that the folds divide: boxes (those with boxes; default) or all."),
     ] = None,
-    fold: Annotated[int | None, typer.Option("--fold", help="Only this fold, 0 …; for several machines.")] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of every fold, from --seed on.")] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option("--fold", help="Run only this fold (from 0), to share the work among machines."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", help="Runs per fold, with the seeds --seed, --seed + 1, …"),
+    ] = None,
     unannotated: Annotated[
         float | None,
-        typer.Option("--unannotated", help="With --folds: fraction of the images without boxes to train on."),
+        typer.Option(
+            "--unannotated", help="With --folds: share of the images without boxes that is used for training."
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="With --folds: how they are evaluated; default: strict."),
+        typer.Option("--protocol", help="With --folds: evaluation protocol; default: strict."),
     ] = None,
     folds_by: Annotated[
-        str | None, typer.Option("--folds-by", help="patient or image; default: as the protocol's paper has them.")
+        str | None,
+        typer.Option("--folds-by", help="Units of the folds: patient or image; default: as in the protocol's paper."),
     ] = None,
 ) -> None:
-    """Train a method on labelled X-rays, a few with boxes.
+    """Train a method on X-rays with image labels, of which a few have boxes.
 
     Examples: cxrfast train --method rozenberg --data ChestX-ray14
 
@@ -144,7 +176,7 @@ def _start(
     fold: int | None,
     out: Path | None,
 ) -> None:
-    """A run, or with --folds, or a file that has them, a cross-validation."""
+    """Start a run, or a cross-validation if the options or the file have folds."""
     from cxrfast import training
     from cxrfast.experiments.cross_validation import cross_validate
     from cxrfast.experiments.folds_directory import build_cross_validation, take_section
@@ -157,26 +189,26 @@ def _start(
     if "folds" in plan:
         complete = build_cross_validation(plan).model_dump()
         asked = config.val_share if "val_share" in {**base, **given} else None
-        _say_next_of_folds(cross_validate(config, **complete, val_share=asked, fold=fold, out=out, say=typer.echo))
+        _say_next_of_folds(cross_validate(config, **complete, val_share=asked, fold=fold, out=out))
         return
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:
         name = {"by": "folds-by", "of": "folds-of"}.get(lonely[0], lonely[0])
         raise UsageError(f"{name}: goes with a cross-validation; add --folds 5, or leave it out")
-    _say_next(training.train(config, out, say=typer.echo))
+    _say_next(training.train(config, out))
 
 
 def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
     from cxrfast import training
     from cxrfast.experiments.cross_validation import resume_cross_validation
-    from cxrfast.runs.settings import is_cross_validation
+    from cxrfast.runs import RunDirectory
 
-    if is_cross_validation(path):
-        _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold, say=typer.echo))
+    if RunDirectory(path).is_cross_validation:
+        _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold))
     elif fold is not None:
         raise UsageError(f"fold: {path} is not the folder of a cross-validation; leave out --fold")
     else:
-        _say_next(training.resume(path, **machine, say=typer.echo))
+        _say_next(training.resume(path, **machine))
 
 
 def _say_next(run: Any) -> None:
@@ -187,13 +219,15 @@ def _say_next(run: Any) -> None:
 
 
 def _say_next_of_folds(folder: Path) -> None:
+    from cxrfast.runs import RunDirectory
+
     typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
-    for weights in sorted(folder.glob("fold-*/seed-*/weights/best.safetensors"))[:1]:  # with --fold, not of fold 0
-        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(weights.parent.parent))}")
+    for run in RunDirectory(folder).trained_folds()[:1]:  # with --fold, not of fold 0
+        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
-    """`NAME=VALUE` pairs as a dictionary. Values are read as YAML: numbers and true/false are what they look like."""
+    """`NAME=VALUE` pairs as a dictionary. Values are read as YAML, so that numbers, true and false get their types."""
     import yaml
 
     options: dict[str, Any] = {}

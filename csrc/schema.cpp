@@ -1,4 +1,4 @@
-// Every operator of the package: the table of contents. Kernels stand in cpu/<op>.cpp and cuda/<op>.cu.
+// Every operator of the package: the table of contents. Kernels are in cpu/<op>/ and cuda/<op>/.
 // `_<op>_backward` has no derivative of its own. Shapes, formulas and errors are documented in cxrfast/ops/<op>.py.
 #include <torch/csrc/stable/library.h>
 
@@ -8,6 +8,8 @@ STABLE_TORCH_LIBRARY(cxrfast, m) {
     m.def(
         "_blur_pool2d_backward(Tensor grad, SymInt height, SymInt width, int filter_size, int stride, "
         "int padding_mode) -> Tensor");
+
+    // max_blur_pool
     m.def(
         "max_blur_pool2d(Tensor x, int kernel_size, int filter_size, int stride, int padding_mode, int padding) -> "
         "Tensor");

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from hypothesis import settings
 settings.register_profile("anywhere", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "anywhere")
+
+
+@pytest.fixture
+def logged(caplog) -> pytest.LogCaptureFixture:
+    """What the package logs from INFO on; `logged.messages` has the lines."""
+    caplog.set_level(logging.INFO, logger="cxrfast")
+    return caplog
 
 
 @pytest.fixture(scope="session")
@@ -58,4 +66,4 @@ def trained(small_settings, tmp_path_factory) -> Path:
     """The folder of a finished run on the phantoms. Not to be changed."""
     from cxrfast.training import build_config, train
 
-    return train(build_config(small_settings), tmp_path_factory.mktemp("runs") / "run", say=lambda line: None).path
+    return train(build_config(small_settings), tmp_path_factory.mktemp("runs") / "run").path

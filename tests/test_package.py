@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,12 @@ def test_version_is_the_installed_one():
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("cxrfast is built in place, not installed")
     assert cxrfast.__version__ == installed
+
+
+def test_type_hints_are_marked_as_public_and_installed():
+    assert (Path(cxrfast.__file__).parent / "py.typed").is_file()  # PEP 561
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["cxrfast"]
 
 
 def test_build_info():

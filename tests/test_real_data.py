@@ -28,11 +28,10 @@ OPTIONS = {
 
 
 @pytest.mark.slow
-def test_train_and_localize(real_data, tmp_path):
-    said = []
+def test_train_and_localize(real_data, tmp_path, logged):
     config = build_config({**SETTINGS, "options": OPTIONS, "data": real_data / "nih"})
-    run = train(config, tmp_path / "run", say=said.append)
-    assert "515 of them" in said[0]
+    run = train(config, tmp_path / "run")
+    assert "515 of them" in logged.messages[0]
     rows = RunDirectory(run.path).read_metrics()
     assert [row["stage"] for row in rows] == ["unary", "crf"]
     model = load_predictor(run.path)
@@ -53,7 +52,7 @@ def test_distance_learning(real_data, tmp_path):
         (tmp_path / "nih" / path.name).symlink_to(path)
     options = {"backbone": "densenet_nano"}
     settings = {"method": "zhang", "epochs": 1, "device": "cpu", "options": options, "data": tmp_path / "nih"}
-    run = train(build_config(settings), tmp_path / "run", say=lambda line: None)
+    run = train(build_config(settings), tmp_path / "run")
     assert (tmp_path / "nih" / "cxrfast_hashes.npz").is_file()
     result = evaluate_run(run.path).result
     assert result.n_images == 103

@@ -18,3 +18,10 @@
 
 // For what a function with CXRFAST_CPU_CLONES calls in its inner loop.
 #define CXRFAST_ALWAYS_INLINE inline __attribute__((always_inline))
+
+// For a formula of csrc/math that vectorised loops call too.
+#if defined(__CUDACC__)
+#define CXRFAST_FORMULA CXRFAST_HOST_DEVICE
+#else
+#define CXRFAST_FORMULA CXRFAST_ALWAYS_INLINE
+#endif

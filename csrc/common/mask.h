@@ -1,8 +1,8 @@
 // A boolean mask over [B, K, N] that may have one row for all images or all classes.
 #pragma once
 
-#include "check.h"
-#include "tensor.h"
+#include "common/check.h"
+#include "common/tensor.h"
 
 namespace cxrfast {
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <tuple>
 
-#include "tensor.h"
+#include "common/tensor.h"
 
 namespace cxrfast {
 

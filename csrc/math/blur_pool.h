@@ -1,9 +1,9 @@
-// Blur-pool (Zhang 2019): the binomial filter, the padding and the stride-1 maximum before it, for all back ends.
+// Blur-pool (Zhang 2019): the binomial filter, and the padding before it, for all back ends.
 #pragma once
 
 #include <cstdint>
 
-#include "../common/macros.h"
+#include "common/macros.h"
 
 namespace cxrfast {
 
@@ -40,19 +40,6 @@ CXRFAST_HOST_DEVICE int64_t padded_index(int64_t i, int64_t n, Padding padding) 
         default:
             return -1;
     }
-}
-
-// The stride-1 maximum over `kernel` elements, `padding` times -inf at either end, leaves this many.
-CXRFAST_HOST_DEVICE int64_t max_map_size(int64_t n, int64_t kernel, int64_t padding) {
-    const int64_t size = n + 2 * padding - kernel + 1;
-    return n == 0 || size < 0 ? 0 : size;
-}
-
-// torch.max_pool2d's rule, for a window visited in raster order: a NaN wins, else the first of equal elements.
-// Without ||, a branch that keeps loops from being vectorised.
-template <typename acc_t>
-CXRFAST_HOST_DEVICE bool replaces_maximum(acc_t value, acc_t maximum) {
-    return (value > maximum) | (value != value);
 }
 
 }  // namespace cxrfast

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../common/macros.h"
+#include "common/macros.h"
 
 namespace cxrfast {
 

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "sigmoid.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 
@@ -73,6 +73,103 @@ CXRFAST_HOST_DEVICE T exponential_mean_curvature(T delta) {
         power *= delta / T(j + 1);
     }
     return sum;
+}
+
+// The terms of the direct sums, for all modes but noisy-OR and max: an instance adds a and b to two sums, and its
+// gradient is g·(c₀ + c₁·p + c₂·q), where the c follow from the sums (PooledSums). Terms may underflow where the
+// formulas above, which go by logarithms, do not.
+template <typename T>
+struct Terms {
+    T a, b, g, p, q;
+};
+
+struct MeanTerms {
+    static constexpr bool kConstantFactor = true;  // c₁ = c₂ = 0
+    template <typename F, typename T>
+    static CXRFAST_FORMULA Terms<T> at(T x, T) {
+        const Odds<T> o = odds<F>(x);
+        return {o.p, o.q, o.p * o.q, o.p, o.q};
+    }
+};
+
+// With weights w = exp(s·(p − ½)): e^½ˢ, which all of them lack, cancels.
+struct SoftmaxTerms {
+    static constexpr bool kConstantFactor = false;
+    template <typename F, typename T>
+    static CXRFAST_FORMULA Terms<T> at(T x, T s) {
+        const Odds<T> o = odds<F>(x);
+        const T w = F::exp(s * (o.p - T(0.5))), wp = w * o.p;
+        return {wp, w * o.q, wp * o.q, o.p, o.q};
+    }
+};
+
+// Two sums of d log(Σ w p / Σ w q) / ds = Σ w p² / Σ w p − Σ w p q / Σ w q, or the same with p and q exchanged.
+template <bool EXCHANGED>
+struct SoftmaxSlopeTerms {
+    static constexpr bool kConstantFactor = true;
+    template <typename F, typename T>
+    static CXRFAST_FORMULA Terms<T> at(T x, T s) {
+        const Odds<T> o = odds<F>(x);
+        const T w = F::exp(s * (o.p - T(0.5))), smaller = EXCHANGED ? o.q : o.p;
+        return {w * smaller * smaller, w * o.p * o.q, T(0), o.p, o.q};
+    }
+};
+
+struct LinearSoftmaxTerms {
+    static constexpr bool kConstantFactor = false;
+    template <typename F, typename T>
+    static CXRFAST_FORMULA Terms<T> at(T x, T) {
+        const Odds<T> o = odds<F>(x);
+        return {o.p * o.p, o.p * o.q, o.p * o.q, o.p, o.q};
+    }
+};
+
+struct LseTerms {
+    static constexpr bool kConstantFactor = true;
+    template <typename F, typename T>
+    static CXRFAST_FORMULA Terms<T> at(T x, T r) {
+        const Odds<T> o = odds<F>(x);
+        const T w = F::exp(r * (o.p - T(0.5)));
+        return {w, T(0), w * o.p * o.q, o.p, o.q};
+    }
+};
+
+struct GeneralizedMeanTerms {
+    static constexpr bool kConstantFactor = true;
+    template <typename F, typename T>
+    static CXRFAST_FORMULA Terms<T> at(T x, T r) {
+        const Odds<T> o = odds<F>(x);
+        const T log_p = (x > T(0) ? T(0) : x) - F::log1p_unit(o.e), w = F::exp(r * log_p);
+        return {w, T(0), w * o.q, o.p, o.q};
+    }
+};
+
+// What direct sums give: the pooled logit, and the factor c0 + c1·p + c2·q that turns an instance's g into a gradient.
+struct PooledSums {
+    bool valid;
+    double logit, c0, c1, c2;
+};
+
+// weighted_mean_gradient with P = w p / Σ w p and Q = w q / Σ w q, ordered by powers of p and q.
+CXRFAST_HOST_DEVICE PooledSums pooled_weighted_mean(MilPool mode, double sum_p, double sum_q, double s) {
+    const double p = 1 / sum_p, q = 1 / sum_q, logit = std::log(sum_p * q);
+    if (mode == MilPool::kSoftmax) return {true, logit, p + q, s * p, -s * q};
+    if (mode == MilPool::kLinearSoftmax) return {true, logit, 0, 2 * p + q, -q};
+    return {true, logit, p + q, 0, 0};
+}
+
+// Where p̄ is neither near 0 nor near 1: there E_r by itself has digits enough.
+CXRFAST_HOST_DEVICE PooledSums pooled_lse(double sum, int64_t n, double r) {
+    const double above_half = std::log(sum / static_cast<double>(n)) / r;  // p̄ − ½
+    if (!(std::abs(above_half) <= 0.45)) return {};
+    const double p = 0.5 + above_half, q = 0.5 - above_half;
+    return {true, std::log(p / q), 1 / (sum * p * q), 0, 0};
+}
+
+CXRFAST_HOST_DEVICE PooledSums pooled_generalized_mean(double sum, int64_t n, double r) {
+    const double surprise = -std::log(sum / static_cast<double>(n)) / r;  // −log p̄
+    if (!(surprise >= 0.05)) return {};
+    return {true, -log_expm1(surprise), -1 / (sum * std::expm1(-surprise)), 0, 0};
 }
 
 }  // namespace cxrfast

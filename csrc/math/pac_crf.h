@@ -1,11 +1,11 @@
-// Pixel-adaptive convolution and its CRF (Su et al. 2019): the window and the scalar formulas, for all back ends.
+// Pixel-adaptive convolution and its CRF (Su et al. 2019): the window and the formulas, for all back ends.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-#include "../common/macros.h"
-#include "sigmoid.h"
+#include "common/macros.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 
@@ -26,9 +26,26 @@ CXRFAST_HOST_DEVICE int64_t mirrored_tap(int64_t tap, int64_t kernel) {
 }
 
 // K(f_i, f_j) = exp(-1/2 |f_i - f_j|^2), Su et al. Eq. 3 with the Gaussian kernel.
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T pair_affinity(T squared_distance) {
+    return F::exp(T(-0.5) * squared_distance);
+}
+
+// A label's share before it is divided by the sum over labels: softmax, relative to the greatest logit.
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T softmax_numerator(T logit, T greatest) {
+    return F::exp(logit - greatest);
+}
+
+// Gradients of the logits from the activations' values and gradients; `mean` is Σ q·grad over the labels of a pixel.
 template <typename T>
-CXRFAST_HOST_DEVICE T pair_affinity(T squared_distance) {
-    return std::exp(T(-0.5) * squared_distance);
+CXRFAST_FORMULA T softmax_backward(T q, T grad, T mean) {
+    return q * (grad - mean);
+}
+
+template <typename T>
+CXRFAST_FORMULA T sigmoid_backward(T q, T grad) {
+    return grad * (q * (T(1) - q));
 }
 
 }  // namespace cxrfast

@@ -1,35 +1,52 @@
 // What a patch adds to the region losses of Li et al. 2018 and Rozenberg et al. 2019, for all back ends.
 #pragma once
 
-#include "sigmoid.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 
-// log(floor + (1 − floor)·σ(x)): Li et al. map probabilities from [0, 1] to [floor, 1] before they multiply them.
+// Li et al. map probabilities from [0, 1] to [floor, 1] before they multiply them: floor + span·σ(x).
 template <typename T>
-CXRFAST_HOST_DEVICE T log_floored_sigmoid(T x, double floor) {
-    if (static_cast<T>(floor) == T(0)) return log_sigmoid(x);
-    const T span = static_cast<T>(1.0 - floor), value = static_cast<T>(floor) + span * sigmoid(x);
-    return value < T(0.5) ? std::log(value) : std::log1p(-span * sigmoid(-x));
+struct Floor {
+    T floor, span;
+
+    static CXRFAST_FORMULA Floor of(double floor) { return {static_cast<T>(floor), static_cast<T>(1.0 - floor)}; }
+    CXRFAST_FORMULA bool is_zero() const { return floor == T(0); }
+};
+
+// A patch of the box speaks for the finding, every other patch against it (Li et al. 2018, Eq. 1): the patch adds
+// log σ(y) with y = x in the box and y = −x outside. Gradients change their sign in the same way.
+template <typename T>
+CXRFAST_FORMULA T signed_by_box(T x, bool in_box) {
+    return in_box ? x : -x;
 }
 
-template <typename T>
-CXRFAST_HOST_DEVICE T log_floored_sigmoid_gradient(T x, double floor) {
-    if (static_cast<T>(floor) == T(0)) return sigmoid(-x);
-    const T span = static_cast<T>(1.0 - floor);
-    return span * sigmoid_gradient(x) / (static_cast<T>(floor) + span * sigmoid(x));
+// log(floor + span·σ(x)) for a floor that is not 0. As span is 1 − floor, the value is also 1 − span·σ(−x).
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T log_floored_sigmoid(T x, const Floor<T>& f) {
+    const Odds<T> o = odds<F>(x);
+    return F::log_of_complement(f.floor + f.span * o.p, f.span * o.q);
 }
 
-// A patch of the box speaks for the finding, every other patch against it (Li et al. 2018, Eq. 1).
-template <typename T>
-CXRFAST_HOST_DEVICE T patch_log_likelihood(T x, bool in_box, double floor) {
-    return log_floored_sigmoid(in_box ? x : -x, floor);
+// span·σ'(x) / (floor + span·σ(x)), with e = e^-|x| and d = 1 + e multiplied out to one division.
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T log_floored_sigmoid_gradient(T x, const Floor<T>& f) {
+    const T e = F::exp_minus_abs(x), d = T(1) + e;
+    return f.span * e / (d * (f.floor * d + f.span * (x < T(0) ? e : T(1))));
 }
 
-template <typename T>
-CXRFAST_HOST_DEVICE T patch_log_likelihood_gradient(T x, bool in_box, double floor) {
-    const T gradient = log_floored_sigmoid_gradient(in_box ? x : -x, floor);
-    return in_box ? gradient : -gradient;
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T patch_log_likelihood(T x, bool in_box, const Floor<T>& f) {
+    const T y = signed_by_box(x, in_box);
+    return f.is_zero() ? log_sigmoid<F>(y) : log_floored_sigmoid<F>(y, f);
+}
+
+// d log σ(y) / dy = σ(−y) where there is no floor.
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T patch_log_likelihood_gradient(T x, bool in_box, const Floor<T>& f) {
+    const T y = signed_by_box(x, in_box);
+    const T gradient = f.is_zero() ? sigmoid<F>(-y) : log_floored_sigmoid_gradient<F>(y, f);
+    return signed_by_box(gradient, in_box);
 }
 
 }  // namespace cxrfast

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "sigmoid.h"
+#include "math/sigmoid.h"
 
 namespace cxrfast {
 
@@ -21,6 +21,8 @@ enum GuidedStatistic {
 
 // Below this logit σ(x) is e^x to double precision.
 constexpr double kLowLogit = -40.0;
+
+enum class Theta { kPrediction, kRescaled, kRescaledLow };  // θ = p; Eq. 5; Eq. 5 where the greatest logit is low
 
 // θ of Eq. 5 from logits. Where all predictions are close to 1, or to 0, no digit of p − min p would be left, so with
 // a ≥ b: σ(a) − σ(b) = σ(a)·σ(−b)·(1 − e^(b−a)), and
@@ -51,12 +53,59 @@ struct Guide {
     // Eq. 5 is 0/0: the bag says nothing about its instances. (Not so for NaN.)
     CXRFAST_HOST_DEVICE bool is_silent() const { return rescale && least == most; }
 
-    CXRFAST_HOST_DEVICE T theta(T x) const {
-        if (!rescale) return sigmoid(x);
-        const T ratio = low ? std::exp(x - most) : sigmoid(x) * scale;
-        const T theta = ratio * (-std::expm1(least - x) / span);
+    CXRFAST_HOST_DEVICE Theta kind() const {
+        if (!rescale) return Theta::kPrediction;
+        return low ? Theta::kRescaledLow : Theta::kRescaled;
+    }
+
+    template <typename F = StandardFunctions>
+    CXRFAST_FORMULA T theta(Theta kind, T x, T p) const {
+        if (kind == Theta::kPrediction) return p;
+        const T ratio = kind == Theta::kRescaledLow ? F::exp(x - most) : p * scale;
+        const T theta = ratio * (-F::expm1(least - x) / span);
         return theta > T(1) ? T(1) : theta;
     }
 };
+
+// What an instance of a positive bag adds to the four sums: its binary cross-entropy to the one that its target M
+// belongs to (Eq. 6: 0 below δ_l, 1 above δ_h, else θ), and p² where M is not 0.
+template <typename T>
+struct GuidedTerms {
+    T negative, soft, positive, squares;
+    bool is_soft, is_positive;
+};
+
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA GuidedTerms<T> guided_terms(const Guide<T>& guide, Theta kind, T x) {
+    const Odds<T> o = odds<F>(x);
+    const T theta = guide.template theta<F>(kind, x, o.p);
+    const T above = x > T(0) ? x : T(0), below = above - x;
+    const bool zero = theta<guide.delta_low, one = theta> guide.delta_high, soft = !(zero | one);
+    // −log max(p, q); −log q is `above` more, −log p is `below` more
+    const T log_larger = F::log1p_unit(o.e), mixed = theta * below + (T(1) - theta) * above;
+    return {F::only(zero, log_larger + above),
+            F::only(soft, log_larger + mixed),
+            F::only(one, log_larger + below),
+            F::only(!zero, o.p * o.p),
+            soft,
+            one};
+}
+
+// Upstream gradients of the four sums.
+template <typename T>
+struct GuidedSlopes {
+    T negative, soft, positive, squares;
+};
+
+// d BCE(p, M) / dx = p − M and d p² / dx = 2 p²·(1 − p)
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T guided_gradient(const Guide<T>& guide, Theta kind, const GuidedSlopes<T>& slopes, T x) {
+    const Odds<T> o = odds<F>(x);
+    const T theta = guide.template theta<F>(kind, x, o.p);
+    const bool zero = theta<guide.delta_low, one = theta> guide.delta_high;
+    const T slope = zero ? slopes.negative : (one ? slopes.positive : slopes.soft);
+    const T residual = zero ? o.p : (one ? -o.q : o.p - theta);
+    return slope * residual + (zero ? T(0) : T(2) * slopes.squares) * o.p * o.p * o.q;
+}
 
 }  // namespace cxrfast

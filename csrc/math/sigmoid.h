@@ -3,32 +3,45 @@
 
 #include <cmath>
 
-#include "../common/macros.h"
+#include "common/macros.h"
+#include "math/functions.h"
 
 namespace cxrfast {
 
-template <typename T>
-CXRFAST_HOST_DEVICE T sigmoid(T x) {
-    const T e = std::exp(-std::abs(x));
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T sigmoid(T x) {
+    const T e = F::exp_minus_abs(x);
     return (x >= T(0) ? T(1) : e) / (T(1) + e);
 }
 
-// p·(1 − p), which is dσ/dx.
+// σ(x) and σ(−x), neither from the other, and e^-|x|, from one exponential.
 template <typename T>
-CXRFAST_HOST_DEVICE T sigmoid_gradient(T x) {
-    const T e = std::exp(-std::abs(x));
-    return e / ((T(1) + e) * (T(1) + e));
+struct Odds {
+    T p, q, e;
+};
+
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA Odds<T> odds(T x) {
+    const T e = F::exp_minus_abs(x), larger = F::reciprocal_one_plus(e), smaller = e * larger;
+    return {x >= T(0) ? larger : smaller, x >= T(0) ? smaller : larger, e};
+}
+
+// p·(1 − p), which is dσ/dx.
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T sigmoid_gradient(T x) {
+    const T e = F::exp_minus_abs(x), d = T(1) + e;
+    return e / (d * d);
 }
 
 // log(1 + e^x) = −log σ(−x)
-template <typename T>
-CXRFAST_HOST_DEVICE T softplus(T x) {
-    return (x > T(0) ? x : T(0)) + std::log1p(std::exp(-std::abs(x)));
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T softplus(T x) {
+    return (x > T(0) ? x : T(0)) + F::log1p_unit(F::exp_minus_abs(x));
 }
 
-template <typename T>
-CXRFAST_HOST_DEVICE T log_sigmoid(T x) {
-    return -softplus(-x);
+template <typename F = StandardFunctions, typename T>
+CXRFAST_FORMULA T log_sigmoid(T x) {
+    return -softplus<F>(-x);
 }
 
 // log(log(1 + e^x)), also where softplus itself underflows: softplus(x) = e^x·(1 − e^x/2 + …).

@@ -1,19 +1,19 @@
 """Data sets, image reading, transforms, splits and synthetic phantoms."""
 
-from cxrfast.data.chestxray14 import ChestXray14, read_chestxray14
 from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.datasets.chestxray14 import ChestXray14, read_chestxray14
 from cxrfast.data.dicom import read_dicom
 from cxrfast.data.folds import Fold, FoldsBy, FoldsOf, FoldSplits, make_folds
-from cxrfast.data.hashes import ImageHashes, hash_records
 from cxrfast.data.images import read_image
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES, NO_FINDING
-from cxrfast.data.negatives import SubsetBatches, draw_records, read_some, without_finding
 from cxrfast.data.patches import boxes_to_aligned_patches, boxes_to_patches
-from cxrfast.data.phantom import write_phantoms
+from cxrfast.data.phantoms.writing import write_phantoms
 from cxrfast.data.records import Record
+from cxrfast.data.similarity.hashes import ImageHashes, hash_records
+from cxrfast.data.similarity.negatives import SubsetBatches, draw_records, read_some, without_finding
+from cxrfast.data.similarity.triplets import TripletBatchSampler, TripletMiner, Triplets, label_bits
 from cxrfast.data.splits import Splits, fractions_with, make_splits
 from cxrfast.data.transforms import Augmentation, normalize, resize, to_input
-from cxrfast.data.triplets import TripletBatchSampler, TripletMiner, Triplets, label_bits
 
 __all__ = [
     "BOXED_CLASSES",

@@ -1,4 +1,4 @@
-"""Colour to grey, for all formats alike."""
+"""Conversion of colour images to greyscale, for all file formats."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Records as a torch data set."""
+"""A PyTorch data set of records."""
 
 from collections.abc import Sequence
 
@@ -13,22 +13,22 @@ from cxrfast.errors import UsageError
 
 
 class XrayDataset(Dataset):
-    """Images with their labels and boxes, at one size, in one order of classes.
+    """Images of a fixed size with labels and boxes in a fixed order of classes.
 
-    An item is a dictionary that torch's default collation stacks (S = ``image_size``, K = number of classes, M = the
-    most boxes that any image has of one class, at least 1)::
+    An item is a dictionary that works with torch's default collation (S = ``image_size``, K = number of classes, M =
+    the maximum number of boxes of one class on one image, at least 1)::
 
         image    float32 [1, S, S]   in [-1, 1]
         labels   float32 [K]         1 where the class is present
-        boxes    float32 [K, M, 4]   xyxy in pixels of the S×S image, half-open; zeros where there is none
+        boxes    float32 [K, M, 4]   xyxy in pixels of the S×S image, half-open; zeros without a box
         has_box  bool    [K, M]
-        index    int                 place in ``records``
+        index    int                 index into ``records``
 
-    ``cache`` keeps the resized images in memory (2·S² bytes each), so that small data sets are decoded once. Worker
-    processes each keep their own unless :meth:`preload` is called before they start. Values are rounded to float16,
-    finer than the 8 bits of most files, whether cached or not: caching never changes a result.
+    ``cache`` keeps the resized images in memory (2·S² bytes each), so that small data sets are decoded only once. Each
+    data-loader worker has its own cache, unless :meth:`preload` is called before the workers start. Values are always
+    rounded to float16, which is finer than the 8 bits of most files, so caching does not change results.
 
-    A file that cannot be read raises :class:`CxrfastError` with its name when its item is asked for.
+    Accessing an item whose file cannot be read raises :class:`CxrfastError` with the file's name.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class XrayDataset(Dataset):
         return {"image": normalize(image), "labels": labels, "boxes": boxes, "has_box": has_box, "index": index}
 
     def preload(self, *, progress: bool = True) -> None:
-        """Read every image into the cache now."""
+        """Read all images into the cache."""
         from tqdm import tqdm
 
         if self._cache is None:

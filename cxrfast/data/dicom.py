@@ -1,8 +1,21 @@
-"""DICOM files to grey arrays in [0, 1], as a viewer would first show them."""
+"""DICOM files to grey arrays in [0, 1], as a viewer would first show them.
+
+The chain is that of DICOM PS3.3 C.7.6.3 and C.11: stored values, modality transform, VOI transform, presentation. Where
+files in the field break the standard, one rule holds for each kind:
+
+- A look-up table is scaled by its own smallest and largest entry, not by the number of bits that it declares: readers
+  declare 16 bits for tables that end at 4095. Values below or above its range take its first or last entry.
+- Without a window and without a VOI table the range is that of the stored bits, unless the image uses less than a
+  quarter of it: then the range is the smallest number of whole bits that holds the largest value (see
+  :class:`DicomImage`, ``notes``).
+- Pixels of the padding value or range lie outside the detector. They are black, and no range is taken from them.
+- The image is inverted if it is MONOCHROME1 or if PresentationLUTShape is INVERSE; both together invert it once.
+"""
 
 import os
 import warnings
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,39 +23,83 @@ from cxrfast.data._grey import to_grey
 from cxrfast.errors import CxrfastError
 
 
+class DicomImage(NamedTuple):
+    """The presented image, and what had to be assumed about it."""
+
+    pixels: np.ndarray  # [H, W] float32 in [0, 1], air black
+    notes: tuple[str, ...]
+
+
 def read_dicom(path: str | os.PathLike) -> np.ndarray:
-    """The image of a single-frame DICOM file as grey float32 ``[H, W]`` in [0, 1], air black.
+    """The image of a single-frame DICOM file as greyscale float32 ``[H, W]`` in [0, 1], with air black.
 
-    The chain is that of DICOM PS3.3 C.11: modality rescale, then the first VOI window (or VOI LUT) if the file has
-    one, else the whole range that the stored bits allow; MONOCHROME1 is inverted.
+    Modality table or rescale, then the first VOI window (or VOI table) if the file has one, else the stored range;
+    padding is black; MONOCHROME1 and PresentationLUTShape INVERSE are inverted. The module's docstring has the rules
+    for files that break the standard. A file without the 128 bytes and "DICM" at its start is read if it has the
+    elements of an image.
 
-    Raises :class:`CxrfastError` for files that are missing, damaged, without an image, or with several frames.
+    Raises :class:`CxrfastError` for files that are missing or damaged, without an image, or with several frames.
     """
-    import pydicom
-    from pydicom.errors import InvalidDicomError
+    return read_dicom_image(path).pixels
 
+
+def read_dicom_image(path: str | os.PathLike) -> DicomImage:
+    """:func:`read_dicom`, with notes on what had to be assumed."""
     path = Path(path)
     if not path.is_file():
         raise CxrfastError(f"no DICOM file {path}; check the path")
-    # Scanners break the standard in harmless ways all the time, and pydicom warns of each; what matters raises.
+    # Many devices violate the standard in harmless ways, which pydicom reports as warnings. Relevant problems raise.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            dataset = pydicom.dcmread(path)
-        except InvalidDicomError:
-            raise CxrfastError(f"{path} is not a DICOM file; pass a DICOM file or a PNG") from None
-        except Exception as error:  # pydicom raises whatever its parser stumbled over
-            raise _damaged(path, error) from error
+        dataset = _read(path)
         _require_single_image(dataset, path)
         try:
             stored = dataset.pixel_array
-        except Exception as error:
+        except Exception as error:  # pydicom and its decoders raise whatever they stumble over
             raise _damaged(path, error) from error
         try:
-            grey = _present(dataset, stored)
-        except (AttributeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError) as error:
+            grey, notes = _present(dataset, stored)
+        except Exception as error:
             raise _damaged(path, error) from error
-    return np.ascontiguousarray(grey, dtype=np.float32)
+    return DicomImage(np.ascontiguousarray(grey, dtype=np.float32), notes)
+
+
+def holds_image(path: str | os.PathLike) -> bool:
+    """Whether a DICOM file has the elements of an image: a directory, a presentation state or a report has not.
+
+    True for a file that cannot be read: reading it then says why.
+    """
+    import pydicom
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "SOPClassUID"])
+        except Exception:
+            return True
+    kind = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return "Rows" in dataset or kind is None
+
+
+def _read(path: Path) -> Any:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        try:
+            return pydicom.dcmread(path)
+        except InvalidDicomError:  # no preamble
+            dataset = pydicom.dcmread(path, force=True)
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if "SOPClassUID" not in dataset or "Rows" not in dataset:
+        raise CxrfastError(f"{path} is not a DICOM file; pass a DICOM file or a PNG")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+        implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    return dataset
 
 
 def _damaged(path: Path, error: Exception) -> CxrfastError:
@@ -50,13 +107,13 @@ def _damaged(path: Path, error: Exception) -> CxrfastError:
     return CxrfastError(f"{path} cannot be decoded ({reason}); export it again, uncompressed or as PNG")
 
 
-def _require_single_image(dataset, path: Path) -> None:
+def _require_single_image(dataset: Any, path: Path) -> None:
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         kind = getattr(dataset.get("SOPClassUID"), "name", "unknown kind")
         raise CxrfastError(f"{path} holds no image ({kind}); pass a radiograph")
     if "PixelData" not in dataset:
         raise CxrfastError(f"{path} holds floating-point pixels; export it as a radiograph or as PNG")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = _frames(dataset, path)
     if frames != 1:
         raise CxrfastError(f"{path} holds {frames} frames, expected one; export the frame you want as its own file")
     kind = str(dataset.get("PhotometricInterpretation", ""))
@@ -64,50 +121,142 @@ def _require_single_image(dataset, path: Path) -> None:
         raise CxrfastError(f"{path} has photometric interpretation {kind or 'missing'!r}; export it as PNG")
 
 
-def _present(dataset, stored: np.ndarray) -> np.ndarray:
-    """Stored values [H, W] or [H, W, 3] -> presented values in [0, 1], [H, W]."""
+def _frames(dataset: Any, path: Path) -> int:
+    """NumberOfFrames; a blank one is one."""
+    try:
+        value = dataset.get("NumberOfFrames")
+        if value is None or str(value).strip() == "":
+            if "NumberOfFrames" in dataset:
+                del dataset.NumberOfFrames  # pydicom's decoders would stumble over it
+            return 1
+        return int(str(value).strip())
+    except Exception as error:
+        raise CxrfastError(f"{path} has a NumberOfFrames that is no number; export it again") from error
+
+
+def _present(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Stored values [H, W] or [H, W, 3] -> presented values in [0, 1], [H, W]; notes."""
     bits = int(dataset.BitsStored)
     if stored.ndim == 3:
-        return to_grey(stored.astype(np.float32) / (2**bits - 1))
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
-    values, low, high = _rescale(dataset, stored, low, high)
+        return to_grey(stored.astype(np.float32) / (2**bits - 1)), ()
+    notes: tuple[str, ...] = ()
+    padding = _padding(dataset, stored)
+    values, low, high = _modality(dataset, stored, bits)
     window = _window(dataset)
     if window is not None:
         grey = apply_window(values, *window)
     elif dataset.get("VOILUTSequence"):
-        from pydicom.pixels.processing import apply_voi
-
-        entry_bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        grey = apply_voi(values.astype(stored.dtype), dataset) / (2**entry_bits - 1)
+        grey = _look_up(dataset.VOILUTSequence[0], values, signed=bool(low < 0))
     else:
+        if not dataset.get("ModalityLUTSequence"):
+            low, high, notes = _used_range(dataset, stored, padding, bits)
         grey = (values - low) / (high - low)
     grey = np.clip(grey, 0.0, 1.0)
-    return 1.0 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey
+    if not np.isfinite(grey).all():
+        raise ValueError("the transform of its values is not finite")
+    inverse = str(dataset.get("PresentationLUTShape") or "").upper() == "INVERSE"
+    if dataset.PhotometricInterpretation == "MONOCHROME1" or inverse:
+        grey = 1.0 - grey
+    if padding is not None:
+        grey = np.where(padding, 0.0, grey)
+    return grey, notes
 
 
-def _rescale(dataset, stored: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float, float]:
+def _padding(dataset: Any, stored: np.ndarray) -> np.ndarray | None:
+    """[H, W] bool: pixels outside the detector; None where the file declares none or the whole image would be."""
+    first = _first(dataset.get("PixelPaddingValue"))
+    if first is None:
+        return None
+    last = _first(dataset.get("PixelPaddingRangeLimit"))
+    ends = [_as_stored(end, dataset) for end in (first, first if last is None else last)]
+    padded = (stored >= min(ends)) & (stored <= max(ends))
+    return padded if padded.any() and not padded.all() else None
+
+
+def _as_stored(value: float, dataset: Any) -> float:
+    """A padding value in the sign of the pixels, whatever the sign that it was written with."""
+    bits = int(dataset.BitsAllocated)
+    if dataset.PixelRepresentation and value >= 2 ** (bits - 1):
+        return value - 2**bits
+    return value + 2**bits if not dataset.PixelRepresentation and value < 0 else value
+
+
+def _modality(dataset: Any, stored: np.ndarray, bits: int) -> tuple[np.ndarray, float, float]:
     """Modality transform, and what it makes of the ends of the stored range."""
     if dataset.get("ModalityLUTSequence"):
-        from pydicom.pixels.processing import apply_modality_lut
-
-        entry_bits = int(dataset.ModalityLUTSequence[0].LUTDescriptor[2])
-        return apply_modality_lut(stored, dataset).astype(np.float64), 0.0, float(2**entry_bits - 1)
-    slope = float(dataset.get("RescaleSlope") or 1.0)
-    intercept = float(dataset.get("RescaleIntercept") or 0.0)
+        table = _look_up(dataset.ModalityLUTSequence[0], stored, signed=bool(dataset.PixelRepresentation), scaled=False)
+        entries = _entries(dataset.ModalityLUTSequence[0])
+        return table, float(entries.min()), float(max(entries.max(), entries.min() + 1))
+    slope, intercept = _rescale(dataset)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
     ends = sorted((low * slope + intercept, high * slope + intercept))
     return stored * slope + intercept, ends[0], ends[1]
 
 
-def _window(dataset) -> tuple[float, float, str] | None:
+def _rescale(dataset: Any) -> tuple[float, float]:
+    slope, intercept = _first(dataset.get("RescaleSlope")), _first(dataset.get("RescaleIntercept"))
+    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+    if not np.isfinite([slope, intercept]).all() or slope == 0:
+        raise ValueError(f"RescaleSlope is {slope:g} and RescaleIntercept {intercept:g}")
+    return slope, intercept
+
+
+def _used_range(
+    dataset: Any, stored: np.ndarray, padding: np.ndarray | None, bits: int
+) -> tuple[float, float, tuple[str, ...]]:
+    """The range of modality values without a window: that of the stored bits, or of those that are used."""
+    slope, intercept = _rescale(dataset)
+    notes: tuple[str, ...] = ()
+    if dataset.PixelRepresentation:
+        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    else:
+        low, high = 0, 2**bits - 1
+        largest = int((stored if padding is None else stored[~padding]).max())
+        if 0 < largest < 2 ** (bits - 2):
+            high = 2 ** largest.bit_length() - 1
+            notes = (f"no window, and of {bits} stored bits values use up to {largest}: {high} is shown as white",)
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return ends[0], ends[1], notes
+
+
+def _look_up(item: Any, values: np.ndarray, *, signed: bool, scaled: bool = True) -> np.ndarray:
+    """Entries of a table (PS3.3 C.11.1.1, C.11.2.1.1) for ``values``; ``scaled``: from its smallest to its largest."""
+    entries = _entries(item)
+    first = int(item.LUTDescriptor[1])
+    if signed and first >= 2**15:  # written as unsigned
+        first -= 2**16
+    index = np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)
+    found = entries[index].astype(np.float64)
+    if not scaled:
+        return found
+    low, high = float(entries.min()), float(entries.max())
+    return (found - low) / (high - low) if high > low else np.zeros_like(found)
+
+
+def _entries(item: Any) -> np.ndarray:
+    """The entries of a table, in 8 or 16 bits as their number of bytes says, whatever the descriptor declares."""
+    count = int(item.LUTDescriptor[0]) or 2**16
+    data = item["LUTData"].value
+    if isinstance(data, bytes):
+        kind = np.dtype(np.uint8) if len(data) in (count, count + 1) and count > 1 else np.dtype("<u2")
+        entries = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)
+    else:
+        entries = np.atleast_1d(np.asarray(data, dtype=np.int64))
+    if len(entries) == 0:
+        raise ValueError("a look-up table without entries")
+    return entries[:count]
+
+
+def _window(dataset: Any) -> tuple[float, float, str] | None:
     """(centre, width, function) of the first window, or None without a usable one."""
     centre, width = (_first(dataset.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
-    if centre is None or width is None or width < (1 if function == "LINEAR" else 1e-12):
+    if centre is None or width is None or not np.isfinite([centre, width]).all():
         return None
-    return centre, width, function
+    return None if width < (1 if function == "LINEAR" else 1e-12) else (centre, width, function)
 
 
-def _first(value) -> float | None:
+def _first(value: Any) -> float | None:
     if value is None or value == "":
         return None
     try:
@@ -117,7 +266,7 @@ def _first(value) -> float | None:
 
 
 def apply_window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """Grey in [0, 1] of modality ``values`` through a VOI window, DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    """Greyscale in [0, 1] of modality ``values`` after a VOI window, DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
         return 1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width))
     if function == "LINEAR_EXACT":

@@ -1,4 +1,4 @@
-"""Folds of a cross-validation: which images each holds out, and what the others train with."""
+"""Folds of a cross-validation: the test, validation and training images of each."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from cxrfast.errors import CxrfastError, UsageError
 
 FoldsBy = Literal["patient", "image"]
 FoldsOf = Literal["boxes", "all"]  # which images are held out
-VALIDATION = 1 / 8  # of what is not held out; with five folds 10 % of all annotated images, as in other splits
+VALIDATION = 1 / 8  # of the images that are not held out; with five folds 10 % of all annotated images
 
 
 @dataclass(frozen=True)
@@ -26,31 +26,34 @@ class Fold:
     """Image names."""
 
     test: tuple[str, ...]  # held out
-    val: tuple[str, ...]  # of the images that are not held out, those that choose epoch and thresholds
+    val: tuple[str, ...]  # select epoch and thresholds; not held out
 
 
 @dataclass(frozen=True)
 class FoldSplits:
-    """All folds of a cross-validation. What a fold trains on follows: all images that another fold holds out, and the
-    unannotated ones, less its validation images; by patient, less every image of a patient whom it holds out."""
+    """All folds of a cross-validation.
+
+    The training images of a fold are the test images of the other folds and the unannotated images, without the fold's
+    validation images. If folds are by patient, images of patients in the fold's test part are also excluded.
+    """
 
     by: FoldsBy
     folds: tuple[Fold, ...]
-    unannotated: tuple[str, ...]  # images without boxes that may train
+    unannotated: tuple[str, ...]  # images without boxes that may be used for training
     seed: int
     label_version: str | None = None
     notes: tuple[str, ...] = ()
-    of: FoldsOf = "boxes"  # only images with boxes are held out, or all: then none is `unannotated`
+    of: FoldsOf = "boxes"  # "boxes": only images with boxes are held out; "all": all images, and `unannotated` is empty
 
     @property
     def hash(self) -> str:
-        """SHA-256 of which images are where; their order, the seed and remarks do not count."""
+        """SHA-256 of the assignment of images. Their order, the seed and the notes are not included."""
         folds = [{"test": sorted(fold.test), "val": sorted(fold.val)} for fold in self.folds]
         content = {"by": self.by, "folds": folds, "unannotated": sorted(self.unannotated)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def splits(self, fold: int, records: Sequence[Record]) -> Splits:
-        """The three parts of one fold, as any run has them."""
+        """The train, validation and test parts of one fold."""
         held_out, val = set(self.folds[fold].test), set(self.folds[fold].val)
         pool = {image for other in self.folds for image in other.test} | set(self.unannotated)
         if self.by == "patient":
@@ -67,8 +70,8 @@ class FoldSplits:
         )
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raise :class:`CxrfastError`, in one line, if an image is unknown or in two places where it may be in one; by
-        patient, if images of a patient are."""
+        """Raise :class:`CxrfastError` if an image is unknown or in two places, or if folds by patient share a
+        patient."""
         by_name = {record.image: record for record in records}
         self._check_names(by_name)
         tested_in: dict[str, int] = {}
@@ -119,7 +122,7 @@ class FoldSplits:
                 raise CxrfastError(f"fold {number} of the splits: 'val' has image {twice} twice; remove one of the two")
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write as JSON, one image a line, so that a person can move images about."""
+        """Write as JSON with one image per line, so that it can be edited by hand."""
         content = {
             "by": self.by,
             "of": self.of,
@@ -133,7 +136,8 @@ class FoldSplits:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FoldSplits":
-        """What :meth:`save` wrote, or a person changed; :class:`CxrfastError`, in one line, if it is malformed."""
+        """Read a file written by :meth:`save`, possibly edited by hand. Raises :class:`CxrfastError` if it is
+        invalid."""
         content = read_splits_file(Path(path), "'folds'")
         for name in ("by", "folds", "unannotated"):
             if name not in content:
@@ -173,16 +177,18 @@ def make_folds(
     seed: int = 0,
     label_version: str | None = None,
 ) -> FoldSplits:
-    """Deal the images with boxes, or ``of="all"`` all images, into folds, each held out once.
+    """Divide the images with boxes (with ``of="all"``, all images) into folds that are held out in turn.
 
-    Folds are stratified by the rarest boxed class of an image (of all images: by the rarest class of its labels), with
-    scikit-learn's ``StratifiedGroupKFold``; groups are the patients, or, ``by="image"``, every image is its own:
-    patients are then on both sides, as in the papers that do so. ``unannotated`` is the fraction of the images without
-    boxes that join training where only those with boxes are held out; with the same seed, smaller fractions are
-    contained in larger ones. Of what a fold may train on, the share ``validation`` (default: an eighth)
-    validates, chosen as :func:`cxrfast.data.make_splits` does; with 0, all of it trains.
+    Folds are stratified by the rarest boxed class of an image (with ``of="all"``, by the rarest class of its labels),
+    with scikit-learn's ``StratifiedGroupKFold``. The groups are patients. With ``by="image"`` every image is its own
+    group, so a patient may be in both training and test, as in some papers.
 
-    The answer depends on the records' content and the seed, not on the records' order. Raises :class:`UsageError` for
+    With ``of="boxes"``, ``unannotated`` is the fraction of the images without boxes that is used for training. For the
+    same seed, the images of a smaller fraction are a subset of those of a larger one. The share ``validation``
+    (default: one eighth) of the images that are not held out is used for validation, selected as in
+    :func:`cxrfast.data.make_splits`.
+
+    The result depends on the records' content and the seed, not on their order. Raises :class:`UsageError` for
     fewer than two folds, more folds than patients (images) to hold out, or a fraction outside [0, 1].
     """
     records = sorted(records, key=lambda record: record.image)
@@ -244,7 +250,7 @@ def _hold_out(held: Sequence[Record], folds: int, by: str, of: str, seed: int) -
 
 
 def _strata(classes: Sequence[Sequence[str]], groups: Sequence[str], folds: int) -> list[int]:
-    """The stratum of every image: the rarest of its classes. Those too small to reach all folds are put together."""
+    """The stratum of every image: its rarest class. Strata with fewer images than folds are merged."""
     pairs = {(name, group) for names, group in zip(classes, groups, strict=True) for name in names}
     groups_with = Counter(name for name, _ in pairs)
     rarest = [min(names, key=lambda name: (groups_with[name], name)) for names in classes]
@@ -262,7 +268,7 @@ def _strata(classes: Sequence[Sequence[str]], groups: Sequence[str], folds: int)
 
 
 def _group(record: Record, by: str) -> str:
-    """What stays together."""
+    """The group of images that are in the same fold."""
     return record.patient if by == "patient" else record.image
 
 

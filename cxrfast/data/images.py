@@ -1,9 +1,10 @@
-"""Image files to grey arrays in [0, 1], or a clear error: a damaged file never becomes a half-black picture."""
+"""Read image files as greyscale arrays in [0, 1]. A damaged file is an error, never a partly black image."""
 
 import os
 import struct
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,26 +12,40 @@ from cxrfast.data._grey import to_grey
 from cxrfast.errors import CxrfastError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_FIRST_GROUP = b"\x08\x00"  # how a DICOM file without a preamble begins
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-# Weights of red, green and blue in luma, ITU-R BT.601; equal channels give themselves.
+
+
+class ImageFile(NamedTuple):
+    """The grey image of a file, and what had to be assumed to show it."""
+
+    pixels: np.ndarray  # [H, W] float32 in [0, 1]
+    notes: tuple[str, ...] = ()
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """The image at ``path`` as grey float32 ``[H, W]`` in [0, 1].
+    """The image at ``path`` as greyscale float32 ``[H, W]`` in [0, 1].
 
-    Reads PNG, JPEG, BMP and TIFF of 8 and 16 bits, grey, colour or palette, and DICOM (see :func:`read_dicom`).
-    Values are divided by the largest of their format (255 or 65535), never by the largest in the image. Colours become
-    luma; what is transparent is composited over black.
+    Reads DICOM (see :func:`read_dicom`), and PNG, JPEG, BMP and TIFF with 8 or 16 bits in greyscale, colour or palette
+    mode. Values are divided by the maximum of their format (255 or 65535), not by the maximum of the image. Colours are
+    converted to luma; transparent pixels are composited over black.
 
-    Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or no image.
+    An EXIF orientation is applied. A file of several pages is refused, as a DICOM file of several frames is.
+
+    Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or not an image.
     """
+    return read_image_file(path).pixels
+
+
+def read_image_file(path: str | os.PathLike) -> ImageFile:
+    """:func:`read_image`, with notes for whoever looks at the picture."""
     path = Path(path)
     data = _read_bytes(path)
-    if path.suffix.lower() == ".dcm" or data[128:132] == b"DICM":
-        from cxrfast.data.dicom import read_dicom
+    if path.suffix.lower() in (".dcm", ".dicom") or data[128:132] == b"DICM" or data[:2] == _FIRST_GROUP:
+        from cxrfast.data.dicom import read_dicom_image
 
-        return read_dicom(path)
-    return _decode(data, path)
+        return ImageFile(*read_dicom_image(path))
+    return ImageFile(_decode(data, path))
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -50,15 +65,19 @@ def _read_bytes(path: Path) -> bytes:
 def _decode(data: bytes, path: Path) -> np.ndarray:
     import io
 
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if data.startswith(_PNG_SIGNATURE):
         bits, colour_type = _check_png(data, path)
         if bits == 16 and colour_type != 0:
-            return _decode_deep_colour(data, path)
+            return _upright(_decode_deep_colour(data, path), data)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            image.load()
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+            pages = getattr(file, "n_frames", 1)
+            if pages > 1:
+                raise CxrfastError(f"{path} holds {pages} pages, expected one; save the page you want as its own file")
+            file.load()
+            image = ImageOps.exif_transpose(file)
             grey = _to_grey(image)
     except UnidentifiedImageError:
         raise CxrfastError(f"{path} is not an image of a known format ({', '.join(_FORMATS)}, DICOM)") from None
@@ -73,10 +92,9 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
 
 
 def _check_png(data: bytes, path: Path) -> tuple[int, int]:
-    """(bits per channel, colour type) of a PNG whose chunks are all there with the right checksums.
+    """(bits per channel, colour type) of a PNG, after checking that all chunks are present with correct checksums.
 
-    Decoders differ in what they let pass (OpenCV fills the rest of a truncated image with black and goes on), so this
-    is checked here.
+    Decoders differ in the damage that they tolerate (OpenCV fills the rest of a truncated image with black).
     """
     position, kind, header = len(_PNG_SIGNATURE), b"", b""
     while kind != b"IEND":
@@ -100,7 +118,7 @@ def _check_png(data: bytes, path: Path) -> tuple[int, int]:
 
 
 def _to_grey(image) -> np.ndarray | None:
-    """Grey float32 in [0, 1] of a Pillow image, or None for modes without a known largest value."""
+    """Greyscale float32 in [0, 1] of a Pillow image, or None for modes without a known maximum value."""
     mode = image.mode
     if mode == "P" or (mode in ("L", "RGB") and "transparency" in image.info):
         image = image.convert("RGBA")
@@ -116,8 +134,25 @@ def _to_grey(image) -> np.ndarray | None:
     return None
 
 
+def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    """Apply the EXIF orientation of an image file to its decoded pixels ``[H, W]``."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+        orientation = file.getexif().get(0x0112, 1)
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.T
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
 def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
-    """PNG of 16 bits with colour or alpha, which Pillow would cut down to 8 bits."""
+    """A 16-bit PNG with colour or alpha, which Pillow would reduce to 8 bits."""
     import cv2
 
     try:

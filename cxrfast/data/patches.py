@@ -1,14 +1,17 @@
-"""Which patches of a grid belong to a box: the ground truth b of the box losses."""
+"""The patches of a grid that belong to a box: the ground truth b of the box losses."""
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from cxrfast.errors import UsageError
 
-RULES = ("half", "any", "center")
+PatchRule = Literal["half", "any", "center"]
+RULES: tuple[PatchRule, ...] = get_args(PatchRule)
 
-_POINTS = 8  # along a patch, where its coverage is counted
-_ROUNDING = 1e-6  # of a patch: what float32 boxes lose on their way from fractions to pixels
+_POINTS = 8  # sampling points per side of a patch, to measure its coverage
+_ROUNDING = 1e-6  # of a patch: rounding error of float32 boxes, from fractions to pixels
 
 
 def boxes_to_patches(
@@ -17,17 +20,18 @@ def boxes_to_patches(
     image_size: int,
     grid: int,  # P
     *,
-    rule: str = "half",
+    rule: PatchRule = "half",
 ) -> Tensor:  # [..., P, P] bool
     """The patches of a P×P grid over an ``image_size`` square that belong to any of the M boxes.
 
-    ``"half"``: at least half of the patch is covered by the box; where no patch is, the best-covered one (the first in
-    raster order of several), so that every box inside the image has a patch.
-    ``"any"``: the patch overlaps the box at all. A perfect prediction then fails IoU ≥ 0.5 on 23 % of the boxes of
-    ChestX-ray14 at P = 20.
-    ``"center"``: the centre of the patch lies in the box. Small boxes may then have no patch (9 of the 984 at P = 20).
+    - ``"half"``: the box covers at least half of the patch. If there is no such patch, the one with the largest overlap
+      belongs to the box (the first in raster order if several are equal), so that every box inside the image has a
+      patch.
+    - ``"any"``: the patch overlaps the box. With this rule a perfect prediction of the patches misses IoU ≥ 0.5 for 23
+      % of the boxes of ChestX-ray14 at P = 20.
+    - ``"center"``: the centre of the patch is inside the box. Small boxes may have no patch (9 of 984 at P = 20).
 
-    Papers give the set b_k of a box without saying which rule makes it (Li et al. Eq. 2, Rozenberg et al. Eq. 9-10);
+    The papers use the patches b_k of a box without stating their rule (Li et al. Eq. 2, Rozenberg et al. Eq. 9-10).
     docs/data.md has the numbers behind the default.
     """
     if rule not in RULES:
@@ -55,13 +59,13 @@ def boxes_to_aligned_patches(
     grid: int,  # P
     theta: Tensor,  # [B, 2, 3]
     *,
-    rule: str = "half",
+    rule: PatchRule = "half",
 ) -> Tensor:  # [B, K, P, P] bool
-    """:func:`boxes_to_patches` for a grid over another frame, which an affine transformation puts into each image.
+    """:func:`boxes_to_patches` for a grid over a frame that is related to each image by an affine transformation.
 
-    ``theta`` maps places of the frame to places of the image, in the coordinates of ``torch.nn.functional.affine_grid``
-    with ``align_corners=False`` (-1 and 1 are the edges). How much of a patch a box covers is counted over 8×8 points
-    of the patch; for ``"center"``, its centre is the only one. A box that lies outside the frame has no patch.
+    ``theta`` maps coordinates of the frame to coordinates of the image, as in ``torch.nn.functional.affine_grid`` with
+    ``align_corners=False`` (-1 and 1 are the edges). The coverage of a patch is measured at 8×8 points; for
+    ``"center"`` only at its centre. A box outside the frame has no patch.
     """
     if rule not in RULES:
         raise UsageError(f"patch rule is {rule!r}; expected one of {', '.join(RULES)}")
@@ -83,10 +87,10 @@ def boxes_to_aligned_patches(
 
 
 def _overlap(start: Tensor, end: Tensor, grid: int) -> Tensor:
-    """[...] -> [..., P]: how much of each unit interval [i, i+1) lies in [start, end)."""
+    """[...] -> [..., P]: the length of the overlap of [i, i+1) with [start, end)."""
     edge = torch.arange(grid, dtype=start.dtype, device=start.device)
     covered = torch.minimum(end[..., None], edge + 1) - torch.maximum(start[..., None], edge)
-    # Slivers below rounding are none: a box that ends on a patch border does not reach the next patch.
+    # Overlaps below the rounding error are 0, so that a box that ends on a patch border does not reach the next patch.
     return torch.where(covered > _ROUNDING, covered, 0.0)
 
 
@@ -97,7 +101,7 @@ def _between(start: Tensor, end: Tensor, grid: int) -> Tensor:
 
 
 def _half(covered: Tensor) -> Tensor:
-    """[..., P, P] -> bool: covered by half, or else the best-covered patch."""
+    """[..., P, P] -> bool: covered by at least half or, if no patch is, the one with the largest overlap."""
     half = covered >= 0.5 - _ROUNDING
     flat = covered.flatten(-2)
     best = flat.amax(dim=-1, keepdim=True)

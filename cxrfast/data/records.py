@@ -1,4 +1,4 @@
-"""What is known about one image of a data set."""
+"""The metadata of one image of a data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Record:
-    """One image: where it is, whose it is, what is on it.
+    """One image: its file, its patient, its labels and its boxes.
 
-    ``labels`` is empty for an image without a finding. A class with boxes here may also be in ``labels`` without boxes
-    on other images: those are unannotated positives, not negatives.
+    ``labels`` is empty for an image without a finding. A class in ``labels`` that has no boxes is an unannotated
+    positive, not a negative.
 
-    ``width`` and ``height`` are those of the radiograph as it was taken, in pixels, if the data set says so; the file
-    at ``path`` usually holds a resized copy, so they must not be used to place boxes.
+    ``width`` and ``height`` are the size of the original radiograph in pixels, if known. The file at ``path`` is
+    usually a resized copy, so do not use them to place boxes.
     """
 
     image: str  # file name in the data set's tables; identifies the image

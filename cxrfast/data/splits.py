@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 
 PARTS = ("train", "val", "test")
-STRATEGIES = ("patient", "official")
+Strategy = Literal["patient", "official"]
 TEST_SHARE = 0.2  # of all images, without official lists
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Image names of the three parts, and how they came about."""
+    """Image names of the three parts, and how the parts were made."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
@@ -33,12 +33,12 @@ class Splits:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of which images are in which part; their order, the seed and remarks do not count."""
+        """SHA-256 of the assignment of images to parts. Their order, the seed and the notes are not included."""
         parts = {part: sorted(getattr(self, part)) for part in PARTS}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def part(self, name: str, records: Sequence[Record]) -> list[Record]:
-        """The records of one part, in its order."""
+        """The records of one part, in the order of its names."""
         if name not in PARTS:
             raise UsageError(f"split is {name!r}; expected one of {', '.join(PARTS)}")
         by_name = {record.image: record for record in records}
@@ -46,9 +46,9 @@ class Splits:
         return [by_name[image] for image in getattr(self, name)]
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raise :class:`CxrfastError` if the parts share an image or a patient, or name an image that is not there.
+        """Raise :class:`CxrfastError` if two parts share an image or a patient, or if an image is unknown.
 
-        Folds by image (strategy ``"image"``, of :mod:`cxrfast.data.folds`) may share patients."""
+        Folds by image (strategy ``"image"`` of :mod:`cxrfast.data.folds`) may share patients."""
         by_name = {record.image: record for record in records}
         self._require_known(by_name)
         part_of_image: dict[str, str] = {}
@@ -60,7 +60,7 @@ class Splits:
                     raise CxrfastError(f"the splits name image {image} twice ({where}); remove one of the two")
                 part_of_image[image] = part
                 patient = by_name[image].patient
-                if self.strategy == "image":  # as some papers do: the evaluation counts the patients on both sides
+                if self.strategy == "image":  # as in some papers; the evaluation reports the number of shared patients
                     continue
                 if part_of_patient.setdefault(patient, part) != part:
                     raise CxrfastError(
@@ -77,7 +77,7 @@ class Splits:
             )
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write as JSON, one image a line, so that a person can move images about."""
+        """Write as JSON with one image per line, so that it can be edited by hand."""
         path = Path(path)
         temporary = path.with_name(path.name + ".tmp")
         try:
@@ -108,7 +108,7 @@ class Splits:
 
 
 def fractions_with(val_share: float) -> tuple[float, float, float]:
-    """Fractions for :func:`make_splits` such that this share of what is not tested validates."""
+    """Fractions for :func:`make_splits`, with validation images as this share of the images outside the test part."""
     return round((1 - TEST_SHARE) * (1 - val_share), 12), round((1 - TEST_SHARE) * val_share, 12), TEST_SHARE
 
 
@@ -117,17 +117,17 @@ def make_splits(
     *,
     seed: int,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    strategy: str = "patient",
+    strategy: Strategy = "patient",
     label_version: str | None = None,
 ) -> Splits:
-    """Deal the patients over train, validation and test.
+    """Assign patients to train, validation and test.
 
-    ``"patient"``: ``fractions`` of all patients, such that patients with boxes are spread over the parts by their
-    rarest boxed class, and the others by their rarest label, as far as their numbers allow.
-    ``"official"``: the test list of the data set is the test part; validation is dealt by patient out of the other
-    list, with the first two fractions relative to each other. Every NIH box is then in the test part.
+    - ``"patient"``: all patients, in proportion to ``fractions``. Patients with boxes are stratified by their rarest
+      boxed class, the others by their rarest label, as far as their numbers allow.
+    - ``"official"``: the published test list is the test part. Validation patients are taken from the other list, in
+      proportion to the first two fractions. All boxes of ChestX-ray14 are then in the test part.
 
-    The answer depends on the records' content and the seed, not on the records' order.
+    The result depends on the records' content and the seed, not on their order.
     """
     _check_options(fractions, strategy)
     records = sorted(records, key=lambda record: record.image)
@@ -150,8 +150,8 @@ def make_splits(
 
 
 def _check_options(fractions: tuple[float, float, float], strategy: str) -> None:
-    if strategy not in STRATEGIES:
-        raise UsageError(f"split strategy is {strategy!r}; expected one of {', '.join(STRATEGIES)}")
+    if strategy not in get_args(Strategy):
+        raise UsageError(f"split strategy is {strategy!r}; expected one of {', '.join(get_args(Strategy))}")
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] <= 0:
         raise UsageError(
             f"split fractions are {fractions}; expected three of at least 0 that sum to 1, the first above 0"
@@ -180,11 +180,11 @@ def _describe_official(train_val: Sequence[Record], test: Sequence[Record]) -> t
 
 
 def deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> list[list[str]]:
-    """Image names of the three parts, in ``fractions`` of all.
+    """Image names of the three parts, in proportion to ``fractions``.
 
-    Patients stand in a row, stratum by stratum, and each goes to the part that lags furthest behind its share of the
-    row so far. So every stratum, and every run of small strata, comes out in proportion: 14 boxed images of eight
-    classes are spread over the parts although no class could be on its own.
+    Patients are ordered by stratum. Each one in turn is assigned to the part with the largest deficit relative to its
+    share of the patients so far. So every stratum, and every sequence of small strata, is split in proportion. For
+    example, 14 boxed images of eight classes reach all parts, although no single class has enough images for that.
     """
     images: dict[str, list[Record]] = {}
     for record in records:
@@ -196,7 +196,7 @@ def deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> li
     others = {name: of for name, of in images.items() if name not in boxed}
     random = np.random.default_rng(seed)
     patients: list[list[str]] = [[], [], []]
-    # Boxed patients count one each: it is their boxes that are scarce. Then images count, of all patients.
+    # First balance the number of patients with boxes, which are few; then the number of images of all patients.
     _fill(patients, _row(boxed, random, by_box=True), dict.fromkeys(boxed, 1), fractions)
     _fill(patients, _row(others, random, by_box=False), {name: len(of) for name, of in images.items()}, fractions)
     _leave_none_empty(patients, fractions, others)
@@ -204,7 +204,7 @@ def deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> li
 
 
 def _row(images: dict[str, list[Record]], random: np.random.Generator, *, by_box: bool) -> list[str]:
-    """The patients in random order, those of one stratum side by side."""
+    """The patients in random order, grouped by stratum."""
     classes = {
         name: {label for record in of for label in (record.boxes if by_box else record.labels)}
         for name, of in images.items()
@@ -217,14 +217,15 @@ def _row(images: dict[str, list[Record]], random: np.random.Generator, *, by_box
     order = random.permutation(sorted(strata)).tolist()
     row: list[str] = []
     for stratum in order:
-        # Patients with very many images first, so that those with few can even out what they cause.
+        # Patients with many images first, so that patients with few images can compensate for the imbalance.
         shuffled = random.permutation(strata[stratum]).tolist()
         row += shuffled if by_box else sorted(shuffled, key=lambda name: -len(images[name]))
     return row
 
 
 def _fill(patients: list[list[str]], row: Sequence[str], weights: dict[str, int], fractions: Sequence[float]) -> None:
-    """Append each patient of ``row`` to the part that lags most; ``weights`` covers those already dealt, too."""
+    """Append each patient of ``row`` to the part with the largest deficit. ``weights`` includes patients already
+    assigned."""
     dealt = [sum(weights[name] for name in part) for part in patients]
     for name in row:
         total = sum(dealt) + weights[name]
@@ -238,7 +239,8 @@ def _fill(patients: list[list[str]], row: Sequence[str], weights: dict[str, int]
 
 
 def _leave_none_empty(patients: list[list[str]], fractions: Sequence[float], others: dict[str, list[Record]]) -> None:
-    """With a handful of patients a small part may have got none: it gets one without boxes from the largest."""
+    """With very few patients a small part may be empty; move a patient, if possible without boxes, from the largest
+    part."""
     for part, fraction in enumerate(fractions):
         if fraction > 0 and not patients[part]:
             largest = max(patients, key=len)
@@ -248,7 +250,8 @@ def _leave_none_empty(patients: list[list[str]], fractions: Sequence[float], oth
 
 
 def read_splits_file(path: Path, keys: str) -> dict[str, Any]:
-    """The object in a splits file, which a person may have edited; `keys`: what it is expected to have, in words."""
+    """The JSON object of a splits file, which may have been edited by hand. `keys` names the expected keys in
+    errors."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

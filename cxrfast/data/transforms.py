@@ -1,4 +1,4 @@
-"""From an image to the network's input, and the training augmentation that moves boxes with images."""
+"""Preprocessing from an image to the network's input, and augmentation of images together with their boxes."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from cxrfast.errors import UsageError
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """``image [H, W]`` to ``[size, size]``, without keeping the aspect ratio; same dtype.
 
-    Area averaging where the image shrinks in both directions, so that fine structures do not alias; else bilinear.
+    Area averaging if the image is downscaled in both directions, to avoid aliasing; otherwise bilinear interpolation.
     """
     import cv2
 
@@ -24,39 +24,39 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def normalize(image: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1], the range of Rozenberg et al."""
+    """[0, 1] -> [-1, 1], the input range of Rozenberg et al."""
     return image * 2.0 - 1.0
 
 
 def to_input(image: np.ndarray, size: int) -> Tensor:
-    """Grey ``image [H, W]`` in [0, 1] -> network input float32 ``[1, size, size]`` in [-1, 1]."""
+    """Greyscale ``image [H, W]`` in [0, 1] -> network input float32 ``[1, size, size]`` in [-1, 1]."""
     resized = np.ascontiguousarray(resize(image, size), dtype=np.float32)
     return normalize(torch.from_numpy(resized)[None])
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random geometry and exposure, from torch's generator: a seed reproduces it, for one number of workers.
+    """Random affine transforms, brightness and contrast. Reproducible with torch's seed and a fixed number of workers.
 
-    The horizontal flip is off by default because a chest has sides: a mirrored image shows the heart on the right.
+    Horizontal flips are off by default, because left and right differ: a mirrored image shows the heart on the wrong
+    side.
 
-    A draw that would leave less than ``min_visible`` of the area of any box inside the image is drawn again; after
-    ``attempts`` draws the image keeps its geometry (and is cropped around its boxes). So a box is never lost (880 of
-    112,120 images have one), and a class never stays positive on an image that its lesion has left. For positives
-    without a box nobody knows where the lesion is; there the small shifts of the defaults keep the label right, and
-    large ones would not.
+    If a random transform leaves less than ``min_visible`` of the area of any box inside the image, another one is
+    drawn. After ``attempts`` draws the image is not transformed, only cropped around its boxes. So no box is lost (880
+    of 112,120 images have one), and no class stays positive without its lesion in the image. For positives without a
+    box this cannot be checked; the default shifts are small enough to keep their labels correct.
 
-    Boxes are turned as the ellipses inscribed in them: turning a box by its corners and enclosing the result would
-    inflate it, by 17 % of its area at 5 degrees.
+    A transformed box encloses the rotated ellipse that is inscribed in the original box. Enclosing the rotated corners
+    would inflate the box, by 17 % of its area at 5 degrees.
     """
 
-    rotation: float = 5.0  # largest angle in degrees, either way
-    translate: float = 0.04  # largest shift, as a fraction of the side
+    rotation: float = 5.0  # maximum angle in degrees, in both directions
+    translate: float = 0.04  # maximum shift, as a fraction of the image side
     scale: tuple[float, float] = (0.92, 1.1)
     brightness: float = 0.1  # factor within 1 ± this
     contrast: float = 0.1
     flip: float = 0.0  # probability of a horizontal flip
-    crop: float = 1.0  # side of a random square crop, as a fraction of the image's; the result is as much smaller
+    crop: float = 1.0  # side of a random square crop, as a fraction of the image side; the output has that size
     min_visible: float = 0.5
     attempts: int = 10
 
@@ -73,9 +73,9 @@ class Augmentation:
             raise UsageError(f"augmentation scale is {self.scale}; expected (smallest, largest) above 0")
 
     def __call__(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """``image [1, S, S]`` in [0, 1] and ``boxes [N, 4]`` (xyxy pixels) -> the same of one random draw.
+        """``image [1, S, S]`` in [0, 1] and ``boxes [N, 4]`` (xyxy pixels) -> both after one random transform.
 
-        Returned boxes are clipped to the image, and in its pixels: of the crop, if there is one.
+        Returned boxes are clipped to the output image (the crop, if there is one) and are in its pixels.
         """
         image, boxes = self._move(image, boxes)
         return self._expose(image), boxes
@@ -90,7 +90,7 @@ class Augmentation:
 
         size = image.shape[-1]
         steps = [v2.RandomHorizontalFlip(self.flip)] if self.flip else []
-        # Bilinear, with black where the image is moved away: the same as outside the collimator.
+        # Bilinear, with black outside the image, as outside the collimator.
         steps.append(
             v2.RandomAffine(
                 self.rotation,
@@ -103,12 +103,12 @@ class Augmentation:
         upright = torch.cat(
             [(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2], boxes.new_zeros(len(boxes), 1)], 1
         )
-        # Rotated boxes, not clamped: what is cut off must still be measurable.
+        # Rotated boxes are not clamped, because the area outside the image must be measured.
         rotated = tv_tensors.BoundingBoxes(upright, format="CXCYWHR", canvas_size=(size, size), clamping_mode=None)
         side = max(1, round(self.crop * size))
         for _ in range(self.attempts):
             moved, moved_boxes = transform(tv_tensors.Image(image), rotated)
-            # Nothing is drawn without a crop, so that what a seed gives does not depend on this option.
+            # Draw no random numbers without a crop, so that the transforms of a seed do not depend on this option.
             y, x = torch.randint(size - side + 1, (2,)).tolist() if side < size else (0, 0)
             whole = _enclose_ellipses(moved_boxes.as_subclass(Tensor)) - torch.tensor([x, y, x, y])
             inside = whole.clamp(0, side)

@@ -1,4 +1,4 @@
-"""Protocols, ground truth, and the evaluation of trained models."""
+"""Protocols, ground truth, the evaluation of models and of predictions from files, and its records."""
 
 from cxrfast.evaluation.cross_validation_record import CrossValidationHead, CrossValidationRecord
 from cxrfast.evaluation.evaluator import ModelOutputs, collect_outputs, evaluate, score_outputs

@@ -1,4 +1,8 @@
-"""The pooled evaluation of a cross-validation as it is stored: `cross-validation.json`."""
+"""The typed record of a cross-validation, stored as `cross-validation.json`."""
+
+from typing import Self
+
+from pydantic import model_validator
 
 from cxrfast.evaluation.record import (
     Limits,
@@ -8,11 +12,12 @@ from cxrfast.evaluation.record import (
     ReliabilityBin,
     StoredRecord,
     TableHead,
+    check_classes,
 )
 
 
 class RunRecord(Part):
-    """One run of the cross-validation that is evaluated."""
+    """One evaluated run of the cross-validation."""
 
     run: str  # its folder, "fold-0/seed-0"
     fold: int
@@ -26,14 +31,14 @@ class RunRecord(Part):
 
 
 class SpreadRecord(Part):
-    """One number over the runs."""
+    """One number over the runs, and pooled."""
 
-    mean: Number
-    sd: Number  # of the sample
+    mean: Number  # over the runs that have the number
+    sd: Number  # sample standard deviation of the same
     n: int  # runs that have the number
-    pooled: Number  # of the test images of all folds together, mean over seeds; NaN where there is none
+    pooled: Number  # over the test images of all folds together, mean over seeds; NaN if it does not exist
     interval: Limits | None  # 95 %, of the pooled number
-    values: tuple[Number, ...]  # one a run
+    values: tuple[Number, ...]  # one per run
 
     @property
     def exists(self) -> bool:
@@ -41,14 +46,14 @@ class SpreadRecord(Part):
 
 
 class MeanSpreadRecord(SpreadRecord):
-    """A mean over classes, over the runs."""
+    """A mean over classes, over the runs and pooled."""
 
     left_out: tuple[str, ...]  # classes that no run has
     incomplete: tuple[str, ...]  # classes that some runs have
 
 
 class PooledScores(Part):
-    """The image scores of a class."""
+    """Classification of one class."""
 
     n_positive: int
     n_negative: int
@@ -62,7 +67,7 @@ class PooledScores(Part):
 
 
 class PooledMeans(Part):
-    """The image scores as means over classes."""
+    """Classification: means over classes."""
 
     auroc: MeanSpreadRecord
     average_precision: MeanSpreadRecord
@@ -71,16 +76,16 @@ class PooledMeans(Part):
 
 
 class PooledAccuracy(SpreadRecord):
-    """Found annotations of one class at one T."""
+    """Localisation accuracy of one class at one T."""
 
-    hits: tuple[int, ...]  # one a run
-    n_annotated: tuple[int, ...]  # one a run
+    hits: tuple[int, ...]  # one per run
+    n_annotated: tuple[int, ...]  # one per run
     afp: SpreadRecord | None = None  # None: the protocol does not count false positives
-    oracle: Number = float("nan")  # of the best region on the grid; NaN where regions are on no grid
+    oracle: Number = float("nan")  # accuracy of oracle regions; NaN without a grid
 
 
 class PooledRow(Part):
-    """One T."""
+    """Localisation accuracies at one T."""
 
     T: float
     mean: MeanSpreadRecord
@@ -88,19 +93,19 @@ class PooledRow(Part):
 
 
 class PooledTableRecord(TableHead):
-    """Found annotations by one measure, behind one gate."""
+    """Localisation accuracies by one measure, behind one gate."""
 
     rows: tuple[PooledRow, ...]
 
 
 class PooledLocalization(LocalizationHead):
-    """Where: all tables of the protocol."""
+    """Localisation: the tables of the protocol."""
 
     tables: tuple[PooledTableRecord, ...]
 
 
 class PooledClassDetection(Part):
-    """Boxes as detections, of one class."""
+    """Detection of one class: boxes with scores."""
 
     average_precision: tuple[SpreadRecord, ...]  # at each T
     sensitivity: tuple[SpreadRecord, ...]  # at each rate of false positives
@@ -109,7 +114,7 @@ class PooledClassDetection(Part):
 
 
 class PooledMeanDetection(Part):
-    """The same as means over classes."""
+    """Detection: means over classes."""
 
     average_precision: tuple[MeanSpreadRecord, ...]
     sensitivity: tuple[MeanSpreadRecord, ...]
@@ -118,7 +123,7 @@ class PooledMeanDetection(Part):
 
 
 class PooledDetectionRecord(Part):
-    """Boxes of the methods' regions as detections, and the pointing game."""
+    """Detection by the boxes of the methods' regions, and the pointing game."""
 
     iou_thresholds: tuple[float, ...]
     froc_iou_threshold: float
@@ -128,7 +133,7 @@ class PooledDetectionRecord(Part):
 
 
 class CrossValidationHead(Part):
-    """What was cross-validated, and how much of it is there."""
+    """Settings of a cross-validation, and which runs are missing."""
 
     protocol: str
     method: str
@@ -137,9 +142,9 @@ class CrossValidationHead(Part):
     by: str
     of: str
     seeds: tuple[int, ...]
-    unannotated: float  # share of the images without boxes that may train
-    validation_images: tuple[int, ...]  # one a fold
-    classes_left_out: dict[str, int]  # classes of the data that the runs lack, and their boxes on test images
+    unannotated: float  # share of the images without boxes that is used for training
+    validation_images: tuple[int, ...]  # number per fold
+    classes_left_out: dict[str, int]  # classes that the runs lack: number of their boxes on test images
     splits_hash: str
     complete: bool
     missing: tuple[str, ...]
@@ -148,7 +153,7 @@ class CrossValidationHead(Part):
 
 
 class CrossValidationRecord(CrossValidationHead, StoredRecord):
-    """The runs of a cross-validation together."""
+    """The pooled evaluation of a cross-validation."""
 
     runs: tuple[RunRecord, ...]
     n_images: int
@@ -157,11 +162,20 @@ class CrossValidationRecord(CrossValidationHead, StoredRecord):
     localization: PooledLocalization | None
     detection: PooledDetectionRecord | None
 
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        for table in self.localization.tables if self.localization else ():
+            for row in table.rows:
+                check_classes(self.classes, tables=row.classes)
+        if self.detection is not None:
+            check_classes(self.classes, detection=self.detection.classes)
+        return self
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.classes)
 
     @property
     def annotated_classes(self) -> dict[str, int]:
-        """Classes with annotations on test images, and how many."""
+        """Number of annotations on test images of every class that has any."""
         return {name: row.n_annotated for name, row in self.classes.items() if row.n_annotated}

@@ -21,13 +21,13 @@ from cxrfast.regions.rule import MethodDefaults
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What a model said about the images that could be read."""
+    """Output of a model on the images that could be read."""
 
     ground_truth: GroundTruth
     scores: Tensor  # [N, K] float32
     maps: MapSource  # of the images with any annotation
     own: MethodDefaults
-    unreadable: dict[str, str]  # image -> why it is not among the N
+    unreadable: dict[str, str]  # image -> why it could not be read
 
 
 def evaluate(
@@ -44,16 +44,16 @@ def evaluate(
     batch_size: int = 16,
     workers: int = 0,
 ) -> EvaluationResult:
-    """Predict every image of ``dataset``; score labels by AUROC and AP, boxes as the protocol says.
+    """Predict every image of ``dataset``, and score labels by AUROC and AP, and boxes by the protocol.
 
     Args:
         dataset: the split, without augmentation, with the predictor's classes and image size.
-        split, label_version, split_hash: what the split is called, the version of its labels, and ``Splits.hash``: for
-            the record.
+        split, label_version, split_hash: name of the split, version of its labels, and ``Splits.hash``; stored in the
+            record.
         protocol: a name of :data:`cxrfast.evaluation.PROTOCOLS`, or an entry of one's own.
-        training_patients: of all images that training saw, validation among them; None if unknown.
-        resamples: of patients, for the intervals.
-        workers: processes that read images.
+        training_patients: patients of all training and validation images; None if unknown.
+        resamples: number of bootstrap resamples of patients, for the intervals.
+        workers: data-loader workers.
 
     Images that cannot be read are left out and named in the result. Raises :class:`UsageError` where predictor, data
     set, protocol and options do not fit, :class:`CxrfastError` if no image can be read or the model's output is not a
@@ -81,7 +81,7 @@ def score_outputs(
     temperature: Tensor | None = None,
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """The second half of :func:`evaluate`, for those who keep the outputs."""
+    """Score outputs of :func:`collect_outputs`: the second half of :func:`evaluate`."""
     return score_predictions(
         protocol,
         outputs.ground_truth,
@@ -97,7 +97,7 @@ def score_outputs(
 def collect_outputs(
     predictor: Predictor, dataset: XrayDataset, *, batch_size: int = 16, workers: int = 0
 ) -> ModelOutputs:
-    """Scores of every image that can be read, and the maps of those with an annotation."""
+    """Predict all images: scores of those that can be read, and maps of those with an annotation."""
     _check_fit(predictor, dataset)
     unreadable: dict[str, str] = {}
     indices: list[int] = []
@@ -138,7 +138,7 @@ def _check_fit(predictor: Predictor, dataset: XrayDataset) -> None:
 def _batches(
     dataset: XrayDataset, batch_size: int, workers: int, pin_memory: bool, unreadable: dict[str, str]
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches in order, less what cannot be read, which is written to ``unreadable``."""
+    """Batches in order. Images that cannot be read are left out, and added to ``unreadable``."""
     from tqdm import tqdm
 
     if batch_size < 1 or workers < 0:
@@ -159,7 +159,7 @@ def _batches(
 
 
 class _Forgiving(Dataset):
-    """The data set with errors in place of items that cannot be read, so that a worker process does not die of them."""
+    """The data set, with (index, message) for an item that cannot be read, so that no worker fails."""
 
     def __init__(self, dataset: XrayDataset):
         self.dataset = dataset

@@ -1,4 +1,4 @@
-"""What the evaluations of a cross-validation's runs have left, read back, and which of them belong together."""
+"""The stored evaluations of the runs of a cross-validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cxrfast.predictions.table import Predictions, read_predictions
 
 @dataclass(frozen=True, eq=False)
 class FoldEvaluation:
-    """The stored evaluation of one run."""
+    """The stored evaluation of one run, with its predictions."""
 
     name: str  # "fold-0/seed-0"
     fold: int
@@ -22,7 +22,7 @@ class FoldEvaluation:
 
     @classmethod
     def load(cls, name: str, fold: int, seed: int, report: Path, predictions: Path) -> "FoldEvaluation":
-        """From `evaluation-test.json` and `predictions.csv`; CxrfastError, in one line, if they do not fit together."""
+        """Read `evaluation-test.json` and `predictions.csv`; CxrfastError if they do not belong together."""
         record = EvaluationRecord.load(report)
         try:
             found = read_predictions(predictions).of_classes(list(record.class_names))
@@ -35,21 +35,22 @@ class FoldEvaluation:
         return cls(name, fold, seed, record, found)
 
     def annotated(self, class_name: str) -> int:
-        """Test annotations of the class: the denominator."""
+        """Number of test annotations of the class: the denominator of its accuracy."""
         return self.record.classes[class_name].n_annotated
 
     @property
     def tables(self) -> tuple[AccuracyTableRecord, ...]:
-        """Of the localisation; none if no test image has a box of the classes."""
+        """The localisation tables; empty if no test image has a box of the classes."""
         return self.record.localization.tables if self.record.localization else ()
 
 
 def one_of_each_fold(runs: Sequence[FoldEvaluation]) -> list[FoldEvaluation]:
-    """Every test image once: the seeds of a fold have the same."""
+    """One run per fold, so that every test image occurs once: all seeds of a fold have the same test images."""
     return list({run.fold: run for run in reversed(runs)}.values())
 
 
 def by_seed(runs: Sequence[FoldEvaluation]) -> list[list[FoldEvaluation]]:
+    """The runs grouped by seed."""
     groups: dict[int, list[FoldEvaluation]] = {}
     for run in runs:
         groups.setdefault(run.seed, []).append(run)
@@ -57,6 +58,8 @@ def by_seed(runs: Sequence[FoldEvaluation]) -> list[list[FoldEvaluation]]:
 
 
 def check_alike(runs: Sequence[FoldEvaluation]) -> None:
+    """Raise CxrfastError unless all runs were evaluated by the same protocol, T, labels and classes."""
+
     def kind(run: FoldEvaluation) -> Any:
         return run.record.protocol, run.record.label_version, run.record.class_names
 
@@ -68,7 +71,7 @@ def check_alike(runs: Sequence[FoldEvaluation]) -> None:
         return found and (found.iou_thresholds, found.froc.iou_threshold, found.froc.false_positives_per_image)
 
     for what in (kind, tables, detection):
-        having = [run for run in runs if what(run)]  # others have no boxes to find
+        having = [run for run in runs if what(run)]  # the others have no annotated boxes
         for run in having:
             if what(run) != what(having[0]):
                 raise CxrfastError(

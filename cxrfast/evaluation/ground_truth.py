@@ -1,4 +1,4 @@
-"""What is known about the images that are evaluated: labels, annotated boxes, patients."""
+"""Ground truth of the evaluated images: labels, annotated boxes, patients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from cxrfast.metrics.detection import Boxes
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """N images × K classes."""
+    """Ground truth of N images and K classes."""
 
     class_names: tuple[str, ...]
     images: Sequence[str]  # [N] names
@@ -23,7 +23,7 @@ class GroundTruth:
 
     @classmethod
     def from_records(cls, records: Sequence[Record], class_names: Sequence[str]) -> "GroundTruth":
-        """A positive label without a box, and a box of another class, are as they are in the records."""
+        """From records. Labels and boxes are taken as they are: neither implies the other."""
         rows = [
             (n, k, box)
             for n, record in enumerate(records)
@@ -48,7 +48,7 @@ class GroundTruth:
         return count_pairs(self.boxes.image, self.boxes.class_index, len(self.images), len(self.class_names))
 
     def units(self, unit: Literal["annotation", "box"]) -> "Units":
-        """What a protocol counts: every box, or every pair of image and class with all its boxes as one annotation."""
+        """What a protocol counts: boxes, or annotations, each with all boxes of one class on one image."""
         if unit == "box":
             return Units(
                 *self.boxes[:2], self.boxes.xyxy[:, None], torch.ones(len(self.boxes.xyxy), 1, dtype=torch.bool)
@@ -65,7 +65,7 @@ class GroundTruth:
 
 
 class Units(NamedTuple):
-    """U annotations that are found or missed, each of up to M boxes."""
+    """U units (annotations or boxes) that are found or missed, each of up to M boxes."""
 
     image: Tensor  # [U] int64
     class_index: Tensor  # [U] int64
@@ -74,18 +74,18 @@ class Units(NamedTuple):
 
 
 def count_pairs(image: Tensor, class_index: Tensor, n: int, k: int) -> Tensor:  # [D], [D] -> [n, k] int64
-    """How often each pair of image and class is there."""
+    """Number of occurrences of each pair of image and class."""
     return torch.bincount(image * k + class_index, minlength=n * k).view(n, k)
 
 
 def deal_folds(
-    groups: Sequence[str],  # [U]: what stays together
+    groups: Sequence[str],  # [U]: units of one group stay in one fold
     class_index: Tensor,  # [U]
     count: int,
     seed: int = 0,
 ) -> Tensor:  # [U] int64 in 0..count-1
-    """Folds of annotations. Groups stand in a row by their rarest class, shuffled within it, and are dealt in turn, so
-    every class is spread over the folds as evenly as its groups allow."""
+    """Stratified folds of annotations. Groups are sorted by their rarest class, shuffled within a class, and dealt to
+    the folds in turn, so that every class is spread as evenly as possible."""
     classes: dict[str, set[int]] = {}
     for group, index in zip(groups, class_index.tolist(), strict=True):
         classes.setdefault(group, set()).add(index)

@@ -1,4 +1,4 @@
-"""One protocol applied to regions and annotations: tables of localisation accuracy."""
+"""Scores regions by a protocol: tables of localisation accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ from cxrfast.metrics.overlap import TIE, BestOverlap
 from cxrfast.regions.rule import MethodDefaults, RegionRule
 
 LEVELS = torch.linspace(-7, 7, 29, dtype=torch.float64).sigmoid()
-"""The thresholds that nested choices are made among: σ(−7), σ(−6.5) … σ(7). They depend on no data."""
+"""Candidate thresholds of protocols that choose on folds: σ(−7), σ(−6.5) … σ(7). They do not depend on data."""
 
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """Accuracy by one measure, behind one gate: rows are the T, columns the K classes."""
+    """Accuracies by one measure, behind one gate: a row per T, a column per class."""
 
     criterion: HitCriterion
     gate: Gate
@@ -30,30 +30,30 @@ class AccuracyTable:
     accuracy: Tensor  # [T, K] float64, NaN for a class without annotations
     low: Tensor  # [T, K] float64: 95 % interval, by patient
     high: Tensor  # [T, K] float64
-    mean_interval: Tensor  # [2, T] float64: of the mean over the classes that have annotations
-    oracle: Tensor | None  # [T, K] float64: of a perfect region on the grid under the same rule
+    mean_interval: Tensor  # [2, T] float64: of the mean over the classes with annotations
+    oracle: Tensor | None  # [T, K] float64: accuracy of oracle regions under the same rule
     false_positives: Tensor | None  # [T, K] int64: boxes that hit nothing
-    afp: Tensor | None  # [T, K] float64: the same / all annotated boxes
+    afp: Tensor | None  # [T, K] float64: false_positives / all annotated boxes
 
     def means(self, class_names: Sequence[str]) -> list[Mean]:
-        """Per T, over the classes that have annotations."""
+        """For each T, the mean over the classes with annotations."""
         rows = zip(self.accuracy, *self.mean_interval.tolist(), strict=True)
         return [mean_without_nan(row, class_names, (low, high)) for row, low, high in rows]
 
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """All tables of a protocol, and what was chosen on the way."""
+    """All tables of a protocol, with the thresholds used and the overlap of every unit."""
 
     protocol: Protocol
     rule: RegionRule
-    n_units: Tensor  # [K] int64: the denominators
+    n_units: Tensor  # [K] int64: annotations or boxes, the denominators
     tables: tuple[AccuracyTable, ...]
-    thresholds: Tensor  # [folds or 1, K] float64: of the map, per class
-    fold: Tensor | None  # [U] int64
+    thresholds: Tensor  # [folds or 1, K] float64: of the map
+    fold: Tensor | None  # [U] int64: row of thresholds; None: one row
     units: Units
-    overlap: BestOverlap  # [U] of every unit, without gates
-    fallbacks: int  # annotations scored at the method's own threshold, for no other fold has their class
+    overlap: BestOverlap  # [U], without gates
+    fallbacks: int  # annotations scored at the method's own threshold because no other fold has their class
     grid: tuple[int, int] | None
 
 
@@ -66,7 +66,7 @@ def score_localization(
     *,
     resamples: int = 1000,
 ) -> LocalizationResult:
-    """Apply a protocol. NaN: a class without annotations."""
+    """Apply a protocol. A class without annotations has NaN."""
     units = ground_truth.units(protocol.unit)
     num_classes = len(ground_truth.class_names)
     if protocol.minmax_normalised and isinstance(source, MapSource):
@@ -107,7 +107,7 @@ def score_localization(
 
 
 def hits_at(overlap: Tensor, criterion: HitCriterion) -> Tensor:  # [U] -> [T, U] bool
-    """Which overlaps hit. What is within 1e-6 of T equals it: a hit under "≥", a miss under ">"."""
+    """Which overlaps are hits. An overlap within 1e-6 of T equals T: a hit under "≥", a miss under ">"."""
     t = torch.tensor(criterion.thresholds, dtype=torch.float64)[:, None]
     return overlap >= t - TIE if criterion.inclusive else overlap > t + TIE
 
@@ -121,7 +121,7 @@ def _apply(
     ground_truth: GroundTruth,
     patients: list[str],
 ) -> tuple[BestOverlap, Tensor, Tensor | None, int]:
-    """Best overlap of every unit, the thresholds used, the units' folds, and how many units had no other fold."""
+    """Best overlap of every unit, the thresholds used, the units' folds, and the number of fallbacks."""
     if isinstance(protocol.threshold, Folds):
         return _nested(protocol.threshold, source, units, rule, own, ground_truth, patients)
     thresholds = own.thresholds.double()
@@ -139,8 +139,8 @@ def _nested(
     ground_truth: GroundTruth,
     patients: list[str],
 ) -> tuple[BestOverlap, Tensor, Tensor, int]:
-    """Per fold, and class unless they are pooled, the level with the largest mean IoU on the other folds; the lowest of
-    equals."""
+    """For each fold, and each class unless pooled, the level with the largest mean IoU on the other folds; the lowest
+    if several are equal."""
     k = len(ground_truth.class_names)
     groups = {
         "patient": patients,
@@ -148,7 +148,7 @@ def _nested(
         "box": [str(u) for u in range(len(units.image))],
     }[folds.by]
     fold = deal_folds(groups, units.class_index, folds.count)
-    # The method's own threshold stands behind the levels, for classes that no other fold has.
+    # The last row is the method's own threshold, for classes that no other fold has.
     levels = torch.cat([LEVELS[:, None].expand(-1, k), own.thresholds.double().cpu()[None]])
     found = [source.overlaps(units, rule, level) for level in levels]
     iou, ior = torch.stack([f.iou for f in found]), torch.stack([f.ior for f in found])  # [levels, U]
@@ -157,7 +157,7 @@ def _nested(
         total = torch.zeros(len(LEVELS), k, dtype=torch.float64)
         total.index_add_(1, units.class_index[fold != f], iou[:-1, fold != f])
         seen = torch.bincount(units.class_index[fold != f], minlength=k) > 0
-        if folds.pooled:  # over all boxes of the other folds, a class without any among them
+        if folds.pooled:  # over the boxes of all classes
             total, seen = total.sum(dim=1, keepdim=True).expand(-1, k), seen.any().expand(k)
         chosen[f, seen] = total.argmax(dim=0)[seen]
     level = chosen[fold, units.class_index]
@@ -167,7 +167,7 @@ def _nested(
 
 
 def _gate(gate: float | str | None, scores: Tensor, own: MethodDefaults) -> tuple[Tensor, Gate]:
-    """Which pairs of image and class may have a region, bool [N, K]; and the gate."""
+    """Where regions count, bool [N, K], and the gate as stored."""
     if gate == OWN:
         gate = own.rule.gate
     if gate is None:
@@ -186,7 +186,7 @@ def _false_positives(
     passes: Tensor,
     num_classes: int,
 ) -> Tensor:  # [T, K] int64
-    """Boxes on images with any annotation that hit no unit of their class there."""
+    """Number of boxes, on images with any annotation, that hit no unit of their class."""
     boxes = source.boxes(rule, thresholds)
     counted = torch.isin(boxes.image, units.image) & passes[boxes.image, boxes.class_index]
     d, _, overlap = pair_overlaps(boxes, units)

@@ -1,4 +1,4 @@
-"""The maps of an evaluation as a file."""
+"""Writes the maps of an evaluation to a file."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from cxrfast.regions.rule import MethodDefaults
 def write_maps(
     path: str | os.PathLike, source: MapSource, images: Sequence[str], class_names: Sequence[str], own: MethodDefaults
 ) -> None:
-    """The maps, compressed, with what their method says about regions: a file that `evaluate --predictions` reads."""
+    """Write compressed maps with the method's defaults, in the format that `evaluate --predictions` reads."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,

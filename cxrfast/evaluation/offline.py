@@ -1,4 +1,4 @@
-"""Evaluate predictions that anybody has written to a file: scores, boxes, masks or heat maps, without a model.
+"""Evaluates predictions from files, without a model: scores, boxes, masks or heat maps.
 
 The formats are described in docs/evaluation.md. Nothing is unpickled.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits
@@ -37,18 +37,18 @@ def evaluate_files(
 ) -> EvaluationResult:
     """Score files by a protocol, on the images of ``ground_truth``.
 
-    Several files are one prediction: for example scores in one and maps in the other. An image and class that no file
-    names has no region, which is a miss, and no score: it is left out of AUROC. Where the files have boxes or masks but
-    no scores, the score of an image and class is that of its best region, or 0 if the files know the class; where they
-    have maps, it is the map's maximum.
+    Several files together are one prediction, for example scores in one and maps in another. A pair of image and class
+    that is in no file has no region (a miss) and no score (left out of AUROC). If the files have boxes or masks but no
+    scores, the score of a pair is that of its best region, or 0 if it has none and the files have the class. If they
+    have maps but no scores, it is the maximum of the map.
 
-    Raises :class:`CxrfastError` for a file that cannot be read or contradicts itself, naming it and the place.
+    Raises :class:`CxrfastError`, with file and line, for a file that cannot be read or is inconsistent.
     """
     return score_files(read_files(paths), ground_truth, protocol, facts, resamples=resamples)
 
 
 def read_files(paths: Sequence[Path]) -> ParsedPredictions:
-    """Several files as one prediction."""
+    """Read several files as one prediction."""
     found = ParsedPredictions()
     for path in paths:
         read_file(Path(path), found)
@@ -56,7 +56,7 @@ def read_files(paths: Sequence[Path]) -> ParsedPredictions:
 
 
 def read_maps(path: Path, ground_truth: GroundTruth) -> tuple[Source | None, MethodDefaults]:
-    """A file of maps as regions of the images of ``ground_truth``, and what it says about its method."""
+    """Read a file of maps: the regions on the images of ``ground_truth``, and the defaults of the method."""
     found = read_files([path])
     return _source(found, ground_truth, _places(ground_truth.images)), _own(found, ground_truth)
 
@@ -69,7 +69,7 @@ def score_files(
     *,
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """The second half of :func:`evaluate_files`."""
+    """Score parsed files: the second half of :func:`evaluate_files`."""
     image_of = _places(ground_truth.images)
     if found.images and not any(name in image_of for name in found.images):
         raise _strangers(found, facts.weights, f"the {len(ground_truth.images)} evaluated images", ground_truth.images)
@@ -91,11 +91,11 @@ def evaluate_data_set(
     thresholds: Sequence[float] = (),
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """Score files against a folder in the layout of ChestX-ray14; its images need not be there, only its tables.
+    """Score files against a folder in the layout of ChestX-ray14, of which only the tables are needed.
 
-    With ``splits``, the images of one of its parts. Without, those that the files name, and, where the files have
-    regions, those with boxes: somebody who writes boxes writes nothing for an image on which nothing was found. Classes
-    are the data set's, less those that neither the files nor the boxes name.
+    With ``splits``, the images of its part ``split`` are evaluated. Without, the images that the files name and, if the
+    files have regions, all images with boxes, because files of boxes do not list images without a detection. Classes
+    are those of the data set that occur in the files or have boxes.
     """
     rules = find_protocol(protocol)
     if thresholds:
@@ -131,7 +131,7 @@ def evaluate_data_set(
 
 
 def files_hash(paths: Sequence[Path]) -> str:
-    """12 hexadecimal digits of the files' contents."""
+    """12 hexadecimal digits of a hash of the files' contents."""
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -141,7 +141,7 @@ def files_hash(paths: Sequence[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-# From names to numbers
+# Names to indices
 
 
 def _and(paths: Sequence[Path]) -> str:
@@ -149,7 +149,7 @@ def _and(paths: Sequence[Path]) -> str:
 
 
 def _named_records(found: ParsedPredictions, records: list[Record], images: str, files: str) -> list[Record]:
-    """Those that the files name, and, if they have regions, those with boxes."""
+    """The records that the files name and, if the files have regions, those with boxes."""
     names = [record.image for record in records]
     image_of = _places(names)
     named = {image_of[name] for name in found.images if name in image_of}
@@ -159,7 +159,7 @@ def _named_records(found: ParsedPredictions, records: list[Record], images: str,
 
 
 def _named_classes(found: ParsedPredictions, records: Sequence[Record], files: str) -> list[str]:
-    """Those that the files or the boxes name."""
+    """The classes that occur in the files or have boxes."""
     if found.classes and not any(name in found.classes for name in CLASSES):
         first = next(iter(found.classes))
         raise CxrfastError(f"{files}: no known class (the first is {first}); expected {', '.join(CLASSES)}")
@@ -175,7 +175,7 @@ def _strangers(found: ParsedPredictions, files: str, images: str, names: Sequenc
 
 
 def _places(images: Sequence[str]) -> dict[str, int]:
-    """Place of every image, by its name and by its stem."""
+    """Index of every image, by its name and by its stem."""
     places = {Path(name).stem: n for n, name in enumerate(images)}
     return places | {name: n for n, name in enumerate(images)}
 
@@ -201,7 +201,7 @@ def _source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[
 
 
 def _map_source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int]) -> MapSource:
-    """The maps of all files, each in its own order of images and classes. A map that no file has is 0 everywhere."""
+    """The maps of all files in one order of images and classes. A map that is in no file is 0."""
     images = sorted({image_of[name] for part in found.maps for name in part.images if name in image_of})
     row_of = {place: row for row, place in enumerate(images)}
     maps = torch.zeros(len(images), len(ground_truth.class_names), *found.maps[0].values.shape[2:])
@@ -227,7 +227,7 @@ def _map_source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: d
 def _scores(
     found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int], source: Source | None
 ) -> Tensor:  # [N, K]
-    """NaN where nobody said: a class that no file looked for has no score, whatever was found of others."""
+    """NaN where there is no score: a class that is in no file has none."""
     scores = torch.full((len(ground_truth.images), len(ground_truth.class_names)), torch.nan)
     class_of = {name: k for k, name in enumerate(ground_truth.class_names)}
     for (image, class_name), value in found.scores.items():
@@ -260,7 +260,7 @@ def _scores(
 
 
 def _own(found: ParsedPredictions, ground_truth: GroundTruth) -> MethodDefaults:
-    """What the files of maps say; else every region as it is, and ½ for maps and scores."""
+    """Defaults in the files of maps; otherwise regions as they are, and thresholds and operating points of ½."""
 
     def of_classes(what: str, default: float) -> Tensor:
         values = [found.method.get((what, name), default) for name in ground_truth.class_names]

@@ -1,4 +1,4 @@
-"""What a perfect region of patches reaches: no model on the grid can do better under the same rule."""
+"""Oracle regions: the best regions on the grid, chosen with knowledge of the annotation. No model does better."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,15 @@ def oracle(
     measure: Measure,
     image_size: int | None = None,  # of the network's images in pixels, needed for an opening by pixels
 ) -> Tensor:  # [U] float64
-    """The largest IoU or IoR with each annotation that any region of the rule's shape has on a P×Q grid.
+    """The largest IoU or IoR with each annotation that any region of the rule's shape on a P×Q grid can have.
 
-    For ``"patches"`` the best IoU is that of the best-covered patches, some number of them, and the best IoR that of
-    the best-covered one alone. For boxes the sides of the best box are the grid lines next to those of the annotation,
-    outside or inside; of an annotation of several boxes, next to any of theirs.
+    For ``"patches"``, the region with the best IoU consists of the best-covered patches, and the one with the best IoR
+    of the best-covered patch alone. For boxes, the sides of the best box are the grid lines next to the sides of the
+    annotation, outside or inside; if the annotation has several boxes, next to the sides of any of them.
 
-    An opening leaves the union of all squares of whole patches that are large enough. A box is then as large as the
-    opening at least; of ``"patches"`` the ceiling is a bound, for it does not ask whether the best-covered ones are
-    next to each other. A closing leaves boxes as they are, and of ``"patches"`` the bound.
+    An opening leaves unions of squares of whole patches. A box is then at least as large as such a square. For
+    ``"patches"`` the result is then an upper bound, because the best-covered patches need not contain a square. A
+    closing changes neither boxes nor this bound.
     """
     best = torch.zeros(len(units.image), dtype=torch.float64)
     lines = tuple(torch.arange(count + 1, dtype=torch.float64) / count for count in grid)
@@ -36,7 +36,7 @@ def oracle(
     least = (square[0] / grid[0], square[1] / grid[1]) if square != (1, 1) else None
     most = max(grid) + 1
     count = units.has_box.sum(dim=1)
-    for number in count.unique().tolist():  # annotations of one box are the rule, and quick
+    for number in count.unique().tolist():  # most annotations have one box, which is fast
         size = max((2 * number + most) ** 2, (most if least else min(4 * number, most)) ** 3)
         for chosen in (count == number).nonzero()[:, 0].split(_CHUNK // size + 1):
             boxes = units.boxes[chosen][units.has_box[chosen]].view(len(chosen), number, 4)
@@ -65,11 +65,12 @@ def _best_box(
     measure: Measure,
     least: tuple[float, float] | None,  # height and width; None: any
 ) -> Tensor:  # [U]
-    """Between two sides of the annotation intersection and union are linear in the place of a side of the region, so
-    their ratio is largest at an end: L ≤ 4 M lines on each axis are enough to try, but for sides of some length.
+    """Between two sides of the annotation, intersection and union are linear in the position of a side of the region.
+    Their ratio is therefore largest at an end, and L ≤ 4 M grid lines per axis suffice, unless boxes have a minimum
+    size.
 
-    The best ratio λ of Dinkelbach 1967: while some box has intersection − λ · union > 0, its ratio is larger. The box
-    where that is largest is found for all tops and bottoms at once, with a running minimum from left to right.
+    Dinkelbach's algorithm (1967) for the largest ratio λ: a box with intersection − λ · union > 0 has a larger ratio.
+    The box with the largest such value is found for all tops and bottoms at once, by a running minimum along x.
     """
     # [U, L] int64
     y, x = (_tried(boxes[..., 1 - axis :: 2], lines[axis], every=least is not None) for axis in (0, 1))
@@ -101,7 +102,7 @@ def _best_box(
 
 
 def _tried(sides: Tensor, lines: Tensor, *, every: bool) -> Tensor:  # [U, M, 2], [count + 1] -> [U, L] int64, ascending
-    """The grid lines below and above each side of each box; all, where these are more, or on demand."""
+    """The grid lines below and above each side of each box; all grid lines if that is fewer, or if ``every``."""
     count = len(lines) - 1
     if every or 2 * sides[0].numel() > count:
         return torch.arange(count + 1).expand(len(sides), -1)
@@ -110,10 +111,10 @@ def _tried(sides: Tensor, lines: Tensor, *, every: bool) -> Tensor:  # [U, M, 2]
 
 
 def _coverage(boxes: Tensor, lines: Sequence[Tensor]) -> tuple[Tensor, Tensor]:  # [U, M, 4] -> [U, P, Q], [U] float64
-    """How much of the image lies in each patch and in the union of the boxes; and in the union, wherever it is.
+    """Area of the union of the boxes in each patch, and its total area.
 
-    The image is cut along all lines of the grid and all sides of the boxes. Each box adds 1 to its cells, by 1 and −1
-    at its corners, summed up over both axes.
+    The image is cut along all grid lines and all sides of the boxes. A box adds 1 to all of its cells: it sets 1 and −1
+    at its corners, which are summed over both axes.
     """
     top, bottom, height, rows = _cut(boxes[..., 1::2], lines[0])
     left, right, width, columns = _cut(boxes[..., 0::2], lines[1])

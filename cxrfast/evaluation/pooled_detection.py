@@ -1,4 +1,4 @@
-"""Boxes as detections over the runs of a cross-validation, and the pointing game."""
+"""Detection and the pointing game over the runs of a cross-validation."""
 
 import math
 import statistics
@@ -18,11 +18,10 @@ from cxrfast.evaluation.record import DetectionRecord
 
 @dataclass(frozen=True)
 class PooledDetection:
-    """AP and FROC have no pooled numbers: they would rank the boxes of different networks together.
+    """AP and FROC are not pooled, because that would rank boxes of different networks by one score.
 
-    A box begins at its run's own threshold, and its score is the peak of its run's map; image scores are probabilities,
-    but nothing puts these peaks on one scale. The pointing game compares values of one map only, so that all
-    annotations can be counted together.
+    The score of a box is the peak of its run's map, and these peaks are not calibrated between networks. The pointing
+    game compares values within one map only, so that it can be pooled over all annotations.
     """
 
     thresholds: tuple[float, ...]  # T of the IoU
@@ -62,7 +61,7 @@ class PooledDetection:
 def pool_detection(
     runs: Sequence[FoldEvaluation], seeds: Sequence[Sequence[FoldEvaluation]], names: tuple[str, ...]
 ) -> PooledDetection | None:
-    """``seeds``: the runs of every seed that has all folds. None if no run has detections."""
+    """Pool the runs; ``seeds`` are the groups of runs, one per seed, that have all folds. None without detections."""
     found = next((run.record.detection for run in runs if run.record.detection), None)
     if found is None:
         return None
@@ -85,7 +84,7 @@ def pool_detection(
 
 
 def _row(detection: DetectionRecord | None, name: str, length: int) -> list[float]:
-    """Of one run and class: AP at every T, sensitivity at every rate, its mean, pointing game."""
+    """Numbers of one run and class: AP at every T, sensitivity at every rate, its mean, pointing game."""
     if detection is None:
         return [math.nan] * length
     sensitivity = detection.froc.sensitivity[name]
@@ -94,10 +93,9 @@ def _row(detection: DetectionRecord | None, name: str, length: int) -> list[floa
 
 
 def _pointing(group: Sequence[FoldEvaluation], k: int, name: str) -> float:
-    """Of all annotations of the class in all folds, the share that the maximum of the map is in.
+    """The pointing game over the annotations of all folds: the runs' values, weighted by their numbers of annotations.
 
-    A run gives its share of its own annotations, so the shares are weighted by these. NaN where a run with annotations
-    has no maps.
+    NaN if a run with annotations has no maps.
     """
     shares = []
     for run in group:

@@ -1,4 +1,4 @@
-"""A number over the runs of a cross-validation: mean ± sd, and of the test images of all folds together."""
+"""Numbers of a cross-validation: mean ± sd over the runs, and pooled over the test images of all folds."""
 
 import math
 import statistics
@@ -14,15 +14,13 @@ from cxrfast.metrics.classification import mean_without_nan
 class Spread:
     """One number over the runs of a cross-validation."""
 
-    values: tuple[float, ...]  # one a run; NaN where it has none
-    pooled: float  # of the test images of all folds together, mean over seeds; NaN if a fold is still missing
-    interval: tuple[float, float] = (
-        math.nan,
-        math.nan,
-    )  # 95 %, of the pooled one over patients; NaN where none is made
+    values: tuple[float, ...]  # one per run; NaN where a run has none
+    pooled: float  # over the test images of all folds together, mean over seeds; NaN if a fold is missing
+    interval: tuple[float, float] = (math.nan, math.nan)  # 95 %, of the pooled number, by patient; NaN: none
 
     @property
     def present(self) -> list[float]:
+        """The values that are not NaN."""
         return [value for value in self.values if not math.isnan(value)]
 
     @property
@@ -35,7 +33,7 @@ class Spread:
 
     @property
     def sd(self) -> float:
-        """Of the sample: n − 1."""
+        """Sample standard deviation (n − 1)."""
         return statistics.stdev(self.present) if len(self.present) > 1 else math.nan
 
     @property
@@ -55,7 +53,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Column:
-    """A number for every class, and its mean over classes."""
+    """One number of every class, and its mean over classes."""
 
     classes: tuple[Spread, ...]  # [K]
     class_names: tuple[str, ...]  # [K]
@@ -63,7 +61,7 @@ class Column:
 
     @property
     def mean(self) -> Spread:
-        """Every run's mean is over the classes that it has; the pooled one over those that any fold has."""
+        """A run's mean is over the classes that it has; the pooled mean is over those that any fold has."""
         runs = zip(*(number.values for number in self.classes), strict=True)
         values = tuple(mean_without_nan(run, self.class_names).value for run in runs)
         return Spread(

@@ -1,4 +1,4 @@
-"""The results of all folds and seeds of a cross-validation: mean ± sd of the runs, and all test images pooled."""
+"""Pools the evaluations of a cross-validation: mean ± sd over the runs, and numbers over all test images."""
 
 import math
 import os
@@ -29,12 +29,12 @@ from cxrfast.metrics.calibration import ReliabilityCurve, expected_calibration_e
 from cxrfast.metrics.classification import auroc, average_precision
 from cxrfast.predictions.table import Predictions, concatenate
 
-_OF_SCORES = ("auroc", "average_precision", "ece", "ece_calibrated")  # of the image scores, as a run's result has them
+_OF_SCORES = ("auroc", "average_precision", "ece", "ece_calibrated")  # fields of ClassRecord
 
 
 @dataclass(frozen=True)
 class PooledTable:
-    """One localisation table of the protocol."""
+    """One localisation table of the protocol, over the runs."""
 
     head: TableHead
     thresholds: tuple[float, ...]  # T
@@ -46,19 +46,21 @@ class PooledTable:
 
 @dataclass(frozen=True)
 class PooledResult:
-    """All runs of a cross-validation that are evaluated."""
+    """The evaluated runs of a cross-validation together."""
 
     head: CrossValidationHead
     runs: tuple[FoldEvaluation, ...]
     class_names: tuple[str, ...]
-    n_positive: tuple[int, ...]  # [K], of the test images of all folds
+    n_positive: tuple[int, ...]  # [K], on the test images of all folds
     n_negative: tuple[int, ...]  # [K]
     n_annotated: tuple[int, ...]  # [K]
     auroc: Column
     average_precision: Column
     ece: Column  # of prob
-    ece_calibrated: Column  # of prob_calibrated, by each run's own temperatures
-    reliability: tuple[ReliabilityCurve | None, ReliabilityCurve | None]  # of both, of all folds and seeds together
+    ece_calibrated: Column  # of prob_calibrated, with each run's own temperatures
+    reliability: tuple[
+        ReliabilityCurve | None, ReliabilityCurve | None
+    ]  # of prob and prob_calibrated, over all folds and seeds
     tables: tuple[PooledTable, ...]
     detection: PooledDetection | None  # None: no run has one
 
@@ -72,7 +74,7 @@ class PooledResult:
 
     @property
     def record(self) -> CrossValidationRecord:
-        """Everything but the predictions; docs/evaluation.md describes its JSON."""
+        """The typed record; docs/evaluation.md describes its JSON."""
         return CrossValidationRecord(
             **dict(self.head),
             runs=tuple(_run(run) for run in self.runs),
@@ -137,11 +139,12 @@ def _run(run: FoldEvaluation) -> RunRecord:
 
 
 def pool(runs: Sequence[FoldEvaluation], head: CrossValidationHead) -> PooledResult:
-    """Every number of the runs' evaluations as mean ± sd over the runs, and pooled over the test images of all folds.
+    """Every number as mean ± sd over the runs, and pooled over the test images of all folds.
 
-    The pooled AUROC ranks the scores of all folds together; the pooled accuracy is hits / annotations of all folds. One
-    number a seed that has all folds, averaged over these seeds. The pooled AUROC has an interval: patients of all
-    folds are drawn together, and the networks stay those that there are. AP and FROC of boxes are not pooled.
+    The pooled AUROC ranks the scores of all folds together. The pooled accuracy is hits / annotations over all folds.
+    Pooled numbers are computed for each seed that has all folds, and averaged over these seeds. The pooled AUROC has an
+    interval from resamples of the patients of all folds; it does not include the variance of training. AP and FROC of
+    boxes are not pooled.
 
     Raises :class:`CxrfastError` for runs of different protocols, T or classes.
     """
@@ -188,7 +191,7 @@ def pool(runs: Sequence[FoldEvaluation], head: CrossValidationHead) -> PooledRes
 
 
 def _with_intervals(column: Column, seeds: Sequence[Predictions]) -> Column:
-    """Those of a pooled AUROC: a resample of patients is the same for all seeds, whose mean is the statistic."""
+    """Add the intervals of a pooled AUROC. The statistic is the mean over seeds, on the same resample of patients."""
     first = seeds[0]
     place = [{image: n for n, image in enumerate(of.images)} for of in seeds]
     ordered = [torch.tensor([of[image] for image in first.images]) for of in place]
@@ -204,14 +207,14 @@ def _with_intervals(column: Column, seeds: Sequence[Predictions]) -> Column:
 
 
 def _known(found: Predictions) -> tuple[Tensor, Tensor]:
-    """[N, K] scores, and labels [N, K], unknown where nobody gave a score."""
+    """Scores [N, K], and labels [N, K], which are NaN where there is no score."""
     return found.prob.nan_to_num(0.5), torch.where(found.prob.isnan(), torch.nan, found.labels)
 
 
 def _judged(found: Predictions, probabilities: Tensor | None) -> tuple[Tensor, Tensor]:  # [N, K]
-    """Probabilities [N, K], and labels [N, K]. A class is without any label if a labelled image has no probability.
+    """Probabilities [N, K], and labels [N, K], which are all NaN for a class with a labelled image without probability.
 
-    For a number of the other images only is none of all of them.
+    Such a class has no pooled number, since that would not be of all images.
     """
     labels = _known(found)[1]
     if probabilities is None or ((probabilities < 0) | (probabilities > 1)).any():
@@ -247,7 +250,7 @@ def _pool_table(
         return 0 if found is None else getattr(found, key) or 0
 
     def column(i: int, key: str, counted: str, among: Sequence[Sequence[str]]) -> Column:
-        """``among``: per class, the classes whose annotations are the denominator."""
+        """``among``: for each class, the classes whose annotations are the denominator."""
         numbers = []
         for name, denominator in zip(names, among, strict=True):
             shares = []
@@ -258,7 +261,7 @@ def _pool_table(
         return Column(tuple(numbers), names)
 
     def share(i: int, name: str) -> float:
-        """Every test annotation once."""
+        """The oracle over all test annotations, each counted once."""
         found = [(run.annotated(name), of(run, i, name, "oracle")) for run in one_of_each_fold(runs)]
         known = [(n, value) for n, value in found if not math.isnan(value)]
         total = sum(n for n, _ in known)

@@ -1,6 +1,6 @@
-"""How the papers measure localisation on ChestX-ray14, each as a small declarative entry, and how cxrfast does.
+"""Protocols: how the papers, and cxrfast itself, measure localisation on ChestX-ray14. Each is a declarative entry.
 
-The frame is the same for all: pixels of the original image, continuous half-open boxes, no "+1".
+All use the same coordinates: pixels of the original image, continuous half-open boxes, no "+1".
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ OwnThreshold = Literal["the method's"]
 
 @dataclass(frozen=True)
 class HitCriterion:
-    """When a region hits: an overlap that is at least T, or one that exceeds it."""
+    """When a region is a hit: its overlap with the annotation is at least T, or exceeds T."""
 
     measure: Measure  # "ior" is also called IoBB: |D ∩ G| / |D|
     inclusive: bool  # ≥ T, or > T
@@ -29,12 +29,12 @@ class HitCriterion:
 
 @dataclass(frozen=True)
 class Folds:
-    """Parts of the annotations. Images of a patient stay together only ``by="patient"``, and the boxes of an image only
-    by patient or image."""
+    """Folds of the annotations. Annotations of a patient stay in one fold only with ``by="patient"``, those of an image
+    only by patient or image."""
 
     count: int
     by: Literal["patient", "image", "box"]
-    pooled: bool = False  # what they choose is one for all classes, not one for each
+    pooled: bool = False  # choose one threshold for all classes, not one per class
 
     def __str__(self) -> str:
         return f"{self.count} folds by {self.by}{', one for all classes' if self.pooled else ''}"
@@ -42,21 +42,27 @@ class Folds:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to say how well a model localises."""
+    """One way to measure localisation."""
 
     name: str
     paper: str
-    unit: Literal["annotation", "box"]  # the denominator: pairs of image and class with a box, or boxes
+    unit: Literal["annotation", "box"]  # what is counted: annotated pairs of image and class, or boxes
     region: RegionRule | None  # None: the method's own
-    threshold: float | OwnThreshold | Folds | None  # of the map; Folds: chosen on the other folds; None: levels
+    threshold: (
+        float | OwnThreshold | Folds | None
+    )  # of the map; Folds: chosen on the other folds; None: levels of the region
     criteria: tuple[HitCriterion, ...]
-    gates: tuple[float | str | None, ...] = (None,)  # score an image must exceed for a region of the class to count
-    minmax_normalised: bool = False  # every map is first min-max normalised, as heat maps are
+    gates: tuple[float | str | None, ...] = (
+        None,
+    )  # a table for each; score that an image must exceed for its regions to count
+    minmax_normalised: bool = False  # every map is first scaled to 0…1
     false_positives: bool = False  # AFP: false positive boxes / all annotated boxes
-    patients_apart: bool = False  # refuse a model that has seen patients of the evaluated images
-    training: str = "official test list"  # which images the published numbers are on
-    training_folds: Folds | None = None  # the same, where training goes by cross-validation; by the trainer, not here
-    training_validation: float | None = None  # share of what a fold may train on that validates; None: the method's
+    patients_apart: bool = False  # refuse a model trained on patients of the evaluated images
+    training: str = "official test list"  # training images of the published numbers
+    training_folds: Folds | None = None  # folds of the published cross-validation; used by the trainer only
+    training_validation: float | None = (
+        None  # share of a fold's training images used for validation; None: the method's
+    )
 
     def with_thresholds(self, *thresholds: float) -> "Protocol":
         """The same protocol with other T."""
@@ -71,8 +77,8 @@ def both(inclusive: bool, *thresholds: float) -> tuple[HitCriterion, ...]:
 
 
 _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-# "the same threshold on CAM for each disease type": one for every disease type, the same for all of its images. It can
-# also be read as the same for all disease types, which zhang2020-pooled is.
+# "the same threshold on CAM for each disease type": read here as one threshold per disease type. It can also be read as
+# one threshold for all disease types: zhang2020-pooled.
 _ZHANG = Protocol(
     name="zhang2020",
     paper="Zhang et al. 2020, §4.1 and Table 2",
@@ -83,10 +89,10 @@ _ZHANG = Protocol(
     minmax_normalised=True,
 )
 
-# Seibold et al. find boxes "after applying common morphological operations", of no stated kind or size. Ours: what one
-# patch of their 16×16 map does not fit into is removed, and gaps that two do not fit into are filled. The opening was
-# not larger: if it asked for more than a patch, a perfect region would find 8 % of the 79 nodules at T = 0.5, and they
-# print 0.10 (tests/evaluation/test_protocols.py).
+# Seibold et al. find boxes "after applying common morphological operations", of unstated kind and size. Ours: opening
+# by one patch of their 16×16 map, and closing by two. Their opening was not larger: with an opening by more than one
+# patch, even oracle regions find only 8 % of the 79 nodules at T = 0.5, and Table 2 has 0.10
+# (tests/evaluation/test_protocols.py).
 PROTOCOLS: dict[str, Protocol] = {
     entry.name: entry
     for entry in (
@@ -168,7 +174,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The entry of that name; :class:`UsageError` lists the names there are."""
+    """The protocol of that name; :class:`UsageError`, listing all names, if there is none."""
     if name not in PROTOCOLS:
         raise UsageError(f"protocol is {name!r}; expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]

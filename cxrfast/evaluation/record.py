@@ -1,25 +1,34 @@
-"""One evaluation as it is stored: typed, complete, and the same for everybody who reads it.
+"""The typed record of one evaluation, stored as `evaluation-<split>.json`.
 
-`evaluation-<split>.json` holds an :class:`EvaluationRecord`. NaN, a number that the data do not give, is `null` there.
+A number that does not exist is NaN here and `null` in the file.
 """
 
 import json
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from cxrfast._files import write_text
-from cxrfast.errors import CxrfastError
+from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.metrics.calibration import ReliabilityCurve
 from cxrfast.metrics.classification import Mean
 from cxrfast.metrics.detection import Measure
 from cxrfast.regions.rule import RegionRule
 
 SCHEMA_VERSION = 2
-"""Of the files. Version 1 had no number; its gates and thresholds were text."""
+"""Version of the files. Version 1 had no `schema_version`, and its gates and thresholds were text."""
 
 Number = Annotated[
     float,
@@ -43,15 +52,16 @@ class StoredRecord(Part):
     schema_version: Literal[2] = 2
 
     def to_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        """The content of the file."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the JSON to ``path``, whole or not at all."""
+        """Write the JSON to ``path``, atomically."""
         write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """Read a file of :meth:`save`.
+        """Read a file written by :meth:`save`.
 
         Raises :class:`CxrfastError`, in one line, for a file that is missing, damaged, or of another version.
         """
@@ -65,27 +75,34 @@ class StoredRecord(Part):
         version = content.get("schema_version", 1)
         if version != SCHEMA_VERSION:
             raise CxrfastError(
-                f"{path} is an evaluation of schema version {version}; this cxrfast reads version {SCHEMA_VERSION}; "
+                f"{path} is an evaluation of schema version {version!r}; this cxrfast reads version {SCHEMA_VERSION}; "
                 "evaluate again"
             )
         try:
             return cls.model_validate(content)
-        except ValidationError as error:
-            problem = first_problem(error)
+        except (ValidationError, UsageError) as error:  # UsageError: from the region rule
+            problem = first_problem(error) if isinstance(error, ValidationError) else error
             raise CxrfastError(f"{path} is not an evaluation of this version ({problem}); evaluate again") from error
 
 
 def first_problem(error: ValidationError) -> str:
-    """Where a record is wrong first, and how."""
+    """The first wrong field, and what is wrong with it, in one line."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
+    return " ".join(f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}".split())
 
 
-# What opens a region: gates, and thresholds of the map
+def check_classes(expected: Collection[str], **tables: Collection[str]) -> None:
+    """ValueError for the first table, by name, whose classes are not the expected ones."""
+    for name, classes in tables.items():
+        if set(classes) != set(expected):
+            raise ValueError(f"{name}: expected the classes {', '.join(expected)}, got {', '.join(classes)}")
+
+
+# Gates (where regions count) and thresholds of the map
 
 
 class NoGate(Part):
-    """A class may have a region on every image."""
+    """Regions count on every image."""
 
     kind: Literal["none"] = "none"
 
@@ -94,7 +111,7 @@ class NoGate(Part):
 
 
 class ScoreGate(Part):
-    """A class has a region where its image score exceeds ``score``."""
+    """Regions of a class count where the image's score exceeds ``score``."""
 
     kind: Literal["score"] = "score"
     score: float
@@ -104,7 +121,7 @@ class ScoreGate(Part):
 
 
 class OperatingPointGate(Part):
-    """A class has a region where its image score reaches the operating point of the class."""
+    """Regions of a class count where the image's score reaches the operating point of the class."""
 
     kind: Literal["operating_point"] = "operating_point"
 
@@ -126,7 +143,7 @@ class FixedThreshold(Part):
 
 
 class MethodThreshold(Part):
-    """The method's own, per class."""
+    """The method's own threshold of each class."""
 
     kind: Literal["method"] = "method"
 
@@ -135,7 +152,7 @@ class MethodThreshold(Part):
 
 
 class FoldsThreshold(Part):
-    """Chosen on the other folds of the annotations, per class or (``pooled``) for all classes."""
+    """Chosen on the other folds of the annotations, per class or, if ``pooled``, one for all classes."""
 
     kind: Literal["folds"] = "folds"
     count: int
@@ -148,7 +165,7 @@ class FoldsThreshold(Part):
 
 
 class FixedLevels(Part):
-    """The region rule has levels of its own."""
+    """The fixed levels of the region rule."""
 
     kind: Literal["levels"] = "levels"
 
@@ -159,11 +176,11 @@ class FixedLevels(Part):
 Threshold = Annotated[FixedThreshold | MethodThreshold | FoldsThreshold | FixedLevels, Field(discriminator="kind")]
 
 
-# The numbers
+# Numbers
 
 
 class MeanRecord(Part):
-    """A mean over classes, and the classes that have no number and are not in it."""
+    """A mean over classes, and the classes that it leaves out because they have no number."""
 
     value: Number
     left_out: tuple[str, ...]
@@ -175,20 +192,20 @@ class MeanRecord(Part):
 
 
 class ReliabilityBin(Part):
-    """The images whose probability lies in one bin."""
+    """One bin of a reliability curve."""
 
-    probability: float  # mean
+    probability: float  # mean over the images in the bin
     frequency: float  # share of them that are positive
     images: int
 
     @classmethod
     def all_of(cls, curve: ReliabilityCurve | None, k: int) -> "tuple[ReliabilityBin, ...]":
-        """The bins of class k that have images."""
+        """The non-empty bins of class k."""
         return () if curve is None else tuple(cls.model_validate(entry) for entry in curve.filled(k))
 
 
 class ClassRecord(Part):
-    """The image scores of one class."""
+    """Classification of one class."""
 
     n_positive: int
     n_negative: int
@@ -205,26 +222,26 @@ class ClassRecord(Part):
 
 
 class MeanScores(Part):
-    """The image scores as means over classes."""
+    """Classification: means over classes."""
 
     auroc: MeanRecord
     average_precision: MeanRecord
 
 
 class AccuracyRecord(Part):
-    """Found annotations of one class at one T."""
+    """Localisation accuracy of one class at one T."""
 
     accuracy: Number
     low: Number
     high: Number
     hits: int
-    oracle: Number = math.nan  # of the best region on the grid; NaN where regions are on no grid
+    oracle: Number = math.nan  # accuracy of oracle regions; NaN without a grid
     false_positives: int | None = None  # None: the protocol does not count them
     afp: Number = math.nan
 
 
 class AccuracyRow(Part):
-    """One T."""
+    """Localisation accuracies at one T."""
 
     T: float
     mean: MeanRecord
@@ -232,7 +249,7 @@ class AccuracyRow(Part):
 
 
 class TableHead(Part):
-    """Which overlap counts, how it is compared with T, and where regions count at all."""
+    """The hit criterion of a table, without its T, and its gate."""
 
     measure: Measure
     inclusive: bool
@@ -248,13 +265,13 @@ class TableHead(Part):
 
 
 class AccuracyTableRecord(TableHead):
-    """Found annotations by one measure, behind one gate."""
+    """Localisation accuracies by one measure, behind one gate."""
 
     rows: tuple[AccuracyRow, ...]
 
 
 class AnnotationRecord(Part):
-    """One annotation that was scored, before any gate."""
+    """One scored annotation; overlaps are those without a gate."""
 
     image: str
     class_name: str
@@ -265,31 +282,41 @@ class AnnotationRecord(Part):
 
 
 class LocalizationHead(Part):
-    """What was scored, and how."""
+    """The rules by which regions were scored."""
 
     paper: str
     unit: Literal["annotation", "box"]
     rule: RegionRule
-    minmax_normalised: bool  # every map was first scaled to 0…1
+    minmax_normalised: bool  # whether every map was first scaled to 0…1
     threshold: Threshold
     published_on: str  # which images the protocol's published numbers are on
 
 
 class LocalizationRecord(LocalizationHead):
-    """Where: all tables of the protocol, the thresholds that it chose, and every annotation."""
+    """Localisation: the tables of the protocol, the thresholds used, and every annotation."""
 
     thresholds: tuple[dict[str, Number], ...]  # one row for each fold, or one for all
-    fallbacks: int  # annotations scored at the method's own threshold: no other fold has their class
+    fallbacks: int  # annotations scored at the method's own threshold because no other fold has their class
     grid: tuple[int, int] | None
     tables: tuple[AccuracyTableRecord, ...]
     annotations: tuple[AnnotationRecord, ...]
 
+    @model_validator(mode="after")
+    def _check_annotations(self) -> Self:
+        for annotation in self.annotations:
+            if not 0 <= annotation.fold < len(self.thresholds):
+                raise ValueError(f"annotations: no row {annotation.fold} in thresholds")
+            if annotation.class_name not in self.thresholds[annotation.fold]:
+                raise ValueError(f"annotations: {annotation.class_name!r} has no threshold")
+        return self
+
     def threshold_of(self, annotation: AnnotationRecord) -> float:
+        """The threshold of the map at which the annotation was scored; not used where the region rule has levels."""
         return self.thresholds[annotation.fold][annotation.class_name]
 
 
 class FrocRecord(Part):
-    """Sensitivity against false positives per image."""
+    """Free-response ROC: sensitivity against false positives per image."""
 
     iou_threshold: float
     false_positives_per_image: tuple[float, ...]
@@ -310,7 +337,7 @@ class DetectionRecord(Part):
 
 
 class EvaluationRecord(StoredRecord):
-    """What one evaluation found, with all that is needed to compare it with another."""
+    """One evaluation, complete enough to report it and to compare it with another."""
 
     protocol: str
     split: str
@@ -319,7 +346,7 @@ class EvaluationRecord(StoredRecord):
     label_version: str
     method: str
     weights: str
-    prediction_files: tuple[str, ...] = ()  # where files were scored instead of a model
+    prediction_files: tuple[str, ...] = ()  # if files were evaluated instead of a model
     shared_patients: int | None  # between training and these images; None: unknown
     n_images: int
     n_patients: int
@@ -330,11 +357,30 @@ class EvaluationRecord(StoredRecord):
     localization: LocalizationRecord | None
     detection: DetectionRecord | None
 
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if self.localization is not None:
+            for thresholds in self.localization.thresholds:
+                check_classes(self.classes, thresholds=thresholds)
+            for table in self.localization.tables:
+                for row in table.rows:
+                    check_classes(self.classes, tables=row.classes)
+        if self.detection is not None:
+            froc = self.detection.froc
+            check_classes(
+                self.classes,
+                average_precision=self.detection.average_precision,
+                sensitivity=froc.sensitivity,
+                curves=froc.curves,
+                pointing_game=self.detection.pointing_game,
+            )
+        return self
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.classes)
 
     @property
     def annotated_classes(self) -> dict[str, int]:
-        """Classes with annotations, and how many."""
+        """Number of annotations of every class that has any."""
         return {name: row.n_annotated for name, row in self.classes.items() if row.n_annotated}

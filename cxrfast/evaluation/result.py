@@ -1,4 +1,4 @@
-"""The numbers of one evaluation as it computes them, and their record."""
+"""The result of an evaluation in tensors, and its record."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ class Calibration:
     curve: ReliabilityCurve  # of prob
 
     def of_class(self, k: int) -> dict[str, Any]:
-        """What the record of class k has of it."""
+        """Fields of the ClassRecord of class k."""
         numbers = {name: getattr(self, name) for name in ("ece", "ece_calibrated", "temperature")}
         return {
             **{name: column[k].item() for name, column in numbers.items() if column is not None},
@@ -58,9 +58,9 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Detection:
-    """The boxes of the method's regions as detections, and the pointing game."""
+    """Detection by the boxes of the method's regions, and the pointing game."""
 
-    n_images: int  # those with any annotation
+    n_images: int  # with any annotation
     thresholds: tuple[float, ...]  # T of the IoU, [T]
     average_precision: Tensor  # [T, K]
     froc_threshold: float  # T of the IoU
@@ -70,13 +70,13 @@ class Detection:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Per class (K) and on average. NaN: the class has nothing to compute the number from."""
+    """Numbers of K classes and their means. NaN: the number does not exist for the class."""
 
     protocol: Protocol
     split: str  # name of the split
-    split_hash: str | None  # of the file of splits that it is from, if it is from one
-    images_hash: str  # of the names of the images that were evaluated
-    label_version: str  # of the labels compared with
+    split_hash: str | None  # of the splits file, if there is one
+    images_hash: str  # of the names of the evaluated images
+    label_version: str  # of the labels
     method: str
     weights: str
     prediction_files: tuple[str, ...]
@@ -95,13 +95,13 @@ class EvaluationResult:
     detection: Detection | None
     notes: tuple[str, ...]
     predictions: Predictions
-    ground_truth: GroundTruth  # what the predictions were compared with
+    ground_truth: GroundTruth  # labels and boxes
     source: Source | None  # the regions before any threshold
     own: MethodDefaults
 
     @property
     def record(self) -> EvaluationRecord:
-        """Everything but the table of predictions and the regions."""
+        """The typed record: all numbers, without predictions and regions."""
         mean = MeanScores(
             auroc=MeanRecord.of(self.mean_auroc), average_precision=MeanRecord.of(self.mean_average_precision)
         )
@@ -218,7 +218,7 @@ def _table(table: AccuracyTable, class_names: Sequence[str]) -> AccuracyTableRec
 
 
 def _rises(false: Tensor, found: Tensor) -> tuple[tuple[float, float], ...]:  # [points], [points]
-    """(false positives per image, sensitivity) where the curve rises, and its end: all that a step curve needs."""
+    """The points (false positives per image, sensitivity) that define the step curve: its rises and its ends."""
     last = len(found) - 1
     kept = [i for i in range(last + 1) if i in (0, last) or found[i] > found[i - 1]]
     return tuple((false[i].item(), found[i].item()) for i in kept)

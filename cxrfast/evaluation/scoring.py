@@ -1,4 +1,4 @@
-"""From predictions, whosever they are, and what is known to one result."""
+"""Scores predictions of any source against the ground truth."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -32,7 +32,7 @@ FROC_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class EvaluationMetadata:
-    """Where predictions come from, for the record."""
+    """Where predictions come from; stored in the record."""
 
     split: str
     label_version: str
@@ -48,15 +48,15 @@ class EvaluationMetadata:
 def score_predictions(
     protocol: Protocol,
     ground_truth: GroundTruth,
-    scores: Tensor,  # [N, K]; NaN where nobody said
-    source: Source | None,  # None: no regions, nothing to localise
+    scores: Tensor,  # [N, K]; NaN where there is none
+    source: Source | None,  # None: no regions
     own: MethodDefaults,
     facts: EvaluationMetadata,
     *,
     temperature: Tensor | None = None,  # [K]
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """AUROC and AP of the scores, and the protocol's tables of the regions."""
+    """AUROC and AP of the scores, and localisation of the regions by the protocol."""
     shared = None
     if facts.training_patients is not None:
         shared = len(set(facts.training_patients) & set(ground_truth.patients))
@@ -73,7 +73,7 @@ def score_predictions(
     iou, ior = empty_overlaps(*scores.shape), empty_overlaps(*scores.shape)
     if localization is not None:
         units, best = localization.units, localization.overlap
-        # Of several boxes of a pair that are counted one by one, the mean
+        # If a pair has several boxes that are counted one by one, the mean of their overlaps
         count = count_pairs(units.image, units.class_index, *scores.shape)
         for table, values in ((iou, best.iou), (ior, best.ior)):
             table[count > 0] = 0.0
@@ -124,7 +124,7 @@ def score_predictions(
 
 
 def images_hash(images: Sequence[str]) -> str:
-    """12 hexadecimal digits that are the same for the same set of image names, in any order."""
+    """12 hexadecimal digits of a hash of the set of names; their order does not matter."""
     return hashlib.sha256("\n".join(sorted(images)).encode()).hexdigest()[:12]
 
 
@@ -136,7 +136,7 @@ def _interval(statistic: Statistic, ground_truth: GroundTruth, resamples: int) -
 def _calibration(
     scores: Tensor, calibrated: Tensor | None, labels: Tensor, temperature: Tensor | None
 ) -> Calibration | None:
-    """None where scores are no probabilities."""
+    """None if scores are not probabilities."""
     if not ((scores >= 0) & (scores <= 1)).all():
         return None
     after = None
@@ -149,10 +149,10 @@ def _calibration(
 
 
 def _detection(source: Source, ground_truth: GroundTruth, scores: Tensor, own: MethodDefaults) -> Detection:
-    """Boxes of the method's regions, on the images with any annotation.
+    """Detection by the boxes of the method's regions, on the images with any annotation.
 
-    Boxes of a class that the image has by its label, but not by a box, are left out: nobody drew where it is, so
-    neither a hit nor a false positive can be told.
+    Where an image has a positive label but no box of a class, predicted boxes of the class are ignored: without an
+    annotation they are neither true nor false positives.
     """
     boxes = source.boxes(replace(own.rule, gate=None), own.thresholds.double())
     annotated = ground_truth.n_boxes > 0

@@ -1,4 +1,4 @@
-"""Where regions come from: maps of a model, or boxes or masks that somebody has computed before."""
+"""Sources of regions: maps of a model, or boxes or masks from files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from cxrfast.metrics.overlap import BestOverlap, Overlap, patch_overlap
 from cxrfast.predictions.masks import Mask
 from cxrfast.regions.rule import RegionRule
 
-_CHUNK = 20_000_000  # cells at a time
+_CHUNK = 20_000_000  # map cells per chunk
 
 
 class Source(Interface):
@@ -22,10 +22,10 @@ class Source(Interface):
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        """P, Q of the maps; None: regions are on no grid."""
+        """P, Q of the maps; None for boxes and masks."""
 
     def overlaps(self, units: Units, rule: RegionRule, thresholds: Tensor) -> BestOverlap:
-        """Per unit, the best overlap of the regions of its image and class; 0 where there is none."""
+        """For each unit, the best overlap with the regions of its image and class; 0 without any region."""
 
     def boxes(self, rule: RegionRule, thresholds: Tensor) -> Boxes:
         """Boxes of all regions, as fractions of the image, each with its score."""
@@ -33,9 +33,9 @@ class Source(Interface):
 
 @dataclass(frozen=True)
 class MapSource:
-    """Maps of those images that have any annotation."""
+    """Maps of the images with any annotation."""
 
-    images: Tensor  # [n] int64: which images the maps are of, ascending
+    images: Tensor  # [n] int64: indices of the images, ascending
     maps: Tensor  # [n, K, P, Q]
     image_size: int | None = None  # of the network's images in pixels, for rules with an opening or closing by pixels
 
@@ -44,7 +44,7 @@ class MapSource:
         return (self.maps.shape[2], self.maps.shape[3])
 
     def minmax_normalised(self) -> "MapSource":
-        """Every map to 0…1; one that is the same everywhere to 0."""
+        """Every map scaled to 0…1; a constant map becomes 0."""
         low, high = self.maps.amin(dim=(2, 3), keepdim=True), self.maps.amax(dim=(2, 3), keepdim=True)
         return replace(self, maps=torch.where(high > low, (self.maps - low) / (high - low), 0.0))
 
@@ -72,14 +72,14 @@ class MapSource:
         return Boxes(*(torch.cat(column) for column in zip(*parts, strict=True))) if parts else no_boxes()
 
     def _chunks(self) -> list[tuple[Tensor, Tensor]]:
-        """Images and their maps, some at a time."""
+        """Images and their maps, in chunks."""
         step = max(1, _CHUNK // max(self.maps[0].numel(), 1) if len(self.maps) else 1)
         return list(zip(self.images.split(step), self.maps.split(step), strict=True))
 
 
 @dataclass(frozen=True)
 class BoxSource:
-    """Boxes that come as they are. Of a rule only its shape and selection apply, a threshold is one of their scores."""
+    """Boxes from files. Of a region rule only shape and selection apply; thresholds apply to the boxes' scores."""
 
     found: Boxes  # as fractions of the image
 
@@ -103,10 +103,10 @@ class BoxSource:
 
 @dataclass(frozen=True)
 class MaskSource:
-    """Masks that come as they are, each of the size of its image. Their boxes are those around them."""
+    """Masks from files, each in the size of its image, with their bounding boxes."""
 
     masks: Sequence[Mask]  # [D]
-    found: Boxes  # [D] around them, as fractions of the image
+    found: Boxes  # [D] bounding boxes, as fractions of the image
 
     @property
     def grid(self) -> None:
@@ -138,8 +138,8 @@ def mask_overlap(
     masks: Sequence[Mask],  # one or more, of one image
     boxes: Tensor,  # [M, 4] xyxy as fractions of the image
 ) -> Overlap:
-    """Exact overlap of the union of the masks with that of the boxes, in pixels: what :func:`patch_overlap` says of
-    a region of all pixels, without a table of them for every box."""
+    """Exact overlap of the union of the masks with the union of the boxes, in pixels. Equal to :func:`patch_overlap` on
+    the grid of pixels, with less memory."""
     corners = torch.tensor([mask.box for mask in masks])
     left, top = corners[:, :2].amin(dim=0).tolist()
     right, bottom = corners[:, 2:].amax(dim=0).tolist()
@@ -147,7 +147,7 @@ def mask_overlap(
     for mask, (x1, y1, x2, y2) in zip(masks, corners.tolist(), strict=True):
         union[y1 - top : y2 - top, x1 - left : x2 - left][mask.inside] = 1
     height, width = masks[0].size
-    # The sides of all boxes cut the image into rectangles, each in a box as a whole or not at all.
+    # The sides of all boxes cut the image into rectangles, each entirely inside or outside of each box.
     y, rows, in_y = _strips(boxes[:, 1::2].double() * height - top, len(union))
     x, columns, in_x = _strips(boxes[:, 0::2].double() * width - left, union.shape[1])
     member = (in_y[:, :, None] & in_x[:, None, :]).any(dim=0)
@@ -156,8 +156,8 @@ def mask_overlap(
 
 
 def _strips(sides: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:  # [M, 2]
-    """The 2M edges along one axis; how much of each of ``count`` pixels lies between two of them, ``[2M − 1, count]``;
-    and in which boxes that is, bool ``[M, 2M − 1]``."""
+    """Along one axis: the 2M edges, ascending; the share of each of ``count`` pixels between consecutive edges,
+    ``[2M − 1, count]``; and which boxes each such strip is in, bool ``[M, 2M − 1]``."""
     edges = sides.flatten().sort().values
     low, high = edges[:-1, None], edges[1:, None]
     pixel = torch.arange(count, dtype=torch.float64)
@@ -172,14 +172,14 @@ def no_boxes() -> Boxes:
 
 
 def pair_overlaps(found: Boxes, units: Units) -> tuple[Tensor, Tensor, Overlap]:
-    """[pairs] box, [pairs] unit, and their overlaps, for all boxes and units of one image and class."""
+    """All pairs of a box and a unit of the same image and class: box index, unit index, overlap."""
     d, u = same_image_and_class(found, Boxes(units.image, units.class_index, units.boxes))
     alone = torch.ones(len(d), 1, dtype=torch.bool)
     return d, u, union_overlap(found.xyxy[d][:, None], alone, units.boxes[u], units.has_box[u])
 
 
 def overlaps_with_boxes(found: Boxes, units: Units) -> BestOverlap:
-    """Any box may hit: the best IoU and the best IoR of each unit may be different boxes'."""
+    """The best IoU and the best IoR of each unit over all boxes, which may be different boxes."""
     _, u, overlap = pair_overlaps(found, units)
     iou, ior = torch.zeros(2, len(units.image), dtype=torch.float64)
     return BestOverlap(iou.scatter_reduce(0, u, overlap.iou, "amax"), ior.scatter_reduce(0, u, overlap.ior, "amax"))
@@ -205,7 +205,7 @@ def _pick(found: Boxes, chosen: Tensor) -> Boxes:
 
 
 def _reshape(found: Boxes, rule: RegionRule) -> Boxes:
-    """The best box of every image and class, one box around them all, or all."""
+    """Apply selection and shape of a rule to the boxes of every image and class."""
     everything = torch.ones(len(found.xyxy), dtype=torch.bool)
     if rule.select == "peak":
         assert found.score is not None
@@ -229,7 +229,7 @@ def _reshape(found: Boxes, rule: RegionRule) -> Boxes:
 
 
 def _is_best(found: Boxes, among: Tensor, rank: Tensor) -> Tensor:
-    """[D] bool: of the highest rank of its image and class; of equals, the first."""
+    """[D] bool: the box of the highest rank of its image and class; of equal ones, the first."""
     best = torch.zeros(len(among), dtype=torch.bool)
     seen: set[tuple[int, int]] = set()
     candidates = among.nonzero()[:, 0]

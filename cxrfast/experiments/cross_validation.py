@@ -1,25 +1,17 @@
 """Cross-validation: folds and seeds as runs of one folder, each skipped, resumed or trained, evaluated, and pooled."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 from lightning_fabric import Fabric
 
+from cxrfast._logging import get_logger, once, quiet
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
 from cxrfast.devices import make_fabric
 from cxrfast.errors import CxrfastError, UsageError
-from cxrfast.evaluation import (
-    PROTOCOLS,
-    CrossValidationHead,
-    EvaluationRecord,
-    FoldEvaluation,
-    PooledResult,
-    Protocol,
-    find_protocol,
-    pool,
-)
+from cxrfast.evaluation import CrossValidationHead, FoldEvaluation, PooledResult, find_protocol, pool
 from cxrfast.evaluation.fold_evaluation import one_of_each_fold
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.folds_directory import (
@@ -33,12 +25,14 @@ from cxrfast.experiments.folds_directory import (
     read_splits,
     with_val_share,
 )
-from cxrfast.methods.base import Say
+from cxrfast.experiments.run_state import RunState, finish_training, is_evaluated, run_state
 from cxrfast.report import write_folds
 from cxrfast.report.terminal import cross_validation_to_text
 from cxrfast.runs.directory import RunDirectory
 from cxrfast.training.config import RunConfig
-from cxrfast.training.train import is_finished, resume, train
+from cxrfast.training.train import is_finished
+
+logger = get_logger(__name__)
 
 
 class PooledAssessment(NamedTuple):
@@ -60,7 +54,6 @@ def cross_validate(
     val_share: float | None = None,
     fold: int | None = None,
     out: Path | None = None,
-    say: Say = print,
 ) -> Path:
     """Train and evaluate every fold (or only `fold`) with every seed, and pool the results; returns the folder.
 
@@ -83,9 +76,9 @@ def cross_validate(
     config = with_val_share(config, plan, val_share)
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
-    path = open_folder(config, plan, out, say) if fabric.is_global_zero else None
+    path = open_folder(config, plan, out) if fabric.is_global_zero else None
     folder = FoldsDirectory(cast(Path, fabric.broadcast(path)))
-    return _go_on(folder, fabric, fold, config.device, config.workers, say)
+    return _go_on(folder, fabric, fold, config.device, config.workers)
 
 
 def resume_cross_validation(
@@ -94,7 +87,6 @@ def resume_cross_validation(
     fold: int | None = None,
     device: str | None = None,
     workers: int | None = None,
-    say: Say = print,
 ) -> Path:
     """Go on with the cross-validation in a folder, with its own settings: all folds, or only `fold`."""
     folder = FoldsDirectory(path)
@@ -103,7 +95,7 @@ def resume_cross_validation(
     device = device or config.device
     fabric = make_fabric(device, config.precision)
     fabric.launch()
-    return _go_on(folder, fabric, fold, device, config.workers if workers is None else workers, say)
+    return _go_on(folder, fabric, fold, device, config.workers if workers is None else workers)
 
 
 def evaluate_folds(
@@ -126,12 +118,12 @@ def evaluate_folds(
     folder = FoldsDirectory(path)
     config, plan = folder.load()
     plan = plan.model_copy(update={"protocol": find_protocol(protocol or plan.protocol).name})
-    finished = [run for run in all_runs(config, plan) if is_finished(run.directory(path))]
+    finished = [run for run in all_runs(config, plan) if is_finished(folder.run(run.name))]
     if not finished:
         raise CxrfastError(f"{path}: no run has finished training; go on with: cxrfast train --resume {_quoted(path)}")
     for run in finished:
         evaluate_run(
-            run.directory(path).best,
+            folder.run(run.name).best,
             protocol=plan.protocol,
             thresholds=thresholds,
             batch_size=batch_size,
@@ -147,26 +139,31 @@ def evaluate_folds(
     return pooled
 
 
-def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int, say: Say) -> Path:
+def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int) -> Path:
     """Every run that is not finished, then the pooled result."""
+    with quiet(when=not fabric.is_global_zero), once():  # remarks on the data are the same for every run
+        return _do_runs(folder, fabric, fold, device, workers)
+
+
+def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int) -> Path:
+    """As :func:`_go_on`, whatever is shown of it."""
     config, plan = folder.load()
     config = config.model_copy(update={"device": device, "workers": workers})
     splits, records = read_splits(folder, config)
     planned = all_runs(config, plan)
     runs = [run for run in planned if fold is None or run.fold == fold]
     done = set(_evaluated(folder, planned, plan)) if fabric.is_global_zero else set()
-    say = _once(say) if fabric.is_global_zero else _silently
     failures: dict[str, CxrfastError] = {}
     for number, run in enumerate(runs, start=1):
-        say(f"\n{run.name} ({number} of {len(runs)})")
+        logger.info(f"\n{run.name} ({number} of {len(runs)})")
         try:
-            _train_and_evaluate(folder, run, config, plan, splits, records, fabric, say)
+            _train_and_evaluate(folder, run, config, plan, splits, records, fabric)
         except UsageError:
             raise
         except CxrfastError as error:
             if fabric.world_size > 1:  # other processes would wait for this one
                 raise
-            say(f"{run.name} failed: {error}")
+            logger.warning(f"{run.name} failed: {error}")
             failures[run.name] = error
             continue
         if fabric.is_global_zero:  # now, not only at the end: whoever stops then has what there is
@@ -176,7 +173,7 @@ def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str
         evaluated = _evaluated(folder, planned, plan)  # other machines may have worked, too
         if evaluated:
             result, report = _pool(folder, config, plan, evaluated, splits, records)
-            say(f"\n{cross_validation_to_text(result)}\nwritten: {report}, {write_folds(folder.path)}")
+            logger.info(f"\n{cross_validation_to_text(result)}\nwritten: {report}, {write_folds(folder.path)}")
     if failures:
         name, reason = next(iter(failures.items()))
         raise CxrfastError(
@@ -194,63 +191,34 @@ def _train_and_evaluate(
     splits: FoldSplits,
     records: Sequence[Record],
     fabric: Fabric,
-    say: Say,
 ) -> None:
-    directory = run.directory(folder.path)
+    directory = folder.run(run.name)
     parts = splits.splits(run.fold, records)
     # One process looks, and tells the others: it will write while they still look
     state = _state(directory, plan, parts.hash) if fabric.is_global_zero else None
-    state = cast(str, fabric.broadcast(state))
-    if state == "new":
-        settings = config.model_copy(update={"seed": run.seed})
-        train(settings, directory.path, splits=parts, restart=True, within=folder.path, say=say)
-    elif state == "started":
-        resume(directory.path, device=config.device, workers=config.workers, within=folder.path, say=say)
-    if state == "evaluated":
-        say(f"{run.name}: finished before")
+    state = cast(RunState, fabric.broadcast(state))
+    settings = config.model_copy(update={"seed": run.seed})
+    finish_training(directory, state, settings, splits=parts, within=folder.path)
+    if state == RunState.EVALUATED:
+        logger.info(f"{run.name}: finished before")
     elif fabric.is_global_zero:
         assessment = evaluate_run(directory.best, protocol=plan.protocol, workers=config.workers, device=config.device)
-        say(f"evaluated: mean AUROC {assessment.result.mean_auroc.value:.3f}, {assessment.report}")
+        logger.info(f"evaluated: mean AUROC {assessment.result.mean_auroc.value:.3f}, {assessment.report}")
     fabric.barrier()
 
 
-def _state(run: RunDirectory, plan: CrossValidation, split_hash: str) -> str:
-    """new (no epoch is done), started, trained or evaluated."""
-    if not (run.config.is_file() and run.splits.is_file() and run.checkpoint.is_file()):
-        return "new"
-    if Splits.load(run.splits).hash != split_hash:
+def _state(run: RunDirectory, plan: CrossValidation, split_hash: str) -> RunState:
+    state = run_state(run, {plan.protocol: run})
+    if state != RunState.NEW and run.splits.is_file() and Splits.load(run.splits).hash != split_hash:
         raise UsageError(
             f"{run.path} was trained on other images than splits.json now says; restore the file, or delete the folder "
             f"{run.path}, which is then trained again"
         )
-    if not is_finished(run):
-        return "started"
-    return "evaluated" if _is_evaluated(run, plan) else "trained"
+    return state
 
 
 def _evaluated(folder: FoldsDirectory, runs: Sequence[FoldRun], plan: CrossValidation) -> list[FoldRun]:
-    return [run for run in runs if _is_evaluated(run.directory(folder.path), plan)]
-
-
-def _is_evaluated(run: RunDirectory, plan: CrossValidation) -> bool:
-    """By the protocol of the cross-validation, after the last epoch."""
-    report = run.path / "evaluation-test.json"
-    if not (report.is_file() and run.checkpoint.is_file() and (run.path / "predictions.csv").is_file()):
-        return False
-    if report.stat().st_mtime < run.checkpoint.stat().st_mtime or not is_finished(run):
-        return False
-    try:
-        record = EvaluationRecord.load(report)
-    except CxrfastError:
-        return False
-    return record.protocol == plan.protocol and _has_tables_of(record, PROTOCOLS[plan.protocol])
-
-
-def _has_tables_of(record: EvaluationRecord, protocol: Protocol) -> bool:
-    """Not with other T."""
-    found = record.localization
-    expected = [list(criterion.thresholds) for _ in protocol.gates for criterion in protocol.criteria]
-    return found is None or [[row.T for row in table.rows] for table in found.tables] == expected
+    return [run for run in runs if is_evaluated(folder.run(run.name), {plan.protocol: folder.run(run.name)})]
 
 
 def _pool(
@@ -261,16 +229,10 @@ def _pool(
     splits: FoldSplits,
     records: Sequence[Record],
 ) -> PooledAssessment:
-    runs = [
-        FoldEvaluation.load(
-            run.name,
-            run.fold,
-            run.seed,
-            folder.path / run.name / "evaluation-test.json",
-            folder.path / run.name / "predictions.csv",
-        )
-        for run in evaluated
-    ]
+    runs = []
+    for run in evaluated:
+        place = folder.run(run.name)
+        runs.append(FoldEvaluation.load(run.name, run.fold, run.seed, place.evaluation(), place.predictions()))
     planned = all_runs(config, plan)
     missing = [run.name for run in planned if run not in evaluated]
     tested, shared = _patients(runs, splits, records)
@@ -319,22 +281,6 @@ def _left_out(config: RunConfig, runs: Sequence[FoldEvaluation], records: Sequen
             found = len(record.boxes.get(name, ())) if record.image in tested else 0
             boxes[name] = boxes.get(name, 0) + found
     return dict(sorted(boxes.items()))
-
-
-def _once(say: Say) -> Callable[[str], None]:
-    """Remarks on the data are the same for every run."""
-    said: set[str] = set()
-
-    def new_only(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            say(line)
-
-    return new_only
-
-
-def _silently(line: str) -> None:
-    pass
 
 
 def _quoted(path: Path) -> str:

@@ -1,10 +1,10 @@
 """The whole path on phantoms: make them, train, evaluate, localise a held-out image."""
 
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cxrfast._logging import get_logger, indented
 from cxrfast.data import Splits, read_chestxray14, write_phantoms
 from cxrfast.errors import UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
@@ -87,33 +87,31 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """For each method, a network that two CPU cores train in minutes. On phantoms only: docs/papers.md has the papers'
 settings."""
 
-Say = Callable[[str], None]
+logger = get_logger(__name__)
 
 
-def run_demo(out: Path | None = None, *, method: str = "rozenberg", seed: int = 0, say: Say = print) -> RunDirectory:
+def run_demo(out: Path | None = None, *, method: str = "rozenberg", seed: int = 0) -> RunDirectory:
     """Phantoms, training, evaluation and one localised image, all in the folder `out`; says where everything lies."""
     if method not in SETTINGS:
         raise UsageError(f"method: expected one of {', '.join(SETTINGS)}, got {method!r}")
     out = RUNS / f"demo-{datetime.now():%Y%m%d-%H%M%S}" if out is None else Path(out)
     phantoms, folder = out / "phantoms", out / "run"
-    say(f"1. {IMAGES} phantom X-rays (drawn, not photographed) into {phantoms}")
+    logger.info(f"1. {IMAGES} phantom X-rays (drawn, not photographed) into {phantoms}")
     write_phantoms(phantoms, images=IMAGES, image_size=2 * IMAGE_SIZE, boxed_fraction=BOXED_FRACTION, seed=seed)
-    say("2. training")
-    run = train(
-        build_config({**SHARED, **SETTINGS[method], "method": method, "data": phantoms, "seed": seed}),
-        folder,
-        say=lambda line: say(f"   {line}"),
-    )
-    say("\n3. evaluation on held-out phantoms")
+    logger.info("2. training")
+    config = build_config({**SHARED, **SETTINGS[method], "method": method, "data": phantoms, "seed": seed})
+    with indented("   "):
+        run = train(config, folder)
+    logger.info("\n3. evaluation on held-out phantoms")
     assessment = evaluate_run(run.path)
-    say(evaluation_to_text(assessment.result))
+    logger.info(evaluation_to_text(assessment.result))
     model = load_predictor(run.path)
     image = _held_out_image(run, phantoms)
     result = localize(model, image)
     picture = out / "localized" / f"{image.stem}.png"
     save_overlay(result, picture)
     result.save_json(picture.with_suffix(".json"))
-    say(f"4. localised the held-out phantom {image.name}\n")
+    logger.info(f"4. localised the held-out phantom {image.name}\n")
     for what, path in (
         ("picture", picture),
         ("boxes", picture.with_suffix(".json")),
@@ -123,8 +121,8 @@ def run_demo(out: Path | None = None, *, method: str = "rozenberg", seed: int = 
         ("predictions", assessment.predictions),
         ("training log", run.metrics),
     ):
-        say(f"   {what:<13}{path}")
-    say(
+        logger.info(f"   {what:<13}{path}")
+    logger.info(
         f"\nnext: cxrfast localize {phantoms / 'images'} --checkpoint {run.path}\nResearch use only; not for diagnosis."
     )
     return run

@@ -17,9 +17,8 @@ from cxrfast.evaluation import (
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.inference.model import TrainedModel, load_predictor
 from cxrfast.metrics import fit_temperature
-from cxrfast.report import from_result, report_path, write_report
-from cxrfast.runs.directory import RunDirectory
-from cxrfast.runs.settings import load_config
+from cxrfast.report import from_result, write_report
+from cxrfast.runs.directory import RunDirectory, run_of
 from cxrfast.training.config import RunConfig, build_config
 
 
@@ -62,8 +61,8 @@ def evaluate_run(
     if thresholds:
         rules = rules.with_thresholds(*thresholds)
     model = load_predictor(checkpoint, device=device, expected_method=method)
-    run = _run_of(Path(model.weights))
-    config = build_config(load_config(run.config)) if run is not None else None
+    run = run_of(Path(model.weights))
+    config = build_config(run.read_config()) if run is not None else None
     if data is None and config is None:
         raise UsageError(f"data: {model.weights} lies in no run's folder; name the data set with --data")
     if out is None:
@@ -94,13 +93,12 @@ def evaluate_run(
         notes=(*model.notes, *part.notes),
     )
     result = score_outputs(rules, outputs, facts, temperature=temperature)
-    suffix = "" if part.name == "test" else f"-{part.name}"
-    report = out / f"evaluation-{part.name}.json"
-    predictions, maps = out / f"predictions{suffix}.csv", out / f"maps{suffix}.npz"
+    folder = RunDirectory(out)
+    report, predictions, maps = (name(part.name) for name in (folder.evaluation, folder.predictions, folder.maps))
     result.save(report)
     result.predictions.write_csv(predictions)
     write_maps(maps, outputs.maps, outputs.ground_truth.images, outputs.ground_truth.class_names, outputs.own)
-    html = report_path(out, part.name) if page else None
+    html = folder.report(part.name) if page else None
     if html is not None:
         write_report(from_result(result, source.records, None if run is None else run.path), html)
     return Assessment(result, report, predictions, maps, html)
@@ -164,11 +162,6 @@ def _same_images(first: Sequence[Record], second: Sequence[Record]) -> set[str]:
     pairs = [(a, b) for a, b in pairs if a.patient == b.patient]
     alike = sum((a.age, a.sex) == (b.age, b.sex) for a, b in pairs)
     return {b.image for _, b in pairs} if 2 * alike >= len(pairs) else set()
-
-
-def _run_of(weights: Path) -> RunDirectory | None:
-    run = RunDirectory(weights.parent.parent)
-    return run if run.config.is_file() else None
 
 
 def _same_data(data: Path | None, config: RunConfig) -> bool:

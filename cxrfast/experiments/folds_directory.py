@@ -4,7 +4,6 @@ import hashlib
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -12,14 +11,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrfast._files import write_text
+from cxrfast._logging import get_logger
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, make_folds, read_chestxray14
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
-from cxrfast.methods.base import Say
-from cxrfast.runs.directory import RUNS, RunDirectory, make_folder, refuse_full_folder
-from cxrfast.runs.settings import CROSS_VALIDATION, is_cross_validation, load_config
+from cxrfast.runs.directory import RUNS, RunDirectory, fold_name, make_folder, refuse_full_folder
+from cxrfast.runs.settings import CROSS_VALIDATION
 from cxrfast.training.config import RunConfig, build_config, validated
 from cxrfast.training.preparation import check_without_validation, choose_classes
+
+logger = get_logger(__name__)
 
 _OF_THE_MACHINE = {"device", "workers", "cache"}  # may differ when a cross-validation goes on
 
@@ -37,26 +38,11 @@ class CrossValidation(BaseModel):
     protocol: str = "strict"
 
 
-@dataclass(frozen=True)
-class FoldsDirectory:
-    """`config.yaml, splits.json, cross-validation.json` and the runs, `fold-0/seed-0` …"""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def splits(self) -> Path:
-        return self.path / "splits.json"
-
-    @property
-    def pooled(self) -> Path:
-        return self.path / "cross-validation.json"
+class FoldsDirectory(RunDirectory):
+    """The folder of a cross-validation, with its settings read and written."""
 
     def load(self) -> tuple[RunConfig, CrossValidation]:
-        settings = load_config(self.config)
+        settings = self.read_config()
         plan = build_cross_validation(take_section(settings))
         return build_config(settings), plan
 
@@ -70,10 +56,7 @@ class FoldRun(NamedTuple):
 
     fold: int
     seed: int
-    name: str
-
-    def directory(self, folder: Path) -> RunDirectory:
-        return RunDirectory(folder / self.name)
+    name: str  # and its folder within that of the cross-validation
 
 
 def take_section(settings: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +101,7 @@ def with_val_share(config: RunConfig, plan: CrossValidation, val_share: float | 
 def all_runs(config: RunConfig, plan: CrossValidation) -> list[FoldRun]:
     """Seed by seed: after the first seed every image has been tested once."""
     seeds = range(config.seed, config.seed + plan.seeds)
-    return [FoldRun(fold, seed, f"fold-{fold}/seed-{seed}") for seed in seeds for fold in range(plan.folds)]
+    return [FoldRun(fold, seed, fold_name(fold, seed)) for seed in seeds for fold in range(plan.folds)]
 
 
 def check_fold(fold: int | None, plan: CrossValidation) -> None:
@@ -126,16 +109,16 @@ def check_fold(fold: int | None, plan: CrossValidation) -> None:
         raise UsageError(f"fold: expected 0 to {plan.folds - 1}, as there are {plan.folds} folds, got {fold}")
 
 
-def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say: Say) -> Path:
+def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> Path:
     """The folder with config.yaml and splits.json, new or of the same cross-validation. Data are read first."""
     if config.split == "official":
         raise UsageError("split: folds take the place of the official lists; leave out --split official")
     config = config.model_copy(update={"data": config.data.absolute(), "split": "folds"})
     folder = FoldsDirectory(_default_folder(config, plan) if out is None else out)
-    if is_cross_validation(folder.path):
+    if folder.is_cross_validation:
         _add_seeds(folder, config, plan)
         return folder.path
-    if folder.path.is_dir() and {path.name for path in folder.path.iterdir()} != {"splits.json"}:
+    if folder.path.is_dir() and set(folder.path.iterdir()) != {folder.splits}:
         refuse_full_folder(folder.path)
     source = read_chestxray14(config.data, labels=config.labels)
     if folder.splits.is_file():
@@ -154,12 +137,12 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None, say:
         )
     if not all(fold.val for fold in splits.folds):
         check_without_validation(config)
-    config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source.records, say)})
+    config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source.records)})
     make_folder(folder.path)
     if not folder.splits.is_file():
         splits.save(folder.splits)
     folder.save(config, plan)
-    say(f"{plan.folds} folds by {plan.by}, {'; '.join(splits.notes)}; in {folder.splits}")
+    logger.info(f"{plan.folds} folds by {plan.by}, {'; '.join(splits.notes)}; in {folder.splits}")
     return folder.path
 
 
@@ -207,7 +190,7 @@ def _check_splits(folder: FoldsDirectory, splits: FoldSplits, plan: CrossValidat
         raise CxrfastError(f"{folder.splits}: {error}") from None
 
 
-def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequence[Record], say: Say) -> list[str]:
+def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequence[Record]) -> list[str]:
     """Those that are asked for, or all that training images of every fold show."""
     chosen, found = [], set()
     for number in range(len(splits.folds)):
@@ -219,7 +202,7 @@ def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequen
         found |= set(chosen[-1])
     common = [name for name in chosen[0] if all(name in names for names in chosen)]
     if found - set(common):
-        say(f"left out, not in the training images of every fold: {', '.join(sorted(found - set(common)))}")
+        logger.info(f"left out, not in the training images of every fold: {', '.join(sorted(found - set(common)))}")
     if not common:
         raise CxrfastError(f"data: no class is in the training images of every fold of {config.data}")
     return common

@@ -1,4 +1,4 @@
-"""From an image to findings with boxes in its own pixels, as a picture and as JSON."""
+"""Inference: findings on an image with boxes in its pixels, as objects, JSON and pictures."""
 
 from cxrfast.inference.batch import Batch, Output, localize_many
 from cxrfast.inference.findings import NOTICE, ClassFinding, FoundBox, Localization

@@ -1,20 +1,22 @@
-"""Image files as a person names them: files, folders, patterns."""
+"""Expands input arguments (files, folders, glob patterns) to image files."""
 
 import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 
 def expand_inputs(
     inputs: Sequence[str | os.PathLike], *, skip: Path | None = None
 ) -> tuple[list[Path], dict[str, str]]:
-    """(image files, each once, in the order given; {input: why there is none}).
+    """(image files in order, without duplicates; {input: why it has no files}).
 
     A folder stands for the images below it, known by suffix or, without one, by their DICOM header; files in the folder
-    ``skip`` are not taken, nor hidden ones. A file that is named is taken whatever it is called.
+    ``skip`` are not taken, nor hidden ones, nor DICOM files without an image (directories, presentation states). A file
+    that is named is taken whatever it is called.
     """
     files: dict[Path, Path] = {}
     failures: dict[str, str] = {}
@@ -27,7 +29,7 @@ def expand_inputs(
             found = [file for match in matches for file in (_images_below(match, skip) if match.is_dir() else [match])]
             why = f"{given} matches no file"
         else:
-            found, why = [Path(given)], ""  # one that is missing is told of when it is read
+            found, why = [Path(given)], ""  # a missing file is reported when it is read
         if not found:
             failures[given] = why
         for file in found:
@@ -47,22 +49,28 @@ def _images_below(folder: Path, skip: Path | None) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    if path.name.startswith(".") or not path.is_file():  # reading a named pipe would wait for ever
+    if path.name.startswith(".") or not path.is_file():  # reading a named pipe would block
         return False
-    if path.suffix.lower() in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES and suffix not in DICOM_SUFFIXES:
         return True
-    # DICOM archives often have names without a suffix, or with one that is a part of a number
+    # DICOM files often have no suffix, or one that is part of a number
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            dicom = suffix in DICOM_SUFFIXES or file.read(132)[128:] == b"DICM"
     except OSError:
+        return suffix in DICOM_SUFFIXES
+    if not dicom:
         return False
+    from cxrfast.data.dicom import holds_image
+
+    return holds_image(path)  # a folder as exported has directories, presentation states and reports beside the images
 
 
 def output_stems(files: Sequence[Path]) -> list[str]:
-    """A name without suffix for each file: its stem; for the second and later ones of the same stem ``<stem>-2``, ….
+    """An output name without suffix for each file: its stem, or ``<stem>-2``, ``<stem>-3``, … if the stem is taken.
 
-    Names that differ by case only count as the same, as they are on some disks.
+    Case is ignored, as on some file systems.
     """
     reserved = {file.stem.casefold() for file in files}
     used: set[str] = set()

@@ -1,4 +1,4 @@
-"""Where to write the labels of boxes: inside the picture, next to their box, and not on each other."""
+"""Places the labels of boxes: inside the picture, next to their box, without overlaps."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,15 +11,15 @@ def place_labels(
     sizes: Sequence[tuple[float, float]],  # width and height of each label
     frame: Rectangle,
 ) -> list[Rectangle]:
-    """A rectangle for every label, in order: earlier ones get the better places.
+    """A rectangle for every label. Labels are placed in order, so that earlier ones get the better places.
 
-    A label stands on its box, else under it, else in its corners, else further down or up. Where no place is free, it
-    takes the one that covers least of the others.
+    A label is placed above its box, else below it, else in its corners, else further down or up. If no place is free,
+    the one that overlaps the other labels least is taken.
     """
     placed: list[Rectangle] = []
     for box, (width, height) in zip(boxes, sizes, strict=True):
         candidates = [_move_into(place, frame) for place in _candidates(box, width, height, frame)]
-        # min takes the first of equals, so a free place near the box wins over a free one far away
+        # min takes the first of equal candidates, so that a free place near the box is preferred
         placed.append(min(candidates, key=lambda place: sum(_common_area(place, other) for other in placed)))
     return placed
 
@@ -37,7 +37,7 @@ def _candidates(box: Rectangle, width: float, height: float, frame: Rectangle) -
 
 
 def _move_into(place: Rectangle, frame: Rectangle) -> Rectangle:
-    """The rectangle shifted inside the frame; one that is wider starts at its left side."""
+    """The rectangle shifted into the frame; a wider one is aligned to the left."""
     left, bottom, right, top = place
     x = max(min(left, frame[2] - (right - left)), frame[0])
     y = max(min(bottom, frame[3] - (top - bottom)), frame[1])

@@ -1,4 +1,4 @@
-"""Many images: files, folders and patterns in, a JSON file and a picture for each out."""
+"""Localises many images, and writes a JSON file and a picture for each."""
 
 import os
 from collections.abc import Sequence
@@ -14,16 +14,17 @@ from cxrfast.regions.prediction import Predictor
 
 
 class Output(NamedTuple):
-    """What was written for one image."""
+    """The files written for one image."""
 
     source: Path
     json: Path
     overlay: Path
     findings: tuple[ClassFinding, ...]
+    notes: tuple[str, ...] = ()  # what had to be assumed to read the image
 
 
 class Batch(NamedTuple):
-    """What became of the inputs of :func:`localize_many`."""
+    """Result of :func:`localize_many`."""
 
     outputs: list[Output]
     failures: dict[str, str]  # input -> why, in one line
@@ -39,9 +40,9 @@ def localize_many(
 ) -> Batch:
     """Localise every image of ``inputs`` and write ``<stem>.json`` and ``<stem>.png`` to ``out_dir``.
 
-    ``inputs`` are files, folders (all images below them) and glob patterns; an image that is named twice is done once.
-    Of several images with the same stem the first keeps it, the others become ``<stem>-2``, ``<stem>-3``, …; each JSON
-    says which image it is of. An input that fails is listed in ``failures``, and the others are done.
+    ``inputs`` are files, folders (searched recursively) and glob patterns; duplicates are processed once. Further
+    images with the same stem become ``<stem>-2``, ``<stem>-3``, …; each JSON has the path of its image. An input that
+    fails is listed in ``failures``, and does not stop the others.
 
     Raises :class:`UsageError` if an image lies in ``out_dir``, where its picture could overwrite it.
     """
@@ -62,9 +63,9 @@ def localize_many(
             save_overlay(result, written[1])
             result.save_json(written[0])
         except UsageError:
-            raise  # wrong options are wrong for every image
+            raise  # applies to every image
         except CxrfastError as error:
             failures[str(file)] = str(error)
         else:
-            outputs.append(Output(file, *written, result.findings))
+            outputs.append(Output(file, *written, result.findings, result.notes))
     return Batch(outputs, failures)

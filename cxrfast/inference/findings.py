@@ -1,4 +1,4 @@
-"""What is found on an image, as objects and as JSON.
+"""Findings on an image, as objects and as JSON.
 
 Coordinates are continuous and half-open: a box ``x1, y1, x2, y2`` covers x from x1 up to x2, the first pixel of a row
 covers x from 0 to 1, and the whole image is ``0, 0, width, height``.
@@ -24,7 +24,7 @@ COORDINATES = (
 
 @dataclass(frozen=True)
 class FoundBox:
-    """One connected region of patches over the threshold of the map."""
+    """The box of one connected region of patches."""
 
     xyxy: tuple[float, float, float, float]  # pixels of the original image
     confidence: float  # largest value of the map in the region, in (0, 1)
@@ -34,19 +34,19 @@ class FoundBox:
 
 @dataclass(frozen=True)
 class ClassFinding:
-    """What the model says of one class."""
+    """Score and boxes of one class."""
 
     name: str
     score: float  # in (0, 1)
     detected: bool  # the score is at least the score threshold
     score_threshold: float
     map_threshold: float
-    boxes: tuple[FoundBox, ...]  # most confident first; may be empty though the class is detected
+    boxes: tuple[FoundBox, ...]  # most confident first; may be empty even if the class is detected
 
 
 @dataclass(frozen=True)
 class Localization:
-    """All that was found on one image."""
+    """All findings on one image."""
 
     source: str | None  # path of the image, if it came from a file
     image: np.ndarray  # [H, W] float32 in [0, 1], the original
@@ -54,6 +54,7 @@ class Localization:
     maps: Tensor  # [K, P, P] float32 in (0, 1), on the CPU
     top: int | None
     model: dict[str, Any]  # method, weights, label_version, image_size
+    notes: tuple[str, ...] = ()  # what had to be assumed to read the image
 
     @property
     def height(self) -> int:
@@ -65,18 +66,19 @@ class Localization:
 
     @property
     def findings(self) -> tuple[ClassFinding, ...]:
-        """What is reported, highest score first: the detected classes, or the ``top`` classes if that was asked for."""
+        """The reported classes, highest score first: the detected ones or, if given, the ``top`` highest scores."""
         ranked = sorted(self.classes, key=lambda finding: -finding.score)
         return tuple(ranked[: self.top] if self.top is not None else [f for f in ranked if f.detected])
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`to_json` writes; the map is not in it."""
+        """The content of :meth:`to_json`, without maps."""
         return {
             "notice": NOTICE,
             "cxrfast": cxrfast.__version__,
             "image": self.source,
             "width": self.width,
             "height": self.height,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "model": self.model,
             "coordinates": COORDINATES,
             "findings": [_finding_to_dict(finding) for finding in self.findings],
@@ -86,7 +88,7 @@ class Localization:
 
     def to_json(self) -> str:
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        # A box on one line. Strings hold no line breaks in JSON, so only lists of numbers match.
+        # Write each box on one line. JSON strings contain no line breaks, so only lists of numbers match.
         return re.sub(r"\[\n([-+.e\d,\s]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
     def save_json(self, path: str | os.PathLike) -> None:
@@ -108,5 +110,5 @@ def _finding_to_dict(finding: ClassFinding) -> dict[str, Any]:
 
 
 def _short(value: float) -> float:
-    """The shortest decimal that is this value in float32, which it was computed in: 0.1, not 0.10000000149."""
+    """The shortest decimal that has this value in float32: 0.1, not 0.10000000149."""
     return float(str(np.float32(value)))

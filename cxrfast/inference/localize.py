@@ -1,11 +1,11 @@
-"""From an image file to findings with boxes in the pixels of that image."""
+"""Localises diseases on one image, with boxes in its pixels."""
 
 import os
 
 import numpy as np
 import torch
 
-from cxrfast.data.images import read_image
+from cxrfast.data.images import ImageFile, read_image_file
 from cxrfast.data.transforms import to_input
 from cxrfast.errors import UsageError
 from cxrfast.inference.findings import ClassFinding, FoundBox, Localization
@@ -20,18 +20,18 @@ def localize(
     score_threshold: float | None = None,
     top: int | None = None,
 ) -> Localization:
-    """What the model finds on one image, and where.
+    """Find diseases on one image, with boxes.
 
     A class is *detected* if its score is at least ``score_threshold``, by default the model's own operating point for
     the class, ``predictor.operating_points``; the detected classes are reported. The boxes of a class enclose its
     regions by the method's own rule, ``predictor.region_rule``: for most methods the connected regions (8 neighbours)
-    of patches whose value in the map is at least the class's threshold ``predictor.thresholds``. Score and map are two
-    outputs: a class may be detected without a patch over the threshold, when many weak patches add up, and is then
-    reported without a box.
+    of patches whose value in the map is at least the class's threshold ``predictor.thresholds``. Score and map are
+    separate outputs: if many weak patches add up, a class may be detected although no patch reaches the threshold. It
+    is then reported without a box.
 
     Args:
         image: a file that :func:`cxrfast.data.images.read_image` reads, or grey values ``[H, W]`` in [0, 1].
-        top: report the ``top`` classes of the highest scores instead, detected or not.
+        top: report the ``top`` classes with the highest scores instead, detected or not.
 
     Raises :class:`CxrfastError` for a file that cannot be read.
     """
@@ -40,7 +40,8 @@ def localize(
     if top is not None and top < 1:
         raise UsageError(f"top is {top}; expected a number of classes, 1 or more")
     source = None if isinstance(image, np.ndarray) else os.fspath(image)
-    pixels = _check_pixels(image) if isinstance(image, np.ndarray) else read_image(image)
+    read = ImageFile(_check_pixels(image)) if isinstance(image, np.ndarray) else read_image_file(image)
+    pixels = read.pixels
     prediction = predict(predictor, to_input(pixels, predictor.image_size)[None])
     regions = predictor.region_rule.find(
         prediction.maps, predictor.thresholds, scores=prediction.scores, image_size=predictor.image_size
@@ -51,6 +52,7 @@ def localize(
     return Localization(
         source=source,
         image=pixels,
+        notes=read.notes,
         classes=tuple(
             ClassFinding(name, score, score >= point, point, threshold, found)
             for name, score, point, threshold, found in zip(
@@ -82,9 +84,9 @@ def _boxes(
     height: int,
     width: int,
 ) -> list[tuple[FoundBox, ...]]:
-    """For each of the K classes its boxes in an image of ``height`` × ``width`` pixels, most confident first."""
+    """Boxes of each of the K classes, in an image of ``height`` × ``width`` pixels, most confident first."""
     found, (rows, columns) = regions.boxes, regions.size
-    # Multiplied first, in float64: a box that ends with the grid ends at exactly the image's width
+    # Multiply first, in float64, so that a box at the edge of the grid ends exactly at the edge of the image
     corners = found.boxes.double().cpu() * torch.tensor([width, height] * 2) / torch.tensor([columns, rows] * 2)
     areas = found.area.double().cpu() * (width * height) / (columns * rows)
     per_class: list[list[FoundBox]] = [[] for _ in range(regions.masks.shape[1])]

@@ -9,8 +9,7 @@ from cxrfast.devices import resolve_device
 from cxrfast.errors import UsageError
 from cxrfast.methods import Method
 from cxrfast.regions.prediction import Prediction
-from cxrfast.runs.directory import RunDirectory, latest_weights
-from cxrfast.runs.settings import is_cross_validation
+from cxrfast.runs.directory import RunDirectory, fold_name, latest_run
 from cxrfast.runs.weights import load_weights
 
 WITHOUT_VALIDATION = (
@@ -46,10 +45,11 @@ def load_predictor(
     checkpoint: Path | None = None, *, device: str = "auto", expected_method: str | None = None
 ) -> TrainedModel:
     """Load a weights file, the best weights of a run's folder, or (None) of the latest run under `runs/`."""
-    path = latest_weights() if checkpoint is None else Path(checkpoint)
-    if is_cross_validation(path):
-        raise UsageError(f"checkpoint: {path} holds folds; choose one of its runs, as {path / 'fold-0' / 'seed-0'}")
+    path = latest_run().best if checkpoint is None else Path(checkpoint)
+    run = RunDirectory(path)
+    if run.is_cross_validation:
+        raise UsageError(f"checkpoint: {path} holds folds; choose one of its runs, as {path / fold_name(0, 0)}")
     if path.is_dir():
-        path = RunDirectory(path).best
+        path = run.best
     network, metadata = load_weights(path, expected_method=expected_method)
     return TrainedModel(network, metadata, path, resolve_device(device))

@@ -1,4 +1,4 @@
-"""The picture of a localisation: the radiograph, and beside it the same with heat map and boxes."""
+"""Draws a localisation: the radiograph, and beside it the same with heat map and boxes."""
 
 import os
 import warnings
@@ -25,10 +25,10 @@ _WIDTHS = (3.0, 9.0)  # narrowest and widest panel
 _MARGIN, _GAP, _TITLE, _BAR, _LINE, _COLUMN = 0.3, 0.15, 0.95, 0.75, 0.26, 3.6
 
 _BACKGROUND, _INK, _DIM = "#16181c", "#f2f2f2", "#a8adb5"
-_HEAT = "YlOrRd"  # the hottest is saturated: near-white would vanish on bone, heart and fluid
+_HEAT = "YlOrRd"  # ends in a saturated colour: near-white would be invisible on bone, heart and fluid
 _OPACITY = 0.5  # of the heat map where the map reaches the threshold
-_MAX_LABELS = 20  # boxes beyond the most confident ones are drawn without words
-# Colours that differ from each other on grey; a class keeps its colour from picture to picture.
+_MAX_LABELS = 20  # only the most confident boxes are labelled
+# Distinct on grey. The colour of a class is the same in all pictures.
 _COLOURS = (
     "#35d0ff", "#ff5fa2", "#5be35b", "#ffd23f", "#ff7a3d", "#b48cff", "#2fe0b5",
     "#ff4d4d", "#8fb3ff", "#d8f24b", "#ff9ee5", "#c9a06a", "#00b7c7", "#f4f4f4",
@@ -36,16 +36,16 @@ _COLOURS = (
 
 
 def save_overlay(localization: Localization, path: str | os.PathLike) -> None:
-    """Write the picture as PNG, whole or not at all."""
+    """Write the picture as PNG, atomically."""
     with warnings.catch_warnings(), atomic_path(path) as temporary:
-        # A file name in a script that the font lacks is no reason to talk
+        # File names may have characters that the font lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        # Encoding takes most of the time; this level saves a third of it for a seventh more bytes
+        # Encoding dominates the time; this level takes two thirds of it, for files a seventh larger
         draw(localization).savefig(temporary, format="png", facecolor=_BACKGROUND, pil_kwargs={"compress_level": 3})
 
 
 def draw(localization: Localization) -> "Figure":
-    """The picture as a figure that belongs to no window and no global state."""
+    """The picture as a figure, without a window or global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -93,7 +93,7 @@ def _draw_heading(figure: "Figure", localization: Localization) -> None:
 
 
 def _draw_legend(figure: "Figure", localization: Localization, bottom: float, per_row: int) -> None:
-    """Under the panels, one entry for every finding."""
+    """One entry for every finding, below the panels."""
     width, height = figure.get_figwidth(), figure.get_figheight()
     if not localization.findings:
         best = sorted(localization.classes, key=lambda finding: -finding.score)[:3]
@@ -124,7 +124,7 @@ def _describe(localization: Localization, finding: ClassFinding) -> str:
 
 def _draw_image(axes: "Axes", localization: Localization, title: str) -> None:
     image = _shrink(localization.image)
-    # Most of what a 16-bit file can hold may be unused: show the range that is there
+    # 16-bit files may use a small part of their range: stretch the range that occurs
     darkest, brightest = np.percentile(image, [0.1, 99.9])
     axes.imshow(
         image,
@@ -140,7 +140,7 @@ def _draw_image(axes: "Axes", localization: Localization, title: str) -> None:
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """Not many more pixels than the panel has."""
+    """Shrink an image to about the pixels of its panel."""
     import cv2
 
     factor = 2 * DPI * _HEIGHTS[1] / max(image.shape)
@@ -177,9 +177,9 @@ def _draw_boxes(axes: "Axes", localization: Localization) -> None:
     boxes = [(finding, box) for finding in localization.findings for box in finding.boxes]
     boxes.sort(key=lambda pair: -pair[1].confidence)
     drawn: Counter[tuple[float, ...]] = Counter()
-    for finding, box in reversed(boxes):  # the most confident on top
+    for finding, box in reversed(boxes):  # draw the most confident last, on top
         x1, y1, x2, y2 = box.xyxy
-        # Of boxes in the same place all colours show: dashes over a line, wider apart for a third
+        # Boxes in the same place are dashed over a solid line, with wider gaps for a third, so that all colours show
         style = (0, (6, 6 * drawn[box.xyxy])) if drawn[box.xyxy] else "solid"
         drawn[box.xyxy] += 1
         frame = Rectangle(
@@ -197,7 +197,7 @@ def _draw_boxes(axes: "Axes", localization: Localization) -> None:
 
 
 def _draw_labels(axes: "Axes", localization: Localization, boxes: list[tuple[ClassFinding, FoundBox]]) -> None:
-    axes.apply_aspect()  # where the picture really is
+    axes.apply_aspect()  # updates the position of the picture
     padding = 2.5  # points around the text
     room = (padding + 1) * DPI / 72
     artists, places, sizes = [], [], []

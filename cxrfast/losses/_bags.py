@@ -1,4 +1,4 @@
-"""What the losses over bags of instances share: inputs checked once, pooling, and the bag loss."""
+"""Base class of the losses over bags of instances: input validation, pooling, and the bag loss."""
 
 import torch
 import torch.nn.functional as F
@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from cxrfast.ops import mil_pool, mil_pool_ragged
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._validation import check_floating, check_shape, choose
-from cxrfast.ops.mil_pool import MODES, check_sharpness
+from cxrfast.ops.mil_pool import MODES, MILPoolMode, check_sharpness
 
 
 class ModePool(torch.nn.Module):
-    """:func:`cxrfast.ops.mil_pool` with a fixed mode, without a state: it works wherever its input is."""
+    """:func:`cxrfast.ops.mil_pool` with a fixed mode and sharpness. It has no buffers, so it works on any device."""
 
-    def __init__(self, mode: str, sharpness: float | None = None) -> None:
+    def __init__(self, mode: MILPoolMode, sharpness: float | None = None) -> None:
         super().__init__()
         default = choose("pool", mode, MODES).sharpness
         if sharpness is not None and default is None:
@@ -36,13 +36,13 @@ class ModePool(torch.nn.Module):
 
 
 class BagLossBase(torch.nn.Module):
-    """A loss over bags: what its calls take, and how it pools. A loss says what its parts are and how they add up."""
+    """A loss over bags: validates its inputs and pools. Subclasses define the terms of the loss and their sum."""
 
-    def __init__(self, pool: str | torch.nn.Module, sharpness: float | None = None) -> None:
+    def __init__(self, pool: MILPoolMode | torch.nn.Module, sharpness: float | None = None) -> None:
         super().__init__()
         if isinstance(pool, torch.nn.Module):
             if sharpness is not None:
-                raise ValueError("sharpness: expected None where pool is a module, which has its own")
+                raise ValueError("sharpness: expected None, because pool is a module, which has its own")
             self.pool = pool
         elif isinstance(pool, str):
             self.pool = ModePool(pool, sharpness)
@@ -67,7 +67,7 @@ class BagLossBase(torch.nn.Module):
         mask: torch.Tensor | None = None,
         offsets: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The parts by name, as the class describes them, without their weights; a call takes what the loss takes."""
+        """The unweighted terms by name, as listed in the class docstring. The arguments are those of `forward`."""
         x, y = self.checked(logits, labels, mask, offsets)
         return self.parts(x, y, mask, offsets)
 
@@ -81,7 +81,7 @@ class BagLossBase(torch.nn.Module):
         raise NotImplementedError
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
-        """The loss of its parts; not asked for where `forward` has a shorter way."""
+        """The loss from its terms. Not used by a subclass that overrides `forward`."""
         raise NotImplementedError
 
     def checked(
@@ -91,12 +91,12 @@ class BagLossBase(torch.nn.Module):
         mask: torch.Tensor | None,  # bool, broadcastable to logits
         offsets: torch.Tensor | None,  # [B + 1] int64
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and labels in the dtype that sums are kept in; raises TypeError or ValueError unless all fit."""
+        """Logits and labels in the accumulation dtype; raises TypeError or ValueError if the inputs do not match."""
         check_floating("logits", logits)
         if offsets is not None:
             check_shape("logits", logits, "[N, K] with offsets", 2)
             if mask is not None:
-                raise ValueError("mask: expected None where there are offsets, which say what every bag holds")
+                raise ValueError("mask: expected None, because offsets are given and define the bags")
         elif logits.dim() < 3:
             raise ValueError(f"logits: expected [B, K, *] with instance dimensions, got shape {tuple(logits.shape)}")
         shape = [logits.shape[0] if offsets is None else offsets.shape[0] - 1, logits.shape[1]]
@@ -108,7 +108,7 @@ class BagLossBase(torch.nn.Module):
     def pooled(
         self, logits: torch.Tensor, mask: torch.Tensor | None, offsets: torch.Tensor | None
     ) -> torch.Tensor:  # [B, K]
-        """The bags' logits. A module of somebody else's is given a mask or offsets only where there are some."""
+        """The bags' logits. `mask` and `offsets` are passed to the pooling module only if they are given."""
         if offsets is not None:
             return self.pool(logits, offsets=offsets)
         return self.pool(logits) if mask is None else self.pool(logits, mask=mask)
@@ -129,7 +129,7 @@ def present_bags(
     mask: torch.Tensor | None,
     offsets: torch.Tensor | None,
 ) -> torch.Tensor | None:  # [B, K] bool, or broadcastable to it; None: all
-    """Which bags have an instance."""
+    """True for bags with at least one instance."""
     if offsets is not None:
         return (offsets.diff() > 0)[:, None]
     if mask is not None:
@@ -142,7 +142,7 @@ def mean_bce(
     targets: torch.Tensor,  # [B, K] in [0, 1]
     present: torch.Tensor | None,  # [B, K] bool, or broadcastable to it; None: all
 ) -> torch.Tensor:  # []
-    """The binary cross-entropy, averaged over bags and classes; a bag without instances does not count."""
+    """The binary cross-entropy, averaged over classes and over bags that have instances."""
     if present is None:
         return F.binary_cross_entropy_with_logits(bag_logits, targets, reduction="mean" if targets.numel() else "sum")
     present = present.expand_as(targets)

@@ -1,4 +1,4 @@
-"""What the losses take, checked once."""
+"""Input validation of the losses."""
 
 import torch
 
@@ -11,7 +11,7 @@ def check_patch_inputs(
     annotated: torch.Tensor,  # [B, K] bool
     region: torch.Tensor,  # [B, K, P, P] bool, or broadcastable to it
 ) -> None:
-    """Raise TypeError or ValueError unless shapes and dtypes fit. (The operators check the region's shape.)"""
+    """Raise TypeError or ValueError unless shapes and dtypes match. (The operators check the region's shape.)"""
     check_floating("logits", logits)
     check_shape("logits", logits, "[B, K, P, P]", 4)
     for name, per_pair in (("labels", labels), ("annotated", annotated)):
@@ -26,7 +26,7 @@ def check_labels(
     logits: torch.Tensor,  # [B, K]
     labels: torch.Tensor,  # [B, K]
 ) -> None:
-    """Raise TypeError or ValueError unless shapes and dtypes fit."""
+    """Raise TypeError or ValueError unless shapes and dtypes match."""
     check_floating("logits", logits)
     check_shape("logits", logits, "[B, K]", 2)
     if labels.shape != logits.shape:

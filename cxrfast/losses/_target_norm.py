@@ -1,4 +1,4 @@
-"""The norm of the mask that a bag makes for its instances, one of two readings of a penalty in Seibold et al. 2020."""
+"""The norm of a bag's instance targets M, one of two interpretations of the L2 penalty in Seibold et al. 2020."""
 
 import torch
 
@@ -25,7 +25,7 @@ def mean_target_norm(
         inside = None if mask is None else mask_rows(mask, logits)
         squares = _dense_squares(logits.flatten(2), positive, inside, delta, rescale)
     found = squares > 0
-    norms = torch.where(found, torch.where(found, squares, 1).sqrt(), 0)  # the root has no gradient at 0
+    norms = torch.where(found, torch.where(found, squares, 1).sqrt(), 0)  # √ has an infinite gradient at 0
     return norms.sum() / _count(norms, present)
 
 
@@ -77,7 +77,7 @@ def _squares(
     """M² of every instance."""
     if rescale:
         guided = guided & (most > least)  # else Eq. 5 is 0/0
-        # Where there is nothing to divide, 0, -1 and 1: finite, with a gradient that the last line drops
+        # Elsewhere use 0, -1 and 1: they give finite values, and the last line drops their gradient.
         x, least, most = (torch.where(guided, v, other) for v, other in ((x, 0.0), (least, -1.0), (most, 1.0)))
         theta = _difference(x, least) / _difference(most, least)  # Eq. 5
     else:
@@ -87,5 +87,5 @@ def _squares(
 
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """σ(a) − σ(b) for a ≥ b, where both may be so close to 1 that no digit of the difference is left."""
+    """σ(a) − σ(b) for a ≥ b, without cancellation if both are close to 1."""
     return a.sigmoid() * (-b).sigmoid() * -torch.expm1(b - a)

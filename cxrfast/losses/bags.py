@@ -1,4 +1,7 @@
-"""Losses for bags of instances with one label a bag: the bag loss alone, and the rivals of the self-guiding loss."""
+"""Losses for bags of instances with one label per bag: the bag loss alone, and the losses that Seibold et al. 2020
+compare the self-guiding loss with."""
+
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -6,26 +9,34 @@ import torch.nn.functional as F
 from cxrfast.losses._bags import BagLossBase, ModePool, mean_bce, present_bags
 from cxrfast.losses._inputs import check_weight
 from cxrfast.ops._mask import mask_rows
+from cxrfast.ops.mil_pool import MILPoolMode
 
 
 class BagLoss(BagLossBase):
     """The binary cross-entropy of the pooled prediction, averaged over bags and classes (Seibold et al. 2020, Eq. 4).
 
     Args:
-        pool: a mode of :func:`cxrfast.ops.mil_pool`, or a module from logits `[B, K, *]` to bag logits `[B, K]`; a
-            module is called with `mask=` or `offsets=` where the loss is (:class:`cxrfast.nn.MILPool` takes both).
-        sharpness: of the mode; None is its default.
+        pool: a mode of :func:`cxrfast.ops.mil_pool`, or a module that maps logits `[B, K, *]` to bag logits `[B, K]`. A
+            `mask=` or `offsets=` passed to the loss is passed on to the module (:class:`cxrfast.nn.MILPool` accepts
+            both).
+        sharpness: of the pooling mode. None is the mode's default.
 
-    Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally `mask=`, boolean, true where an
-    instance counts; or logits `[N, K]` of all bags and `offsets=[B + 1]` as :func:`cxrfast.ops.mil_pool_ragged` takes
-    them. The result is a number in float32 (float64 for float64 logits). A bag without instances does not count.
-    `terms` gives the parts by name: "bag".
+    Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally a boolean `mask=`, true for instances
+        that
+    belong to the bag. Or logits `[N, K]` of all bags and `offsets=[B + 1]`, as in :func:`cxrfast.ops.mil_pool_ragged`.
+    The result is a scalar in float32 (float64 for float64 logits). Bags without instances are excluded from means. The
+    method `terms` returns the unweighted terms by name, here only "bag".
 
     Raises:
-        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> criterion = BagLoss("lse", sharpness=5.0)
+        >>> logits = torch.randn(8, 14, 20, 20, requires_grad=True)
+        >>> criterion(logits, torch.zeros(8, 14)).backward()
     """
 
-    def __init__(self, pool: str | torch.nn.Module, *, sharpness: float | None = None) -> None:
+    def __init__(self, pool: MILPoolMode | torch.nn.Module, *, sharpness: float | None = None) -> None:
         super().__init__(pool, sharpness)
 
     def parts(
@@ -41,49 +52,52 @@ class BagLoss(BagLossBase):
         return terms["bag"]
 
 
-BIL_FORMS = ("sum", "script")
+BILForm = Literal["sum", "script"]
 
 
 class BILLoss(BagLossBase):
-    """Binary instance labels (Zhou et al. 2017): the bag loss, and every instance against its own rounded prediction.
+    """Binary instance labels (Zhou et al. 2017): the bag loss plus an instance loss against the rounded predictions.
 
-    With `p = σ(logit)`, an instance's label is 1 where its bag is positive and p > 0.5, else 0; no gradient goes
-    through it. Seibold et al. 2020 describe it (§3.2, Figure 2) as the bag loss kept beside instance labels::
+    With `p = σ(logit)`, the label of an instance is 1 if its bag is positive and p > 0.5, else 0. It has no gradient.
+    Seibold et al. 2020 (§3.2, Figure 2) describe the sum of the bag loss and the instance loss::
 
         form="sum"      L = mean BCE(pooled, y) + λ · mean BCE(p, [p > 0.5] · y)
 
-    where the first mean is over bags and classes, the second over all instances and classes of the batch. Their
-    published script does something else: with b = BCE(pooled, y) and r = mean BCE(p, [p > 0.5] · y) of one bag, a
-    positive bag asks r to equal b, which is held fixed, and a negative bag has no bag loss::
+    The first mean is over bags and classes, the second over all instances and classes of the batch. Their published
+    script differs. With b = BCE(pooled, y) and r = mean BCE(p, [p > 0.5] · y) of one bag, it penalises the difference
+    of r from b (without a gradient through b) for positive bags, and has no bag loss for negative bags::
 
         form="script"   L = mean over bags and classes of   y · [b + λ · (b − r)²] + (1 − y) · λ · r
 
-    The script has no λ: it is 1. (There `[p > 0.5]` is multiplied by the labels of all bags of the batch, because two
-    shapes meet that do not belong together; this is the formula of one bag.)
+    The script has λ = 1. (It multiplies `[p > 0.5]` by the labels of all bags of the batch, because of an unintended
+    broadcast; the formula here is that for a batch of one bag.)
 
-    `terms` gives "bag" and "instance", which add up as bag + λ · instance.
+    `terms` returns "bag" and "instance"; the loss is bag + λ · instance.
 
     Args:
-        pool, sharpness: as in :class:`BagLoss`; "mean" is what the paper trains it with, having found that it does not
-            train with "max".
+        pool, sharpness: as in :class:`BagLoss`. The paper uses "mean", because training failed with "max".
         lam: λ.
         form: "sum" or "script".
 
     Shape, Raises: as :class:`BagLoss`.
+
+    Example:
+        >>> BILLoss()(torch.zeros(2, 1, 10), torch.zeros(2, 1)).item()  # 2 log 2
+        1.386294...
     """
 
     def __init__(
         self,
-        pool: str | torch.nn.Module = "mean",
+        pool: MILPoolMode | torch.nn.Module = "mean",
         lam: float = 1.0,
         *,
         sharpness: float | None = None,
-        form: str = "sum",
+        form: BILForm = "sum",
     ) -> None:
         super().__init__(pool, sharpness)
         check_weight("lam", lam)
-        if form not in BIL_FORMS:
-            raise ValueError(f"form: expected one of {', '.join(BIL_FORMS)}, got {form!r}")
+        if form not in get_args(BILForm):
+            raise ValueError(f"form: expected one of {', '.join(get_args(BILForm))}, got {form!r}")
         self.lam, self.form = lam, form
 
     def parts(
@@ -147,22 +161,26 @@ def _mean_bce_of_bags(
 
 
 class MMMLoss(BagLossBase):
-    """Max, mean and min (Morfi & Stowell 2018): the greatest prediction of a bag is its label, the least is 0, and the
-    mean is half the label.
+    """Max, mean and min (Morfi & Stowell 2018): the targets of a bag's maximum, mean and minimum prediction are its
+    label, half its label, and 0.
 
     With `p = σ(logit)` and means over bags and classes::
 
         L = 1/3 · [BCE(pooled p, y) + BCE(mean p, y / 2) + BCE(min p, 0)]
 
-    `terms` gives the three as "bag", "mean" and "min".
+    `terms` returns the three terms as "bag", "mean" and "min".
 
     Args:
-        pool, sharpness: as in :class:`BagLoss`; "max" is Morfi's.
+        pool, sharpness: as in :class:`BagLoss`. Morfi & Stowell use "max".
 
     Shape, Raises: as :class:`BagLoss`.
+
+    Example:
+        >>> MMMLoss()(torch.zeros(2, 1, 10), torch.zeros(2, 1)).item()  # log 2
+        0.693147...
     """
 
-    def __init__(self, pool: str | torch.nn.Module = "max", *, sharpness: float | None = None) -> None:
+    def __init__(self, pool: MILPoolMode | torch.nn.Module = "max", *, sharpness: float | None = None) -> None:
         super().__init__(pool, sharpness)
         self._mean, self._max = ModePool("mean"), ModePool("max")
 

@@ -11,9 +11,9 @@ from cxrfast.ops.region_loss import check_floor
 
 
 class LiLoss(torch.nn.Module):
-    """Eq. 3: patches of a box against all others where there is a box, noisy-OR of all patches where there is none.
+    """Eq. 3: the likelihood of the box's patches for pairs with a box, and noisy-OR over all patches for pairs without.
 
-    With patch probabilities `p_j = σ(logit_j)`, and η = 1 for the pairs of image and class that have a box::
+    With patch probabilities `p_j = σ(logit_j)`, and η = 1 for pairs of image and class that have a box::
 
         Eq. 1   p(y | x, box) = Π_{j∈box} p_j · Π_{j∉box} (1 − p_j)
         Eq. 2   p(y | x)      = 1 − Π_j (1 − p_j)
@@ -21,17 +21,25 @@ class LiLoss(torch.nn.Module):
                         − (1 − η) · p*(y=1) · log p(y | x)
                         − (1 − η) · p*(y=0) · log(1 − p(y | x))
 
-    summed over classes and averaged over the images of the batch. All products are sums of logarithms, and the noisy-OR
-    is pooled as a logit, so nothing underflows. A box implies the finding: where η = 1, p*(y=1) is taken as 1 whatever
-    the label says (188 boxes of ChestX-ray14 name a class that the image's labels lack).
+    The loss is summed over classes and averaged over the images of the batch. Products are computed as sums of
+    logarithms, and the noisy-OR as a logit, so nothing underflows. A box implies a positive label: where η = 1, p*(y=1)
+    is 1 regardless of the label (188 boxes of ChestX-ray14 have a class that is not among the image's labels).
 
     Args:
-        lambda_box: λ_bbox, the weight of the pairs with a box. 5 in the paper.
-        floor: the paper's rescaling against underflow, 0.98 there: p and 1 − p are mapped from [0, 1] to [floor, 1]
-            before they are multiplied, in Eq. 1 and in the product of Eq. 2. 0, the default, rescales nothing.
+        lambda_box: λ_bbox, the weight of pairs with a box. 5 in the paper.
+        floor: the paper's rescaling against underflow: p and 1 − p are mapped from [0, 1] to [floor, 1] before they are
+            multiplied, in Eq. 1 and in the product of Eq. 2. 0.98 in the paper. The default, 0, means no rescaling.
 
     Raises:
-        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> logits, labels = torch.randn(8, 14, 20, 20), torch.randint(0, 2, (8, 14))
+        >>> annotated = torch.zeros(8, 14, dtype=torch.bool)
+        >>> region = torch.zeros(8, 14, 20, 20, dtype=torch.bool)
+        >>> annotated[0, 3], region[0, 3, 5:10, 5:10] = True, True  # a box of class 3 on image 0
+        >>> LiLoss()(logits, labels, annotated, region).shape
+        torch.Size([])
     """
 
     def __init__(self, lambda_box: float = 5.0, floor: float = 0.0) -> None:
@@ -58,7 +66,7 @@ class LiLoss(torch.nn.Module):
         annotated: torch.Tensor,  # [B, K] bool
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> dict[str, torch.Tensor]:
-        """The three summands of Eq. 3 per image and class `[B, K]`, without λ_bbox: "box", "positive", "negative"."""
+        """The three terms of Eq. 3 per image and class `[B, K]`, without λ_bbox: "box", "positive", "negative"."""
         check_patch_inputs(logits, labels, annotated, region)
         log_likelihood = box_log_likelihood(logits, region, floor=self.floor)  # Eq. 1
         eta = annotated.to(log_likelihood.dtype)
@@ -73,8 +81,8 @@ class LiLoss(torch.nn.Module):
     def _bag_logits(self, logits: torch.Tensor) -> torch.Tensor:  # [B, K, P, P] -> [B, K]
         """The logit of Eq. 2.
 
-        Where 1 − p is rescaled to floor + (1 − floor)(1 − p) = 1 − (1 − floor)·p, the image is the noisy-OR of patches
-        with probability (1 − floor)·p, whose logit is log(1 − floor) − log(floor + e^−x).
+        The rescaling maps 1 − p to floor + (1 − floor)(1 − p) = 1 − (1 − floor)·p. The result is therefore the noisy-OR
+        of patches with probability (1 − floor)·p, whose logit is log(1 − floor) − log(floor + e^−x).
         """
         if self.floor > 0:
             log_floor = logits.new_tensor(math.log(self.floor))

@@ -1,6 +1,7 @@
 """The loss of Rozenberg, Freedman and Bronstein 2019, "Localization with Limited Annotation for Chest X-rays"."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 
@@ -8,10 +9,11 @@ from cxrfast.losses._inputs import check_patch_inputs, check_weight, mean_over_i
 from cxrfast.ops import region_sums
 from cxrfast.ops._validation import check_integer, choose
 
-AREA_UNITS = {"patches": float("inf"), "fraction": 1.0}  # and the greatest area in it
-RELAXATIONS = ("relu", "sigmoid")
+AreaUnit = Literal["patches", "fraction"]
+AREA_UNITS: dict[AreaUnit, float] = {"patches": float("inf"), "fraction": 1.0}  # the largest area in each unit
+Relaxation = Literal["relu", "sigmoid"]
 THRESHOLDS = ("tau", "rho", "tau_hat", "rho_hat")
-_EDGE = 1e-4  # learnt thresholds start this far inside their range at least: a logit of 0 or 1 is infinite
+_EDGE = 1e-4  # minimum distance of initial learnt thresholds from the ends of their range, where logits are infinite
 
 Numbers = float | Sequence[float] | torch.Tensor
 
@@ -19,52 +21,59 @@ Numbers = float | Sequence[float] | torch.Tensor
 class RozenbergLoss(torch.nn.Module):
     """Bounds on the number of positive patches: Eq. 12, or the first pass of Eq. 5 to 8.
 
-    With patch scores `z_i = σ(logit_i)`, the patches b of a box, the others b̄, and a = 1 for the pairs of image and
-    class that have a box, for every class k::
+    With patch scores `z_i = σ(logit_i)`, the patches b inside a box, the patches b̄ outside, and a = 1 for pairs of
+    image and class that have a box, for every class k::
 
-        Eq. 9   L_ann = ReLU(τ·|b| − Σ_{i∈b} z_i) / |b| + ReLU(Σ_{i∈b̄} z_i − ρ·|b̄|) / |b̄|         there is a box
-        Eq. 11  L_un  = y · ReLU(τ̂ − Σ_i z_i) + γ · (1 − y) · ReLU(Σ_i z_i − ρ̂)                     there is none
+        Eq. 9   L_ann = ReLU(τ·|b| − Σ_{i∈b} z_i) / |b| + ReLU(Σ_{i∈b̄} z_i − ρ·|b̄|) / |b̄|         with a box
+        Eq. 11  L_un  = y · ReLU(τ̂ − Σ_i z_i) + γ · (1 − y) · ReLU(Σ_i z_i − ρ̂)                     without a box
         Eq. 12  L     = Σ_k λ_ann · a · L_ann + (1 − a) · L_un
 
-    averaged over the images of the batch (Eq. 10 is Eq. 11 without γ). `relaxation="sigmoid"` takes, in the place of
-    Eq. 9 and 10, what the paper starts from and discards for its vanishing gradients::
+    averaged over the images of the batch (Eq. 10 is Eq. 11 without γ). `relaxation="sigmoid"` replaces Eq. 9 and 10 by
+    the paper's first formulation, which the paper then rejects because of vanishing gradients::
 
         Eq. 5   L_ann = −σ(Σ_{i∈b} z_i − τ·|b|) · σ(ρ·|b̄| − Σ_{i∈b̄} z_i)
         Eq. 8   L_un  = −y · σ(Σ_i z_i − τ̂) − γ · (1 − y) · σ(ρ̂ − Σ_i z_i)
 
-    where the paper has no γ yet; γ = 1 is Eq. 8 as published. a is per image *and* class; where it is 1 the label is
-    not used. A term over no patches (an empty box; the outside of a box that covers the whole map) is 0 in Eq. 9.
+    At this point the paper has no γ; γ = 1 gives Eq. 8 as published. a is defined per image *and* class; where it is 1
+    the label is not used. In Eq. 9 a term over zero patches (an empty box, or the outside of a box that covers the
+    whole map) is 0.
 
-    γ is the ratio of positive to negative examples in the training data (:func:`positive_to_negative`): it takes
-    weight from the negatives, of which there are many more. τ and ρ are fractions of |b| and |b̄|; τ̂ and ρ̂ are numbers
-    of patches. `area_unit="fraction"`, which is not in the paper, divides Σ_i z_i of Eq. 11 by the number of patches; τ̂
-    and ρ̂ are then fractions of the map.
+    γ is the ratio of positive to negative examples in the training data (:func:`positive_to_negative`). It reduces the
+    weight of the negatives, which are far more numerous. τ and ρ are fractions of |b| and |b̄|; τ̂ and ρ̂ are numbers
+    of patches. With `area_unit="fraction"`, which is not in the paper, Σ_i z_i of Eq. 11 is divided by the number of
+    patches, and τ̂ and ρ̂ are fractions of the map.
 
-    A ReLU's gradient at its kink is 0, as it is where a bound is kept, and z·(1 − z) vanishes where σ saturates.
+    The gradient is 0 where a bound is satisfied, including at the kink of the ReLU, and vanishes where σ saturates.
 
-    γ and the thresholds are buffers: they are saved with the state, and no gradient reaches them. The thresholds are
-    changed by :meth:`set_thresholds`. With `learnt_thresholds` they are parameters, each the sigmoid of a free number,
-    scaled to its range [0, 1] or [0, number of patches]; minimising the loss over them moves τ and τ̂ to 0, ρ to 1
-    and ρ̂ to the number of patches, where every term vanishes. The paper names this solution as the reason not to.
+    γ and the thresholds are buffers: they are saved in the state dict and have no gradient. :meth:`set_thresholds`
+    changes the thresholds. With `learnt_thresholds` they are parameters: each is the sigmoid of an unconstrained
+    parameter, scaled to [0, 1] or [0, number of patches]. Minimising the loss over them then moves τ and τ̂ to 0, ρ to
+    1 and ρ̂ to the number of patches, where every term vanishes. The paper does not learn them because of this trivial
+    solution.
 
     Args:
         num_classes: K.
-        lambda_ann: λ_ann, the weight of the pairs with a box. 70 in the paper.
-        gamma: γ, the weight of negatives; a number or one per class.
-        tau: τ, the least mean score inside a box; a number or one per class, as the following.
-        rho: ρ, the greatest mean score outside a box.
-        tau_hat: τ̂, the least area on a positive image without a box, in `area_unit`.
-        rho_hat: ρ̂, the greatest area on a negative image, in `area_unit`.
+        lambda_ann: λ_ann, the weight of pairs with a box. 70 in the paper.
+        gamma: γ, the weight of negatives; one number, or one per class.
+        tau: τ, the minimum mean score inside a box; this and the following are one number, or one per class.
+        rho: ρ, the maximum mean score outside a box.
+        tau_hat: τ̂, the minimum area on a positive image without a box, in `area_unit`.
+        rho_hat: ρ̂, the maximum area on a negative image, in `area_unit`.
         area_unit: "patches", as in the paper, or "fraction".
-        relaxation: "relu", Eq. 9 to 12, or "sigmoid", Eq. 5 and 8.
-        learnt_thresholds: None; or the number of patches of the map, which makes the thresholds parameters.
+        relaxation: "relu" (Eq. 9 to 12) or "sigmoid" (Eq. 5 and 8).
+        learnt_thresholds: None, or the number of patches of the map, which makes the thresholds parameters.
 
     Raises:
-        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
 
     Example:
         >>> criterion = RozenbergLoss(14, gamma=0.0545)
-        >>> loss = criterion(logits, labels, annotated, region)  # [B, 14, 20, 20], [B, 14], [B, 14], [B, 14, 20, 20]
+        >>> logits, labels = torch.randn(8, 14, 20, 20), torch.randint(0, 2, (8, 14))
+        >>> annotated = torch.zeros(8, 14, dtype=torch.bool)
+        >>> region = torch.zeros(8, 14, 20, 20, dtype=torch.bool)
+        >>> annotated[0, 3], region[0, 3, 5:10, 5:10] = True, True  # a box of class 3 on image 0
+        >>> criterion(logits, labels, annotated, region).shape
+        torch.Size([])
     """
 
     gamma: torch.Tensor  # [K]
@@ -83,15 +92,15 @@ class RozenbergLoss(torch.nn.Module):
         rho: Numbers = 0.05,
         tau_hat: Numbers = 1.0,
         rho_hat: Numbers = 0.0,
-        area_unit: str = "patches",
-        relaxation: str = "relu",
+        area_unit: AreaUnit = "patches",
+        relaxation: Relaxation = "relu",
         learnt_thresholds: int | None = None,
     ) -> None:
         super().__init__()
         check_integer("num_classes", num_classes, 1)
         check_weight("lambda_ann", lambda_ann)
         choose("area_unit", area_unit, AREA_UNITS)
-        choose("relaxation", relaxation, dict.fromkeys(RELAXATIONS))
+        choose("relaxation", relaxation, dict.fromkeys(get_args(Relaxation)))
         self.num_classes = num_classes
         self.lambda_ann = lambda_ann
         self.area_unit = area_unit
@@ -124,7 +133,7 @@ class RozenbergLoss(torch.nn.Module):
         tau_hat: Numbers | None = None,
         rho_hat: Numbers | None = None,
     ) -> None:
-        """Change the given thresholds, in place; None keeps one. Nothing changes if any of them is out of range."""
+        """Change thresholds in place. None keeps the current value. If any value is out of range, nothing changes."""
         given = {"tau": tau, "rho": rho, "tau_hat": tau_hat, "rho_hat": rho_hat}
         checked = {
             name: self._per_class(name, value, self._greatest[name])
@@ -138,7 +147,7 @@ class RozenbergLoss(torch.nn.Module):
                 self.learnt[name].data.copy_(torch.logit(share))
 
     def thresholds(self) -> dict[str, torch.Tensor]:
-        """τ, ρ, τ̂ and ρ̂ as the loss uses them now, `[K]` each, by their names as arguments."""
+        """The current τ, ρ, τ̂ and ρ̂, `[K]` each, by argument name."""
         if not self.learnt:
             return {name: getattr(self, name) for name in THRESHOLDS}
         return {name: self._greatest[name] * torch.sigmoid(self.learnt[name]) for name in THRESHOLDS}
@@ -168,7 +177,7 @@ class RozenbergLoss(torch.nn.Module):
         annotated: torch.Tensor,  # [B, K] bool
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> dict[str, torch.Tensor]:
-        """The summands of Eq. 12 per image and class `[B, K]`: "annotated" (without λ_ann), "positive" and "negative"
+        """The terms of Eq. 12 per image and class `[B, K]`: "annotated" (without λ_ann), "positive" and "negative"
         (with γ)."""
         check_patch_inputs(logits, labels, annotated, region)
         if logits.shape[1] != self.num_classes:
@@ -184,8 +193,8 @@ class RozenbergLoss(torch.nn.Module):
             too_low_inside = torch.relu(t["tau"] - sums.inside / sums.inside_count.clamp_min(1))
             too_high_outside = torch.relu(sums.outside / sums.outside_count.clamp_min(1) - t["rho"])
             loss_annotated = (sums.inside_count > 0) * too_low_inside + too_high_outside
-            loss_positive = torch.relu(t["tau_hat"] - area)  # Eq. 11: somewhere, but where is not known
-            loss_negative = torch.relu(area - t["rho_hat"])  # Eq. 11: nowhere
+            loss_positive = torch.relu(t["tau_hat"] - area)  # Eq. 11, positive image: a minimum area, anywhere
+            loss_negative = torch.relu(area - t["rho_hat"])  # Eq. 11, negative image
         else:
             enough_inside = torch.sigmoid(sums.inside - t["tau"] * sums.inside_count)
             little_outside = torch.sigmoid(t["rho"] * sums.outside_count - sums.outside)
@@ -213,13 +222,18 @@ def positive_to_negative(
     *,
     per_class: bool = False,
 ) -> torch.Tensor:  # [K]
-    """γ of Eq. 11: positive examples divided by negative ones.
+    """γ of Eq. 11: the number of positive examples divided by the number of negative ones.
 
-    An example is a pair of image and class. One ratio over all pairs (0.0545 on ChestX-ray14 with the labels of 2017),
-    the same for every class; or with `per_class` the ratio of each class (0.0020 to 0.216).
+    An example is a pair of image and class. By default there is one ratio over all pairs, returned for every class
+    (0.0545 on ChestX-ray14 with the labels of 2017). With `per_class` each class has its own ratio (0.0020 to 0.216).
 
     Raises:
         ValueError: a ratio is 0 or infinite, because there is no positive or no negative example.
+
+    Example:
+        >>> labels = torch.tensor([[1, 0], [0, 0], [0, 0], [0, 1]])
+        >>> positive_to_negative(labels, ["Mass", "Nodule"], per_class=True).tolist()
+        [0.3333..., 0.3333...]
     """
     positive = (labels > 0.5).double().sum(dim=0)
     negative = len(labels) - positive

@@ -1,86 +1,98 @@
 """The loss of Seibold et al. 2020, "Self-Guided Multiple Instance Learning for Weakly Supervised Disease Classification
 and Localization in Chest Radiographs"."""
 
+from typing import Literal, get_args
+
 import torch
 
 from cxrfast.losses._bags import BagLossBase, ModePool, mean_bce, present_bags
 from cxrfast.losses._inputs import check_weight
 from cxrfast.losses._target_norm import mean_target_norm
 from cxrfast.ops._validation import choose
-from cxrfast.ops.self_guiding import MEDIANS, check_delta, pooled_and_stacked_sums, stacked_sums
+from cxrfast.ops.mil_pool import MILPoolMode
+from cxrfast.ops.self_guiding import MEDIANS, Median, check_delta, pooled_and_stacked_sums, stacked_sums
 
 KINDS = ("negative", "soft", "positive")  # of supervision: M = 0, θ and 1
-NORMALIZATIONS = {"batch": True, "bag": False}
-L2_FORMS = ("squares", "norm")
+Normalization = Literal["batch", "bag"]
+NORMALIZATIONS: dict[Normalization, bool] = {"batch": True, "bag": False}
+L2Form = Literal["squares", "norm"]
 
 
 class SelfGuidingLoss(BagLossBase):
-    """Eq. 9: the bag loss, and every instance against a target that its own bag makes for it.
+    """Eq. 9: the bag loss plus an instance loss, whose targets are derived from the predictions in the same bag.
 
     With `p = σ(logit)`, over the instances j of bag i for class c::
 
         Eq. 4   L_bag = mean over i, c of BCE(pooled p, y)
         Eq. 5   θ_j   = (p_j − min p) / (max p − min p)
         Eq. 6   M_j   = 0 where θ_j < δ_l or y = 0,   θ_j where δ_l ≤ θ_j ≤ δ_h,   1 where θ_j > δ_h
-        Eq. 7   L_in  = Σ_i Σ_c Σ_j 2^(α−1) · BCE(p_j, M_j), each kind of supervision (M = 0, θ, 1) divided by how many
-                        instances have it
+        Eq. 7   L_in  = Σ_i Σ_c Σ_j 2^(α−1) · BCE(p_j, M_j), for each kind of supervision (M = 0, θ, 1) divided by its
+                        number of instances
         Eq. 8   α     = max(max p − median p, 1 − y)
         Eq. 9   L     = L_bag + λ · L_in + l2 · penalty
 
-    The penalty is on non-zero elements of M by an L2 norm (§3.3, chest X-rays only), which can be read in two ways::
+    The penalty is described as an L2 norm on the non-zero elements of M (§3.3, chest X-rays only). There are two
+    interpretations::
 
         l2_form="squares"   mean of p² over the instances with M ≠ 0
-        l2_form="norm"      mean over bags and classes of ‖M‖₂ = √(Σ_j M_j²), where M = θ has a gradient, through min p
-                            and max p too, and M = 1 has none
+        l2_form="norm"      mean over bags and classes of ‖M‖₂ = √(Σ_j M_j²), where M = θ has a gradient, including that
+                            through min p and max p, and M = 1 has none
 
-    Everywhere else θ, M and α are targets and weights: no gradient goes through them. A positive bag whose predictions
-    are all equal, as in a bag of one instance, leaves Eq. 5 at 0/0: it says nothing about its instances, and only its
-    bag loss counts. Kinds of supervision that a batch does not have are 0, bags without instances do not count.
+    In all other terms θ, M and α are constants without a gradient. For a positive bag whose predictions are all equal,
+    such as a bag of one instance, Eq. 5 is 0/0; such a bag has no instance loss, only its bag loss. A kind of
+    supervision that does not occur in the batch contributes 0. Bags without instances are excluded.
 
-    `terms` gives the parts without λ and the penalty's weight: "bag" (Eq. 4), "negative", "soft" and "positive" (the
-    kinds of Eq. 7: M = 0, θ and 1) and, unless its weight is 0, "l2".
+    `terms` returns the terms without λ and without the weight of the penalty: "bag" (Eq. 4), "negative", "soft" and
+    "positive" (the kinds of Eq. 7: M = 0, θ and 1) and, unless its weight is 0, "l2".
 
-    `docs/papers.md` says what else the paper leaves open, and what its published script does.
+    `docs/papers.md` lists what else the paper leaves open, and what its published script does.
 
     Args:
-        pool: a mode of :func:`cxrfast.ops.mil_pool`, or a module from logits `[B, K, *]` to bag logits `[B, K]`; a
-            module is called with `mask=` or `offsets=` where the loss is (:class:`cxrfast.nn.MILPool` takes both).
+        pool: a mode of :func:`cxrfast.ops.mil_pool`, or a module that maps logits `[B, K, *]` to bag logits `[B, K]`. A
+            `mask=` or `offsets=` passed to the loss is passed on to the module (:class:`cxrfast.nn.MILPool` accepts
+            both).
         delta: δ_l in [0, 0.5]; δ_h = 1 − δ_l.
-        lam: λ; 1 in the paper's experiments with bags, 20 with chest X-rays.
-        sharpness: of the pooling mode; None is its default.
-        rescale: False is the ablation without Eq. 5, θ = p.
-        weighted: False is the ablation without Eq. 8, every weight 1.
-        normalize: "batch" divides a kind's sum by its instances in the whole batch, as the published script does; "bag"
-            by those of each bag and class, and averages over bags and classes.
-        average_weight: a kind's mean BCE times the mean weight of its instances, as in the published script, instead
-            of the mean of their products. Needs normalize="batch".
-        median: of an even number of predictions: "lower", the lower of the two in the middle, or "mean" of them.
+        lam: λ. The paper uses 1 for bags of images and 20 for chest X-rays.
+        sharpness: of the pooling mode. None is the mode's default.
+        rescale: False is the ablation without Eq. 5: θ = p.
+        weighted: False is the ablation without Eq. 8: every weight is 1.
+        normalize: "batch" divides the sum over a kind by its number of instances in the batch, as in the published
+            script. "bag" divides by the number in each bag and class, and averages over bags and classes.
+        average_weight: multiply the mean BCE of a kind by the mean weight of its instances, as in the published script,
+            instead of averaging the products. Requires normalize="batch".
+        median: of an even number of predictions: "lower", the lower of the two middle values, or "mean", their mean.
         l2: weight of the penalty.
-        l2_form: which. The gradient of "norm" goes with 1 / (max p − min p): it is large while the predictions of a bag
-            are close to each other.
+        l2_form: the interpretation of the penalty. The gradient of "norm" is proportional to 1 / (max p − min p), so it
+            is large when all predictions of a bag are similar.
 
-    Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally `mask=`, boolean, true where an
-    instance counts; or logits `[N, K]` of all bags and `offsets=[B + 1]` as :func:`cxrfast.ops.mil_pool_ragged` takes
-    them. The result is a number in float32 (float64 for float64 logits).
+    Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally a boolean `mask=`, true for instances
+        that
+    belong to the bag. Or logits `[N, K]` of all bags and `offsets=[B + 1]`, as in :func:`cxrfast.ops.mil_pool_ragged`.
+    The result is a scalar in float32 (float64 for float64 logits).
 
     Raises:
-        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> criterion = SelfGuidingLoss(pool="softmax", delta=0.3, lam=20.0)
+        >>> logits = torch.randn(8, 14, 20, 20, requires_grad=True)
+        >>> criterion(logits, torch.randint(0, 2, (8, 14))).backward()
     """
 
     def __init__(
         self,
-        pool: str | torch.nn.Module = "softmax",
+        pool: MILPoolMode | torch.nn.Module = "softmax",
         delta: float = 0.3,
         lam: float = 1.0,
         *,
         sharpness: float | None = None,
         rescale: bool = True,
         weighted: bool = True,
-        normalize: str = "batch",
+        normalize: Normalization = "batch",
         average_weight: bool = False,
-        median: str = "lower",
+        median: Median = "lower",
         l2: float = 0.0,
-        l2_form: str = "squares",
+        l2_form: L2Form = "squares",
     ) -> None:
         super().__init__(pool, sharpness)
         check_delta(delta)
@@ -88,10 +100,10 @@ class SelfGuidingLoss(BagLossBase):
         check_weight("l2", l2)
         choose("median", median, MEDIANS)
         if average_weight and not choose("normalize", normalize, NORMALIZATIONS):
-            raise ValueError("average_weight: expected False with normalize='bag', where a bag has one weight")
+            raise ValueError("average_weight: expected False with normalize='bag', where a bag has a single weight")
         choose("normalize", normalize, NORMALIZATIONS)
-        if l2_form not in L2_FORMS:
-            raise ValueError(f"l2_form: expected one of {', '.join(L2_FORMS)}, got {l2_form!r}")
+        if l2_form not in get_args(L2Form):
+            raise ValueError(f"l2_form: expected one of {', '.join(get_args(L2Form))}, got {l2_form!r}")
         self.delta, self.lam, self.l2, self.l2_form = delta, lam, l2, l2_form
         self.rescale, self.weighted = rescale, weighted
         self.normalize, self.average_weight, self.median = normalize, average_weight, median
@@ -106,7 +118,7 @@ class SelfGuidingLoss(BagLossBase):
     ) -> torch.Tensor:  # []
         x, y = self.checked(logits, labels, mask, offsets)
         pooled, sums, statistics = self._pooled_and_sums(x, y, mask, offsets)
-        # As the sum of `terms`, in fewer steps: on small maps the steps are the time.
+        # The sum of `terms` in fewer operations, because their overhead dominates on small maps.
         factors = self._factors(statistics) * statistics.new_tensor([[[self.lam]]] * 3 + [[[self.l2]]])
         loss = mean_bce(pooled, y, present_bags(x, mask, offsets)) + (factors * sums).sum()  # Eq. 9
         return loss + self.l2 * self._norm(x, y, mask, offsets) if self._by_norm else loss
@@ -156,8 +168,8 @@ class SelfGuidingLoss(BagLossBase):
         self,
         statistics: torch.Tensor,  # [6, B, K]
     ) -> torch.Tensor:  # [4, B, K]
-        """What the sums are multiplied by before they are added up: Eq. 8's weights over Eq. 7's numbers of instances,
-        and for the penalty one over the number of those with M ≠ 0."""
+        """The factors of the sums: the weights of Eq. 8 divided by the numbers of instances of Eq. 7, and for the
+        penalty 1 divided by the number of instances with M ≠ 0."""
         counts, certainty = statistics[:3], statistics[5]
         bags = max(certainty.numel(), 1)
         per_batch = NORMALIZATIONS[self.normalize]

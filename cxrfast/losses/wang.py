@@ -7,18 +7,22 @@ from cxrfast.losses._inputs import check_labels
 
 
 class WeightedBCE(torch.nn.Module):
-    """Eq. 1 (W-CEL): cross-entropy in which the positive and the negative labels of a batch weigh the same in sum.
+    """Eq. 1 (W-CEL): cross-entropy in which the positive and the negative labels of a batch have the same total weight.
 
-    With P and N the positive and the negative pairs of image and class in the batch, all classes together::
+    With P and N the positive and the negative pairs of image and class in the batch, over all classes::
 
         L = β_P Σ_{P} −log σ(logit) + β_N Σ_{N} −log(1 − σ(logit)),
         β_P = (|P| + |N|) / |P|,   β_N = (|P| + |N|) / |N|
 
-    divided here by |P| + |N|, so that the batch size does not set the step: the mean over the positive pairs plus the
-    mean over the negative ones. A batch without positives (or negatives) has no such term.
+    Here L is divided by |P| + |N|, so that its scale does not depend on the batch size. The result is the mean over the
+    positive pairs plus the mean over the negative pairs. If there are no positive (or negative) pairs, that mean is 0.
 
     Raises:
-        TypeError, ValueError: in a call, shapes or dtypes that do not fit.
+        TypeError, ValueError: in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> WeightedBCE()(torch.zeros(4, 14), torch.randint(0, 2, (4, 14))).shape
+        torch.Size([])
     """
 
     def forward(

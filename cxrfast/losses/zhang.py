@@ -8,7 +8,7 @@ from cxrfast.ops._validation import check_floating, check_same, check_shape
 
 
 class TripletLoss(torch.nn.Module):
-    """Eq. 4 and 5: an image is nearer to one with its disease than to one without, by a margin.
+    """Eq. 4 and 5: a triplet loss in feature space, with images that share a disease as positives.
 
     With features `f`, an anchor `x`, a positive `x⁺` that shares a label with it and a negative `x⁻` that shares none,
     over the triplets of Eq. 3::
@@ -16,21 +16,24 @@ class TripletLoss(torch.nn.Module):
         Eq. 4   l(x, x⁺, x⁻) = [‖f(x) − f(x⁺)‖ − ‖f(x) − f(x⁻)‖ + m]₊
         Eq. 5   L            = Σ l(x, x⁺, x⁻)
 
-    of which the mean over the batch is taken, so that it does not depend on the batch's size. The distances are L2
-    norms, not their squares. The gradient of a norm has length 1 however near two features are, and is taken as 0 where
-    they are equal; the hinge's is 0 at its kink.
+    Here the sum is replaced by the mean over the batch, so that the scale does not depend on the batch size. The
+    distances are L2 norms, not squared. The gradient of a norm has length 1 for any distance above 0, and is defined as
+    0 for equal features. The gradient of the hinge is 0 at its kink.
 
     Args:
         margin: m.
 
-    In a call:
-        anchor, positive, negative: features `[B, D]`, of one floating dtype; half types are computed in float32.
-
-    Returns:
-        the mean `[]`, float32 (float64 for float64); 0 for an empty batch.
+    Shape: anchor, positive and negative features `[B, D]` of the same floating dtype; half precision is computed in
+    float32. The result is a scalar in float32 (float64 for float64 features), 0 for an empty batch.
 
     Raises:
-        TypeError, ValueError: margin out of range; in a call, shapes or dtypes that do not fit.
+        TypeError, ValueError: margin out of range; in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> anchor = torch.tensor([[0.0, 0.0]])
+        >>> positive, negative = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])
+        >>> TripletLoss(margin=0.5)(anchor, positive, negative).item()  # 5 − 2 + 0.5
+        3.5
     """
 
     def __init__(self, margin: float = 0.5) -> None:
@@ -59,6 +62,7 @@ class TripletLoss(torch.nn.Module):
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # [B, D] -> [B]
-    """The distances of Eq. 4. `vector_norm` has the subgradient 0 at 0, where the root of a sum of squares has NaN."""
+    """The distances of Eq. 4. At 0, `vector_norm` has the subgradient 0; the square root of a sum of squares has
+    NaN."""
     wide = torch.float64 if a.dtype == torch.float64 else torch.float32
     return torch.linalg.vector_norm(a.to(wide) - b.to(wide), dim=1)

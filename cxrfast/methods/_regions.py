@@ -2,12 +2,12 @@
 
 import torch
 
-from cxrfast.data.patches import boxes_to_patches
+from cxrfast.data.patches import PatchRule, boxes_to_patches
 from cxrfast.methods.base import Batch
 
 
 def annotated_regions(
-    batch: Batch, image_size: int, grid: int, rule: str
+    batch: Batch, image_size: int, grid: int, rule: PatchRule
 ) -> tuple[torch.Tensor, torch.Tensor]:  # annotated [B, K] bool, region [B, K, P, P] bool
     """A pair (image, class) is annotated where the class has a box on that image: a^k (Rozenberg), η_i^k (Li)."""
     region = boxes_to_patches(batch["boxes"], batch["has_box"], image_size, grid, rule=rule)

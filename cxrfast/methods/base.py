@@ -20,10 +20,6 @@ Batch = Mapping[str, torch.Tensor]
 """What the data loader yields: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""
 
 
-Say = Callable[[str], None]
-"""Where remarks for a person go, one line each."""
-
-
 class EpochBatches(Protocol):
     """Which images of a data set make up the batches of an epoch; a batch sampler of torch's data loader."""
 
@@ -130,7 +126,6 @@ class Method(nn.Module, ABC):
         seed: int,
         rank: int,
         world_size: int,
-        say: Say,
     ) -> EpochBatches | None:
         """Which training images make up each batch; None, the default: all of them, in random order.
 

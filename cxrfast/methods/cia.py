@@ -17,8 +17,8 @@ All else is a design of this project, among it every equation of alignment and a
    an image into the frame of the average training image; the loss is their distance in the features of a fixed random
    network. Boxes are carried into that frame for the loss, maps out of it for everybody who uses them: predictions are
    in the frame of the original image.
-2. *Negatives* (`cxrfast/data/negatives.py`): of the training images without a finding some are held back from training
-   and kept, in the weights, as the library in which training and testing look for the most similar one.
+2. *Negatives* (`cxrfast/data/similarity/negatives.py`): of the training images without a finding some are held back
+   from training and kept, in the weights, as the library in which training and testing look for the most similar one.
    **The weights file therefore contains X-rays of training patients** (`negatives` of them; 64 MB for 256 at 512
    pixels): handle it as such. `attention=none` keeps none.
 3. *Attention* (`cxrfast/models/contrast.py`): |f⁺ − f⁻| over the features of the aligned pair, multiplied onto f⁺.
@@ -32,6 +32,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from pydantic import Field
 
+from cxrfast._logging import get_logger
 from cxrfast.data import (
     Record,
     SubsetBatches,
@@ -44,7 +45,7 @@ from cxrfast.data import (
 from cxrfast.errors import CxrfastError
 from cxrfast.losses import LiLoss
 from cxrfast.methods._backbone import BackboneOptions
-from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import (
     AlignmentNetwork,
     ContrastNetwork,
@@ -60,6 +61,8 @@ from cxrfast.regions.prediction import Prediction
 ALIGNMENT, ATTENTION = "alignment", "attention"
 # Distances are hundredths: without it, gradient descent at the rate of the second stage would hardly move. (Adam does
 # not notice.)
+logger = get_logger(__name__)
+
 ALIGNMENT_WEIGHT = 10.0
 AVERAGED = 512  # images that make up the canonical chest, at most
 
@@ -132,7 +135,6 @@ class CIA(Method):
         seed: int,
         rank: int,
         world_size: int,
-        say: Say,
     ) -> SubsetBatches | None:
         """All training images but those of the library, which is filled here, as is the canonical chest."""
         order = draw_records(records, seed)
@@ -141,7 +143,7 @@ class CIA(Method):
                 records, order, AVERAGED, self.alignment.size, title="the average chest", progress=rank == 0
             )
             for note in notes:
-                say(note)
+                logger.info(note)
             if len(images):
                 self.canonical.copy_(normalize(torch.from_numpy(images.mean(axis=0))))
         if self.library is None:
@@ -163,11 +165,11 @@ class CIA(Method):
             progress=rank == 0,
         )
         for note in notes:
-            say(note)
+            logger.info(note)
         if not chosen:
             raise CxrfastError("cia: none of the training images without a finding can be read")
         self.library.fill(normalize(torch.from_numpy(images)[:, None]))
-        say(
+        logger.warning(
             f"{len(chosen)} training images without a finding are held back to compare with; they are stored in the "
             "weights file, which is to be handled like the images"
         )

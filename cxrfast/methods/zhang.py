@@ -3,12 +3,12 @@ Verification".
 
 A DenseNet-121 gives features f(x) and a classifier W_G, trained with binary cross-entropy (Eq. 1, 2). Two things are
 added. Distance learning: a triplet loss (Eq. 4, 5) on anchors, positives and negatives (Eq. 3), which look wrong by
-their perceptual hashes (`cxrfast/data/triplets.py`). Region verification: what is outside the rectangle that the class
-activation maps of an anchor's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to recognise
-the diseases from the rest (Eq. 8). Both cross-entropies are of the anchors; positives and negatives serve the triplet
-loss alone. The losses are added (Eq. 9). An image's score is that of both classifiers together (Eq. 10), and a class is
-localised at the box around the positive part of the average of their maps (Eq. 11), from a threshold on that is fitted
-for each class on validation images. Without the two additions, the method is a CheXNet.
+their perceptual hashes (`cxrfast/data/similarity/triplets.py`). Region verification: what is outside the rectangle that
+the class activation maps of an anchor's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to
+recognise the diseases from the rest (Eq. 8). Both cross-entropies are of the anchors; positives and negatives serve the
+triplet loss alone. The losses are added (Eq. 9). An image's score is that of both classifiers together (Eq. 10), and a
+class is localised at the box around the positive part of the average of their maps (Eq. 11), from a threshold on that
+is fitted for each class on validation images. Without the two additions, the method is a CheXNet.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
+from cxrfast._logging import get_logger
 from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
 from cxrfast.errors import UsageError
 from cxrfast.losses import TripletLoss
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
-from cxrfast.methods.base import Batch, Defaults, Method, Say, Stage
+from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import CAMNetwork, attended_region, class_activation_maps, region_logits
 from cxrfast.regions import AnnotatedMaps, fit_map_thresholds
 from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
+
+logger = get_logger(__name__)
 
 STAGE = "classifiers"
 
@@ -117,7 +120,6 @@ class Zhang(Method):
         seed: int,
         rank: int,
         world_size: int,
-        say: Say,
     ) -> TripletBatchSampler | None:
         """Triplets, whose images make up a batch, as many as it has room for."""
         options = self.options
@@ -141,7 +143,7 @@ class Zhang(Method):
             epochs=options.hard_after,
         )
         for note in (*(found.notes if found else ()), *miner.notes):
-            say(note)
+            logger.info(note)
         return TripletBatchSampler(miner, batch_size // 3, seed=seed, rank=rank, world_size=world_size)
 
     def forward(self, images: torch.Tensor, stage: str) -> ZhangOutput:  # [B, 1, S, S]

@@ -1,7 +1,7 @@
-"""Intervals and tests that know that images of one patient are alike: whole patients are drawn, never single images.
+"""Cluster bootstrap: intervals and paired tests from resamples of patients, since images of one patient are alike.
 
 A resample is a weight for every image: how many times its patient was drawn. A statistic is a function of such weights,
-so one call computes it for many resamples at once.
+so that one call computes it for many resamples.
 """
 
 import math
@@ -19,24 +19,24 @@ from cxrfast.metrics.classification import check_scores
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number in [0, 1] for each of K classes, of N weighted images."""
+    """A number in [0, 1] for each of K classes, as a function of the weights of N images."""
 
     compute: Callable[[Tensor], Tensor]
-    """Weights float64 [R, N] -> float64 [R, K]; NaN where a resample has none."""
+    """Weights float64 [R, N] -> float64 [R, K]; NaN where a resample does not have the number."""
 
     needs: tuple[Tensor, ...]
-    """bool [N, K] each: the groups of images that it compares or counts."""
+    """bool [N, K] each: the groups of images that the statistic needs, such as positives and negatives."""
 
     def __call__(self, weights: Tensor) -> Tensor:
         return self.compute(weights)
 
 
-_CHUNK = 300_000  # entries of the weights at a time
-_DEFINED = 0.95  # share of the resamples that must have the statistic
+_CHUNK = 300_000  # weights per chunk
+_DEFINED = 0.95  # smallest share of the resamples that must have the statistic
 
 
 class Interval(NamedTuple):
-    """A statistic of K classes, or means over classes, with intervals; low and high are NaN where data carry none."""
+    """A statistic of K classes, or means over classes, with intervals; low and high are NaN where there is none."""
 
     value: Tensor  # [K] float64
     low: Tensor  # [K] float64
@@ -64,13 +64,14 @@ def bootstrap_interval(
 
     Each resample draws as many patients as there are, with replacement, and takes all images of each (the cluster
     bootstrap). The interval is ``logit θ ± t · √(n/(n−1)) · se(logit θ*)``, which stays within [0, 1], with Student's t
-    for n − 1 degrees of freedom. n is the number of patients behind the statistic: of those with positives and those
-    with negatives, the fewer. Where a resample has a θ* of 0 or 1, se(θ*) / (θ (1 − θ)) stands for se(logit θ*).
-    Percentiles of the resamples are simpler, and too narrow (docs/evaluation.md). For θ of 0 or 1, where resamples see
-    no spread, the other end of the interval is the share that n patients would miss with probability (1 − level)/2.
+    for n − 1 degrees of freedom. n is the number of patients behind the statistic: those with positives or those with
+    negatives, whichever are fewer. If a resample has a θ* of 0 or 1, se(logit θ*) is replaced by se(θ*) / (θ (1 − θ)).
+    Percentile intervals are simpler, but too narrow (docs/evaluation.md). For a θ of 0 or 1 the resamples do not vary;
+    the other end of the interval is then the share that n patients would miss with probability (1 − level)/2.
 
-    NaN for a statistic of fewer than two patients, or that more than 5 % of the resamples do not have, as the AUROC of
-    a class that two patients have. The same patients, resamples and seed give the same resamples for every statistic.
+    NaN for a statistic of fewer than two patients, or one that more than 5 % of the resamples do not have, such as the
+    AUROC of a class with two patients. The same patients, number of resamples and seed give the same resamples for
+    every statistic.
     """
     return bootstrap_interval_with_mean(statistic, patients, resamples=resamples, level=level, seed=seed)[0]
 
@@ -86,29 +87,29 @@ def bootstrap_interval_with_mean(
 ) -> tuple[Interval, Interval]:
     """Intervals of the K classes, as :func:`bootstrap_interval`, and of their mean, from the same resamples.
 
-    The mean is over the m classes that have a value, and has three parts: the classes with a value within (0, 1), and
-    those at 0 and at 1, where resamples see no spread. The mean of the first is one statistic θ with an interval
-    [l, u] like that of a class, n the patients behind any of them, but with Satterthwaite's degrees of freedom for
-    Student's t. With v the squares of the classes' standard errors and n_jk the patients behind both j and k, they
-    are::
+    The mean is over the m classes that have a value. It has three parts: the classes with a value within (0, 1), those
+    at 0, and those at 1; for the latter two, resamples do not vary. The mean of the first part is a statistic θ with an
+    interval [l, u] like that of a class, where n is the number of patients behind any of its classes, but Student's t
+    has Satterthwaite's degrees of freedom. With v the squares of the classes' standard errors and n_jk the number of
+    patients behind both j and k, they are::
 
         ν = (Σ_k v_k)² / Σ_jk v_j v_k n_jk / √(n_j (n_j − 1) n_k (n_k − 1))
 
-    For classes at 0, b₀ is the largest Σ_k p_k that their patients miss with probability (1 − level)/2, whatever each
-    p_k is: ``max Σ_k p_k where Σ_k n'_k log(1 − p_k) = log((1 − level)/2)``, a patient behind several of them counting
-    in n' as so many parts of one. b₁ is the same for classes at 1. The parts vary on their own (Zou and Donner 2008)::
+    For classes at 0, b₀ is the largest Σ_k p_k that their patients would miss with probability (1 − level)/2:
+    ``max Σ_k p_k where Σ_k n'_k log(1 − p_k) = log((1 − level)/2)``. In n', a patient behind c of these classes counts
+    1/c in each. b₁ is the same for classes at 1. The parts are combined as independent (Zou and Donner 2008)::
 
         high = mean + √((f (u − θ))² + (b₀ / m)²)        low = mean − √((f (θ − l))² + (b₁ / m)²)
 
-    with f the first part's share of the classes. Of one class the mean's interval is the class's; it stays within
-    [0, 1]. In a resample without images of a class the class stands at its mean over the other resamples.
+    where f is the first part's share of the classes. The interval stays within [0, 1]; for one class it is the interval
+    of the class. In a resample without images of a class, the class has its mean over the other resamples.
 
     Args:
-        rows: K columns are so many rows of K / rows classes, one after the other, with a mean each.
+        rows: the K columns are split into this many equal parts, one after the other, and each part has a mean.
 
     Returns:
-        Of the classes [K], and of the means [rows]: NaN without classes; low and high NaN where a class in the mean has
-        fewer than two patients, or more than 5 % of the resamples have none of its classes.
+        Intervals of the classes [K] and of the means [rows]. A mean without classes is NaN. Its low and high are NaN if
+        one of its classes has fewer than two patients, or more than 5 % of the resamples have none of its classes.
     """
     behind = _patients_behind(statistic, patients)
     number = behind.sum(dim=0)
@@ -134,10 +135,11 @@ def paired_bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> PairedDifference:
-    """Is the statistic of one run larger than that of another on the same N images? Both see the same resamples.
+    """Test whether the statistics of two runs on the same N images differ, on the same resamples for both.
 
-    The interval is ``d ± t · √(n/(n−1)) · se(d*)``, and the p-value that of the same t: below 0.05 exactly where the
-    95 % interval leaves out 0. n as for :func:`bootstrap_interval`. Nothing corrects for looking at many classes.
+    The interval is ``d ± t · √(n/(n−1)) · se(d*)``. The p-value is from the same t distribution: it is below 0.05
+    exactly where the 95 % interval excludes 0. n is as for :func:`bootstrap_interval`. There is no correction for
+    multiple testing.
     """
     return paired_bootstrap_with_mean(first, second, patients, resamples=resamples, level=level, seed=seed)[0]
 
@@ -151,10 +153,10 @@ def paired_bootstrap_with_mean(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[PairedDifference, PairedDifference]:
-    """The differences of the K classes, as :func:`paired_bootstrap`, and of their mean [1], from the same resamples.
+    """Differences of the K classes, as :func:`paired_bootstrap`, and of their mean [1], from the same resamples.
 
-    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)`` with
-    the patients n behind any of the classes and t as for :func:`bootstrap_interval_with_mean`.
+    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)``, with
+    n the number of patients behind any of the classes, and t as for :func:`bootstrap_interval_with_mean`.
     """
     both = Statistic(lambda weights: first(weights) - second(weights), (*first.needs, *second.needs))
     behind = _patients_behind(both, patients)
@@ -182,7 +184,7 @@ def weighted_auroc(
     scores: Tensor,  # [N, K]
     labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
 ) -> Statistic:
-    """AUROC of every class where image n counts ``weights[:, n]`` times; NaN without positives or negatives."""
+    """AUROC of every class, where image n counts ``weights[:, n]`` times; NaN without positives or negatives."""
     scores, labels, _ = check_scores(scores, labels)
     columns = _columns(scores, labels)
 
@@ -191,7 +193,7 @@ def weighted_auroc(
         for column in columns:
             positive, negative = column.weigh(table)
             below = negative.cumsum(dim=1)
-            # Up to the gap below a positive's score, and half of those that share the score
+            # Negatives below a positive's score, and half of those with the same score
             wins = (positive * (below[:, :-1:2] + below[:, 1::2]).double()).sum(dim=1) / 2
             areas.append(wins / (positive.sum(dim=1).double() * below[:, -1]))
         return _stack(areas, weights)
@@ -203,7 +205,7 @@ def weighted_average_precision(
     scores: Tensor,  # [N, K]
     labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
 ) -> Statistic:
-    """Average precision of every class where image n counts ``weights[:, n]`` times; NaN without positives."""
+    """Average precision of every class, where image n counts ``weights[:, n]`` times; NaN without positives."""
     scores, labels, _ = check_scores(scores, labels)
     columns = _columns(scores, labels)
 
@@ -211,9 +213,9 @@ def weighted_average_precision(
         values, table = [], _table(weights)
         for column in columns:
             positive, negative = (count.flip(1).cumsum(dim=1).double() for count in column.weigh(table))
-            false = negative[:, 1::2]  # at or over each positive's score, from the highest down
+            false = negative[:, 1::2]  # with at least each positive's score, from the highest down
             gain = positive.diff(dim=1, prepend=torch.zeros(len(positive), 1))
-            # Where nothing is called yet, nothing is gained either.
+            # Where nothing is called positive yet, the gain is 0 as well.
             precision = positive / (positive + false).clamp(min=1)
             values.append((gain * precision).sum(dim=1) / positive[:, -1:].sum(dim=1))
         return _stack(values, weights)
@@ -224,7 +226,7 @@ def weighted_average_precision(
 def weighted_mean(
     values: Tensor,  # [N, K], NaN where image n has no value for class k
 ) -> Statistic:
-    """Mean over the values that are there, weighted; with hits (1) and misses (0), localisation accuracy."""
+    """Weighted mean over the values that are not NaN. Of hits (1) and misses (0), it is localisation accuracy."""
     present = (~values.isnan()).double()
     filled = values.double().nan_to_num(0.0)
 
@@ -235,16 +237,16 @@ def weighted_mean(
 
 
 class _Column(NamedTuple):
-    """One class's known images in bags by their score. Only the m distinct scores of positives matter: a bag for each,
-    and for the negatives 2m + 1 bags, those in the gaps between them and those that share one, in ascending order."""
+    """The known images of one class, grouped by score. Only the m distinct scores of positives matter: positives have a
+    group for each of them, negatives 2m + 1 groups, in ascending order: below, equal to and between these scores."""
 
-    positive: Tensor  # [n+] int64: images, bag by bag
+    positive: Tensor  # [n+] int64: images, group by group
     positive_start: Tensor  # [m] int64
     negative: Tensor  # [n-] int64
     negative_start: Tensor  # [2m + 1] int64
 
     def weigh(self, table: Tensor) -> tuple[Tensor, Tensor]:  # [N, R] -> [R, m], [R, 2m + 1]
-        """Weight of each bag: exact in float32, for they are numbers of images."""
+        """Weight of each group. It is exact in float32, because it is a number of images."""
         positive, negative = (
             F.embedding_bag(images, table, start, mode="sum").T.contiguous()
             for images, start in ((self.positive, self.positive_start), (self.negative, self.negative_start))
@@ -260,7 +262,7 @@ def _column(scores: Tensor, labels: Tensor) -> _Column:  # [N], [N]
     order = scores.argsort(stable=True)
     positive, negative = order[labels[order] == 1], order[labels[order] == 0]
     values, size = scores[positive].unique_consecutive(return_counts=True)
-    # Gap or equal: 2j below values[j], 2j + 1 equal to it.
+    # Group 2j is below values[j], group 2j + 1 equal to it.
     bag = torch.searchsorted(values, scores[negative]) + torch.searchsorted(values, scores[negative], right=True)
     start = torch.searchsorted(bag, torch.arange(2 * len(values) + 1))
     return _Column(positive, size.cumsum(0) - size, negative, start)
@@ -290,15 +292,15 @@ def _resample(statistic: Statistic, patients: Sequence[str], resamples: int, see
 
 
 def _numbers(patients: Sequence[str]) -> tuple[Tensor, int]:
-    """Every image's patient as a number, and how many patients there are."""
+    """Every image's patient as a number, and the number of patients."""
     if not len(patients):
         raise ValueError("patients: expected the patient of every image, got none")
-    number = {name: index for index, name in enumerate(sorted(set(patients)))}  # in whatever order the images are
+    number = {name: index for index, name in enumerate(sorted(set(patients)))}  # independent of the order of the images
     return torch.tensor([number[name] for name in patients]), len(number)
 
 
 def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  # [patients, K] float64
-    """1 for the patients with an image in the statistic's group: per class, of the groups, the one with the fewest."""
+    """1 for the patients behind the statistic: those with an image in the group that has the fewest patients."""
     patient, number = _numbers(patients)
     if any(len(group) != len(patients) for group in statistic.needs):
         raise ValueError(f"patients: expected one for each of {len(statistic.needs[0])} images, got {len(patients)}")
@@ -314,7 +316,7 @@ def _patients_behind(statistic: Statistic, patients: Sequence[str]) -> Tensor:  
 
 
 def _error(drawn: Tensor, number: Tensor) -> Tensor:  # [R, K], [K] -> [K]
-    """Standard error over the resamples that have the statistic; NaN if fewer than two patients are behind it."""
+    """Standard error over the resamples that have the statistic; NaN for fewer than two patients."""
     defined = ~drawn.isnan()
     deviation = torch.where(defined, drawn - drawn.nanmean(dim=0), 0.0)
     variance = deviation.square().sum(dim=0) / (defined.sum(dim=0) - 1).clamp(min=1)
@@ -335,7 +337,7 @@ def _limits(value: Tensor, drawn: Tensor, number: Tensor, t: Tensor) -> tuple[Te
 
 
 def _student(degrees: Tensor, level: float) -> Tensor:
-    """Student's t of the two-sided interval."""
+    """Quantile of Student's t for the two-sided interval."""
     if not 0 < level < 1:
         raise ValueError(f"expected a level in (0, 1), got {level}")
     return torch.from_numpy(stdtrit(degrees.clamp(min=1).numpy(), (1 + level) / 2))

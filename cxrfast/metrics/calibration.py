@@ -1,4 +1,4 @@
-"""Is a probability of 0.8 right in 80 % of the cases? And the temperature that makes it so, as far as one can."""
+"""Calibration of probabilities: reliability curve, expected calibration error, and temperature scaling."""
 
 from typing import NamedTuple
 
@@ -7,20 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COLDEST, HOTTEST = 0.01, 100.0
-"""The range of temperatures. A class whose scores say nothing, or the opposite, ends at the hottest."""
+"""The range of temperatures. A class whose scores are uninformative or inverted gets the hottest."""
 
-_EPSILON = 1e-12  # probabilities are kept this far from 0 and 1, so that their logits are finite
+_EPSILON = 1e-12  # smallest distance of probabilities from 0 and 1, for finite logits
 
 
 class ReliabilityCurve(NamedTuple):
-    """Per class and bin of the probability; NaN in bins without images."""
+    """Mean probability and frequency per class and bin; NaN in empty bins."""
 
     probability: Tensor  # [K, bins] float64: mean probability of the images in the bin
     frequency: Tensor  # [K, bins] float64: share of them that are positive
-    images: Tensor  # [K, bins] int64: how many
+    images: Tensor  # [K, bins] int64: number of images
 
     def filled(self, k: int) -> list[dict[str, float]]:
-        """The bins of class k that have images."""
+        """The non-empty bins of class k."""
         bins = zip(*(column[k].tolist() for column in self), strict=True)
         return [dict(zip(self._fields, values, strict=True)) for values in bins if values[2]]
 
@@ -31,7 +31,7 @@ def reliability_curve(
     *,
     bins: int = 15,
 ) -> ReliabilityCurve:
-    """Bins of equal width; the first is [0, 1/bins], the others are (b/bins, (b+1)/bins]."""
+    """Reliability over bins of equal width: the first is [0, 1/bins], the others are (b/bins, (b+1)/bins]."""
     probabilities, labels = _check(probabilities, labels)
     known = ~labels.isnan()
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1]
@@ -68,8 +68,8 @@ def fit_temperature(
 ) -> Tensor:  # [K] float64
     """The temperature T of every class that minimises the mean of ``−log p(label)`` with ``p = σ(logit / T)``.
 
-    Guo et al. 2017, Eq. 9, one T per class, because here every class is a decision of its own. In 1/T the problem is
-    convex and its derivative ``Σ z (σ(z/T) − y)`` rises, so bisection finds the minimum. T lies in [0.01, 100].
+    Guo et al. 2017, Eq. 9, with one T per class, because every class is a separate binary decision. The problem is
+    convex in 1/T with derivative ``Σ z (σ(z/T) − y)``, so bisection finds the minimum. T lies in [0.01, 100].
 
     Returns:
         NaN for a class with fewer than ``minimum`` positives or negatives.
@@ -92,7 +92,7 @@ def calibrate(
     probabilities: Tensor,  # [N, K] in [0, 1]
     temperature: Tensor,  # [K]
 ) -> Tensor:  # [N, K] float64
-    """``σ(logit(p) / T)``: the output ``prob_calibrated`` beside ``prob``; NaN where T is. The order stays."""
+    """``σ(logit(p) / T)``, the output ``prob_calibrated``; NaN where T is NaN. The order of images is unchanged."""
     return torch.sigmoid(_logit(probabilities.detach().cpu().double()) / temperature.double())
 
 
@@ -100,7 +100,7 @@ def negative_log_likelihood(
     probabilities: Tensor,  # [N, K] in [0, 1]
     labels: Tensor,  # [N, K]: 1, 0, NaN where unknown
 ) -> Tensor:  # [K] float64
-    """Mean of ``−log p(label)``; what a temperature lowers."""
+    """Mean of ``−log p(label)``, which :func:`fit_temperature` minimises."""
     probabilities, labels = _check(probabilities, labels)
     loss = F.binary_cross_entropy_with_logits(_logit(probabilities), labels.nan_to_num(0.0), reduction="none")
     return torch.where(labels.isnan(), torch.nan, loss).nanmean(dim=0)

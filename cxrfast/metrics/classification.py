@@ -1,4 +1,4 @@
-"""Measures of the image scores."""
+"""Measures of classification: AUROC, average precision, operating points, means over classes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ def auroc(
     scores: Tensor,  # [N, K]
     labels: Tensor,  # [N, K]
 ) -> Tensor:  # [K] float64
-    """Area under the ROC curve of every class: the chance that a positive image scores over a negative one.
+    """Area under the ROC curve of every class: the probability that a positive image scores higher than a negative one.
 
     With midranks r (equal scores share the mean of their ranks), which counts a tie as one half:
     ``AUROC = (Σ_positive r − n₊(n₊+1)/2) / (n₊ n₋)``. Counts are integers until the last division, so the result is
@@ -37,7 +37,7 @@ def average_precision(
     labels: Tensor,  # [N, K]
 ) -> Tensor:  # [K] float64
     """Average precision of every class: ``AP = Σ_t (recall_t − recall_{t−1}) · precision_t`` over the distinct scores t
-    from the highest down, without interpolation. Equal scores are called together, so their order does not count.
+    from the highest down, without interpolation. Equal scores are one step, so that their order does not matter.
 
     Arguments and errors as for :func:`auroc`. NaN for a class without positives; 1 for one without negatives.
     """
@@ -47,7 +47,7 @@ def average_precision(
 
 
 def check_scores(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Both on the CPU, and which labels are known; ValueError as :func:`auroc` says. Arrays become tensors."""
+    """Scores and labels as tensors on the CPU, and which labels are known; ValueError as for :func:`auroc`."""
     scores, labels = torch.as_tensor(scores), torch.as_tensor(labels)
     if scores.dim() != 2 or scores.shape != labels.shape:
         raise ValueError(f"expected scores and labels [N, K], got {list(scores.shape)} and {list(labels.shape)}")
@@ -92,17 +92,16 @@ def operating_points(
     *,
     minimum: int = 5,
 ) -> Tensor:  # [K] float64
-    """The score of every class from which it should be called present: the threshold t that maximises Youden's
-    J = sensitivity + specificity − 1 for "present where score ≥ t", halfway to the next lower score; of equals the
-    highest.
+    """Score threshold of every class that maximises Youden's J = sensitivity + specificity − 1 for "present where
+    score ≥ t". It lies halfway to the next lower score; of several maxima, the highest is taken.
 
     Args:
         scores: in [0, 1].
         labels: 1, 0, or NaN where it is unknown, which is left out.
-        minimum: positives and negatives that a class needs.
+        minimum: smallest number of positives and of negatives.
 
     Returns:
-        NaN for a class with fewer than `minimum` positives or negatives: no threshold can be read off them.
+        NaN for a class with fewer than `minimum` positives or negatives.
 
     Raises:
         ValueError: as for :func:`auroc`.
@@ -123,11 +122,11 @@ def operating_points(
 
 
 class Mean(NamedTuple):
-    """A mean over classes that says which classes are not in it."""
+    """A mean over classes, with the classes that it leaves out."""
 
-    value: float  # NaN if every class is left out
+    value: float  # NaN if all classes are left out
     left_out: tuple[str, ...]
-    interval: tuple[float, float] | None = None  # 95 %, NaN where the data carry none; None: not asked for
+    interval: tuple[float, float] | None = None  # 95 %; NaN if the data do not allow one; None: not computed
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; None for NaN."""

@@ -1,6 +1,6 @@
-"""Boxes with scores against annotated boxes: average precision, FROC, false positives per image; and the pointing game.
+"""Detection measures of boxes with scores: average precision and FROC. Also the pointing game.
 
-All areas are continuous and half-open, without "+1", as everywhere in :mod:`cxrfast.evaluation`.
+Boxes are continuous and half-open, without "+1", as everywhere in cxrfast.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Boxes(NamedTuple):
 
     image: Tensor  # [D] int64: index of the image
     class_index: Tensor  # [D] int64
-    xyxy: Tensor  # [D, 4]: in any one frame, the same for annotated and predicted boxes
+    xyxy: Tensor  # [D, 4]: in the same coordinates for annotated and predicted boxes
     score: Tensor | None = None  # [D]
 
 
@@ -37,7 +37,7 @@ def box_overlap(
 
 
 def same_image_and_class(first: Boxes, second: Boxes) -> tuple[Tensor, Tensor]:
-    """Indices [pairs], [pairs] of all pairs of a box of ``first`` with one of ``second`` on its image, of its class."""
+    """Indices [pairs], [pairs] of all pairs of a box of ``first`` and one of ``second`` of the same image and class."""
     classes = 1 + max((int(boxes.class_index.max()) for boxes in (first, second) if len(boxes.class_index)), default=0)
     return join(first.image * classes + first.class_index, second.image * classes + second.class_index)
 
@@ -64,9 +64,9 @@ def match_boxes(
 ) -> Tensor:  # [D] bool
     """Which predicted boxes are true positives.
 
-    In the order of their scores (of equal scores, in that of the list), each takes the box of its class on its image
-    that it overlaps most, among those not taken yet, if the overlap is at least T (within 1e-6). All others are false
-    positives, so of several predictions of one box only the first counts. This is the rule of COCO.
+    Greedy matching as in COCO: from the highest score down (ties in the order of the list), each prediction takes the
+    annotated box of its class and image that it overlaps most, among those not taken yet, if the overlap is at least T
+    (within 1e-6). All other predictions are false positives, so that a second prediction of a box is one.
     """
     score = _scores(predicted)
     d, g = same_image_and_class(predicted, annotated)
@@ -95,9 +95,9 @@ def box_average_precision(
 ) -> Tensor:  # [T, K] float64
     """Average precision of boxes, per T and class; its mean over classes is "mAP at T".
 
-    The area under the precision-recall curve, whose precision is made to fall with recall first (PASCAL VOC since
-    2010). Boxes of one score enter the curve together. NaN for a class without annotated boxes, 0 for one without
-    predicted boxes. :func:`match_boxes` says what is a true positive.
+    The area under the precision-recall curve with monotonically decreasing precision (PASCAL VOC since 2010). Boxes of
+    equal scores enter the curve together. NaN for a class without annotated boxes, 0 for one without predicted boxes.
+    :func:`match_boxes` decides which predictions are true positives.
     """
     score = _scores(predicted)
     total = torch.bincount(annotated.class_index, minlength=num_classes)
@@ -115,7 +115,7 @@ def box_average_precision(
 class FROC(NamedTuple):
     """Free-response ROC: sensitivity to annotated boxes against false positives per image."""
 
-    sensitivity: Tensor  # [K, rates] float64: at the most that many false positives per image; NaN without boxes
+    sensitivity: Tensor  # [K, rates] float64: with at most that many false positives per image; NaN without boxes
     mean: Tensor  # [K] float64: over the rates, the "competition performance metric"
     curves: list[tuple[Tensor, Tensor]]  # per class: false positives per image, sensitivity; from the highest score
 
@@ -130,9 +130,9 @@ def froc(
     rates: Sequence[float] = FROC_RATES,
     measure: Measure = "iou",
 ) -> FROC:
-    """FROC of every class over all ``num_images`` evaluated images, those without any box among them.
+    """FROC of every class over all ``num_images`` evaluated images, including those without a box.
 
-    The sensitivity at a rate is the largest that the curve has without exceeding the rate: nothing is interpolated.
+    The sensitivity at a rate is the largest on the curve at up to that rate, without interpolation.
     """
     score, hit = _scores(predicted), match_boxes(predicted, annotated, threshold, measure=measure)
     total = torch.bincount(annotated.class_index, minlength=num_classes)
@@ -157,10 +157,11 @@ def pointing_game(
     *,
     tolerance: float = 0.0,
 ) -> Tensor:  # [N] float64
-    """Is the maximum of the map in the annotation (Zhang et al. 2018)? 1 or 0; the share that is, of several maxima.
+    """1 if the maximum of the map is in the annotation, else 0 (Zhang et al. 2018). If the map has several maxima, the
+    share of them that is.
 
-    The point is the centre of the cell; ``tolerance`` widens each box on all sides, as a fraction of the image's. A map
-    that is the same everywhere gets the share of its cells in the box, which is what guessing gets.
+    The position of a maximum is the centre of its cell. ``tolerance`` widens each box on all sides, as a fraction of
+    the image's side. A constant map gets the share of its cells in the box, which is chance level.
     """
     rows, columns = maps.shape[1:]
     maps, boxes, has_box = maps.detach().cpu(), boxes.detach().cpu().double(), has_box.cpu()
@@ -183,7 +184,7 @@ def union_overlap(
     """Exact overlap of the union of up to C predicted boxes with the union of up to M annotated ones."""
     both = torch.cat([predicted.detach().cpu().double(), boxes.detach().cpu().double()], dim=1)
     has = torch.cat([has_predicted.cpu(), has_box.cpu()], dim=1)
-    # Cut the plane along all sides: every cell is inside or outside each box as a whole.
+    # Cut the plane along all sides: every cell is entirely inside or outside of each box.
     (width, in_x), (height, in_y) = (_cells(both[..., axis::2]) for axis in (0, 1))
     area = height[:, :, None] * width[:, None, :]
     member = in_y[..., :, None] & in_x[..., None, :] & has[..., None, None]
@@ -193,14 +194,14 @@ def union_overlap(
 
 
 def _cells(sides: Tensor) -> tuple[Tensor, Tensor]:  # [N, B, 2] -> [N, E], bool [N, B, E]
-    """Lengths of the cells along one axis, and in which boxes they are."""
+    """Lengths of the cells along one axis, and which boxes they are in."""
     edges = sides.flatten(1).sort(dim=1).values
     middle = ((edges[:, 1:] + edges[:, :-1]) / 2)[:, None]
     return edges.diff(dim=1), (middle > sides[..., :1]) & (middle < sides[..., 1:])
 
 
 def _curve(score: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
-    """True positives, and all predictions, at or over each distinct score from the highest down."""
+    """Number of true positives and of predictions with at least each distinct score, from the highest down."""
     _, place = score.unique(return_inverse=True)
     count = int(place.max()) + 1 if len(place) else 0
     hits, called = torch.bincount(place[hit], minlength=count), torch.bincount(place, minlength=count)

@@ -1,16 +1,16 @@
-"""Localisation accuracy of Rozenberg et al. 2019, §4: is the region of positive patches where the box is?
+"""Overlap of regions with boxes (IoU, IoR), and localisation accuracy as in Rozenberg et al. 2019, §4.
 
-All areas are exact: patches and boxes are continuous and half-open, in one frame, nothing is rounded to pixels and no
-"+1" is added to a side. IoU and IoR do not change when the axes are scaled, so fractions of the image and pixels of the
-original give the same numbers, for images that are not square too.
+All areas are exact: patches and boxes are continuous and half-open, nothing is rounded to pixels, and no "+1" is added
+to a side. IoU and IoR do not change when an axis is scaled, so that fractions of the image and pixels of the original
+give the same numbers, also for images that are not square.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-# An overlap this close to T counts as reaching it: boxes come in float32, and rounding must not decide over a tie.
+# An overlap this close to T equals T: boxes are stored in float32, and their rounding must not decide a tie.
 TIE = 1e-6
 
 
@@ -29,7 +29,7 @@ class Overlap(NamedTuple):
 
     @property
     def ior(self) -> Tensor:
-        """[N] |D ∩ G| / |D|, 0 where D is empty: a region that is not there has not found the box."""
+        """[N] |D ∩ G| / |D|, 0 where D is empty, which is a miss."""
         return torch.where(self.region_area > 0, self.intersection / self.region_area, 0.0)
 
 
@@ -50,7 +50,7 @@ def patch_overlap(
     _check(regions, boxes, has_box)
     regions, boxes, has_box = regions.cpu(), boxes.detach().cpu().double(), has_box.cpu()
     rows, columns = regions.shape[1:]
-    # Cut the image along all lines of the grid and all sides of the boxes: every cell is inside or outside as a whole.
+    # Cut the image along all grid lines and all sides of the boxes: every cell is entirely inside or outside.
     y, height, in_y = _cells(boxes[..., 1::2], rows)
     x, width, in_x = _cells(boxes[..., 0::2], columns)
     box = (in_y[..., :, None] & in_x[..., None, :] & has_box[..., None, None]).any(dim=1)
@@ -66,8 +66,7 @@ def patch_overlap(
 
 
 class BestOverlap(NamedTuple):
-    """How well the best of several regions matches the annotation; the best IoU and the best IoR may be different
-    regions'."""
+    """The best overlap of several regions with an annotation. IoU and IoR may be of different regions."""
 
     iou: Tensor  # [N] float64
     ior: Tensor  # [N] float64
@@ -78,7 +77,7 @@ def best_overlap(
     boxes: Tensor,  # [N, M, 4] xyxy as fractions of the image
     has_box: Tensor,  # [N, M] bool
 ) -> BestOverlap:
-    """:func:`patch_overlap` where any of C regions may match, as in Wang et al. 2017."""
+    """The best :func:`patch_overlap` of C regions, any of which may match, as in Wang et al. 2017."""
     count = candidates.shape[1]
     overlap = patch_overlap(
         candidates.flatten(0, 1), boxes.repeat_interleave(count, dim=0), has_box.repeat_interleave(count, dim=0)
@@ -91,8 +90,8 @@ def _cells(sides: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cells along one axis, E = 2M + count of them.
 
     ``sides [N, M, 2]`` are the boxes' first and last coordinates as fractions. Returns the patch that each cell lies in
-    ``[N, E]`` (below 0 or from ``count`` on: outside the image), its length in patches ``[N, E]``, and in which boxes
-    it is, bool ``[N, M, E]``.
+    ``[N, E]`` (outside of the image: below 0, or ``count`` and above), its length in patches ``[N, E]``, and which
+    boxes it lies in, bool ``[N, M, E]``.
     """
     sides = sides * count
     lines = torch.arange(count + 1, dtype=torch.float64).expand(len(sides), -1)
@@ -118,7 +117,7 @@ def _check(regions: Tensor, boxes: Tensor, has_box: Tensor) -> None:
 
 
 class Accuracy(NamedTuple):
-    """Share of the boxes that were found, per class, with the counts that it is made of."""
+    """Localisation accuracy per class, with its counts."""
 
     accuracy: Tensor  # [K] float64, hits / boxes; NaN for a class without boxes
     hits: Tensor  # [K] int64
@@ -133,7 +132,7 @@ def localization_accuracy(
 ) -> Accuracy:
     """Per class, the share of the N annotated pairs of image and class whose overlap is at least T.
 
-    Hits are ``overlap ≥ T``; what is within 1e-6 of T reaches it.
+    A hit is ``overlap ≥ T``; an overlap within 1e-6 of T equals T.
     """
     if overlap.dim() != 1 or overlap.shape != class_index.shape:
         raise ValueError(
@@ -148,13 +147,14 @@ def localization_accuracy(
 def grid_oracle(
     boxes: Tensor,  # [N, 4] xyxy as fractions of the image
     grid: int,  # P
-    rule: str = "best",
+    rule: Literal["best", "half", "any", "center"] = "best",
 ) -> Tensor:  # [N] float64
-    """The IoU that a perfect region of patches reaches with each box: no model on a P×P grid can do better.
+    """IoU of the oracle region on a P×P grid with each box.
 
-    ``"best"``: the union of patches with the largest IoU. For a given number of patches that is the best-covered ones,
-    so taking them in order of coverage finds it. ``"half"``, ``"any"``, ``"center"``: the patches that the rule of
-    :func:`cxrfast.data.patches.boxes_to_patches` calls the box's, which is what a model trained with it aims at.
+    ``"best"``: the union of patches with the largest IoU, which no model exceeds. For a given number of patches these
+    are the best-covered ones, so that patches are added in order of coverage. ``"half"``, ``"any"``, ``"center"``: the
+    patches of the box by that rule of :func:`cxrfast.data.patches.boxes_to_patches`, the target of models trained with
+    it.
     """
     boxes = boxes.detach().cpu().double()
     if rule != "best":

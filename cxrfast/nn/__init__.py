@@ -1,4 +1,4 @@
-"""The operators as layers."""
+"""The operators as PyTorch modules."""
 
 from cxrfast.nn.antialias import antialias_, antialiased_modules
 from cxrfast.nn.attention_pool import AttentionPool

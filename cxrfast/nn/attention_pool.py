@@ -1,4 +1,4 @@
-"""Attention-based multiple-instance pooling as a layer."""
+"""Attention-based multiple-instance pooling."""
 
 import torch
 
@@ -6,29 +6,36 @@ from cxrfast.ops._validation import check_floating, check_integer, check_offsets
 
 
 class AttentionPool(torch.nn.Module):
-    """A bag's features as the average of its instances', with weights that a small network gives them (Ilse, Tomczak &
-    Welling 2018)::
+    """The features of a bag as a weighted average of its instances' features, with weights computed by a small
+    attention network (Ilse, Tomczak & Welling 2018)::
 
         Eq. 7   z   = Σ_j a_j h_j
         Eq. 8   a_j = softmax over the bag of  wᵀ tanh(V h_j)                  plain
         Eq. 9   a_j = softmax over the bag of  wᵀ (tanh(V h_j) ⊙ σ(U h_j))     gated=True
 
-    V, U and w have biases, as in the published code. A bag without instances has features and weights of 0. Where
-    logits are pooled, :class:`cxrfast.nn.AutoPool` learns how.
+    V, U and w have biases, as in the published code. A bag without instances has features and weights of 0. To pool
+    logits instead of features, use :class:`cxrfast.nn.MILPool` or :class:`cxrfast.nn.AutoPool`.
 
     Args:
         in_features: F.
-        hidden: rows of V and U.
+        hidden: number of rows of V and U.
         gated: Eq. 9 instead of Eq. 8.
-        num_classes: K; beyond 1 every class has weights, and so features, of its own.
+        num_classes: K. If it is larger than 1, every class has its own weights and pooled features.
 
-    Shape: features `[B, N, F]` and optionally a boolean mask `[B, N]`, true where an instance counts → pooled features
-    `[B, F]` and weights `[B, N]`; or features `[N, F]` of all bags and `offsets=[B + 1]`, as
-    :func:`cxrfast.ops.mil_pool_ragged` takes them → `[B, F]` and `[N]`. With several classes pooled features are
-    `[B, K, F]` and weights `[B, K, N]` or `[N, K]`.
+    Shape: features `[B, N, F]` and optionally a boolean mask `[B, N]`, true for instances that belong to the bag →
+        pooled
+    features `[B, F]` and weights `[B, N]`. Or features `[N, F]` of all bags and `offsets=[B + 1]` as in
+    :func:`cxrfast.ops.mil_pool_ragged` → `[B, F]` and `[N]`. With several classes the pooled features are `[B, K, F]`
+    and the weights `[B, K, N]` or `[N, K]`.
 
     Raises:
-        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not fit.
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> pool = AttentionPool(in_features=32, gated=True)
+        >>> pooled, weights = pool(torch.randn(4, 10, 32))  # 4 bags of 10 instances
+        >>> pooled.shape, weights.shape
+        (torch.Size([4, 32]), torch.Size([4, 10]))
     """
 
     def __init__(self, in_features: int, hidden: int = 128, gated: bool = False, num_classes: int = 1) -> None:
@@ -57,7 +64,7 @@ class AttentionPool(torch.nn.Module):
             return (pooled[:, 0], weights[:, 0]) if self.num_classes == 1 else (pooled, weights)
         weights = _masked_softmax(scores.movedim(2, 1), mask)  # [B, K, N]
         if mask is not None:
-            features = torch.where(mask[..., None], features, 0)  # nothing comes of NaN in the padding
+            features = torch.where(mask[..., None], features, 0)  # so that NaN in the padding has no effect
         pooled = weights @ features
         return (pooled[:, 0], weights[:, 0]) if self.num_classes == 1 else (pooled, weights)
 
@@ -66,11 +73,11 @@ class AttentionPool(torch.nn.Module):
         expected, dims = ("[N, F] with offsets", 2) if offsets is not None else ("[B, N, F]", 3)
         check_shape("features", features, expected, dims)
         if features.shape[-1] != self.in_features:
-            raise ValueError(f"features: expected {self.in_features} of them, got shape {tuple(features.shape)}")
+            raise ValueError(f"features: expected {self.in_features} channels, got shape {tuple(features.shape)}")
         if offsets is not None:
             check_offsets(offsets, "features", features)
             if mask is not None:
-                raise ValueError("mask: expected None where there are offsets, which say what every bag holds")
+                raise ValueError("mask: expected None, because offsets are given and define the bags")
         elif mask is not None:
             if mask.dtype != torch.bool:
                 raise TypeError(f"mask: expected a boolean tensor, got {mask.dtype}")
@@ -84,7 +91,7 @@ class AttentionPool(torch.nn.Module):
 def _masked_softmax(
     scores: torch.Tensor,  # [B, K, N]
     mask: torch.Tensor | None,  # [B, N] bool
-) -> torch.Tensor:  # [B, K, N]; 0 where nothing counts
+) -> torch.Tensor:  # [B, K, N]; 0 for a bag without instances
     if mask is None:
         return scores.softmax(2)
     present = mask[:, None]

@@ -1,5 +1,4 @@
-"""Anti-aliased downsampling as modules, and put into an existing network (Zhang 2019, "Making Convolutional Networks
-Shift-Invariant Again")."""
+"""Anti-aliased downsampling as modules (Zhang 2019, "Making Convolutional Networks Shift-Invariant Again")."""
 
 from typing import Any
 
@@ -10,25 +9,31 @@ from torch import nn
 
 from cxrfast.ops import blur_pool2d, max_blur_pool2d
 from cxrfast.ops._validation import check_integer, choose
-from cxrfast.ops.blur_pool import PADDING_MODES
+from cxrfast.ops.blur_pool import PADDING_MODES, PaddingMode
 
 
 class BlurPool2d(nn.Module):
-    """Blur and subsample, :func:`cxrfast.ops.blur_pool2d`, as a module without parameters or buffers.
+    """Blur and subsample (:func:`cxrfast.ops.blur_pool2d`) as a module without parameters or buffers.
 
-    It is a drop-in for timm's `aa_layer`: `timm.create_model("resnet50", aa_layer=BlurPool2d)`.
+    It can be used as timm's `aa_layer`: `timm.create_model("resnet50", aa_layer=BlurPool2d)`.
 
     Args:
-        channels, device, dtype: accepted because timm passes them; the blur works on any number of channels, on any
-            device, in any floating dtype.
-        filter_size: 1 to 7; timm's own layer has 3, Zhang's models have 3, 4 or 5.
+        channels, device, dtype: accepted for compatibility with timm. The blur works with any number of channels,
+            device and floating dtype.
+        filter_size: 1 to 7. timm's own layer uses 3; Zhang's models use 3, 4 or 5.
         stride: 1 or more.
         padding_mode: "reflect", "replicate" or "zeros".
-        ceil_mode: True keeps every pixel, ⌈H/stride⌉ rows come out; False leaves out the last H mod stride rows and
-            columns as `nn.AvgPool2d(stride)` does, ⌊H/stride⌋ rows come out.
+        ceil_mode: True uses every pixel and gives ⌈H/stride⌉ rows. False ignores the last H mod stride rows (and
+            columns) like `nn.AvgPool2d(stride)` and gives ⌊H/stride⌋ rows.
 
     Raises:
-        TypeError, ValueError: an option that :func:`cxrfast.ops.blur_pool2d` refuses; not only in `forward`.
+        TypeError, ValueError: an option that :func:`cxrfast.ops.blur_pool2d` rejects; raised by the constructor.
+
+    Example:
+        >>> BlurPool2d(filter_size=3)(torch.zeros(1, 8, 15, 15)).shape
+        torch.Size([1, 8, 8, 8])
+        >>> BlurPool2d(filter_size=3, ceil_mode=False)(torch.zeros(1, 8, 15, 15)).shape
+        torch.Size([1, 8, 7, 7])
     """
 
     def __init__(
@@ -36,7 +41,7 @@ class BlurPool2d(nn.Module):
         channels: int | None = None,
         filter_size: int = 4,
         stride: int = 2,
-        padding_mode: str = "reflect",
+        padding_mode: PaddingMode = "reflect",
         ceil_mode: bool = True,
         *,
         device: Any = None,
@@ -64,17 +69,21 @@ class BlurPool2d(nn.Module):
 
 
 class MaxBlurPool2d(nn.Module):
-    """Anti-aliased max-pool, :func:`cxrfast.ops.max_blur_pool2d`, as a module without parameters or buffers.
+    """Anti-aliased max-pooling (:func:`cxrfast.ops.max_blur_pool2d`) as a module without parameters or buffers.
 
-    The output is as large as that of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)`.
+    The output has the size of that of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)`.
 
     Args:
-        kernel_size, stride, padding, ceil_mode: as in `nn.MaxPool2d`. `ceil_mode=True` pads −∞ behind the image where
-            the last window would not be full.
+        kernel_size, stride, padding, ceil_mode: as in `nn.MaxPool2d`. With `ceil_mode=True`, −∞ is padded at the bottom
+            and right if the last window would be incomplete.
         filter_size, padding_mode: of the blur, as in :class:`BlurPool2d`.
 
     Raises:
-        TypeError, ValueError: an option that :func:`cxrfast.ops.max_blur_pool2d` refuses.
+        TypeError, ValueError: an option that :func:`cxrfast.ops.max_blur_pool2d` rejects; raised by the constructor.
+
+    Example:
+        >>> MaxBlurPool2d(3, stride=2, padding=1)(torch.zeros(1, 8, 15, 15)).shape
+        torch.Size([1, 8, 8, 8])
     """
 
     def __init__(
@@ -82,7 +91,7 @@ class MaxBlurPool2d(nn.Module):
         kernel_size: int = 2,
         filter_size: int = 4,
         stride: int = 2,
-        padding_mode: str = "reflect",
+        padding_mode: PaddingMode = "reflect",
         padding: int = 0,
         ceil_mode: bool = False,
     ) -> None:
@@ -130,16 +139,16 @@ def _crop_to_multiple(x: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def _pad_last_window(x: torch.Tensor, kernel_size: int, stride: int, padding: int) -> torch.Tensor:
-    """Pad -inf behind the image, so that the pooled map has `nn.MaxPool2d(ceil_mode=True)`'s size."""
+    """Pad -inf at the bottom and right, so that the pooled map has the size of `nn.MaxPool2d(ceil_mode=True)`."""
     missing = []
     for size in (x.shape[-1], x.shape[-2]):
         count = -(-(size + 2 * padding - kernel_size) // stride) + 1
-        if (count - 1) * stride >= size + padding:  # a window that would start behind the image is left out
+        if (count - 1) * stride >= size + padding:  # a window that would start beyond the image is dropped
             count -= 1
         missing.append(max(0, (count - 1) * stride + kernel_size - size - 2 * padding))
     return F.pad(x, (0, missing[0], 0, missing[1]), value=float("-inf")) if any(missing) else x
 
 
-# Leaves in a torch.fx graph (torchvision's create_feature_extractor): they ask for sizes, which a proxy does not know.
+# Leaves in a torch.fx graph (torchvision's create_feature_extractor), because they need sizes, which a proxy lacks.
 for _leaf in ("blur_pool2d", "max_blur_pool2d", "_crop_to_multiple", "_pad_last_window"):
     torch.fx.wrap(_leaf)

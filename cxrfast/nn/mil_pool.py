@@ -1,4 +1,4 @@
-"""Multiple-instance pooling as a layer."""
+"""Multiple-instance pooling as a module."""
 
 import math
 
@@ -6,30 +6,35 @@ import torch
 
 from cxrfast.ops import mil_pool, mil_pool_ragged
 from cxrfast.ops._validation import check_integer, choose
-from cxrfast.ops.mil_pool import MODES, check_sharpness
+from cxrfast.ops.mil_pool import MODES, MILPoolMode, check_sharpness
 
 
 class MILPool(torch.nn.Module):
-    """:func:`cxrfast.ops.mil_pool` with its mode and sharpness; a learnable sharpness is auto-pool (McFee et al. 2018).
+    """:func:`cxrfast.ops.mil_pool` as a module with a fixed or learnable sharpness.
 
     Args:
         mode: see :func:`cxrfast.ops.mil_pool`.
-        num_classes: K, for one sharpness per class; None shares one among all classes.
-        sharpness: its value, or the initial value where it is learnt; None is the mode's default.
-        learnable: whether sharpness is a parameter.
+        num_classes: K, for one sharpness per class. None uses one sharpness for all classes.
+        sharpness: its value, or the initial value if it is learnable. None is the mode's default.
+        learnable: whether sharpness is a parameter. With mode "auto" this is auto-pool (:class:`AutoPool`).
 
-    Shape: logits `[B, K, *]` and optionally a mask that broadcasts to them → bag logits `[B, K]`; or logits `[N, K]` of
-    all bags and `offsets=[B + 1]`, as :func:`cxrfast.ops.mil_pool_ragged` takes them.
+    Shape: logits `[B, K, *]` and optionally a mask that broadcasts to them → bag logits `[B, K]`. Or logits `[N, K]` of
+    all bags and `offsets=[B + 1]`, as in :func:`cxrfast.ops.mil_pool_ragged`.
 
     Raises:
-        TypeError, ValueError: as :func:`cxrfast.ops.mil_pool`; also where a mode without sharpness is to learn one.
+        TypeError, ValueError: as :func:`cxrfast.ops.mil_pool`, and for a learnable sharpness of a mode that has none.
+
+    Example:
+        >>> pool = MILPool("lse", sharpness=5.0)
+        >>> pool(torch.randn(8, 14, 20, 20)).shape
+        torch.Size([8, 14])
     """
 
     sharpness: torch.Tensor | None
 
     def __init__(
         self,
-        mode: str = "noisy_or",
+        mode: MILPoolMode = "noisy_or",
         num_classes: int | None = None,
         sharpness: float | None = None,
         learnable: bool = False,
@@ -67,14 +72,20 @@ class MILPool(torch.nn.Module):
 
 
 class AutoPool(MILPool):
-    """Auto-pool (McFee, Salamon & Bello 2018): softmax pooling whose sharpness α is learnt,
-    `P(bag) = Σ p exp(α p) / Σ exp(α p)`, between the mean (α = 0) and the maximum (α → ∞).
+    """Auto-pool (McFee, Salamon & Bello 2018): softmax pooling with a learnable sharpness α.
+
+    `P(bag) = Σ p exp(α p) / Σ exp(α p)` interpolates between the mean (α = 0) and the maximum (α → ∞).
 
     Args:
-        num_classes: K, for one α per class, as in the paper; None shares one among all classes.
-        sharpness: α to begin with.
+        num_classes: K, for one α per class, as in the paper. None uses one α for all classes.
+        sharpness: the initial α.
 
     Shape, Raises: as :class:`MILPool`.
+
+    Example:
+        >>> pool = AutoPool(num_classes=14)
+        >>> pool(torch.randn(8, 14, 20, 20)).shape, pool.sharpness.shape
+        (torch.Size([8, 14]), torch.Size([14]))
     """
 
     def __init__(self, num_classes: int | None = None, sharpness: float = 1.0) -> None:
@@ -82,30 +93,31 @@ class AutoPool(MILPool):
 
 
 class LSELBAPool(torch.nn.Module):
-    """Log-sum-exp pooling with a lower-bounded adaptive sharpness (Yao et al. 2018)::
+    """Log-sum-exp pooling with a lower-bounded learnable sharpness (Yao et al. 2018)::
 
         P(bag) = 1/r · log [1/N · Σ exp(r · p)],    r = r₀ + exp(β),    p = σ(logit)
 
-    over the N instances of a bag (of a map: N = w·h). β is learnt, so r adapts to how much of an image a finding
-    covers, but never falls to r₀ or below: r → 0 is the mean, r → ∞ the maximum. The gradient of β is exact:
-    ∂P/∂β = exp(β) · ∂P/∂r, with ∂P/∂r from the operator. Values and gradients are those of
-    :func:`cxrfast.ops.mil_pool` in mode "lse": in log space, and finite for logits of ±50 and more.
+    over the N instances of a bag (for a map, N = w·h). r → 0 gives the mean, r → ∞ the maximum. β is learnable, so r
+    adapts to the size of a finding, but it always stays above r₀. The gradient ∂P/∂β = exp(β) · ∂P/∂r is exact, with
+    ∂P/∂r from the operator :func:`cxrfast.ops.mil_pool` in mode "lse". The computation is in log space: values and
+    gradients are finite for logits of ±50 and more.
 
     Args:
-        num_classes: K, for one β per class; None shares one among all classes.
+        num_classes: K, for one β per class. None uses one β for all classes.
         r0: r₀, 0 or more; fixed.
-        beta: β to begin with.
+        beta: the initial β.
 
-    Shape: logits `[B, K, *]` and optionally a mask that broadcasts to them → bag logits `[B, K]`; or logits `[N, K]` of
-    all bags and `offsets=[B + 1]`, as :func:`cxrfast.ops.mil_pool_ragged` takes them.
+    Shape: logits `[B, K, *]` and optionally a mask that broadcasts to them → bag logits `[B, K]`. Or logits `[N, K]` of
+    all bags and `offsets=[B + 1]`, as in :func:`cxrfast.ops.mil_pool_ragged`.
 
     Raises:
-        TypeError, ValueError: r0 or beta not a finite number, r0 below 0, num_classes below 1, an exp(β) that float32
-            does not hold; in a call, as :func:`cxrfast.ops.mil_pool`.
+        TypeError, ValueError: r0 or beta not a finite number, r0 below 0, num_classes below 1, exp(β) too large for
+            float32; in a call, as :func:`cxrfast.ops.mil_pool`.
 
     Example:
         >>> pool = LSELBAPool(num_classes=14, r0=10.0)
-        >>> scores = torch.sigmoid(pool(torch.randn(8, 14, 128, 128)))  # [8, 14]
+        >>> torch.sigmoid(pool(torch.randn(8, 14, 128, 128))).shape
+        torch.Size([8, 14])
     """
 
     def __init__(self, num_classes: int | None = None, r0: float = 0.0, beta: float = 0.0) -> None:
@@ -146,13 +158,13 @@ _LARGEST_BETA = math.floor(math.log(_LARGEST))
 
 def _pool(
     logits: torch.Tensor,
-    mode: str,
+    mode: MILPoolMode,
     sharpness: torch.Tensor | None,
     mask: torch.Tensor | None,
     offsets: torch.Tensor | None,
 ) -> torch.Tensor:  # [B, K]
     if offsets is not None:
         if mask is not None:
-            raise ValueError("mask: expected None where there are offsets, which say what every bag holds")
+            raise ValueError("mask: expected None, because offsets are given and define the bags")
         return mil_pool_ragged(logits, offsets, mode, sharpness=sharpness)
     return mil_pool(logits, mode, sharpness=sharpness, mask=mask)

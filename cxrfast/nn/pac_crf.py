@@ -1,12 +1,13 @@
-"""Modules over pac_conv2d and pac_crf (Su et al. 2019), initialised so that they train.
+"""Modules for pac_conv2d and pac_crf (Su et al. 2019), with an initialisation from which they can be trained.
 
-Of the published module's options these are here: several kernels with their own guides and dilations; full K×K×k×k, K×K
-and Potts compatibility; loose weights for every step; log-probabilities out. Not here: blurred (downsampled) kernels,
-transposed and pooling forms.
+Supported options of the published module: several kernels with their own guides and dilations; full (K×K×k×k), K×K and
+Potts compatibility; separate weights per step; log-probabilities as output. Not supported: blurred (downsampled)
+kernels, and the transposed and pooling variants.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +15,30 @@ from torch import nn
 
 from cxrfast.ops import pac_conv2d, pac_crf
 from cxrfast.ops._validation import check_integer, check_shape
+from cxrfast.ops.pac_crf import Activation
 
-COMPATIBILITIES = ("full", "matrix", "potts")
-ACTIVATIONS = ("softmax", "sigmoid")
-OUTPUTS = ("logits", "log_probability")
+Compatibility = Literal["full", "matrix", "potts"]
+Output = Literal["logits", "log_probability"]
 
 
 class PacConv2d(nn.Module):
     """Pixel-adaptive convolution with "same" padding: `pac_conv2d(x, guide, weight, bias, dilation=dilation)`.
 
     Args:
+        in_channels, out_channels: channels of x and of the result.
         kernel_size: odd.
+        dilation: distance between the taps of the window.
+        bias: learn one value per output channel.
         shared_filter: one k×k filter for every channel (then in_channels = out_channels), instead of
             [out_channels, in_channels, k, k].
+
+    Raises:
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> conv = PacConv2d(8, 16, kernel_size=5)
+        >>> conv(torch.randn(2, 8, 32, 32), 0.5 * torch.randn(2, 4, 32, 32)).shape
+        torch.Size([2, 16, 32, 32])
     """
 
     def __init__(
@@ -53,7 +65,7 @@ class PacConv2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As `nn.Conv2d`: uniform in ±1/sqrt(inputs of one output)."""
+        """As in `nn.Conv2d`: uniform in ±1/sqrt(number of inputs per output)."""
         bound = 1 / math.sqrt(max(1, self.weight[0].numel()))
         nn.init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
@@ -73,39 +85,48 @@ class PacConv2d(nn.Module):
 
 
 class PacCRF(nn.Module):
-    """Mean-field CRF over label logits, `pac_crf` with learnt pairwise terms:
+    """Mean-field CRF over label logits: `pac_crf` with learnable pairwise terms.
 
     `logit⁰ = u`, `logit^{t+1} = unary_weight · u − Σ_m C_m · pac_conv2d(q(logit^t), s_m/√G · guide_m, W_m)`, with
     `u = unary + bias`.
 
-    Where a step starts. The spatial filter is a Gaussian in the distance to the pixel (σ = k/6 taps) without the pixel
-    itself, normalised so that its taps sum to `strength`; a step therefore moves no logit by more than `strength` at
-    the start, whatever the number of classes and the window. Neighbours with similar guides pull towards their labels:
-    with softmax by the Potts model (a penalty for every other label), with sigmoid each class by its own probability
-    only, since a patch may show several diseases: where neighbours have p_k ≈ 0 nothing moves. A general shift of a
-    class, which the sigmoid does not cancel, is what `bias` can take back.
+    Initial pairwise terms. The spatial filter is a Gaussian in the distance to the centre pixel (σ = k/6 taps), with a
+    centre tap of 0. It is normalised so that its taps sum to `strength`. A step therefore initially changes a logit by
+    at most `strength`, independently of the number of classes and the window. Neighbours with similar guide features
+    attract each other's labels. With softmax this is the Potts model (a penalty for every other label). With sigmoid
+    each class is attracted only by its own probability, because a patch may show several diseases; neighbours with p_k
+    ≈ 0 have no effect. The sigmoid does not cancel a constant shift of a class's logits, but the learnable `bias` can.
 
-    Where affinities start. exp(−½‖Δf‖²) of G independent features of unit variance is about e^(−G): no neighbour is
-    heard, and neither filter nor guide receives a gradient. The guide is therefore divided by √G and multiplied by a
-    learnt scale s, which starts at `guide_scale`; at 1, unrelated pixels have an affinity near e^(−1).
+    Initial affinities. For G independent features of unit variance exp(−½‖Δf‖²) is about e^(−G). Messages would then
+    vanish, and neither the filter nor the guide would receive a gradient. The guide is therefore divided by √G and
+    multiplied by a learnable scale s with initial value `guide_scale`. At 1, unrelated pixels have an affinity near
+    e^(−1).
 
     Args:
         num_classes: K.
-        kernel_size: odd, 3 or more; a sequence for several kernels, whose messages are added.
+        kernel_size: odd, 3 or more. A sequence gives several kernels, whose messages are added.
         steps: mean-field steps.
-        dilation: one number, or one for each kernel.
+        dilation: one number, or one per kernel.
         activation: "softmax" (one label per pixel) or "sigmoid" (K binary fields).
-        compatibility: "full" learns [K, K, k, k]; "matrix" learns one k×k filter and a K×K matrix; "potts" learns the
-            filter only, with the matrix that the activation asks for (see :func:`potts_compatibility`; minus identity
-            for sigmoid).
-        strength: as above, divided among the kernels.
-        unary_weight: its weight in every step; learnt if `learn_unary_weight`.
-        guide_scale: where s starts; learnt unless `learn_guide_scale` is False.
-        bias: learn one number per class, added to the unary. It starts at 0.
-        per_step_weights: every step has filters and matrices of its own (the published "loose" form).
-        output: "logits", or "log_probability" (log-softmax or log-sigmoid of them).
+        compatibility: "full" learns [K, K, k, k]. "matrix" learns one k×k filter and a K×K matrix. "potts" learns only
+            the filter; its matrix is fixed (:func:`potts_compatibility` for softmax, minus the identity for sigmoid).
+        strength: see above; divided among the kernels.
+        unary_weight: weight of the unary in every step; learnable if `learn_unary_weight`.
+        guide_scale: initial value of s; learnable unless `learn_guide_scale` is False.
+        bias: learn one value per class that is added to the unary. It is initially 0.
+        per_step_weights: separate filters and matrices per step (the published "loose" variant).
+        output: "logits", or "log_probability" (their log-softmax or log-sigmoid).
 
-    One kernel without per-step weights runs as a single operator; other forms compose `pac_conv2d` step by step.
+    With one kernel and without per-step weights, all steps run in one operator. Otherwise every step calls
+    `pac_conv2d`.
+
+    Raises:
+        TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
+
+    Example:
+        >>> crf = PacCRF(14, kernel_size=5, activation="sigmoid")
+        >>> crf(torch.randn(2, 14, 20, 20), torch.randn(2, 8, 20, 20)).shape
+        torch.Size([2, 14, 20, 20])
     """
 
     def __init__(
@@ -115,8 +136,8 @@ class PacCRF(nn.Module):
         *,
         steps: int = 5,
         dilation: int | Sequence[int] = 1,
-        activation: str = "softmax",
-        compatibility: str = "full",
+        activation: Activation = "softmax",
+        compatibility: Compatibility = "full",
         strength: float = 2.0,
         unary_weight: float = 1.0,
         learn_unary_weight: bool = False,
@@ -124,16 +145,16 @@ class PacCRF(nn.Module):
         learn_guide_scale: bool = True,
         bias: bool = True,
         per_step_weights: bool = False,
-        output: str = "logits",
+        output: Output = "logits",
     ) -> None:
         super().__init__()
         sizes = list(kernel_size) if isinstance(kernel_size, Sequence) else [kernel_size]
         dilations = list(dilation) if isinstance(dilation, Sequence) else [dilation] * len(sizes)
         if not sizes or len(dilations) != len(sizes):
             raise ValueError(f"dilation: expected one number per kernel ({len(sizes)}), got {dilation!r}")
-        _check_choice("activation", activation, ACTIVATIONS)
-        _check_choice("compatibility", compatibility, COMPATIBILITIES)
-        _check_choice("output", output, OUTPUTS)
+        _check_choice("activation", activation, get_args(Activation))
+        _check_choice("compatibility", compatibility, get_args(Compatibility))
+        _check_choice("output", output, get_args(Output))
         check_integer("num_classes", num_classes, 1)
         check_integer("steps", steps, 0)
         self.num_classes, self.steps, self.activation, self.output = num_classes, steps, activation, output
@@ -171,7 +192,9 @@ class PacCRF(nn.Module):
         guides = [guide] * kernels if isinstance(guide, torch.Tensor) else list(guide)
         if len(guides) != kernels:
             raise ValueError(f"guide: expected one tensor, or one for each of {kernels} kernels, got {len(guides)}")
-        scales = self.guide_scale.view(kernels, 1, 1, 1, 1).unbind()  # 4-d, so that a half guide is scaled in float32
+        scales = self.guide_scale.view(
+            kernels, 1, 1, 1, 1
+        ).unbind()  # 4-d, so that a float16 guide is scaled in float32
         return [f * (scale / math.sqrt(max(1, f.shape[1]))) for f, scale in zip(guides, scales, strict=True)]
 
     def _kernels(self, step: int) -> "list[_Pairwise]":
@@ -204,10 +227,16 @@ class PacCRF(nn.Module):
 
 
 class _Pairwise(nn.Module):
-    """The pairwise term of one kernel: a spatial filter and which labels it penalises together."""
+    """The pairwise term of one kernel: a spatial filter and a label compatibility."""
 
     def __init__(
-        self, labels: int, kernel_size: int, dilation: int, activation: str, compatibility: str, strength: float
+        self,
+        labels: int,
+        kernel_size: int,
+        dilation: int,
+        activation: Activation,
+        compatibility: Compatibility,
+        strength: float,
     ) -> None:
         super().__init__()
         _check_kernel_size(kernel_size, 3)
@@ -234,8 +263,15 @@ class _Pairwise(nn.Module):
 
 
 def potts_compatibility(labels: int, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:  # [K, K]
-    """The Potts model: a penalty of 1 for two different labels and of 0 for one and the same. It is meant for
-    `activation="softmax"`, where it acts as minus the identity does (they differ by what all labels get alike)."""
+    """The Potts model: a penalty of 1 for two different labels, and of 0 for equal labels.
+
+    It is meant for `activation="softmax"`, where it is equivalent to minus the identity: the two differ by a term that
+    is the same for all labels.
+
+    Example:
+        >>> potts_compatibility(2).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
     return 1 - torch.eye(labels, dtype=dtype)
 
 
@@ -255,7 +291,7 @@ def _check_kernel_size(kernel_size: int, low: int) -> None:
 
 def _check_channels(name: str, x: torch.Tensor, channels: int) -> None:
     check_shape(name, x, f"[B, {channels}, H, W]", 4)
-    if x.shape[1] != channels:  # a bias or a shared filter would fit any number of them
+    if x.shape[1] != channels:  # a bias or a shared filter would broadcast silently
         raise ValueError(f"{name}: expected {channels} channels, got shape {tuple(x.shape)}")
 
 

@@ -1,4 +1,4 @@
-"""The compiled operators. They need torch and nothing else, and have nothing to do with X-rays."""
+"""The compiled operators. They depend only on torch and are not specific to X-rays."""
 
 from cxrfast.ops.blur_pool import blur_pool2d, max_blur_pool2d
 from cxrfast.ops.components import (

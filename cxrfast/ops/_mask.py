@@ -1,4 +1,4 @@
-"""Boolean masks over maps, and the dtype that sums over them are kept in."""
+"""Boolean masks over maps, and the accumulation dtype of sums over them."""
 
 import torch
 
@@ -6,7 +6,7 @@ from cxrfast.ops._validation import check_floating, check_shape
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What the kernels accumulate `dtype` in."""
+    """The dtype in which the kernels accumulate values of `dtype`."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -14,7 +14,7 @@ def mask_rows(
     mask: torch.Tensor,  # bool, broadcastable to logits
     logits: torch.Tensor,  # [B, K, *]
 ) -> torch.Tensor:  # [B or 1, K or 1, N]
-    """The mask over flattened maps. Images and classes that share one row go on sharing it."""
+    """The mask over flattened maps. A mask broadcast over images or classes is not expanded."""
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
         raise TypeError(f"mask: expected a boolean tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
     if mask.device != logits.device:

@@ -1,4 +1,4 @@
-"""What every operator of the C++ schema gets in Python: a fake, a derivative or a clear refusal, autocast."""
+"""Registers the Python side of every operator in the C++ schema: fake kernel, autograd formula or error, autocast."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ from cxrfast import _library
 
 _cuda_refusals = torch.library.Library("cxrfast", "IMPL")
 
-# torch's own Python operators use these; a torch that has renamed one gets the slower call.
+# torch's own Python operators use these private functions. If one is missing, `call` takes the slower path.
 _SHORTCUT = ("_AutoDispatchBelowAutograd", "_any_requires_grad", "_are_functorch_transforms_active")
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd if all(hasattr(torch._C, name) for name in _SHORTCUT) else None
 
 OPERATORS: set[str] = set()
-"""Names registered so far, without the namespace; a test compares them with the schema."""
+"""Registered names, without the namespace. A test compares them with the schema."""
 
 
 def register(
@@ -25,13 +25,13 @@ def register(
     setup_context: Callable[..., Any] | None = None,
     autocast: torch.dtype | None = None,
 ) -> None:
-    """Complete operator `cxrfast::name`.
+    """Register the Python side of operator `cxrfast::name`.
 
     Args:
-        fake: computes empty outputs of the right shape, dtype, device and strides.
-        backward, setup_context: as in `torch.library.register_autograd`. Without them the operator refuses to be
-            differentiated, which is what a gradient operator `_<op>_backward` needs.
-        autocast: dtype that inputs are cast to inside an autocast region; None leaves them as they are.
+        fake: returns empty outputs of the right shape, dtype, device and strides.
+        backward, setup_context: as in `torch.library.register_autograd`. Without them, differentiating the operator is
+            an error. Gradient operators `_<op>_backward` are registered without them.
+        autocast: dtype that inputs are cast to inside an autocast region. None means no cast.
     """
     qualified = f"cxrfast::{name}"
     OPERATORS.add(name)
@@ -45,8 +45,8 @@ def register(
 
 
 def call(operator: Callable[..., Any], *args: Any) -> Any:
-    """operator(*args), but where no derivative is asked for, past the Python that torch runs for one on every call: on
-    tiny tensors that is most of the time."""
+    """operator(*args), without torch's Python autograd wrapper if no gradient is needed. On very small tensors that
+    wrapper takes most of the time."""
     if _BelowAutograd is None or (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()

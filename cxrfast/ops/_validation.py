@@ -1,4 +1,4 @@
-"""Checks shared by the operators: what a caller passes is refused here, in one line, before C++ sees it."""
+"""Argument checks shared by the operators. Invalid arguments raise a one-line error before C++ is called."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -7,19 +7,21 @@ from typing import TypeVar
 import torch
 from torch.autograd import forward_ad
 
+Key = TypeVar("Key", bound=str)
 Value = TypeVar("Value")
 
-_INT64_MAX = 2**63 - 1  # the greatest integer that an operator takes
+_INT64_MAX = 2**63 - 1  # the largest integer that an operator accepts
 
 
 def check_floating(name: str, x: torch.Tensor) -> None:
-    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor, RuntimeError if it carries a tangent.
-    (torch drops it where nothing requires a gradient, and the derivative would silently be zero.)"""
+    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor, and RuntimeError if it has a
+    forward-mode tangent. (torch drops the tangent if no input requires a gradient, so the derivative would silently be
+    zero.)"""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # no tangents anywhere
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # there are no tangents
         return
     if forward_ad.unpack_dual(x).tangent is not None:
         raise RuntimeError(f"{name}: cxrfast's operators have no forward-mode derivative")
@@ -33,7 +35,7 @@ def check_shape(name: str, x: torch.Tensor, expected: str, dims: int | Iterable[
 
 
 def check_same(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
-    """Raise unless both tensors have one dtype and live on one device."""
+    """Raise unless both tensors have the same dtype and device."""
     if x.dtype != other.dtype:
         raise TypeError(f"{name}: expected {other_name}'s dtype {other.dtype}, got {x.dtype}")
     if x.device != other.device:
@@ -51,7 +53,8 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
 
 
 def check_offsets(offsets: torch.Tensor, name: str, instances: torch.Tensor) -> None:
-    """Raise unless offsets are `[B + 1]` int64 on the instances' device, from 0 to their number, never decreasing."""
+    """Raise unless offsets are `[B + 1]` int64 on the instances' device, start at 0, end at their number and
+    never decrease."""
     if not isinstance(offsets, torch.Tensor) or offsets.dtype != torch.int64:
         raise TypeError(f"offsets: expected an int64 tensor, got {getattr(offsets, 'dtype', type(offsets).__name__)}")
     if offsets.dim() != 1 or offsets.shape[0] < 1:
@@ -67,8 +70,8 @@ def check_offsets(offsets: torch.Tensor, name: str, instances: torch.Tensor) -> 
         raise ValueError("offsets: expected values that never decrease")
 
 
-def choose(name: str, value: str, choices: Mapping[str, Value]) -> Value:
-    """The choice called `value`, or a ValueError that lists them."""
+def choose(name: str, value: str, choices: Mapping[Key, Value]) -> Value:
+    """The entry of `choices` for the option `value`, or a ValueError that lists the options."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-    return choices[value]
+    return choices[value]  # type: ignore[index]

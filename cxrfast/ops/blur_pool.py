@@ -1,14 +1,15 @@
 """Anti-aliased downsampling: blur with a binomial filter, then subsample (Zhang 2019, "Making Convolutional Networks
 Shift-Invariant Again")."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
 
-PADDING_MODES = {"reflect": 0, "replicate": 1, "zeros": 2}
+PaddingMode = Literal["reflect", "replicate", "zeros"]
+PADDING_MODES: dict[PaddingMode, int] = {"reflect": 0, "replicate": 1, "zeros": 2}
 
 
 def blur_pool2d(
@@ -16,27 +17,35 @@ def blur_pool2d(
     *,
     filter_size: int = 4,
     stride: int = 2,
-    padding_mode: str = "reflect",
+    padding_mode: PaddingMode = "reflect",
 ) -> torch.Tensor:  # [B, C, (H-1)//stride+1, (W-1)//stride+1]
     """Blur every channel with a binomial filter and keep every `stride`-th pixel.
 
-    `out[y, x] = Σ_{i,j} a_i a_j · padded[stride·y + i, stride·x + j]` with `a_i = C(f−1, i) / 2^(f−1)`, where
-    `(f−1)//2` pixels are padded before the image and the rest after it. `filter_size=1` only subsamples.
+    `out[y, x] = Σ_{i,j} a_i a_j · padded[stride·y + i, stride·x + j]` with `a_i = C(f−1, i) / 2^(f−1)`. Of the `f − 1`
+    padded pixels, `(f−1)//2` are before the image and the rest after it. `filter_size=1` only subsamples.
 
     Args:
-        x: float16, bfloat16, float32 or float64 image batch; contiguous or channels_last memory is kept, any other
-            strides are copied. Sums are accumulated in float32 (float64 for float64). Autocast leaves the dtype alone.
+        x: float16, bfloat16, float32 or float64 image batch. Contiguous and channels_last memory formats are kept;
+            other strides are copied. Sums are accumulated in float32 (float64 for float64). Autocast does not change
+            the dtype.
         filter_size: f, 1 to 7.
         stride: 1 or more.
         padding_mode: "reflect" (without repeating the edge), "replicate" or "zeros".
 
     Returns:
-        Tensor of x's dtype and memory format. Deterministic; the gradient is too.
+        Tensor of x's dtype and memory format. Forward and backward are deterministic.
 
     Raises:
         TypeError: x is not a floating-point tensor, or an option is not an integer.
-        ValueError: wrong number of dimensions, an option out of range, or "reflect" on an image that is not larger than
-            `filter_size // 2` in both directions.
+        ValueError: wrong number of dimensions, an option out of range, or "reflect" with an image whose height or width
+            is not larger than `filter_size // 2`.
+
+    Example:
+        >>> blur_pool2d(torch.ones(2, 64, 56, 56)).shape
+        torch.Size([2, 64, 28, 28])
+        >>> row = torch.tensor([0.0, 0.0, 8.0, 0.0, 0.0])
+        >>> blur_pool2d(row.expand(1, 1, 5, 5), filter_size=3, stride=1, padding_mode="replicate")[0, 0, 0].tolist()
+        [0.0, 2.0, 4.0, 2.0, 0.0]
     """
     check_floating("x", x)
     check_shape("x", x, "[B, C, H, W]", 4)
@@ -53,34 +62,38 @@ def max_blur_pool2d(
     kernel_size: int = 2,
     filter_size: int = 4,
     stride: int = 2,
-    padding_mode: str = "reflect",
+    padding_mode: PaddingMode = "reflect",
     padding: int = 0,
 ) -> torch.Tensor:  # [B, C, (H'-1)//stride+1, (W'-1)//stride+1], H' = H + 2*padding - kernel_size + 1
-    """Take the maximum over a sliding window, blur it, keep every `stride`-th pixel: an anti-aliased max-pool.
+    """Anti-aliased max-pooling: maximum over a sliding window, blur, then keep every `stride`-th pixel.
 
     `max_blur_pool2d(x, …) = blur_pool2d(max_pool2d(x, kernel_size, stride=1, padding=padding), filter_size, stride,
-    padding_mode)` (Zhang 2019, Figure 3: MaxPool = Subsample ∘ Max becomes MaxBlurPool = Subsample ∘ Blur ∘ Max)
-    without the full-size map between the two. With the same `kernel_size`, `stride` and `padding` the output is as
-    large as `torch.nn.functional.max_pool2d`'s, for every image size.
+    padding_mode)`, without storing the full-size map between the two steps (Zhang 2019, Figure 3: MaxPool = Subsample ∘
+    Max becomes MaxBlurPool = Subsample ∘ Blur ∘ Max). With the same `kernel_size`, `stride` and `padding` the output
+    has the size of `torch.nn.functional.max_pool2d`'s output, for every image size.
 
     Args:
-        x: as in :func:`blur_pool2d`: any floating dtype, contiguous or channels_last memory is kept, the blur is
-            accumulated in float32 (float64 for float64). Autocast leaves the dtype alone.
-        kernel_size: side of the window, 1 to 32767; 1 takes no maximum.
-        filter_size: of the blur, 1 to 7; 1 does not blur.
+        x: as in :func:`blur_pool2d`. Any floating dtype; contiguous and channels_last memory formats are kept; the
+            blur is accumulated in float32 (float64 for float64). Autocast does not change the dtype.
+        kernel_size: side of the max-pooling window, 1 to 32767. With 1 there is no maximum.
+        filter_size: of the blur, 1 to 7. With 1 there is no blur.
         stride: 1 or more.
-        padding_mode: of the blur: "reflect", "replicate" or "zeros"; it pads the map that the maximum leaves.
-        padding: of the maximum: −∞ all around the image, at most half of `kernel_size`, as in `max_pool2d`.
+        padding_mode: of the blur: "reflect", "replicate" or "zeros". It pads the map after the maximum.
+        padding: of the maximum: −∞ on all sides of the image, at most half of `kernel_size`, as in `max_pool2d`.
 
     Returns:
         Tensor of x's dtype and memory format. A NaN in a window makes its maximum NaN. The gradient of a window goes to
-        its first maximal element in raster order (to its last NaN, if it has any), as in `max_pool2d`. Deterministic;
-        the gradient is too. Only x is kept for it: the maxima are found again.
+        its first maximal element in raster order (to its last NaN, if it has any), as in `max_pool2d`. Forward and
+        backward are deterministic. The backward pass stores only x and recomputes the maxima.
 
     Raises:
         TypeError: x is not a floating-point tensor, or an option is not an integer.
         ValueError: wrong number of dimensions, an option out of range, a window larger than the padded image, or
-            "reflect" where the map after the maximum is not larger than `filter_size // 2` in both directions.
+            "reflect" with a map after the maximum whose height or width is not larger than `filter_size // 2`.
+
+    Example:
+        >>> max_blur_pool2d(torch.ones(2, 64, 57, 57), kernel_size=3, padding=1).shape
+        torch.Size([2, 64, 29, 29])
     """
     check_floating("x", x)
     check_shape("x", x, "[B, C, H, W]", 4)
@@ -102,7 +115,7 @@ def max_blur_pool2d(
 
 
 def _check_reflects(name: str, height: int, width: int, filter_size: int, padding_mode: str) -> None:
-    """Reflection needs a pixel to reflect at; an image of no pixels has none to blur either."""
+    """Raise if the image is too small for reflect padding. Empty images are accepted."""
     if padding_mode == "reflect" and min(height, width) <= filter_size // 2 and height * width > 0:
         raise ValueError(
             f"{name}: padding_mode 'reflect' with filter_size {filter_size} expected height and width over "
@@ -111,7 +124,7 @@ def _check_reflects(name: str, height: int, width: int, filter_size: int, paddin
 
 
 def image_memory_format(x: torch.Tensor) -> torch.memory_format:
-    """The format that the kernels keep: channels_last only where it differs from the default order."""
+    """The output's memory format: channels_last if x is channels_last and not also contiguous."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
@@ -121,7 +134,7 @@ def pooled_size(n: int, stride: int) -> int:
 
 
 def max_map_size(n: int, kernel_size: int, padding: int) -> int:
-    """Length of the map that a stride-1 maximum leaves of n pixels; no pixels leave none."""
+    """Size of the map after a maximum with stride 1 over n pixels; 0 for n = 0."""
     return 0 if n == 0 else max(n + 2 * padding - kernel_size + 1, 0)
 
 

@@ -1,51 +1,15 @@
-"""Connected components: from a mask to labels, and from score maps to boxes, one operator each."""
+"""Connected components: label a mask, or find the boxes in score maps."""
 
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 
+from cxrfast._operator_results import ComponentBoxes, StaticComponentBoxes
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
 
-SELECTIONS = {"all": 0, "largest": 1, "peak": 2}
-
-
-class ComponentBoxes(NamedTuple):
-    """One row per component, ordered by image, then channel, then raster order of the component's first pixel."""
-
-    boxes: torch.Tensor
-    """[N, 4] float32: x0, y0, x1, y1, half-open, in pixels of the map: exact integers, float so that
-    `boxes * (image_width / map_width)` is in pixels of the image."""
-    peak: torch.Tensor
-    """[N] scores' dtype: highest score."""
-    mean: torch.Tensor
-    """[N] scores' dtype: mean score."""
-    area: torch.Tensor
-    """[N] int64: number of pixels."""
-    image: torch.Tensor
-    """[N] int64: index into B."""
-    channel: torch.Tensor
-    """[N] int64: index into K."""
-
-
-class StaticComponentBoxes(NamedTuple):
-    """The columns of :class:`ComponentBoxes` with a fixed number of rows. Those after the last component are zero, with
-    -1 for image and channel."""
-
-    boxes: torch.Tensor
-    """[capacity, 4] float32."""
-    peak: torch.Tensor
-    """[capacity] scores' dtype."""
-    mean: torch.Tensor
-    """[capacity] scores' dtype."""
-    area: torch.Tensor
-    """[capacity] int64: 0 where there is no component."""
-    image: torch.Tensor
-    """[capacity] int64: -1 where there is no component."""
-    channel: torch.Tensor
-    """[capacity] int64: -1 where there is no component."""
-    total: torch.Tensor
-    """[] int64, on scores' device: number of components. If it is more than `capacity`, the last ones are missing."""
+Selection = Literal["all", "largest", "peak"]
+SELECTIONS: dict[Selection, int] = {"all": 0, "largest": 1, "peak": 2}
 
 
 def connected_components(
@@ -56,17 +20,20 @@ def connected_components(
     """Label the connected components of every image.
 
     Args:
-        mask: bool, or any integer dtype, whose nonzero elements are foreground. Any number of leading dimensions, any
-            strides.
-        connectivity: 8, pixels that share an edge or a corner are neighbours, or 4, only an edge.
+        mask: bool or integer dtype; nonzero elements are foreground. Any number of leading dimensions, any strides.
+        connectivity: 8 (pixels that share an edge or a corner are neighbours) or 4 (only an edge).
 
     Returns:
-        Contiguous int32 tensor: 0 is background; in every image the components are 1, 2, … in raster order of their
-        first pixels. Deterministic; labels have no gradient.
+        Contiguous int32 tensor. 0 is background; in every image the components are numbered 1, 2, … in raster order of
+        their first pixels. Deterministic. Labels have no gradient.
 
     Raises:
         TypeError: mask is not a bool or integer tensor.
         ValueError: fewer than two dimensions, another connectivity, or 2³¹ pixels or more in one image.
+
+    Example:
+        >>> connected_components(torch.tensor([[1, 0, 1], [1, 0, 0], [0, 0, 1]])).tolist()
+        [[1, 0, 2], [1, 0, 0], [0, 0, 3]]
     """
     if not isinstance(mask, torch.Tensor):
         raise TypeError(f"mask: expected a tensor, got {type(mask).__name__}")
@@ -84,35 +51,44 @@ def component_boxes(
     threshold: float | torch.Tensor,  # scalar or [K]
     *,
     connectivity: int = 8,
-    select: str = "all",
+    select: Selection = "all",
     min_area: int = 1,
 ) -> ComponentBoxes:
     """Boxes and scores of the connected components of `scores >= threshold`, for every image and channel.
 
     Args:
-        scores: float16, bfloat16, float32 or float64 score maps with any strides. A NaN is background. Means are
-            accumulated in float64 on the CPU, and on CUDA in 64 bits of fixed point, scaled for each component by its
-            area and its largest magnitude. Autocast leaves the dtype alone.
-        threshold: one for all channels, or a tensor with one per channel. It is rounded to scores' dtype, so that a
-            score of 0.7 reaches a threshold of 0.7 in every dtype. Nothing reaches a NaN.
+        scores: float16, bfloat16, float32 or float64 score maps with any strides. NaN is background. Means are
+            accumulated in float64 on the CPU. On CUDA they are accumulated in 64-bit fixed point, scaled per component
+            by its area and its largest magnitude. Autocast does not change the dtype.
+        threshold: a number for all channels, or a tensor with one value per channel. It is rounded to scores' dtype, so
+            that a score of 0.7 reaches a threshold of 0.7 in every dtype. With a NaN threshold there is no foreground.
         connectivity: 8 (edges and corners) or 4 (edges).
-        select: what is kept of a map's components. "all"; "largest", the one with the largest area, the first of equal
-            ones; "peak", the one with the map's highest score, that of the first such pixel in raster order. With the
-            last two, a map without foreground has no row, any other has one.
-        min_area: components of fewer pixels are dropped before anything is selected: under "peak", the highest score
-            is then looked for in those that remain.
+        select: which components of a map are returned. "all": every one. "largest": the one with the largest area, the
+            first if several are equal. "peak": the one with the map's highest score, the first such pixel in raster
+            order if several are equal. "largest" and "peak" give one row per map with foreground.
+        min_area: components with fewer pixels are removed before the selection. With "peak", the highest score is that
+            of the remaining components.
 
     Returns:
         :class:`ComponentBoxes`. N depends on the data; under `torch.compile(fullgraph=True)` set
-        `torch._dynamo.config.capture_dynamic_output_shape_ops = True`. On CUDA the host waits for the current stream
-        once, to read N; :func:`component_boxes_static` does not wait. Deterministic. Not differentiable: `scores` is
-        detached, and neither peak nor mean carries a gradient.
+        `torch._dynamo.config.capture_dynamic_output_shape_ops = True`. On CUDA the host synchronises once with the
+        current stream, to read N; :func:`component_boxes_static` does not. Deterministic. Not differentiable: `scores`
+        is detached, and neither peak nor mean has a gradient.
 
     Raises:
         TypeError: scores is not a floating-point tensor, threshold is neither a number nor a floating-point tensor, or
             an option is not an integer.
-        ValueError: wrong number of dimensions, a threshold of another size or on another device, an option out of
+        ValueError: wrong number of dimensions, a threshold of the wrong size or on another device, an option out of
             range, or 2³¹ pixels or more in one map.
+
+    Example:
+        >>> scores = torch.zeros(1, 2, 4, 4)  # one image, two channels
+        >>> scores[0, 1, 1:3, 0:2] = torch.tensor([[0.5, 1.0], [0.5, 0.5]])
+        >>> found = component_boxes(scores, 0.5)
+        >>> found.boxes.tolist(), found.peak.tolist(), found.mean.tolist()
+        ([[0.0, 1.0, 2.0, 3.0]], [1.0], [0.625])
+        >>> found.area.tolist(), found.image.tolist(), found.channel.tolist()
+        ([4], [0], [1])
     """
     arguments = _checked(scores, threshold, connectivity, select, min_area)
     return ComponentBoxes(*call(torch.ops.cxrfast.component_boxes, *arguments))
@@ -124,24 +100,31 @@ def component_boxes_static(
     *,
     capacity: int,
     connectivity: int = 8,
-    select: str = "all",
+    select: Selection = "all",
     min_area: int = 1,
 ) -> StaticComponentBoxes:
     """:func:`component_boxes` with a fixed number of rows, as `torch.nonzero_static` is to `torch.nonzero`.
 
-    Shapes do not depend on the data: nothing waits for the device, a CUDA graph can capture it, and it compiles without
-    a data-dependent shape.
+    Output shapes do not depend on the data. The operator therefore does not synchronise with the device, can be
+    captured in a CUDA graph, and compiles without data-dependent shapes.
 
     Args:
         scores, threshold, connectivity, select, min_area: as in :func:`component_boxes`.
-        capacity: number of rows. With select="largest" or "peak", B * K is always enough.
+        capacity: number of rows. B * K always suffices for select="largest" and "peak".
 
     Returns:
-        :class:`StaticComponentBoxes`: the first `capacity` rows of :func:`component_boxes`, padded, and how many there
-        are in all.
+        :class:`StaticComponentBoxes`: the first `capacity` rows of :func:`component_boxes`, padded, and the total
+        number of components.
 
     Raises:
         TypeError, ValueError: as :func:`component_boxes`, and for a capacity that is not an integer of at least 0.
+
+    Example:
+        >>> scores = torch.zeros(1, 2, 4, 4)
+        >>> scores[0, 1, 1:3, 0:2] = 1.0
+        >>> found = component_boxes_static(scores, 0.5, capacity=2)
+        >>> found.boxes.tolist(), found.channel.tolist(), found.total.item()
+        ([[0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0]], [1, -1], 1)
     """
     check_integer("capacity", capacity, 0)
     arguments = _checked(scores, threshold, connectivity, select, min_area)
@@ -151,7 +134,7 @@ def component_boxes_static(
 def _checked(
     scores: torch.Tensor, threshold: float | torch.Tensor, connectivity: int, select: str, min_area: int
 ) -> tuple[torch.Tensor, torch.Tensor, int, int, int]:
-    """The operators' arguments."""
+    """Validate the arguments and convert them to those of the C++ operators."""
     check_floating("scores", scores)
     check_shape("scores", scores, "[B, K, H, W]", 4)
     _check_connectivity(connectivity)
@@ -179,7 +162,7 @@ def _per_channel(threshold: float | torch.Tensor, scores: torch.Tensor) -> torch
         raise TypeError(f"threshold: expected a number or a tensor, got {threshold!r}")
     if scores.dtype in (torch.float32, torch.float64) and abs(threshold) < 3e38:
         return scores.new_full((channels,), threshold)
-    # By way of float64, because torch.full refuses what a narrower type turns into infinity.
+    # Through float64, because torch.full raises on values that overflow a narrower dtype.
     return torch.full((channels,), threshold, dtype=torch.float64, device=scores.device).to(scores.dtype)
 
 
@@ -189,7 +172,7 @@ def _check_connectivity(connectivity: int) -> None:
 
 
 def _check_pixels(name: str, maps: torch.Tensor) -> None:
-    """Kernels index the pixels of one map with 32 bits."""
+    """The kernels index the pixels of one map with 32 bits."""
     height, width = maps.shape[-2:]
     if height * width >= 2**31:
         raise ValueError(f"{name}: expected fewer than 2**31 pixels in one map, got {height}x{width}")

@@ -1,20 +1,15 @@
-"""The nearest or farthest 64-bit hashes by Hamming distance, among those whose labels a rule allows."""
+"""Exact nearest- or farthest-neighbour search over 64-bit hashes by Hamming distance, with a rule on labels."""
 
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 
+from cxrfast._operator_results import HammingNeighbors
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_integer, check_shape, choose
 
-LABEL_RULES = {"any": 0, "exact": 1, "partial": 2, "disjoint": 3, "shared": 4}
-
-
-class HammingNeighbors(NamedTuple):
-    """What :func:`hamming_topk` finds: a row per query, the nearest (or farthest) first."""
-
-    indices: torch.Tensor  # [A, k] int64 places in `hashes`, -1 where there are no more
-    distances: torch.Tensor  # [A, k] int32, 0 to 64; -1 where there are no more
+LabelRule = Literal["any", "exact", "partial", "disjoint", "shared"]
+LABEL_RULES: dict[LabelRule, int] = {"any": 0, "exact": 1, "partial": 2, "disjoint": 3, "shared": 4}
 
 
 def hamming_topk(
@@ -24,40 +19,46 @@ def hamming_topk(
     *,
     query_labels: torch.Tensor | None = None,  # [A] int64
     labels: torch.Tensor | None = None,  # [N] int64
-    rule: str = "any",
+    rule: LabelRule = "any",
     farthest: bool = False,
     query_indices: torch.Tensor | None = None,  # [A] int64
 ) -> HammingNeighbors:
-    """For every query, the k hashes at the smallest (or greatest) Hamming distance among those that are allowed.
+    """For every query, the k hashes with the smallest (or largest) Hamming distance among the allowed candidates.
 
     The distance of two hashes is the number of bits in which they differ, `popcount(a XOR b)`, 0 to 64. The search is
-    exact and goes over all hashes. Of equally distant ones the lower index comes first, so the answer is unique.
+    exact: it compares with all hashes. Ties are ordered by index, so the result is unique.
 
-    Labels are sets, written as an integer with a bit per class (63 classes fit; the sign bit is a 64th). With a the
-    query's set and b the candidate's, a rule allows
+    Labels are sets of classes, encoded as an integer with one bit per class (up to 64, including the sign bit). With
+    the query's set a and the candidate's set b, a rule allows
 
     - "any": every candidate; labels are not needed;
     - "exact": a = b; two empty sets are equal;
     - "partial": a ∩ b ≠ ∅ and a ≠ b;
-    - "disjoint": a ∩ b = ∅ and a ≠ b, so that two empty sets are not disjoint;
+    - "disjoint": a ∩ b = ∅ and a ≠ b, so two empty sets are not disjoint;
     - "shared": exact or partial.
 
-    Exact, partial and disjoint exclude each other and leave no candidate out.
+    Every candidate satisfies exactly one of exact, partial and disjoint.
 
     Args:
-        queries, hashes: any 64 bits each, as int64; on one device. Any strides.
-        k: 1 or more; more than there are allowed candidates is filled up with −1.
-        query_labels, labels: needed by every rule but "any".
-        farthest: the greatest distances first.
-        query_indices: each query's own place in `hashes`, which is never among its neighbours; −1 for a query that is
-            not one of them.
+        queries, hashes: 64 bits each, as int64; on the same device. Any strides.
+        k: 1 or more. If fewer candidates are allowed, the row is padded with −1.
+        query_labels, labels: required by every rule except "any".
+        farthest: return the largest distances, in descending order.
+        query_indices: the index of each query in `hashes`, which is excluded from its neighbours; −1 for a query that
+            is not in `hashes`.
 
     Returns:
-        :class:`HammingNeighbors`. Deterministic; no gradient. Nothing of size A·N is ever held.
+        :class:`HammingNeighbors`. Deterministic; no gradient. No A×N matrix is allocated.
 
     Raises:
         TypeError: a tensor is not int64, k is not an integer, `farthest` is not a bool.
-        ValueError: a shape or a device does not fit, an unknown rule, a rule without labels, k below 1.
+        ValueError: a shape or device does not match, an unknown rule, a rule that needs labels without them, k below 1.
+
+    Example:
+        >>> hashes = torch.tensor([0b0000, 0b0001, 0b0111])
+        >>> found = hamming_topk(hashes, hashes, k=2, query_indices=torch.arange(3))
+        >>> found.indices.tolist(), found.distances.tolist()
+        ([[1, 2], [0, 2], [1, 0]], [[1, 3], [1, 2], [2, 3]])
     """
     check_integer("k", k, 1)
     number = choose("rule", rule, LABEL_RULES)
@@ -67,7 +68,7 @@ def hamming_topk(
     _check_column("hashes", hashes, "[N]", device=queries.device)
     if number and (query_labels is None or labels is None):
         missing = "query_labels" if query_labels is None else "labels"
-        raise ValueError(f"{missing}: expected a tensor, which rule {rule!r} needs, got None")
+        raise ValueError(f"{missing}: expected a tensor, because rule {rule!r} needs labels, got None")
     for name, column, like in (
         ("query_labels", query_labels, queries),
         ("labels", labels, hashes),

@@ -1,6 +1,6 @@
-"""Multiple-instance pooling: the logit of a bag from the logits of its instances, exactly, in log space."""
+"""Multiple-instance pooling in log space: the logit of a bag from the logits of its instances."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -11,10 +11,11 @@ from cxrfast.ops._validation import check_floating, check_offsets, check_shape, 
 
 class PoolingMode(NamedTuple):
     code: int  # MilPool in csrc/math/mil_pool.h
-    sharpness: float | None  # the default; None where the mode has none
+    sharpness: float | None  # the default; None if the mode has no sharpness
 
 
-MODES = {
+MILPoolMode = Literal["noisy_or", "mean", "max", "lse", "softmax", "linear_softmax", "auto", "generalized_mean"]
+MODES: dict[MILPoolMode, PoolingMode] = {
     "noisy_or": PoolingMode(0, None),
     "mean": PoolingMode(1, None),
     "max": PoolingMode(2, None),
@@ -28,12 +29,12 @@ MODES = {
 
 def mil_pool(
     logits: torch.Tensor,  # [B, K, *]
-    mode: str = "noisy_or",
+    mode: MILPoolMode = "noisy_or",
     *,
     sharpness: float | torch.Tensor | None = None,  # scalar or [K]
     mask: torch.Tensor | None = None,  # bool, broadcastable to logits
 ) -> torch.Tensor:  # [B, K]
-    """The logit of P(bag) for every image and class, from the instances of its map.
+    """The logit of P(bag) for every bag (for example an image) and class, from the logits of its instances.
 
     With instance probabilities `p = σ(logit)` and sums over the instances of a bag:
 
@@ -42,7 +43,7 @@ def mil_pool(
     ==================  =============================  ====================================================
     noisy_or            `1 − Π (1 − p)`                Li et al. 2018, Eq. 2 (Maron & Lozano-Pérez 1998)
     mean                `mean p`
-    max                 `max p`                        gradient to the first of equal instances
+    max                 `max p`                        gradient to the first maximal instance
     lse                 `1/r · log mean exp(r p)`      Pinheiro & Collobert 2015, Wang et al. 2017 on
                                                        probabilities; r = 10
     softmax             `Σ p exp(s p) / Σ exp(s p)`    Seibold et al. 2020; s = 1
@@ -51,30 +52,37 @@ def mil_pool(
     generalized_mean    `(mean p^r)^(1/r)`             Radenović et al. 2019; r = 3
     ==================  =============================  ====================================================
 
-    No probability is ever subtracted from one: the kernels carry log p and log(1 − p) through the pooling, for example
-    `logit = log(expm1(Σ softplus(x)))` for noisy-OR, so bags of thousands of instances and logits of ±1000 keep their
-    digits and their gradients.
+    The kernels compute with log p and log(1 − p), for example `logit = log(expm1(Σ softplus(x)))` for noisy-OR, and
+    never subtract a probability from 1. So values and gradients stay accurate for bags of thousands of instances and
+    for logits of ±1000.
 
-    A bag without instances (empty, or masked out) supports nothing: noisy_or and max give −inf. An average over nothing
-    does not exist: the other modes give NaN. No gradient flows into instances that are masked out, whatever the bag's.
+    For a bag without instances (empty or fully masked), noisy_or and max give −inf. The other modes are averages and
+    give NaN. Masked instances have a gradient of 0, even if the bag's gradient is NaN.
 
     Args:
         logits: float16, bfloat16, float32 or float64, any strides. Elements are computed in float32 (float64 for
             float64) and rounded once at the end; under autocast the result is float32.
         mode: a row of the table.
-        sharpness: r, s or α of the table: any finite number, or a tensor with one for all or one per class, which
-            receives a gradient. Greater is closer to the maximum, negative goes towards the minimum; 0 is the limit,
-            the arithmetic mean (geometric for generalized_mean). A tensor's values are not checked.
-        mask: true where an instance counts; `[B, 1, *]` and `[1, 1, *]` are not copied.
+        sharpness: r, s or α of the table: a finite number, or a differentiable tensor with one value for all classes or
+            one per class. Larger values approach the maximum, negative ones the minimum; 0 is the limit, which is the
+            arithmetic mean (the geometric mean for generalized_mean). The values of a tensor are not checked.
+        mask: true for instances that belong to the bag; `[B, 1, *]` and `[1, 1, *]` are not copied.
 
     Returns:
-        `[B, K]` of logits' dtype; `torch.sigmoid` of it is P(bag). Deterministic; the gradient is too, and it has no
-        derivative of its own. Infinite logits have their limit as the value but no defined gradient; NaN gives NaN.
+        `[B, K]` of logits' dtype; `torch.sigmoid` of it is P(bag). Forward and backward are deterministic. There is no
+        double backward. For infinite logits the value is the limit and the gradient is undefined; NaN gives NaN.
 
     Raises:
         TypeError: logits not floating-point, mask not boolean, or sharpness not a number or floating-point tensor.
-        ValueError: logits without an instance dimension, an unknown mode, a sharpness for a mode that has none, of a
-            wrong shape or not finite, or a mask that does not broadcast.
+        ValueError: logits without an instance dimension, an unknown mode, a sharpness for a mode that has none, a
+            sharpness of the wrong shape or not finite, or a mask that does not broadcast.
+
+    Example:
+        >>> logits = torch.zeros(2, 14, 20, 20)  # p = 0.5 for 14 classes on 20×20 patches of two images
+        >>> mil_pool(logits, "mean").sigmoid()[0, 0].item()
+        0.5
+        >>> mil_pool(torch.randn(8, 14, 20, 20), "lse", sharpness=5.0).shape
+        torch.Size([8, 14])
     """
     check_floating("logits", logits)
     if logits.dim() < 3:
@@ -87,23 +95,28 @@ def mil_pool(
 def mil_pool_ragged(
     logits: torch.Tensor,  # [N, K]
     offsets: torch.Tensor,  # [B + 1] int64
-    mode: str = "noisy_or",
+    mode: MILPoolMode = "noisy_or",
     *,
     sharpness: float | torch.Tensor | None = None,  # scalar or [K]
 ) -> torch.Tensor:  # [B, K]
     """:func:`mil_pool` for bags of different sizes: bag b holds the instances `logits[offsets[b]:offsets[b + 1]]`.
 
     Args:
-        logits: the instances of all bags, one after the other; as in :func:`mil_pool`.
-        offsets: int64, from 0 to N, never decreasing; equal neighbours are an empty bag.
+        logits: the instances of all bags, concatenated; as in :func:`mil_pool`.
+        offsets: int64, from 0 to N, never decreasing; two equal consecutive offsets are an empty bag.
         mode, sharpness: as in :func:`mil_pool`.
 
     Returns:
         `[B, K]` of logits' dtype, as :func:`mil_pool`.
 
     Raises:
-        TypeError, ValueError: as :func:`mil_pool`, and for offsets that are not as described. (Inside `torch.compile`
-        the offsets' values are seen by the kernel only, which raises RuntimeError.)
+        TypeError, ValueError: as :func:`mil_pool`, and for invalid offsets. (Inside `torch.compile` the values of the
+        offsets are checked by the kernel, which raises RuntimeError.)
+
+    Example:
+        >>> logits = torch.tensor([[1.0], [3.0], [2.0]])  # bags of two instances and of one
+        >>> mil_pool_ragged(logits, torch.tensor([0, 2, 3]), "max").tolist()
+        [[3.0], [2.0]]
     """
     check_floating("logits", logits)
     check_shape("logits", logits, "[N, K]", 2)
@@ -113,9 +126,9 @@ def mil_pool_ragged(
 
 
 def kernel_options(
-    logits: torch.Tensor, mode: str, sharpness: float | torch.Tensor | None
+    logits: torch.Tensor, mode: MILPoolMode, sharpness: float | torch.Tensor | None
 ) -> tuple[int, torch.Tensor | None]:
-    """The kernel's mode and the sharpness of every class."""
+    """The mode's code in the kernels, and the sharpness per class."""
     chosen = choose("mode", mode, MODES)
     if chosen.sharpness is None:
         if sharpness is not None:
@@ -135,7 +148,7 @@ def kernel_options(
 
 
 def check_sharpness(value: float) -> None:
-    """Raise unless value is a finite number, in float32 too."""
+    """Raise unless value is a number that is finite in float32."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"sharpness: expected a number or a floating-point tensor, got {value!r}")
     if not abs(value) <= torch.finfo(torch.float32).max:
@@ -185,7 +198,7 @@ def _backward_ragged(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None,
     return _backward(ctx, grad, torch.ops.cxrfast._mil_pool_ragged_backward)
 
 
-# In half precision a bag of a thousand confident instances overflows, so autocast computes bags in float32.
+# Autocast computes in float32, because the logit of a thousand confident instances overflows half precision.
 register("mil_pool", fake=_fake, backward=_backward_dense, setup_context=_setup_context, autocast=torch.float32)
 register(
     "mil_pool_ragged",

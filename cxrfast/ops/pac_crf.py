@@ -1,14 +1,15 @@
 """Pixel-adaptive convolution and the mean-field CRF built on it (Su et al. 2019, "Pixel-Adaptive Convolutional Neural
 Networks"), without unfolding the image."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from cxrfast.ops._registration import register
 from cxrfast.ops._validation import check_floating, check_integer, check_same, check_shape, choose
 
-ACTIVATIONS = {"softmax": 0, "sigmoid": 1}
+Activation = Literal["softmax", "sigmoid"]
+ACTIVATIONS: dict[Activation, int] = {"softmax": 0, "sigmoid": 1}
 
 
 def pac_conv2d(
@@ -19,32 +20,40 @@ def pac_conv2d(
     *,
     dilation: int = 1,
 ) -> torch.Tensor:  # [B, O, H, W]
-    """Convolution whose weights are scaled by how alike the guide is at both pixels (Su et al. 2019, Eq. 3).
+    """Convolution whose weights are scaled by the similarity of the guide features at the two pixels (Su et al. 2019,
+    Eq. 3).
 
-    `out_i = Σ_{j∈Ω(i)} exp(−½‖f_i − f_j‖²) · W[p_i − p_j] · x_j + b`, with f the guide, Ω(i) the k×k window around i,
-    and zeros outside the image. Offsets and orientation are `torch.nn.functional.conv2d`'s (cross-correlation), so that
-    a constant guide gives exactly a convolution with "same" padding. The window may be larger than the image.
+    `out_i = Σ_{j∈Ω(i)} exp(−½‖f_i − f_j‖²) · W[p_i − p_j] · x_j + b`, where f is the guide, Ω(i) is the k×k window
+    around i, and x is zero outside the image. The exponential is called the affinity of i and j. As in
+    `torch.nn.functional.conv2d`, the operation is a cross-correlation: with a constant guide it equals a convolution
+    with "same" padding. The window may be larger than the image.
 
     Args:
         x: float16, bfloat16, float32 or float64, any strides.
-        guide: G features per pixel, of x's dtype; G = 0 makes all affinities 1. Their scale decides how far the window
-            reaches: independent features of unit variance are |f_i − f_j|² ≈ 2G apart, an affinity of e^(−G).
-        weight: k odd. [1, 1, k, k] filters every channel alike, which gives O = C channels.
-        bias: one number per output channel.
-        dilation: distance between the window's taps, 1 or more.
+        guide: G features per pixel, of x's dtype. With G = 0 all affinities are 1. The scale of the features matters:
+            for independent features of unit variance ‖f_i − f_j‖² ≈ 2G, so the affinity is about e^(−G).
+        weight: k odd. [1, 1, k, k] applies the same filter to every channel, which gives O = C channels.
+        bias: one value per output channel.
+        dilation: distance between the taps of the window, 1 or more.
 
     Returns:
         Contiguous tensor of x's dtype. float16 and bfloat16 are computed in float32 and rounded once; autocast casts to
-        float32, since half precision would lose the distances. Nothing of size C·k²·H·W is allocated: the CPU works
-        on as many images at a time as take 96 MB (CUDA: whose affinities take 64 MB); of a single one that takes more,
-        affinities are computed again and again in groups of 16 MB (CUDA: rows of the window), or of one tap.
-        Deterministic for any number of threads, like the gradients with
-        respect to all four tensors. There is no second derivative.
+        float32, because half precision is too coarse for the distances. Forward and backward are deterministic for any
+        number of threads. All four tensors have gradients. There is no double backward.
+
+        Memory: no buffer of size C·k²·H·W is allocated. Images are processed in groups whose buffers take at most 96 MB
+        on the CPU, or whose affinities take at most 64 MB on CUDA. For a single larger image, affinities are not
+        stored but recomputed in groups of taps of at most 16 MB (on CUDA: rows of the window), or of one tap.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, their dtypes differ (outside autocast), or dilation is
             not an integer.
         ValueError: shapes do not match, k is even, dilation < 1, or the devices differ.
+
+    Example:
+        >>> x, guide = torch.randn(2, 8, 32, 32), 0.5 * torch.randn(2, 4, 32, 32)
+        >>> pac_conv2d(x, guide, torch.randn(16, 8, 5, 5)).shape
+        torch.Size([2, 16, 32, 32])
     """
     _check_image("x", x, guide, weight, dilation)
     channels = x.shape[1]
@@ -67,48 +76,55 @@ def pac_crf(
     steps: int = 5,
     unary_weight: float | torch.Tensor = 1.0,
     dilation: int = 1,
-    activation: str = "softmax",
+    activation: Activation = "softmax",
 ) -> torch.Tensor:  # [B, K, H, W]
-    """Mean-field inference in a CRF with a pixel-adaptive convolution as pairwise term; all steps in one operator.
+    """Mean-field inference in a CRF whose pairwise term is a pixel-adaptive convolution. One operator runs all steps.
 
     `logit⁰ = unary`, `logit^{t+1} = unary_weight · unary − compatibility · pac_conv2d(q(logit^t), guide, weight)`,
-    where q is the softmax over the K labels, or the sigmoid of each.
+    where q is the softmax over the K labels, or the sigmoid of each label.
 
-    Signs, and the paper: Su et al. 2019 (Sec. 5) minimise E(l) = Σ_i ψ_u(l_i) + Σ_ij ψ_p(l_i, l_j) with
-    ψ_p = K(f_i, f_j) · W_{l_i l_j}[p_i − p_j], and their mean-field update is
+    Sign convention. Su et al. 2019 (Sec. 5) minimise E(l) = Σ_i ψ_u(l_i) + Σ_ij ψ_p(l_i, l_j) with
+    ψ_p = K(f_i, f_j) · W_{l_i l_j}[p_i − p_j]. Their mean-field update is
     Q^{t+1}_i(l) ∝ exp(−ψ_u(l) − Σ_{l'} Σ_{j∈Ω(i)} K(f_i, f_j) W_{l l'}[p_i − p_j] Q^t_j(l')).
-    Here `unary` is −ψ_u, a score that is high for a likely label, and what is subtracted is an energy: a positive
-    weight from label l' to label l is a *penalty* for l where neighbours are l', a negative one an attraction.
-    With `activation="softmax"`, `unary_weight=1` and the same weights this is the published update, and
-    `softmax(result)` is Q after `steps` steps (Q⁰ = softmax(unary)). `activation="sigmoid"` treats each label as a
-    binary field of its own, because a patch of an X-ray may show several diseases; the weight couples the fields.
+    Here `unary` is −ψ_u, a score that is high for a likely label. The pairwise term is an energy and is subtracted: a
+    positive weight from label l' to label l is a *penalty* for l where neighbours have label l', a negative weight is
+    an attraction. With `activation="softmax"`, `unary_weight=1` and the same weights this is the published update, and
+    `softmax(result)` is Q after `steps` steps (Q⁰ = softmax(unary)). With `activation="sigmoid"` each label is a binary
+    field of its own, because a patch of an X-ray may show several diseases; the weight couples the fields.
 
-    The sum over the window contains the pixel itself, as the published code's does: a centre tap of 0 leaves it out.
+    The sum over the window includes the centre pixel, as in the published code. Set the centre tap to 0 to exclude it.
 
     Args:
         unary: float16, bfloat16, float32 or float64, any strides.
-        guide: features that decide which pixels talk to each other; see :func:`pac_conv2d`.
-        weight: [K, K, k, k], every pair of labels with its own spatial filter (its first index is the label that
-            receives), or [1, 1, k, k], one filter for all. k odd.
-        compatibility: [K, K], multiplied to the message from the left; None is the identity. Potts is a [1, 1, k, k]
-            weight with a compatibility of 1 off the diagonal and 0 on it
+        guide: features whose similarity weights the pairwise term; see :func:`pac_conv2d`.
+        weight: [K, K, k, k], one spatial filter per pair of labels (the first index is the label that receives the
+            message), or [1, 1, k, k], one filter for all pairs. k odd.
+        compatibility: [K, K], multiplied with the message from the left. None is the identity. A Potts model is a
+            [1, 1, k, k] weight with a compatibility of 1 off the diagonal and 0 on it
             (:func:`cxrfast.nn.potts_compatibility`).
         steps: mean-field steps; 0 returns unary.
-        unary_weight: a number, or a tensor of one element (which then gets a gradient).
-        dilation: distance between the window's taps, 1 or more.
+        unary_weight: a number, or a tensor of one element, which has a gradient.
+        dilation: distance between the taps of the window, 1 or more.
         activation: "softmax" or "sigmoid".
 
     Returns:
         The logits after the last step, contiguous, of unary's dtype. float16 and bfloat16 are computed in float32
-        through all steps and rounded once; autocast casts to float32. The memory is that of :func:`pac_conv2d`; the
-        backward computes the steps again and keeps `steps`·K·H·W activations of each image in work. Deterministic for
-        any number of threads, like the gradients with respect to all tensors. There is no second derivative.
+        through all steps and rounded once; autocast casts to float32. The memory is that of :func:`pac_conv2d`. The
+        backward pass recomputes the steps and stores `steps`·K·H·W activations per image of the current group. Forward
+        and backward are deterministic for any number of threads. All tensors have gradients. There is no double
+        backward.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, their dtypes differ (outside autocast), steps or dilation
             is not an integer, or unary_weight is neither a number nor a floating-point tensor.
         ValueError: shapes do not match, k is even, steps < 0, dilation < 1, an unknown activation, or the devices
             differ.
+
+    Example:
+        >>> unary, guide = torch.randn(2, 14, 20, 20), 0.1 * torch.randn(2, 8, 20, 20)
+        >>> weight = -0.02 * torch.ones(1, 1, 5, 5)  # negative: neighbours with the same label attract
+        >>> pac_crf(unary, guide, weight, steps=5, activation="sigmoid").shape
+        torch.Size([2, 14, 20, 20])
     """
     _check_image("unary", unary, guide, weight, dilation)
     labels = unary.shape[1]
@@ -143,7 +159,7 @@ def _check_image(name: str, x: torch.Tensor, guide: torch.Tensor, weight: torch.
 
 def _check_operand(name: str, operand: torch.Tensor, image_name: str, image: torch.Tensor) -> None:
     check_floating(name, operand)
-    # Autocast, which meta tensors do not have, makes the dtypes equal, if none is float64.
+    # Autocast makes the dtypes equal unless one is float64. Meta tensors have no autocast.
     if not image.is_meta and torch.is_autocast_enabled(image.device.type):
         operand, image = operand.to(_accumulated(operand)), image.to(_accumulated(image))
     check_same(name, operand, image_name, image)
@@ -154,7 +170,7 @@ def _accumulated(x: torch.Tensor) -> torch.dtype:
 
 
 def _as_scalar_tensor(name: str, value: float | torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Zero-dimensional, in the dtype that image is accumulated in, so that a half image does not round it."""
+    """A zero-dimensional tensor in image's accumulation dtype, so that a half-precision image does not round it."""
     if isinstance(value, torch.Tensor):
         check_floating(name, value)
         if value.numel() != 1:
@@ -162,7 +178,7 @@ def _as_scalar_tensor(name: str, value: float | torch.Tensor, image: torch.Tenso
         return value.reshape(()).to(device=image.device, dtype=_accumulated(image))
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number or a tensor of one element, got {value!r}")
-    # By way of float64, because torch.full refuses what float32 turns into infinity.
+    # Through float64, because torch.full raises on values that overflow float32.
     return torch.full((), value, dtype=torch.float64, device=image.device).to(_accumulated(image))
 
 
@@ -225,14 +241,14 @@ def _crf_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 
 
 def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    tensors = ctx.saved_tensors  # unpacked once: under activation checkpointing a second time is an error
+    tensors = ctx.saved_tensors  # unpack once: activation checkpointing raises an error the second time
     grads = list(torch.ops.cxrfast._pac_crf_backward(grad, *tensors, *ctx.options))
     if tensors[3] is None:
         grads[3] = None
     return *grads, None, None, None
 
 
-# float32 in an autocast region: squared distances and logits lose their differences in half precision.
+# float32 in an autocast region: half precision is too coarse for squared distances and logits.
 register(
     "pac_conv2d", fake=_conv_fake, backward=_conv_backward, setup_context=_conv_setup_context, autocast=torch.float32
 )

@@ -1,42 +1,43 @@
-"""Reductions of a patch map over a region and its complement: what the losses of Li et al. 2018 and Rozenberg et al.
-2019 are made of (:mod:`cxrfast.losses`)."""
+"""Reductions of a patch map over a region and its complement, used by the losses of Li et al. 2018 and Rozenberg et al.
+2019 (:mod:`cxrfast.losses`)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from cxrfast._operator_results import RegionSums
 from cxrfast.ops._mask import accumulate_dtype, check_region
 from cxrfast.ops._registration import call, register
-
-
-class RegionSums(NamedTuple):
-    """Per image and class: Σ z over the patches of the region, over the others, and how many there are of each."""
-
-    inside: torch.Tensor  # [B, K]
-    outside: torch.Tensor  # [B, K]
-    inside_count: torch.Tensor  # [B, K]
-    outside_count: torch.Tensor  # [B, K]
 
 
 def region_sums(
     logits: torch.Tensor,  # [B, K, H, W]
     mask: torch.Tensor,  # [B, K, H, W] bool, or broadcastable to it
 ) -> RegionSums:
-    """Sums of `z = σ(logit)` inside and outside a region, in one pass: Σ_{i∈b} z, Σ_{i∉b} z, |b| and |b̄| of Rozenberg
-    et al. 2019, Eq. 9 to 12. The sum of the first two is Σ_i z over the whole map.
+    """Sums of `z = σ(logit)` inside and outside a region, in one pass.
+
+    The results are Σ_{i∈b} z, Σ_{i∉b} z, |b| and |b̄| of Rozenberg et al. 2019, Eq. 9 to 12. The first two add up to
+    Σ_i z over the whole map.
 
     Args:
         logits: float16, bfloat16, float32 or float64, any strides.
-        mask: true inside the region; one for all images or classes (`[B, 1, H, W]`) is not copied.
+        mask: true inside the region. A mask shared by images or classes (`[B, 1, H, W]`) is not copied.
 
     Returns:
-        :class:`RegionSums` of `[B, K]` tensors in float32 (float64 for float64 logits): a sum over 400 patches has too
-        few digits in half precision. The counts are in patches, of the same dtype, and carry no gradient; that of the
-        sums is `z·(1 − z)`, exact in both tails. Deterministic. There is no double backward.
+        :class:`RegionSums` of `[B, K]` tensors in float32 (float64 for float64 logits), because half precision is too
+        coarse for sums over 400 patches. The counts are numbers of patches in the same dtype, without a gradient. The
+        gradient of the sums is `z·(1 − z)`, accurate in both tails. Deterministic. There is no double backward.
 
     Raises:
         TypeError: logits not floating-point, or mask not boolean.
         ValueError: logits not `[B, K, H, W]`, or a mask that does not broadcast to them.
+
+    Example:
+        >>> mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+        >>> mask[..., :2, :2] = True
+        >>> sums = region_sums(torch.zeros(1, 1, 4, 4), mask)  # z = 0.5 everywhere
+        >>> sums.inside.item(), sums.outside.item(), sums.inside_count.item(), sums.outside_count.item()
+        (2.0, 6.0, 4.0, 12.0)
     """
     rows = check_region(logits, mask)
     inside, outside, inside_count, outside_count = call(torch.ops.cxrfast.region_sums, logits.flatten(2), rows)
@@ -49,25 +50,31 @@ def box_log_likelihood(
     *,
     floor: float = 0.0,
 ) -> torch.Tensor:  # [B, K]
-    """The log-probability that exactly the patches of a box are positive, Li et al. 2018, Eq. 1:
+    """The log-probability that exactly the patches of a box are positive (Li et al. 2018, Eq. 1):
     `log p(y | x, box) = Σ_{j∈box} log p_j + Σ_{j∉box} log(1 − p_j)` with `p = σ(logit)`.
 
-    `floor` is the paper's remedy against the product's underflow, which log space does not need: p and 1 − p are mapped
-    from [0, 1] to [floor, 1], so a patch adds `log(floor + (1 − floor)·p)`; the paper uses 0.98. With an empty mask the
+    The paper avoids underflow of the product by mapping p and 1 − p from [0, 1] to [floor, 1] with floor = 0.98, so
+    that a patch contributes `log(floor + (1 − floor)·p)`. In log space this is not necessary. With an empty mask the
     result is `log Π (1 − p_j)`, the complement of the noisy-OR of Eq. 2.
 
     Args:
         logits: float16, bfloat16, float32 or float64, any strides.
-        mask: true inside the box; one for all images or classes (`[B, 1, H, W]`) is not copied.
+        mask: true inside the box. A mask shared by images or classes (`[B, 1, H, W]`) is not copied.
         floor: in [0, 1).
 
     Returns:
-        `[B, K]` in float32 (float64 for float64 logits). Value and gradient are exact for logits of ±1000.
+        `[B, K]` in float32 (float64 for float64 logits). Value and gradient are accurate for logits of ±1000.
         Deterministic. There is no double backward.
 
     Raises:
         TypeError: logits not floating-point, mask not boolean, or floor not a number.
         ValueError: logits not `[B, K, H, W]`, a mask that does not broadcast to them, or floor out of range.
+
+    Example:
+        >>> mask = torch.zeros(2, 14, 20, 20, dtype=torch.bool)
+        >>> mask[:, :, 5:10, 5:10] = True
+        >>> box_log_likelihood(torch.randn(2, 14, 20, 20), mask).shape
+        torch.Size([2, 14])
     """
     rows = check_region(logits, mask)
     check_floor(floor)
@@ -125,7 +132,7 @@ def _backward_likelihood(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     return torch.ops.cxrfast._box_log_likelihood_backward(grad, logits, mask, ctx.floor), None, None
 
 
-# No autocast: half-precision logits are read as they are, and every result is float32 already.
+# No autocast: the kernels read half-precision logits directly, and all results are float32.
 register("region_sums", fake=_fake_sums, backward=_backward_sums, setup_context=_setup_sums)
 register("_region_sums_backward", fake=_fake_sums_backward)
 register("box_log_likelihood", fake=_fake_likelihood, backward=_backward_likelihood, setup_context=_setup_likelihood)

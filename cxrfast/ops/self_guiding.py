@@ -1,35 +1,19 @@
-"""Sums over the targets that a bag makes for its own instances: what the loss of Seibold et al. 2020 is made of
-(:class:`cxrfast.losses.SelfGuidingLoss`)."""
+"""The instance-level sums of the self-guiding loss of Seibold et al. 2020 (:class:`cxrfast.losses.SelfGuidingLoss`),
+whose instance targets are derived from the predictions in the same bag."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import torch
 
+from cxrfast._operator_results import SelfGuidedSums
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
-from cxrfast.ops.mil_pool import kernel_options
+from cxrfast.ops.mil_pool import MILPoolMode, kernel_options
 
-MEDIANS = {"lower": 0, "mean": 1}  # of an even number of values: the lower of the two in the middle, or their mean
-
-
-class SelfGuidedSums(NamedTuple):
-    """Per bag and class: Σ BCE(p, M) over the instances with M = 0, M = θ and M = 1, Σ p² over those with M = θ or 1,
-    how many there are of each kind, the least and the greatest logit, and the certainty α."""
-
-    negative: torch.Tensor  # [B, K]
-    soft: torch.Tensor  # [B, K]
-    positive: torch.Tensor  # [B, K]
-    squares: torch.Tensor  # [B, K]
-    negative_count: torch.Tensor  # [B, K]
-    soft_count: torch.Tensor  # [B, K]
-    positive_count: torch.Tensor  # [B, K]
-    minimum: torch.Tensor  # [B, K]
-    maximum: torch.Tensor  # [B, K]
-    certainty: torch.Tensor  # [B, K]
-
-
-_SUMS, _STATISTICS = 4, 6  # rows of the kernels' results: the first fields, which carry a gradient, and the others
+Median = Literal["lower", "mean"]  # of an even number of values: the lower of the two middle values, or their mean
+MEDIANS: dict[Median, int] = {"lower": 0, "mean": 1}
+_SUMS, _STATISTICS = 4, 6  # rows of the kernels' results: fields with a gradient, and fields without
 
 
 def self_guided_sums(
@@ -38,10 +22,11 @@ def self_guided_sums(
     *,
     delta: float = 0.3,
     rescale: bool = True,
-    median: str = "lower",
+    median: Median = "lower",
     mask: torch.Tensor | None = None,  # bool, broadcastable to logits
 ) -> SelfGuidedSums:
-    """Every instance against the target that its bag makes for it (Seibold et al. 2020, Eq. 5 to 8), in one pass.
+    """Instance losses against targets derived from the predictions in the same bag (Seibold et al. 2020, Eq. 5 to 8),
+    in one pass.
 
     With `p = σ(logit)` over the instances of a bag, `y = positive`, δ_l = delta and δ_h = 1 − delta::
 
@@ -50,30 +35,37 @@ def self_guided_sums(
         Eq. 7   BCE(p, M) = −M·log p − (1 − M)·log(1 − p), summed over each kind of M
         Eq. 8   α = max(max p − median p, 1 − y)
 
-    θ is computed from logits, so a bag whose predictions are all close to 1, or to 0, keeps its digits: values and
-    gradients are exact for logits of ±50 and more. M and α are constants: the gradient of BCE is p − M.
+    θ is computed from logits, so it stays accurate when all predictions of a bag are close to 1 or to 0: values and
+    gradients are accurate for logits of ±50 and more. M and α are treated as constants: the gradient of BCE is p − M.
 
-    A positive bag whose logits are all equal (a bag of one instance, for example) leaves Eq. 5 at 0/0: it has no
-    targets, so its sums and counts are 0. A bag without instances has sums and counts of 0, minimum and maximum NaN,
+    For a positive bag whose logits are all equal (for example a bag of one instance) Eq. 5 is 0/0. Such a bag has no
+    targets, and its sums and counts are 0. A bag without instances has sums and counts of 0, minimum and maximum NaN,
     and α = 1 − y.
 
     Args:
         logits: float16, bfloat16, float32 or float64, any strides.
         positive: y, the bag's label.
         delta: δ_l, in [0, 0.5].
-        rescale: False takes θ = p instead of Eq. 5.
-        median: of an even number of predictions: "lower" of the two in the middle, as `torch.median`, or their "mean".
-        mask: true where an instance counts; `[B, 1, *]` and `[1, 1, *]` are not copied.
+        rescale: False uses θ = p instead of Eq. 5.
+        median: of an even number of predictions: "lower", the lower of the two middle values as in `torch.median`, or
+            their "mean".
+        mask: true for instances that belong to the bag; `[B, 1, *]` and `[1, 1, *]` are not copied.
 
     Returns:
-        :class:`SelfGuidedSums` of `[B, K]` tensors in float32 (float64 for float64 logits). The first four carry a
-        gradient, which has no derivative of its own; minimum and maximum are logits. Deterministic. A NaN in a bag
-        makes its sums NaN.
+        :class:`SelfGuidedSums` of `[B, K]` tensors in float32 (float64 for float64 logits). The first four have a
+        gradient but no double backward. Minimum and maximum are logits. Deterministic. A NaN in a bag makes its sums
+        NaN.
 
     Raises:
         TypeError: logits not floating-point, positive or mask not boolean, or delta not a number.
-        ValueError: logits without an instance dimension, positive not `[B, K]` or elsewhere, delta out of range, an
-            unknown median, or a mask that does not broadcast.
+        ValueError: logits without an instance dimension, positive not `[B, K]` or on another device, delta out of
+            range, an unknown median, or a mask that does not broadcast.
+
+    Example:
+        >>> logits = torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 1, 3)  # one positive bag of three instances
+        >>> sums = self_guided_sums(logits, torch.tensor([[True]]), delta=0.3)
+        >>> sums.negative_count.item(), sums.soft_count.item(), sums.positive_count.item()  # θ = 0, 0.5 and 1
+        (1.0, 1.0, 1.0)
     """
     return _named(*stacked_sums(logits, positive, None, mask, delta, rescale, median))
 
@@ -85,22 +77,29 @@ def self_guided_sums_ragged(
     *,
     delta: float = 0.3,
     rescale: bool = True,
-    median: str = "lower",
+    median: Median = "lower",
 ) -> SelfGuidedSums:
     """:func:`self_guided_sums` for bags of different sizes: bag b holds the instances
     `logits[offsets[b]:offsets[b + 1]]`.
 
     Args:
-        logits: the instances of all bags, one after the other.
-        offsets: int64, from 0 to N, never decreasing; equal neighbours are an empty bag.
+        logits: the instances of all bags, concatenated.
+        offsets: int64, from 0 to N, never decreasing; two equal consecutive offsets are an empty bag.
         positive, delta, rescale, median: as in :func:`self_guided_sums`.
 
     Returns:
         As :func:`self_guided_sums`.
 
     Raises:
-        TypeError, ValueError: as :func:`self_guided_sums`, and for offsets that are not as described. (Inside
-        `torch.compile` the offsets' values are seen by the kernel only, which raises RuntimeError.)
+        TypeError, ValueError: as :func:`self_guided_sums`, and for invalid offsets. (Inside `torch.compile` the values
+            of
+        the offsets are checked by the kernel, which raises RuntimeError.)
+
+    Example:
+        >>> logits = torch.tensor([[-2.0], [0.0], [2.0], [1.0]])  # a positive bag of three, a negative bag of one
+        >>> positive = torch.tensor([[True], [False]])
+        >>> self_guided_sums_ragged(logits, torch.tensor([0, 3, 4]), positive).negative_count.tolist()
+        [[1.0], [1.0]]
     """
     return _named(*stacked_sums(logits, positive, offsets, None, delta, rescale, median))
 
@@ -112,9 +111,9 @@ def stacked_sums(
     mask: torch.Tensor | None,  # bool, broadcastable to logits
     delta: float,
     rescale: bool,
-    median: str,
+    median: Median,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [4, B, K], [6, B, K]
-    """:class:`SelfGuidedSums` as two tensors: what carries a gradient, and what does not."""
+    """:class:`SelfGuidedSums` as two tensors: the fields with a gradient, and those without."""
     check_floating("logits", logits)
     check_delta(delta)
     middle = choose("median", median, MEDIANS)
@@ -140,13 +139,14 @@ def pooled_and_stacked_sums(
     logits: torch.Tensor,  # [B, K, *]
     positive: torch.Tensor,  # [B, K] bool
     mask: torch.Tensor | None,  # bool, broadcastable to logits
-    mode: str,
+    mode: MILPoolMode,
     sharpness: float | None,
     delta: float,
     rescale: bool,
-    median: str,
+    median: Median,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, K], [4, B, K], [6, B, K]
-    """:func:`cxrfast.ops.mil_pool` and :func:`stacked_sums` of the same bags, which then share one map of gradients."""
+    """:func:`cxrfast.ops.mil_pool` and :func:`stacked_sums` of the same bags in one operator, with a common gradient
+    map."""
     check_floating("logits", logits)
     check_delta(delta)
     _check_positive(positive, logits, logits.shape[0])
@@ -247,7 +247,7 @@ def _backward_pool(
     return grad_logits, *[None] * 7
 
 
-# No autocast: half-precision logits are read as they are, and every result is float32 already.
+# No autocast: the kernels read half-precision logits directly, and all results are float32.
 register("self_guided_sums", fake=_fake, backward=_backward_dense, setup_context=_setup_context)
 register("self_guided_sums_ragged", fake=_fake_ragged, backward=_backward_ragged, setup_context=_setup_context)
 register("_self_guided_sums_backward", fake=_fake_backward)

@@ -1,4 +1,4 @@
-"""Predictions as files: the table of scores, COCO, maps in npz, run-length encoding."""
+"""Predictions in files: our own table, CSV, COCO-style JSON with run-length masks, and maps in npz."""
 
 from cxrfast.predictions.table import Predictions, concatenate, empty_overlaps, read_predictions
 

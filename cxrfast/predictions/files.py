@@ -1,4 +1,4 @@
-"""Reads predictions that anybody has written: CSV of scores or boxes, COCO-style JSON, npz of heat maps.
+"""Reads predictions of any program: CSV of scores or boxes, COCO-style JSON, npz of heat maps.
 
 The formats are described in docs/evaluation.md. Nothing is unpickled.
 """
@@ -21,11 +21,11 @@ from cxrfast.predictions.parsed import ParsedPredictions, Region, checked_score
 from cxrfast.predictions.rle import decode_rle
 
 FRAME = 1024.0
-"""Boxes of a CSV without columns `width` and `height` are in pixels of an image of this size, as ChestX-ray14's are."""
+"""Side of the image in pixels for boxes of a CSV without columns `width` and `height`, as in ChestX-ray14."""
 
 
 def read_file(path: Path, into: ParsedPredictions) -> None:
-    """Add what one file says, by its suffix: .csv, .json or .npz."""
+    """Read one file, by its suffix .csv, .json or .npz, and add its content."""
     readers = {".csv": _read_csv, ".json": _read_coco, ".npz": read_npz}
     if path.suffix.lower() not in readers:
         raise UsageError(f"predictions: {path} is of an unknown kind; expected a file ending in .csv, .json or .npz")
@@ -88,9 +88,9 @@ def _cell(row: Mapping[str, str | None], column: str, where: str) -> str:
 
 
 def _class_columns(names: Sequence[str], path: Path) -> dict[str, str]:
-    """Column -> class: columns prob_CLASS if there are any, for then a column CLASS holds labels; else CLASS.
+    """Column -> class. If there are columns prob_CLASS, these hold the scores; else columns CLASS do.
 
-    Beside a column CLASS no other may look like one of its class: one of the two holds labels.
+    Two columns whose names contain the same class are an error, because one of them may hold labels.
     """
     stripped = {name: name.strip() for name in names}
     named = {name: text.removeprefix("prob_") for name, text in stripped.items() if text.startswith("prob_")}
@@ -117,7 +117,7 @@ def _number(cell: str, where: str) -> float:
 
 
 class _BoxColumns:
-    """Where the numbers of a box stand in a CSV: corners, or a corner and the sides."""
+    """The columns of a CSV that hold boxes: two corners, or a corner and the sides."""
 
     def __init__(self, names: Sequence[str], sides: bool, size: Sequence[str | None], score: str | None):
         self.names, self.sides, self.size, self.score = names, sides, size, score
@@ -131,7 +131,7 @@ class _BoxColumns:
         return None
 
     def read(self, row: Mapping[str, str | None], where: str) -> tuple[list[float], tuple[float, float], float]:
-        """The box as x1, y1, x2, y2, the size of its image, and the score: 1 without a column of it."""
+        """The box as x1, y1, x2, y2, the size of its image, and its score (1 without such a column)."""
         box = [_number(_cell(row, name, where), where) for name in self.names]
         if self.sides:
             box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
@@ -140,9 +140,9 @@ class _BoxColumns:
 
 
 class _Frames:
-    """Takes the boxes of one file, each with the size of its image, and checks that they are in its pixels.
+    """Collects the boxes of one file, each with the size of its image, and checks that they are in pixels of it.
 
-    An edge outside the image is moved to its border; by more than a pixel, a note says so.
+    Edges outside of the image are moved to its border, with a note if that is more than a pixel.
     """
 
     def __init__(self, path: Path, into: ParsedPredictions):
@@ -170,7 +170,7 @@ class _Frames:
                 f"{where}: box {list(box)} lies outside of its image of {width:g} × {height:g}; give its true size, "
                 "in a CSV as columns width and height"
             )
-        pixel = [1.0 if side > 1 else side / FRAME for side in size]  # where boxes are fractions, sides are 1
+        pixel = [1.0 if side > 1 else side / FRAME for side in size]  # an image with sides of 1 has boxes as fractions
         self.boxes += 1
         self.clipped += min(x1 / pixel[0], y1 / pixel[1]) < -1 or x2 > width + pixel[0] or y2 > height + pixel[1]
         self.tiny += min(x1, y1) >= 0 and max(x2, y2) <= 1 < min(size)
@@ -194,7 +194,7 @@ class _Frames:
 
 
 def _read_coco(path: Path, into: ParsedPredictions) -> None:
-    """A data set with `images`, `categories` and `annotations`, whose annotations have a score."""
+    """Read COCO-style `images`, `categories` and `annotations`; the annotations have scores."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -240,7 +240,7 @@ def _list(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _by_id(content: Any, key: str, text: str, path: Path) -> dict[int | str, dict[str, Any]]:
-    """id -> entry, which has a string called `text`."""
+    """id -> entry; every entry must have a string field named `text`."""
     entries: dict[int | str, dict[str, Any]] = {}
     for number, entry in enumerate(_list(content, key, path)):
         where = f"{path}, entry {number} of '{key}'"

@@ -1,4 +1,4 @@
-"""Reads heat maps that anybody has written: an npz of plain arrays, described in docs/evaluation.md."""
+"""Reads heat maps of any program from an npz of plain arrays, described in docs/evaluation.md."""
 
 import json
 import zipfile
@@ -20,7 +20,7 @@ _OPTIONAL = ("scores", "thresholds", "operating_points", "region_rule", "image_s
 
 
 def read_npz(path: Path, into: ParsedPredictions) -> None:
-    """images [n], classes [K], maps [n, K, P, Q]; optionally scores [n, K] and what the method says about regions."""
+    """Read images [n], classes [K], maps [n, K, P, Q], and optionally scores [n, K] and defaults of the method."""
     arrays = _load(path)
     images, classes = _read_names(arrays, "images", path), _read_names(arrays, "classes", path)
     into.add_maps(Maps(path, images, classes, _read_maps(arrays["maps"], len(images), len(classes), path)))
@@ -52,7 +52,7 @@ def read_npz(path: Path, into: ParsedPredictions) -> None:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that we know by name. Nothing is unpickled."""
+    """The arrays with known names. Nothing is unpickled."""
     if not zipfile.is_zipfile(path):
         raise CxrfastError(f"{path} is no npz archive, or only a piece of one; write it with numpy.savez")
     arrays, name = {}, ""
@@ -68,7 +68,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, EOFError, NotImplementedError, zlib.error) as error:
         raise CxrfastError(f"{path}: {name or 'it'} cannot be read; save plain arrays, without objects") from error
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # numpy hands out what is no array as bytes
+        if not isinstance(array, np.ndarray):  # numpy returns members that are no arrays as bytes
             raise CxrfastError(f"{path}: {name} is no array; write it with numpy.savez")
     return arrays
 

@@ -1,4 +1,4 @@
-"""A region given pixel by pixel."""
+"""Regions given as masks of pixels."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class Mask(NamedTuple):
-    """A mask, cut to the box around it: of a finding on an X-ray, that is a small part of the image."""
+    """A mask, cropped to its bounding box to save memory."""
 
     inside: Tensor  # [h, w] bool
-    corner: tuple[int, int]  # its first row and column
+    corner: tuple[int, int]  # first row and column of the crop
     size: tuple[int, int]  # H, W of the image
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What files of predictions say, whatever their format, by the names that they use."""
+"""The content of files of predictions in one form, with images and classes by name."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from cxrfast.predictions.masks import Mask
 
 @dataclass(frozen=True)
 class Region:
-    """One box, or one mask with the box around it."""
+    """One box, or one mask with its bounding box."""
 
     image: str
     class_name: str
@@ -32,16 +32,16 @@ class Maps(NamedTuple):
 
 @dataclass
 class ParsedPredictions:
-    """Several files are one prediction: none says again what another has said."""
+    """Predictions from one or several files. A value that two files give is an error."""
 
-    images: dict[str, None] = field(default_factory=dict)  # named, also where nothing was found
+    images: dict[str, None] = field(default_factory=dict)  # all that are named, also those without any region
     classes: dict[str, None] = field(default_factory=dict)
     scores: dict[tuple[str, str], float] = field(default_factory=dict)  # (image, class) -> probability
     regions: list[Region] = field(default_factory=list)
-    has_regions: bool = False  # also if a file of regions has none
-    region_classes: dict[str, None] = field(default_factory=dict)  # those that regions were looked for
+    has_regions: bool = False  # true also if a file of regions is empty
+    region_classes: dict[str, None] = field(default_factory=dict)  # classes that the files of regions cover
     maps: list[Maps] = field(default_factory=list)
-    method: dict[tuple[str, str], Any] = field(default_factory=dict)  # (what, class or "") -> what files of maps say
+    method: dict[tuple[str, str], Any] = field(default_factory=dict)  # (what, class or "") -> default of the method
     notes: list[str] = field(default_factory=list)
 
     def add_score(self, image: str, class_name: str, value: float, where: str) -> None:
@@ -70,7 +70,7 @@ class ParsedPredictions:
         self.add_region_classes(*maps.classes)
 
     def add_to_method(self, what: str, class_name: str, value: Any, path: Path) -> None:
-        """A threshold, an operating point, the rule, or the size of the method's images."""
+        """Add a default of the method: a threshold, an operating point, the region rule, or the image size."""
         known = self.method.setdefault((what, class_name), value)
         if known != value:
             of = f" of {class_name}" if class_name else ""

@@ -1,4 +1,4 @@
-"""Masks as COCO writes them: run lengths down the columns, as a list or packed into text."""
+"""Decodes COCO's run-length masks: run lengths in column order, as a list or compressed into a string."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from cxrfast.errors import CxrfastError
 
 
 def decode_rle(segmentation: Any, height: int, width: int, where: str) -> Tensor:  # bool [height, width]
-    """Runs of 0 and 1 in turn, starting with 0, column by column. ``where`` names the place in error messages."""
+    """Decode alternating runs of 0 and 1, starting with 0, column by column. ``where`` is used in error messages."""
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise CxrfastError(f"{where}: segmentation is no run-length mask with 'counts'; polygons must be drawn first")
     size = segmentation.get("size", [height, width])
@@ -28,8 +28,8 @@ def decode_rle(segmentation: Any, height: int, width: int, where: str) -> Tensor
 
 
 def _unpack(text: str, where: str) -> list[int]:
-    """Each character carries five bits above code 48, a sixth says that more follow; from the third run on, numbers are
-    differences from the run before the last."""
+    """Decode COCO's compressed counts. A character minus 48 holds five bits and a continuation bit. From the third run
+    on, numbers are differences from the run before the last."""
     runs: list[int] = []
     value = shift = 0
     for character in text:

@@ -1,4 +1,4 @@
-"""What a model said about every image of a split, beside what is known: the table that results are computed from."""
+"""The table of predictions and ground truth per image and class: `predictions.csv`."""
 
 import csv
 import math
@@ -18,21 +18,21 @@ COLUMNS = ("image", "patient", "class", "prob", "prob_calibrated", "label", "box
 
 @dataclass(frozen=True)
 class Predictions:
-    """N images × K classes. A pair without a box has NaN as overlap: it is not scored, whatever its label."""
+    """Predictions and ground truth of N images and K classes. Pairs without a box have NaN as overlap."""
 
     class_names: tuple[str, ...]
     images: Sequence[str]  # [N] names
     patients: Sequence[str]  # [N]
-    prob: Tensor  # [N, K] float32, in (0, 1): the model's own; NaN where nobody said
+    prob: Tensor  # [N, K] float32 in [0, 1]; NaN where there is none
     labels: Tensor  # [N, K] float32: 1, 0, NaN where unknown
-    n_boxes: Tensor  # [N, K] int64: how many boxes are annotated
-    iou: Tensor  # [N, K] float64: of the regions that the protocol scores, and all boxes of the pair
+    n_boxes: Tensor  # [N, K] int64: number of annotated boxes
+    iou: Tensor  # [N, K] float64: of the regions that the protocol scores with the boxes, without a gate
     ior: Tensor  # [N, K] float64
-    prob_calibrated: Tensor | None = None  # [N, K] float64, by a temperature from validation images
-    unreadable: dict[str, str] = field(default_factory=dict)  # image -> why it is not among the N
+    prob_calibrated: Tensor | None = None  # [N, K] float64, by temperatures fitted on validation images
+    unreadable: dict[str, str] = field(default_factory=dict)  # image -> why it could not be read
 
     def of_classes(self, names: Sequence[str]) -> "Predictions":
-        """These classes only, in this order; KeyError for one that is not there."""
+        """Select classes, in this order; KeyError for an unknown one."""
         place = {name: k for k, name in enumerate(self.class_names)}
         columns = [place[name] for name in names]
         calibrated = None if self.prob_calibrated is None else self.prob_calibrated[:, columns]
@@ -40,7 +40,7 @@ class Predictions:
         return replace(self, class_names=tuple(names), prob_calibrated=calibrated, **tables)
 
     def write_csv(self, path: str | os.PathLike) -> None:
-        """One row for every image and class, :data:`COLUMNS`; what does not exist is an empty field."""
+        """Write one row per image and class, with :data:`COLUMNS`; NaN is an empty field."""
         with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
@@ -50,7 +50,7 @@ class Predictions:
 
     def _cells(self, n: int, k: int) -> list[str]:
         return [
-            _number(self.prob[n, k], 9),  # nine digits give a float32 back exactly
+            _number(self.prob[n, k], 9),  # nine digits restore a float32 exactly
             "" if self.prob_calibrated is None else _number(self.prob_calibrated[n, k], 9),
             _number(self.labels[n, k], 1),
             str(int(self.n_boxes[n, k])),
@@ -60,7 +60,7 @@ class Predictions:
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """All images of all parts, which have the same classes; calibrated where a part is."""
+    """Concatenate parts with the same classes. Parts without calibrated probabilities get NaN if others have them."""
     names = ("prob", "labels", "n_boxes", "iou", "ior")
     tables = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     calibrated = [part.prob_calibrated for part in parts]
@@ -76,7 +76,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def read_predictions(path: str | os.PathLike) -> Predictions:
-    """What :meth:`Predictions.write_csv` has written; :class:`CxrfastError` for any other file."""
+    """Read a file of :meth:`Predictions.write_csv`; :class:`CxrfastError` for any other file."""
     path = Path(path)
     try:
         with path.open(newline="", encoding="utf-8") as file:

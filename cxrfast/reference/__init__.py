@@ -1,4 +1,5 @@
-"""Every operator again in plain PyTorch, same name and signature: the specification, and the referee in tests."""
+"""Every operator in plain PyTorch, with the same name and signature: the specification that tests compare the kernels
+with. It needs torch only, and can be imported where the operators have not been compiled."""
 
 from cxrfast.reference.blur_pool import blur_pool2d, max_blur_pool2d
 from cxrfast.reference.components import component_boxes, component_boxes_static, connected_components

@@ -4,7 +4,7 @@ from collections import deque
 
 import torch
 
-from cxrfast.ops.components import ComponentBoxes, StaticComponentBoxes
+from cxrfast._operator_results import ComponentBoxes, StaticComponentBoxes
 
 
 def connected_components(

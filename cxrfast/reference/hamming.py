@@ -2,7 +2,7 @@
 
 import torch
 
-from cxrfast.ops.hamming import HammingNeighbors
+from cxrfast._operator_results import HammingNeighbors
 
 
 def hamming_topk(

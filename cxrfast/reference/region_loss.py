@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from cxrfast.ops.region_loss import RegionSums
+from cxrfast._operator_results import RegionSums
 
 
 def region_sums(

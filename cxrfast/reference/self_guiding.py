@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from cxrfast.ops._mask import accumulate_dtype
-from cxrfast.ops.self_guiding import SelfGuidedSums
+from cxrfast._operator_results import SelfGuidedSums
 
 
 def self_guided_sums(
@@ -22,7 +21,8 @@ def self_guided_sums(
     """The specification of :func:`cxrfast.ops.self_guided_sums`."""
     keep = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask.expand_as(logits)
     sums = _sums(logits.flatten(2).double(), keep.flatten(2), positive[..., None], delta, rescale, median)
-    return SelfGuidedSums(*(each.to(accumulate_dtype(logits.dtype)) for each in sums))
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return SelfGuidedSums(*(each.to(dtype) for each in sums))
 
 
 def self_guided_sums_ragged(

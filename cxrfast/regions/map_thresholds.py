@@ -1,4 +1,4 @@
-"""From which value on a map is positive: the threshold of each class whose regions fit given boxes best."""
+"""Fits the map threshold of each class: the one whose regions overlap best with given boxes."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
 
 LEVELS = torch.linspace(0.05, 0.95, 19)
-MINIMUM = 3  # boxes of a class; with fewer, those of all classes choose
-_CHUNK = 64  # pairs at once
+MINIMUM = 3  # smallest number of boxes of a class; with fewer, the boxes of all classes are used
+_CHUNK = 64  # pairs per chunk
 
 
 class AnnotatedMaps(NamedTuple):
-    """What a model finds on the N pairs of image and class that have a box."""
+    """Maps and scores of a model on the N pairs of image and class that have a box."""
 
     class_index: Tensor  # [N]
     maps: Tensor  # [N, P, Q] in [0, 1]
@@ -24,7 +24,7 @@ class AnnotatedMaps(NamedTuple):
     has_box: Tensor  # [N, M] bool
 
     def overlap(self, rule: RegionRule, thresholds: Tensor, image_size: int) -> BestOverlap:  # [N] -> [N]
-        """Of a rule's regions with the boxes, at one threshold for each pair."""
+        """Overlap of a rule's regions with the boxes, with one threshold for each pair."""
         parts = [
             self._chunk(slice(first, first + _CHUNK), rule, thresholds, image_size)
             for first in range(0, len(self.maps), _CHUNK)
@@ -33,7 +33,7 @@ class AnnotatedMaps(NamedTuple):
         return BestOverlap(*map(torch.cat, zip(*parts, strict=True))) if parts else BestOverlap(nothing, nothing)
 
     def _chunk(self, chunk: slice, rule: RegionRule, thresholds: Tensor, image_size: int) -> BestOverlap:
-        maps, scores = self.maps[chunk][None], self.scores[chunk][None]  # as many channels of one image
+        maps, scores = self.maps[chunk][None], self.scores[chunk][None]  # pairs become channels of one image
         regions = rule.find(maps, thresholds[chunk], scores=scores, image_size=image_size)
         channel = torch.arange(maps.shape[1])
         candidates = regions.candidates(torch.zeros_like(channel), channel)
@@ -45,7 +45,7 @@ def annotated_maps(
     boxes: Tensor,  # [B, K, M, 4] fractions
     has_box: Tensor,  # [B, K, M] bool
 ) -> AnnotatedMaps:
-    """Of a batch, on the CPU; image by image, then class by class."""
+    """The annotated pairs of a batch, on the CPU, ordered by image, then by class."""
     boxed = has_box.any(dim=-1).cpu()
     scores, maps = prediction.scores.float().cpu(), prediction.maps.float().cpu()
     return AnnotatedMaps(boxed.nonzero()[:, 1], maps[boxed], scores[boxed], boxes.cpu()[boxed], has_box.cpu()[boxed])
@@ -54,13 +54,13 @@ def annotated_maps(
 def fit_map_thresholds(
     rule: RegionRule,
     annotated: AnnotatedMaps,
-    default: Tensor,  # [K], where there is nothing to fit to
+    default: Tensor,  # [K], without enough boxes
     image_size: int,
 ) -> Tensor:  # [K]
-    """Per class, the value of `LEVELS` with the largest mean IoU; of equal ones, the one in the middle.
+    """Per class, the value of `LEVELS` with the largest mean IoU; of several, the middle one.
 
-    A class with fewer than `MINIMUM` boxes gets what fits the boxes of all classes best; without as many of those, its
-    default.
+    A class with fewer than `MINIMUM` boxes gets the value that is best for the boxes of all classes. If these are fewer
+    than `MINIMUM` too, every class keeps its default.
     """
     count = len(annotated.class_index)
     if count < MINIMUM:

@@ -1,4 +1,4 @@
-"""What a trained model is to everything that uses one: images in, scores and maps out."""
+"""The interface of trained models: images in, scores and maps out."""
 
 from typing import NamedTuple, Protocol
 
@@ -9,14 +9,14 @@ from cxrfast.regions.rule import RegionRule
 
 
 class Prediction(NamedTuple):
-    """Of B images, K classes, on a grid of P×P patches."""
+    """Output for B images and K classes, on a grid of P×P patches."""
 
-    scores: torch.Tensor  # [B, K] in (0, 1): is the class on the image
-    maps: torch.Tensor  # [B, K, P, P] in [0, 1]: is it in the patch
+    scores: torch.Tensor  # [B, K] in (0, 1): probability that the class is on the image
+    maps: torch.Tensor  # [B, K, P, P] in [0, 1]: evidence in each patch
 
 
 class Predictor(Protocol):
-    """A trained model with what is needed to use it. Attributes are read, never written."""
+    """A trained model. Attributes are read-only."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -24,15 +24,15 @@ class Predictor(Protocol):
 
     @property
     def image_size(self) -> int:
-        """S: the images it takes have S×S pixels."""
+        """S: input images have S×S pixels."""
 
     @property
     def method(self) -> str:
-        """Name of the method that it was trained with, for example "rozenberg"."""
+        """Name of its method, for example "rozenberg"."""
 
     @property
     def label_version(self) -> str:
-        """Version of the labels that it was trained on."""
+        """Version of its training labels."""
 
     @property
     def weights(self) -> str:
@@ -52,7 +52,7 @@ class Predictor(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; images are moved there before the call."""
+        """Device of the model; images must be there before the call."""
 
     def __call__(
         self,
@@ -61,10 +61,10 @@ class Predictor(Protocol):
 
 
 def predict(predictor: Predictor, images: torch.Tensor) -> Prediction:
-    """``predictor(images)`` on its device, without gradients; output that is NaN or infinite is an error."""
+    """``predictor(images)`` on its device, without gradients. CxrfastError if the output is NaN or infinite."""
     with torch.inference_mode():
         prediction = predictor(images.to(predictor.device, non_blocking=True))
-    # One sum of everything tells whether anything is NaN or infinite, in one copy from the device.
+    # One sum shows whether any value is NaN or infinite, with a single copy from the device.
     if not torch.isfinite(prediction.scores.double().sum() + prediction.maps.double().sum()):
         raise CxrfastError(
             f"{predictor.weights}: the model's output is not a number; its training diverged, train it again with a "

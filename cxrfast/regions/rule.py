@@ -1,4 +1,4 @@
-"""From a map of patch scores to the regions that a method reports: what `localize` draws and `evaluate` scores."""
+"""Region rules: from a map of patch scores to the regions that `localize` draws and `evaluate` scores."""
 
 import math
 from dataclasses import dataclass
@@ -20,22 +20,20 @@ _SELECTED = {"all": "every component", "largest": "the largest component", "peak
 
 @dataclass(frozen=True)
 class RegionRule:
-    """What a method says the place of a finding is, given its map and the threshold of its class.
+    """How the regions of a class follow from its map and its threshold.
 
-    The positive patches are those whose value is at least the threshold. Then, in this order:
+    Patches with a value of at least the threshold are positive. Then, in this order:
 
-    1. ``opening`` removes from them what a square of that side does not fit into, ``closing`` adds what such a square
-       between them does not fit into (morphological opening and closing of the nearest-neighbour upsampled map, of
-       which whole patches are left). A side is a number of image pixels, or below 1 a share of the image's side; 0 does
-       nothing.
-    2. ``select`` keeps all of their connected components (8 neighbours), the largest, or that of the highest value.
-    3. ``shape`` says what is compared with an annotation: ``"patches"``, the union of the patches (Li 2018, Rozenberg
+    1. ``opening`` and ``closing`` apply a morphological opening, then a closing, to the positive patches of the
+       nearest-neighbour upsampled map, with a square of that side; the result consists of whole patches. A side is a
+       number of image pixels or, below 1, a share of the image's side; 0 does nothing.
+    2. ``select`` keeps all connected components (8 neighbours), the largest, or the one with the highest value.
+    3. ``shape`` is what is compared with an annotation: ``"patches"``, the union of the patches (Li 2018, Rozenberg
        2019); ``"boxes"``, the bounding box of each component, any of which may match (Wang 2017; with ``select="peak"``
-       Seibold 2020); ``"rectangle"``, one box around all of them (Zhang 2020).
+       Seibold 2020); ``"rectangle"``, one box around all components (Zhang 2020).
 
-    ``levels`` replaces the threshold of the class by several, each of which gives regions of its own (Wang 2017).
-    ``gate`` is a score that an image has to exceed for a class to have any region there (Seibold 2020); None asks for
-    none.
+    ``levels`` replaces the threshold by several fixed ones, each with its own regions (Wang 2017). ``gate`` is a score
+    that the image must exceed for the class to have any region (Seibold 2020); None: no gate.
     """
 
     shape: Shape = "patches"
@@ -70,9 +68,9 @@ class RegionRule:
         return self.opening > 1 or self.closing > 1
 
     def square(self, side: float, grid: tuple[int, int], image_size: int | None) -> tuple[int, int]:
-        """An opening's or closing's square in patches of a P×Q grid: rows and columns, 1 and 1 where it does nothing.
+        """The square of an opening or closing in patches of a P×Q grid: rows and columns; (1, 1) does nothing.
 
-        Patches are rectangles of equal size, whether they have whole pixels or not.
+        Patches are rectangles of equal size, not necessarily of whole pixels.
         """
         if side > 1 and image_size is None:
             raise ValueError("image_size: expected the number of pixels, because the rule has an opening or a closing")
@@ -105,7 +103,7 @@ class RegionRule:
         positive = _close(positive, self.square(self.closing, grid, image_size))
         if self.select != "all":
             positive = _select(maps, positive, self.select)
-        # Negative values everywhere else, so that the operator finds exactly these patches.
+        # Negative values elsewhere, so that the operator finds exactly the positive patches.
         inside = torch.where(positive, maps, -1.0)
         everything = torch.zeros_like(thresholds)
         boxes = component_boxes(inside, everything)
@@ -116,15 +114,15 @@ class RegionRule:
 
 @dataclass(frozen=True)
 class Regions:
-    """What a rule has found on B images for K classes, on a grid of P×Q patches."""
+    """Regions of B images and K classes on a grid of P×Q patches."""
 
-    boxes: ComponentBoxes  # one row per box, in patches; those of further levels after those of the first
+    boxes: ComponentBoxes  # one row per box, in patches; ordered by level
     masks: Tensor  # [B, K, P, Q] bool: the selected patches, of the first level
     size: tuple[int, int]  # P, Q
     shape: Shape
 
     def candidates(self, image: Tensor, channel: Tensor) -> Tensor:  # [N], [N] -> [N, C, P, Q] bool
-        """The C regions of each pair (image, channel) any of which may match an annotation, empty ones among them."""
+        """The regions of each pair (image, channel), any of which may match; padded to C with empty ones."""
         if self.shape == "patches":
             return self.masks[image, channel][:, None]
         rows, columns = self.size
@@ -144,7 +142,7 @@ class Regions:
 
 
 def _select(maps: Tensor, positive: Tensor, select: Select) -> Tensor:  # [B, K, P, Q] -> [B, K, P, Q] bool
-    """The largest component, or the one with the highest value; among equals, the one that starts first."""
+    """The largest component, or the one with the highest value; of equal ones, the first in scan order."""
     labels = connected_components(positive).long().flatten(2)
     rank = torch.ones(labels.shape, device=maps.device) if select == "largest" else maps.flatten(2)
     best = rank.new_full((*labels.shape[:2], int(labels.max()) + 1 if labels.numel() else 1), -torch.inf)
@@ -184,10 +182,10 @@ def _open(
     mask: Tensor,  # [B, K, P, Q] bool
     square: tuple[int, int],  # rows, columns
 ) -> Tensor:  # [B, K, P, Q] bool
-    """The union of all squares of whole patches that lie in the mask.
+    """Opening: the union of all squares of whole patches that lie in the mask.
 
-    A square of any side that lies in a union of patches lies in a square of whole patches there, which is the union of
-    all places that it can take: so patches are enough.
+    Whole patches suffice: a square at any position in a union of patches lies in a square of whole patches, which is
+    covered by such squares.
     """
     if square == (1, 1):
         return mask
@@ -200,7 +198,7 @@ def _open(
 
 
 def _close(mask: Tensor, square: tuple[int, int]) -> Tensor:  # [B, K, P, Q] bool
-    """What is left of an opening of everything else, where all around the image counts as not in the mask."""
+    """Closing: the complement of an opening of the complement, with padding outside of the image."""
     if square == (1, 1):
         return mask
     rows, columns = square
@@ -210,7 +208,7 @@ def _close(mask: Tensor, square: tuple[int, int]) -> Tensor:  # [B, K, P, Q] boo
 
 @dataclass(frozen=True)
 class MethodDefaults:
-    """What a method says about its own regions, and where it calls a class present."""
+    """Defaults of a method: region rule, map thresholds and operating points."""
 
     rule: RegionRule
     thresholds: Tensor  # [K]

@@ -1,9 +1,9 @@
-"""One evaluation, or two, as a page that people look at."""
+"""Reports of one evaluation, of two, or of a cross-validation: HTML pages and terminal text."""
 
 from cxrfast.report.comparison import RunComparison, compare
 from cxrfast.report.facts import Evaluated, from_folder, from_predictions, from_result
 from cxrfast.report.html.folds import is_folds, render_folds, write_folds
-from cxrfast.report.html.page import render_comparison, render_report, report_path, write_comparison, write_report
+from cxrfast.report.html.page import render_comparison, render_report, write_comparison, write_report
 
 __all__ = [
     "Evaluated",
@@ -16,7 +16,6 @@ __all__ = [
     "render_comparison",
     "render_folds",
     "render_report",
-    "report_path",
     "write_comparison",
     "write_folds",
     "write_report",

@@ -1,4 +1,4 @@
-"""Two evaluations of the same images: every number side by side, with the paired test by patient."""
+"""Compares two evaluations of the same images, with the paired test by patient."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ SCORES = ("AUROC", "average precision")
 
 @dataclass(frozen=True)
 class Line:
-    """One class, or the mean."""
+    """The comparison of one class, or of the mean."""
 
     name: str
     first: float
@@ -41,7 +41,7 @@ class Line:
 
     @property
     def known(self) -> bool:
-        """Whether a run has a number."""
+        """Whether at least one run has the number."""
         return not (math.isnan(self.first) and math.isnan(self.second))
 
     @property
@@ -50,7 +50,7 @@ class Line:
 
     @property
     def better(self) -> str:
-        """Which run has more, as far as the interval can tell."""
+        """The run with the larger number, "first" or "second"; "" unless the difference is significant."""
         if not self.significant:
             return ""
         return "second" if self.difference > 0 else "first"
@@ -58,20 +58,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of both runs; larger is better."""
+    """One measure of both runs. Larger is better."""
 
     title: str
     lines: Sequence[Line]
 
     @property
     def known(self) -> list[Line]:
-        """What is shown."""
+        """The lines that are shown."""
         return [line for line in self.lines if line.known]
 
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Two runs on the images that both evaluated."""
+    """Two runs, compared on the images that both evaluated."""
 
     first: Evaluated
     second: Evaluated
@@ -88,7 +88,7 @@ class RunComparison:
 
     @property
     def not_shown(self) -> list[str]:
-        """Classes that neither run has a number of, once for all measures that lack the same."""
+        """Sentences that name the classes without a number in both runs, grouped by measures."""
         groups: dict[str, dict[str, None]] = {}
         for measure in self.measures:
             missing = ", ".join(line.name for line in measure.lines if not line.known)
@@ -100,7 +100,7 @@ class RunComparison:
         ]
 
     def to_text(self) -> str:
-        """For a terminal, 100 columns wide at most."""
+        """Text for a terminal, at most 100 columns wide."""
         lines = [
             f"first: {self.names[0]}   second: {self.names[1]}   {self.n_images} images of {self.n_patients} patients"
         ]
@@ -118,10 +118,9 @@ class RunComparison:
 
 
 def compare(first: Evaluated, second: Evaluated) -> RunComparison:
-    """Compare on the images that both evaluated, for the classes that both know.
+    """Compare on the images and classes that both evaluated.
 
-    Raises :class:`UsageError` where there are none, where their labels differ, or where the numbers are of different
-    protocols.
+    Raises :class:`UsageError` if there are none, or if labels or protocols differ.
     """
     names = _names(first, second)
     protocols = [run.record.protocol for run in (first, second)]
@@ -156,10 +155,10 @@ def compare(first: Evaluated, second: Evaluated) -> RunComparison:
 
 
 def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: list[str] | None = None) -> list[Measure]:
-    """AUROC, AP and what the protocol counts, of two runs that predict the same classes of the same images.
+    """AUROC, AP and the protocol's accuracies of two runs that predict the same classes of the same images.
 
-    At the protocol's own T, and without its gates: predictions alone do not say where those are. What cannot be
-    compared is said in ``notes``.
+    Accuracies are at the protocol's own T and without its gates, which predictions do not contain. ``notes`` receives
+    what cannot be compared.
     """
     entry = PROTOCOLS.get(protocol)
     everything = torch.ones_like(a.prob, dtype=torch.bool)
@@ -169,16 +168,16 @@ def compare_predictions(a: Predictions, b: Predictions, protocol: str, notes: li
 
 @dataclass(frozen=True)
 class _Table:
-    """Shares found by one measure, behind one gate of each run."""
+    """Accuracies by one measure, behind one gate of each run."""
 
     hit: HitCriterion
     unit: str
     gate: str  # in words, "" for none
-    passes: tuple[Tensor, Tensor]  # [N, K] bool: of each run, where the gate is open
+    passes: tuple[Tensor, Tensor]  # [N, K] bool for each run: where the gate is open
 
 
 def _names(first: Evaluated, second: Evaluated) -> tuple[str, str]:
-    """The folders' names; where they are the same, with numbers."""
+    """Titles of the two runs; numbered if they are the same."""
     if first.title != second.title:
         return first.title, second.title
     return f"{first.title} (1)", f"{second.title} (2)"
@@ -236,7 +235,7 @@ def _place_measures(a: Predictions, b: Predictions, tables: Sequence[_Table], no
 def _common_tables(
     first: Evaluated, second: Evaluated, a: Predictions, b: Predictions, notes: list[str]
 ) -> list[_Table]:
-    """The evaluations' tables, with their gates, at the T that both have."""
+    """The tables of the evaluations with their gates, at the T that both have."""
     sides = [run.record.localization for run in (first, second)]
     if sides[0] is None or sides[1] is None:
         return []
@@ -269,7 +268,7 @@ def _hits(overlap: Tensor, hit: HitCriterion, t: float) -> Tensor:  # [N, K] -> 
 
 
 def _measure(title: str, a: Predictions, first: Statistic, second: Statistic) -> Measure:
-    """Per class, and for the mean over the classes that both runs have a number for."""
+    """One measure: per class, and the mean over the classes that both runs have."""
     everything = torch.ones(1, len(a.images), dtype=torch.float64)
     values = [statistic(everything)[0] for statistic in (first, second)]
     found, of_mean = paired_bootstrap_with_mean(second, first, a.patients, resamples=RESAMPLES)

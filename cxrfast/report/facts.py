@@ -1,16 +1,14 @@
-"""What a report is made of: one evaluation, and what the run's folder says about how its model came about."""
+"""The content of a report: one evaluation, and the files of the run that its model is from."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
-from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError
@@ -22,11 +20,12 @@ from cxrfast.evaluation.scoring import images_hash
 from cxrfast.evaluation.sources import Source
 from cxrfast.predictions.table import Predictions, read_predictions
 from cxrfast.regions.rule import MethodDefaults
+from cxrfast.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run's folder says; all of it is empty for predictions that come from elsewhere."""
+    """Content of a run's folder. All fields are empty for predictions from files."""
 
     name: str = ""
     config: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +37,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One evaluation as a report shows it. Without the data set there are numbers and curves, but no cases."""
+    """One evaluation with everything that a report shows. Without the data set, cases are missing."""
 
     record: EvaluationRecord
     predictions: Predictions
@@ -46,17 +45,17 @@ class Evaluated:
     ground_truth: GroundTruth | None = None
     source: Source | None = None
     own: MethodDefaults | None = None
-    records: Mapping[str, Record] = field(default_factory=dict)  # of the whole data set, by the name of the image
+    records: Mapping[str, Record] = field(default_factory=dict)  # of the whole data set, by image name
     notes: tuple[str, ...] = ()  # what is missing, and why
 
     @property
     def title(self) -> str:
-        """The run's folder, or the first file that was evaluated."""
+        """Name of the run's folder, or of the first evaluated file."""
         return self.run.name or Path(next(iter(self.record.prediction_files), self.record.weights)).name
 
 
 def from_result(result: EvaluationResult, records: Sequence[Record], folder: Path | None = None) -> Evaluated:
-    """An evaluation that has just been made, of a model from the run in ``folder`` or of predictions from elsewhere."""
+    """From a new evaluation, of the run in ``folder`` or (None) of predictions from files."""
     return Evaluated(
         record=result.record,
         predictions=result.predictions,
@@ -69,31 +68,33 @@ def from_result(result: EvaluationResult, records: Sequence[Record], folder: Pat
 
 
 def from_predictions(result: EvaluationResult, data: Path) -> Evaluated:
-    """An evaluation of files against the data set in ``data``."""
+    """From a new evaluation of files against the data set in ``data``."""
     source = read_chestxray14(data, labels=result.label_version, images_required=False)
     return from_result(result, source.records)
 
 
 def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) -> Evaluated:
-    """The evaluation that `cxrfast evaluate` has left in a run's folder.
+    """From the files that `cxrfast evaluate` wrote to a run's folder.
 
-    ``data`` says where the data set is now, if it is not where it was. Where it cannot be read the report goes without
-    its images, and says so. Raises :class:`CxrfastError` where the folder holds no evaluation of ``split``.
+    ``data`` is the folder of the data set, if it has moved. If it cannot be read, the report has no cases, and
+    ``notes`` says so. Raises :class:`CxrfastError` if the folder has no evaluation of ``split``.
     """
     if not folder.is_dir():
         raise CxrfastError(f"no folder {folder}; name the folder of a run")
-    suffix = "" if split == "test" else f"-{split}"
-    path = folder / f"evaluation-{split}.json"
+    run = RunDirectory(folder)
+    path, table = run.evaluation(split), run.predictions(split)
     if not path.is_file():
         again = f"cxrfast evaluate {folder}" + ("" if split == "test" else f" --split {split}")
         raise CxrfastError(f"{folder} has no evaluation of its {split} part ({path.name}); make it: {again}")
     record = EvaluationRecord.load(path)
-    predictions = read_predictions(folder / f"predictions{suffix}.csv")
+    predictions = read_predictions(table)
     if record.class_names != predictions.class_names:
-        raise CxrfastError(f"{path} and predictions{suffix}.csv have different classes; evaluate again")
-    if record.images_hash != images_hash(predictions.images):
+        raise CxrfastError(f"{path} and {table.name} have different classes; evaluate again")
+    annotations = record.localization.annotations if record.localization else ()
+    same = record.images_hash == images_hash(predictions.images)
+    if not same or not {annotation.image for annotation in annotations} <= set(predictions.images):
         raise CxrfastError(
-            f"{path} is of {record.n_images} images, predictions{suffix}.csv of {len(predictions.images)} that are "
+            f"{path} is of {record.n_images} images, {table.name} of {len(predictions.images)} that are "
             "not the same; evaluate again"
         )
     evaluated = Evaluated(record, predictions, read_run(folder))
@@ -104,7 +105,7 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
         source = read_chestxray14(where, labels=record.label_version, images_required=False)
     except CxrfastError as error:
         return replace(evaluated, notes=(f"No cases are shown: {error}",))
-    return _with_data(evaluated, source.records, folder / f"maps{suffix}.npz")
+    return _with_data(evaluated, source.records, run.maps(split))
 
 
 def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> Evaluated:
@@ -125,8 +126,8 @@ def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> E
 
 
 def passes_gate(gate: Gate, run: Evaluated, predictions: Predictions) -> Tensor:  # [N, K] bool
-    """Where a gate is open. ``predictions``: the run's, or a part of them."""
-    scores = predictions.prob.nan_to_num(0.5)  # where nobody said, as in the evaluation
+    """Where a gate is open. ``predictions`` are those of the run, or a part of them."""
+    scores = predictions.prob.nan_to_num(0.5)  # missing scores, as in the evaluation
     if isinstance(gate, NoGate):
         return torch.ones_like(scores, dtype=torch.bool)
     if isinstance(gate, ScoreGate):
@@ -137,46 +138,14 @@ def passes_gate(gate: Gate, run: Evaluated, predictions: Predictions) -> Tensor:
 
 def read_run(folder: Path) -> RunFacts:
     """What there is in a run's folder; nothing in it is required."""
-    splits = read_json(folder / "splits.json") if (folder / "splits.json").is_file() else {}
-    environment = read_json(folder / "env.json") if (folder / "env.json").is_file() else {}
-    metrics = folder / "metrics.jsonl"
+    run = RunDirectory(folder)
+    splits = run.read_splits()
     parts: dict[str, Sequence[str]] = {part: splits.pop(part) for part in PARTS if part in splits}
     return RunFacts(
-        name=folder.resolve().name,
-        config=_read_config(folder / "config.yaml"),
-        environment=environment,
-        metrics=_read_metrics(metrics) if metrics.is_file() else (),
+        name=run.name,
+        config=run.read_config() if run.exists else {},
+        environment=run.read_environment(),
+        metrics=run.read_metrics(),
         parts=parts,
         split=splits,
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CxrfastError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
-    return config if isinstance(config, dict) else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; :class:`CxrfastError` where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CxrfastError(f"{path} cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise CxrfastError(f"{path}: expected an object, got {type(content).__name__}")
-    return content
-
-
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a line is no object")
-        return rows
-    except (OSError, ValueError) as error:
-        raise CxrfastError(f"{path} is damaged ({error}); delete it: it only loses the learning curves") from error

@@ -1,4 +1,4 @@
-"""The papers' published numbers beside a run's: which lines belong to a table, and what keeps them from comparison."""
+"""Selects published numbers to show beside a run's, and says why they may not be comparable."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,28 +17,28 @@ BOXES = {
     "Mass": 85,
     "Nodule": 79,
 }
-"""Annotated boxes of ChestX-ray14, per class: what the papers' localisation tables count."""
+"""Annotated boxes of ChestX-ray14 per class, which the papers' localisation tables count."""
 TEST_IMAGES = 25_596
-"""Images of the official test list, on which AUROC is published."""
+"""Number of images of the official test list, on which AUROC is published."""
 
 
 def published_accuracies(record: Record, metric: str, measure: str, t: float) -> list[PublishedRow]:
-    """Lines of accuracies or AFP by the protocol of this record, by one measure and T; not of means alone."""
+    """Published accuracies or AFP by the record's protocol, for one measure and T, without lines of a mean only."""
     found = rows(metric=metric, measure=measure, protocol=record.protocol, available=True)  # type: ignore[arg-type]
     return [row for row in found if row.values and row.T is not None and abs(row.T - t) < 1e-9]
 
 
 def has_lines(record: Record) -> bool:
-    """Whether anybody publishes numbers by this protocol that could be read."""
+    """Whether any published numbers by this protocol are available."""
     return bool(rows(protocol=record.protocol, available=True))
 
 
 def published_auroc(record: Record) -> list[PublishedRow]:
-    """Lines of AUROC that have any class of this record; those of the same method first.
+    """Published AUROCs of any class of this record; those of the same method first.
 
-    Of a table's lines on another method, the first: what follows is its ablation; and none of a network that is no
-    method here, unless the method is of the same paper. A number that others copied stands once, and not at all where
-    its own paper's is there.
+    For other methods, only the first line of a table is taken, since the following ones are ablations. Networks that
+    are no method of cxrfast are left out, unless they are of the paper of the record's method. Numbers that other
+    papers copied occur once, and only if the original paper's are missing.
     """
     found, seen = [], set[tuple[str | None, ...]]()
     everything = rows(metric="auroc", available=True)
@@ -57,7 +57,7 @@ def published_auroc(record: Record) -> list[PublishedRow]:
 
 
 def remarks(lines: Sequence[PublishedRow]) -> Iterator[str]:
-    """What has to be known of each line; lines of a table that need the same words share them."""
+    """Remarks on the lines, each once for all lines of a table that it applies to."""
     members: dict[tuple[str, str], list[str]] = {}
     for line in lines:
         for words in dict.fromkeys((line.why, line.remark)):
@@ -70,12 +70,12 @@ def remarks(lines: Sequence[PublishedRow]) -> Iterator[str]:
 
 
 def unavailable_places(record: Record) -> list[str]:
-    """Which tables of this protocol could not be read, and why."""
+    """Tables by this protocol that are not available, with reasons."""
     return _unavailable(rows(protocol=record.protocol, available=False))
 
 
 def unavailable_auroc(record: Record) -> list[str]:
-    """Which tables of AUROC of this method's paper could not be read, and why."""
+    """AUROC tables of this method's paper that are not available, with reasons."""
     return _unavailable(rows(metric="auroc", method=record.method, available=False))
 
 
@@ -85,7 +85,7 @@ def _unavailable(lines: Sequence[PublishedRow]) -> list[str]:
 
 
 def other_places(record: Record) -> str:
-    """Why localisation cannot be compared with the papers', "" if it is of the same boxes."""
+    """Why localisation is not comparable with the papers'; "" if it is of the same boxes."""
     annotated = record.annotated_classes
     if annotated == BOXES:
         return ""
@@ -95,7 +95,7 @@ def other_places(record: Record) -> str:
 
 
 def other_images(record: Record) -> str:
-    """Why AUROC cannot be compared with the papers', "" if it is of as many images."""
+    """Why AUROC is not comparable with the papers'; "" if it is of as many images."""
     if record.n_images == TEST_IMAGES:
         return ""
     return f"they are of the {TEST_IMAGES:,} images of the official test list, these of {record.n_images:,} images"

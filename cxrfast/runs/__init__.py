@@ -2,7 +2,7 @@
 
 from cxrfast.runs.directory import RunDirectory, environment, new_run, open_run
 from cxrfast.runs.import_weights import PREPROCESSING, PRESETS, Imported, import_weights
-from cxrfast.runs.settings import is_cross_validation, load_config
+from cxrfast.runs.settings import load_config
 from cxrfast.runs.weights import load_weights, read_weights, save_weights
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "RunDirectory",
     "environment",
     "import_weights",
-    "is_cross_validation",
     "load_config",
     "load_weights",
     "new_run",

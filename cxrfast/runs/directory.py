@@ -1,4 +1,4 @@
-"""A run's folder: where everything about one training lies, and how the latest one is found."""
+"""A run's folder: the names of its files, its readers, how a new one is made and the latest one found."""
 
 import json
 import platform
@@ -15,16 +15,37 @@ import cxrfast
 from cxrfast import _library
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.runs.settings import CROSS_VALIDATION, load_config
 
 RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """`config.yaml, splits.json, env.json, metrics.jsonl, last.ckpt, weights/{best,last}.safetensors`, and what
-    `evaluate` adds."""
+    """Every file of a run's folder, or of a cross-validation's, by its meaning. Names of files stand here only.
+
+    - Training writes `config.yaml`, `splits.json`, `env.json`, `metrics.jsonl`, `last.ckpt` and
+      `weights/{best,last}.safetensors`; during a search for the learning rate also `forks/`.
+    - An evaluation of the test part writes `evaluation-test.json`, `predictions.csv`, `maps.npz` and `report.html`; of
+      another part, the same with its name: `evaluation-val.json`, `predictions-val.csv`, …
+    - `cxrfast reproduce` has its evaluations in `evaluations/<protocol>/`.
+    - `cxrfast report` of two runs writes `comparison-<other>.html`.
+    - A cross-validation has `config.yaml`, `splits.json`, `cross-validation.json`, `report.html` and its runs,
+      `fold-<k>/seed-<s>/`.
+    """
 
     path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run, or a cross-validation, has begun here."""
+        return self.config.is_file()
+
+    # What training writes
 
     @property
     def config(self) -> Path:
@@ -33,6 +54,10 @@ class RunDirectory:
     @property
     def splits(self) -> Path:
         return self.path / "splits.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "env.json"
 
     @property
     def metrics(self) -> Path:
@@ -51,24 +76,122 @@ class RunDirectory:
         return self.forks / f"stage-{stage}-epoch-{epoch}.ckpt"
 
     @property
+    def weights(self) -> Path:
+        """The folder of :attr:`best` and :attr:`last`."""
+        return self.path / "weights"
+
+    @property
     def best(self) -> Path:
-        return self.path / "weights" / "best.safetensors"
+        return self.weights / "best.safetensors"
 
     @property
     def last(self) -> Path:
-        return self.path / "weights" / "last.safetensors"
+        return self.weights / "last.safetensors"
+
+    # What an evaluation of one part of the data ("train", "val", "test", "all") writes
+
+    def evaluation(self, part: str = "test") -> Path:
+        return self.path / f"evaluation-{part}.json"
+
+    def predictions(self, part: str = "test") -> Path:
+        return self.path / f"predictions{_suffix(part)}.csv"
+
+    def maps(self, part: str = "test") -> Path:
+        return self.path / f"maps{_suffix(part)}.npz"
+
+    def report(self, part: str = "test") -> Path:
+        return self.path / f"report{_suffix(part)}.html"
+
+    def evaluated_parts(self) -> set[str]:
+        """The parts that :meth:`evaluation` has a file of."""
+        return {path.stem.removeprefix("evaluation-") for path in self.path.glob("evaluation-*.json")}
+
+    def by_protocol(self, protocol: str) -> "RunDirectory":
+        """The folder of an evaluation by a protocol, beside those by others."""
+        return RunDirectory(self.path / "evaluations" / protocol)
+
+    def comparison(self, other: "RunDirectory") -> Path:
+        return self.path / f"comparison-{other.name}.html"
+
+    # What a cross-validation writes
+
+    @property
+    def pooled(self) -> Path:
+        return self.path / "cross-validation.json"
+
+    @property
+    def is_cross_validation(self) -> bool:
+        return self.exists and CROSS_VALIDATION in load_config(self.config)
+
+    def run(self, name: str) -> "RunDirectory":
+        """One run of the cross-validation, by its :func:`fold_name`."""
+        return RunDirectory(self.path / name)
+
+    def trained_folds(self) -> "list[RunDirectory]":
+        """The runs of the cross-validation that have weights."""
+        found = self.path.glob(fold_name("*", "*"))
+        return [run for run in map(RunDirectory, sorted(found)) if run.best.is_file()]
+
+    # Readers
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings, not yet validated. UsageError without the file, CxrfastError for one that is not settings."""
+        return load_config(self.config)
+
+    def read_splits(self) -> dict[str, Any]:
+        """`splits.json` as it is; empty without the file. (:class:`cxrfast.data.Splits` validates it.)"""
+        return _read_object(self.splits)
+
+    def read_environment(self) -> dict[str, Any]:
+        """What :func:`environment` was when training began, and the command; empty without the file."""
+        return _read_object(self.environment)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        if not self.metrics.exists():
+        """One row per finished epoch; none without the file."""
+        if not self.metrics.is_file():
             return []
         try:
-            return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
-        except ValueError as error:
-            raise CxrfastError(f"{self.metrics} is damaged; delete it: it only loses the numbers so far") from error
+            rows = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("a line is no object")
+        except (OSError, ValueError) as error:
+            raise CxrfastError(
+                f"{self.metrics} is damaged ({error}); delete it: it only loses the numbers of the epochs so far"
+            ) from error
+        return rows
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         # Rewritten whole: a resumed run drops the rows after its checkpoint, and a crash never leaves half a line.
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def fold_name(fold: int | str, seed: int | str) -> str:
+    """The folder of one run of a cross-validation, within that of the whole; also the run's name."""
+    return f"fold-{fold}/seed-{seed}"
+
+
+def run_of(weights: Path) -> RunDirectory | None:
+    """The run that a weights file lies in; None if it lies elsewhere."""
+    run = RunDirectory(weights.parent.parent)
+    return run if run.exists else None
+
+
+def _suffix(part: str) -> str:
+    """Files of the test part have the plain name."""
+    return "" if part == "test" else f"-{part}"
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty without the file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CxrfastError(f"{path} cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise CxrfastError(f"{path}: expected an object, got {type(content).__name__}")
+    return content
 
 
 def new_run(out: Path | None, method: str, *, restart: bool = False) -> RunDirectory:
@@ -76,8 +199,9 @@ def new_run(out: Path | None, method: str, *, restart: bool = False) -> RunDirec
     out = _new_folder_name(method) if out is None else out
     if not restart:
         refuse_full_folder(out)
-    make_folder(out / "weights")
-    return RunDirectory(out)
+    run = RunDirectory(out)
+    make_folder(run.weights)
+    return run
 
 
 def _new_folder_name(method: str) -> Path:
@@ -107,20 +231,20 @@ def make_folder(path: Path) -> None:
 def open_run(path: Path) -> RunDirectory:
     """The run in `path`; CxrfastError where there is none."""
     run = RunDirectory(Path(path))
-    if not run.config.is_file():
+    if not run.exists:
         raise CxrfastError(f"{path} is not a run of cxrfast train (it has no config.yaml)")
     return run
 
 
-def latest_weights() -> Path:
-    """The weights of the latest run under `runs/`; CxrfastError that says how to make one otherwise."""
-    found = [path for path in RUNS.glob("**/weights/best.safetensors") if path.is_file()]
+def latest_run() -> RunDirectory:
+    """The run under `runs/` whose best weights are the latest; CxrfastError that says how to make one otherwise."""
+    found = [path for path in RUNS.glob(f"**/{RunDirectory(Path()).best}") if path.is_file()]
     if not found:
         raise CxrfastError(
             "no trained model under runs/; train one (cxrfast train --method rozenberg --data DIR), try cxrfast demo, "
             "or give --checkpoint FILE"
         )
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return RunDirectory(max(found, key=lambda path: path.stat().st_mtime).parent.parent)
 
 
 def environment() -> dict[str, Any]:
@@ -143,4 +267,4 @@ def environment() -> dict[str, Any]:
 
 
 def write_environment(run: RunDirectory) -> None:
-    write_text(run.path / "env.json", json.dumps({**environment(), "command": sys.argv}, indent=2) + "\n")
+    write_text(run.environment, json.dumps({**environment(), "command": sys.argv}, indent=2) + "\n")

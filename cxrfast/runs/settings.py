@@ -30,8 +30,3 @@ def load_config(path: Path) -> dict[str, Any]:
 
 def _is_mapping(settings: Any) -> bool:
     return isinstance(settings, dict) and all(isinstance(name, str) for name in settings)
-
-
-def is_cross_validation(path: Path) -> bool:
-    """Whether `path` is the folder of a cross-validation."""
-    return (path / "config.yaml").is_file() and CROSS_VALIDATION in load_config(path / "config.yaml")

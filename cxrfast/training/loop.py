@@ -1,5 +1,6 @@
 """The training loop: stages, epochs, validation, checkpoints. The same seed gives the same numbers, resumed or not."""
 
+import logging
 import math
 import shutil
 import time
@@ -23,6 +24,9 @@ from cxrfast.training.config import RunConfig
 from cxrfast.training.preparation import PreparedData, make_dataset, without_augmentation
 from cxrfast.training.schedule import Leg, Schedule, divide, make_schedule, plan_legs
 from cxrfast.training.validation import Validation, validate
+
+# Lines of epochs have their columns, whatever runs the training: no `get_logger`.
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -77,12 +81,12 @@ class Trainer:
             schedule.step(row["val_score"])
             self._save(number, epoch, row, optimizer, schedule)
             if self.config.lr_schedule == "plateau" and optimizer.param_groups[0]["lr"] != rate:
-                self._say(f"learning rate {optimizer.param_groups[0]['lr']:g} after epoch {epoch}")
+                self._log(f"learning rate {optimizer.param_groups[0]['lr']:g} after epoch {epoch}")
         if number + 1 == len(self.legs) or self.legs[number + 1].stage != leg.stage:
             # The next stage, and whoever takes the last weights, goes on from this stage's best epoch.
             self._load_best()
             if leg.divided_after is not None and self.fabric.is_global_zero:
-                self._say(search_result([row for row in self.rows if row["stage"] == stage.name]))
+                self._log(search_result([row for row in self.rows if row["stage"] == stage.name]))
                 shutil.rmtree(self.run.forks, ignore_errors=True)
 
     def _branch(self, leg: Leg, optimizer: Any) -> None:
@@ -93,7 +97,7 @@ class Trainer:
         load_state(self.method, state["state"], str(path))
         optimizer.load_state_dict(state["optimizer"])
         divide(optimizer, self.config.lr_decay)
-        self._say(f"E = {leg.first}: learning rate {optimizer.param_groups[0]['lr']:g} from epoch {leg.first + 1} on")
+        self._log(f"E = {leg.first}: learning rate {optimizer.param_groups[0]['lr']:g} from epoch {leg.first + 1} on")
 
     def _epoch(self, number: int, stage: Stage, epoch: int, optimizer: Any) -> dict[str, Any]:
         started = time.perf_counter()
@@ -239,15 +243,15 @@ class Trainer:
         self.fabric.barrier()
         load_state(self.method, read_weights(self.run.best)[1], str(self.run.best))
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if self.fabric.is_global_zero:
-            tqdm.write(f"{'':>6}     {line}")
+            logger.info(f"{'':>6}     {line}")
 
     def _announce(self, row: dict[str, Any], mark: str | bool) -> None:
         def number(value: float | None) -> str:
             return "-" if value is None else f"{value:.3f}"
 
-        tqdm.write(
+        logger.info(
             f"{row['stage']:>6} {row['epoch']:>3}  loss {row['train_loss']:.4f}  val AUROC {number(row['val_auroc'])}  "
             f"IoU@0.1 {number(row['val_iou_accuracy'])}  {row['seconds']:.0f} s{f'  {mark}' if mark else ''}"
         )

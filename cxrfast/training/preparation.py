@@ -36,7 +36,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
             source.records,
             seed=config.seed,
             fractions=fractions_with(config.val_share),
-            strategy=config.split,
+            strategy="official" if config.split == "official" else "patient",
             label_version=source.label_version,
         )
     splits.check(source.records)

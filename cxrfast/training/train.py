@@ -8,18 +8,20 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
+from cxrfast._logging import get_logger, quiet
 from cxrfast.data import Splits
 from cxrfast.devices import make_fabric
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
-from cxrfast.methods.base import EpochBatches, Say
+from cxrfast.methods.base import EpochBatches
 from cxrfast.runs.directory import RunDirectory, new_run, open_run, write_environment
-from cxrfast.runs.settings import load_config
 from cxrfast.training.checkpoint import load_checkpoint
 from cxrfast.training.config import RunConfig, build_config, save_config
 from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import PreparedData, prepare_data
 from cxrfast.training.schedule import Leg, plan_legs
+
+logger = get_logger(__name__)
 
 
 def train(
@@ -29,7 +31,6 @@ def train(
     splits: Splits | None = None,
     restart: bool = False,
     within: Path | None = None,
-    say: Say = print,
 ) -> RunDirectory:
     """Train a new model in a new folder; returns the folder. Data are read before anything is written.
 
@@ -42,16 +43,16 @@ def train(
     data = prepare_data(config, splits)
     config = config.model_copy(update={"classes": list(data.class_names), "data": config.data.absolute()})
     method = _new_method(config, data)
-    sampler = _batch_sampler(config, data, method, fabric, say)
+    sampler = _batch_sampler(config, data, method, fabric)
     run = _shared_folder(fabric, out, config.method, restart)
     if fabric.is_global_zero:
         for note in data.notes:
-            say(note)
-        say(f"{method.title}: {_start(config, method)}, into {run.path}")
+            logger.info(note)
+        logger.info(f"{method.title}: {_start(config, method)}, into {run.path}")
         save_config(config, run.config)
         data.splits.save(run.splits)
         write_environment(run)
-    _fit(Trainer(config, run, data, method, fabric, sampler), say, within)
+    _fit(Trainer(config, run, data, method, fabric, sampler), within)
     return run
 
 
@@ -61,14 +62,13 @@ def resume(
     device: str | None = None,
     workers: int | None = None,
     within: Path | None = None,
-    say: Say = print,
 ) -> RunDirectory:
     """Go on with an interrupted run after its last finished epoch, with the settings in its folder.
 
     A run that finished none starts again, with the same numbers. `within` as for :func:`train`.
     """
     run = open_run(path)
-    config = build_config(load_config(run.config))
+    config = build_config(run.read_config())
     changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = config.model_copy(update=changes)
     state = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
@@ -80,22 +80,22 @@ def resume(
     fabric.launch()
     data = prepare_data(config, Splits.load(run.splits), config.classes)
     if state is None:
-        say(f"{run.path}: no epoch was finished; starting again")
+        logger.info(f"{run.path}: no epoch was finished; starting again")
         method = _new_method(config, data)
-        sampler = _batch_sampler(config, data, method, fabric, say)
-        _fit(Trainer(config, run, data, method, fabric, sampler), say, within)
+        sampler = _batch_sampler(config, data, method, fabric)
+        _fit(Trainer(config, run, data, method, fabric, sampler), within)
         return run
     method = get_method(config.method)(data.class_names, config.image_size, _without_pretrained(config))
     stages = method.stages(config.epochs)
     legs = plan_legs(stages, config)
     if _at_end(state, legs):
-        say(f"{run.path}: nothing to do, all {stages[-1].epochs} epochs of the last stage are done")
+        logger.info(f"{run.path}: nothing to do, all {stages[-1].epochs} epochs of the last stage are done")
         return run
     leg = legs[state["leg"]]
     branch = f", with the learning rate divided after epoch {leg.divided_after}" if leg.divided_after else ""
-    say(f"{run.path}: going on after epoch {state['epoch']} of stage {stages[leg.stage].name}{branch}")
-    sampler = _batch_sampler(config, data, method, fabric, say)
-    _fit(Trainer(config, run, data, method, fabric, sampler), say, within, resume=True)
+    logger.info(f"{run.path}: going on after epoch {state['epoch']} of stage {stages[leg.stage].name}{branch}")
+    sampler = _batch_sampler(config, data, method, fabric)
+    _fit(Trainer(config, run, data, method, fabric, sampler), within, resume=True)
     return run
 
 
@@ -117,9 +117,9 @@ def _check_frozen(config: RunConfig) -> None:
 
 def is_finished(run: RunDirectory) -> bool:
     """Whether the last epoch of the run's last stage is done."""
-    if not (run.config.is_file() and run.checkpoint.is_file()):
+    if not (run.exists and run.checkpoint.is_file()):
         return False
-    config = build_config(load_config(run.config))
+    config = build_config(run.read_config())
     network = get_method(config.method)(config.classes or (), config.image_size, _without_pretrained(config))
     return _at_end(load_checkpoint(run.checkpoint), plan_legs(network.stages(config.epochs), config))
 
@@ -128,10 +128,9 @@ def _at_end(state: Mapping[str, Any], legs: Sequence[Leg]) -> bool:
     return (state["leg"], state["epoch"]) >= (len(legs) - 1, legs[-1].last)
 
 
-def _batch_sampler(
-    config: RunConfig, data: PreparedData, method: Method, fabric: Fabric, say: Say
-) -> EpochBatches | None:
-    with fabric.rank_zero_first(local=True):  # what it keeps beside the data is there for the other processes
+def _batch_sampler(config: RunConfig, data: PreparedData, method: Method, fabric: Fabric) -> EpochBatches | None:
+    # The first process goes ahead: what it keeps beside the data is there for the others, which say nothing
+    with fabric.rank_zero_first(local=True), quiet(when=not fabric.is_global_zero):
         return method.batch_sampler(
             data.records["train"],
             config.data,
@@ -139,12 +138,7 @@ def _batch_sampler(
             seed=config.seed,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
-            say=say if fabric.is_global_zero else _silently,
         )
-
-
-def _silently(line: str) -> None:
-    pass
 
 
 def _shared_folder(fabric: Fabric, out: Path | None, method: str, restart: bool) -> RunDirectory:
@@ -153,12 +147,12 @@ def _shared_folder(fabric: Fabric, out: Path | None, method: str, restart: bool)
     return RunDirectory(cast(Path, fabric.broadcast(path)))
 
 
-def _fit(trainer: Trainer, say: Say, within: Path | None, *, resume: bool = False) -> None:
+def _fit(trainer: Trainer, within: Path | None, *, resume: bool = False) -> None:
     try:
         trainer.fit(resume=resume)
     except KeyboardInterrupt:
         path = shlex.quote(str(within or trainer.run.path))
-        say(f"\ninterrupted; finished epochs are kept. Go on with: cxrfast train --resume {path}")
+        logger.info(f"\ninterrupted; finished epochs are kept. Go on with: cxrfast train --resume {path}")
         raise
 
 

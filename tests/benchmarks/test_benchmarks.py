@@ -124,7 +124,7 @@ def test_a_missing_peer_is_named(cli, monkeypatch, tmp_path):
     assert notes["opencv (labels alone)"] == "not installed; pip install something"
 
 
-def test_a_broken_or_different_peer_is_said_and_does_not_stop_the_run(tmp_path, monkeypatch):
+def test_a_broken_or_different_peer_is_said_and_does_not_stop_the_run(tmp_path, monkeypatch, logged):
     def broken(problem):
         raise ImportError("libsomething.so:\nnot found")
 
@@ -146,18 +146,15 @@ def test_a_broken_or_different_peer_is_said_and_does_not_stop_the_run(tmp_path, 
     )
     monkeypatch.setitem(peers.LIBRARIES, "kornia", peers.Library(None, ""))
     monkeypatch.setattr(runner, "measure_machine", lambda *arguments: Machine("test", 1e9, 1e9, 1e9))
-    said: list[str] = []
-    path = runner.run(
-        [case], runner.BenchmarkSettings(CPU, torch.float32, list(peers.LIBRARIES)), tmp_path, said.append
-    )
+    path = runner.run([case], runner.BenchmarkSettings(CPU, torch.float32, list(peers.LIBRARIES)), tmp_path)
     rows = {row.implementation: row for row in results.read(path)}
     assert rows["kornia"].note == "failed: ImportError: libsomething.so: not found"
     assert rows["aten"].note == "its result differs by 0.3"
     assert rows["unfold"].note.startswith("skipped: needs about 1152921504.6 GB")
     assert rows["compiled"].note == ""
     assert rows["cxrfast"].fraction_of_limit > 0
-    assert "goal 0×: met" in next(line for line in said if line.startswith("  compiled"))
-    assert "MISSED" in next(line for line in said if line.startswith("  aten"))
+    assert "goal 0×: met" in next(line for line in logged.messages if line.startswith("  compiled"))
+    assert "MISSED" in next(line for line in logged.messages if line.startswith("  aten"))
     assert [row.implementation for row in fastest_peers(list(rows.values()))] == ["compiled"]
 
 

@@ -307,6 +307,17 @@ def test_two_files_of_predictions_are_compared(cli, phantoms, tmp_path):
         code, _, err = cli("evaluate", *more, "--data", phantoms, "--out=x-csv-strict")
         assert code == 2
         assert "out: x-csv-strict/evaluation-all.json is of x.csv by strict; choose another folder" in err
+    report = tmp_path / "x-csv-strict" / "evaluation-all.json"
+    for content, words in (
+        ('{"protocol": "strict"}', "is an evaluation of schema version 1; "),
+        ("{", "cannot be read "),
+    ):
+        report.write_text(content)
+        code, _, err = cli("evaluate", "--predictions=x.csv", "--data", phantoms)
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"out: x-csv-strict/evaluation-all.json {words}" in err
+        assert err.endswith("; evaluate again, into another folder with --out, or delete it\n")
+        assert report.read_text() == content
     code, _, err = cli("evaluate", "--predictions=x.csv", "--data", phantoms, "--split=val")
     assert code == 2
     assert "split: val of which splits? Give --splits as well" in err

@@ -34,7 +34,7 @@ FLAGS = [
 def _compiler() -> list[str]:
     names = os.environ.get("CXRFAST_EMULATION_SANITIZE")
     sanitizers = [f"-fsanitize={names}", "-fno-sanitize-recover=undefined"] if names else []
-    includes = [f"-I{HERE}", f"-isystem{TORCH}/include"]
+    includes = [f"-I{HERE}", f"-I{CSRC}", f"-isystem{TORCH}/include"]
     return [os.environ.get("CXX", "g++"), *FLAGS, *sanitizers, *includes]
 
 
@@ -61,12 +61,13 @@ def _make(path: Path, *command: str) -> Path:
 
 
 def _with_includes(path: Path, seen: dict[Path, bytes]) -> dict[Path, bytes]:
-    """The text of a source and of every file that it names in quotes, directly or not."""
+    """The text of a source and of every file that it includes in quotes, directly or not."""
     path = path.resolve()
     if path not in seen and path.exists():
         seen[path] = path.read_bytes()
         for name in re.findall(rb'^#include "(.*)"', seen[path], re.MULTILINE):
-            _with_includes(path.parent / name.decode(), seen)
+            for folder in (path.parent, CSRC):
+                _with_includes(folder / name.decode(), seen)
     return seen
 
 
@@ -104,7 +105,7 @@ def build(name: str, sources: Sequence[Path]) -> Path:
 @cache
 def load() -> ctypes.CDLL:
     """The emulated kernels, as operators `torch.ops.cxrfast_emulated.*` on the CPU."""
-    path = build("cxrfast_emulated", [_schema(), *sorted((CSRC / "cuda").glob("*.cu"))])
+    path = build("cxrfast_emulated", [_schema(), *sorted((CSRC / "cuda").glob("*/*.cu"))])
     torch.ops.load_library(str(path))
     return ctypes.CDLL(str(path))
 

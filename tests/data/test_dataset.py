@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES
 from cxrfast.data.transforms import Augmentation
 from cxrfast.errors import CxrfastError, UsageError

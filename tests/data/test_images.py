@@ -146,3 +146,28 @@ def test_real_truncated_png(real_data, tmp_path):
         (tmp_path / "cut.png").write_bytes(data[: int(part * len(data))])
         with pytest.raises(CxrfastError, match=r"cut\.png is a truncated PNG"):
             read_image(tmp_path / "cut.png")
+
+
+def test_orientation_and_pages(tmp_path):
+    upright = np.tile(np.linspace(0, 255, 6), (8, 1)).astype(np.uint8)  # 8 high, 6 wide
+    lying = Image.fromarray(np.rot90(upright).copy())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees clockwise to be viewed
+    lying.save(tmp_path / "a.png", exif=exif)
+    lying.save(tmp_path / "a.tif", tiffinfo={274: 6})
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_allclose(read_image(tmp_path / name), upright / 255, atol=1e-6)
+    deep = np.stack([np.rot90(upright).astype(np.uint16) * 257] * 3, axis=-1)
+    data = cv2.imencode(".png", deep)[1].tobytes()
+    for value in range(1, 9):
+        exif[0x0112] = value
+        block = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+        chunk = struct.pack(">I", len(block) - 4) + block + struct.pack(">I", zlib.crc32(block))
+        (tmp_path / "deep.png").write_bytes(data[:33] + chunk + data[33:])
+        lying.save(tmp_path / "plain.png", exif=exif)  # Pillow turns the same image of 8 bits
+        np.testing.assert_allclose(
+            read_image(tmp_path / "deep.png"), read_image(tmp_path / "plain.png"), atol=1e-6, err_msg=str(value)
+        )
+    Image.fromarray(upright).save(tmp_path / "b.tif", save_all=True, append_images=[Image.fromarray(255 - upright)])
+    with pytest.raises(CxrfastError, match="holds 2 pages, expected one"):
+        read_image(tmp_path / "b.tif")

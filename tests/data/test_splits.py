@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.data.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.labels import BOXED_CLASSES
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS, Splits, fractions_with, make_splits

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.labels import BOXED_CLASSES
 from cxrfast.data.patches import boxes_to_patches
 from cxrfast.data.records import Record
@@ -102,10 +102,11 @@ def test_json_and_text(records, tmp_path):
     assert {row["frequency"] for row in bins} == {0.0}
     found = data["localization"]
     assert found["grid"] == [GRID, GRID]
-    assert [(table["measure"], table["relation"], table["gate"]) for table in found["tables"]] == [
-        ("iou", "≥", None),
-        ("ior", "≥", None),
+    assert [(table["measure"], table["inclusive"], table["gate"]) for table in found["tables"]] == [
+        ("iou", True, {"kind": "none"}),
+        ("ior", True, {"kind": "none"}),
     ]
+    assert (found["threshold"], found["minmax_normalised"]) == ({"kind": "fixed", "value": 0.5}, False)
     row = found["tables"][0]["rows"][0]
     assert row["T"] == 0.1
     # Nodule is of one patient, so neither it nor the mean has an interval
@@ -114,8 +115,10 @@ def test_json_and_text(records, tmp_path):
         "accuracy": 0.5,
         "low": 0,
         "high": 0,
-        "ceiling": 1.0,
         "hits": 1,
+        "oracle": 1.0,
+        "false_positives": None,
+        "afp": None,
     }
     assert row["classes"]["Hernia"]["accuracy"] is None
     lines = evaluation_to_text(result).splitlines()
@@ -147,7 +150,7 @@ def test_means_have_intervals_from_the_resamples_of_the_classes(tmp_path):
         boxed = (found.n_boxes > 0).any(dim=1)
         hits = torch.where(found.iou.isnan(), torch.nan, (found.iou >= 0.1).double())[boxed]
         of_boxes = [patient for patient, has in zip(found.patients, boxed.tolist(), strict=True) if has]
-        data = json.loads(result.to_json())
+        data = json.loads(result.record.to_json())
         table = data["localization"]["tables"][0]
         for statistic, patients, mean in (
             (weighted_auroc(found.prob, found.labels), found.patients, data["mean"]["auroc"]),
@@ -181,7 +184,7 @@ def test_every_protocol_runs_and_says_its_name(records, protocol):
     text = evaluation_to_text(result)
     assert f"protocol {protocol} (" in text
     assert max(map(len, text.splitlines())) <= 100
-    assert json.loads(result.to_json())["protocol"] == protocol
+    assert json.loads(result.record.to_json())["protocol"] == protocol
 
 
 def test_patients_of_training_are_counted_and_refused_by_strict(records):
@@ -313,7 +316,7 @@ def test_regions_are_the_methods_own_or_the_papers(records):
     assert paper.localization.tables[0].accuracy[0, :2].tolist() == [0.5, 1]
     assert str(own.localization.rule) == "box around the component of the maximum, map ≥ the threshold"
     kept = evaluate(other, dataset, **{**OPTIONS, "protocol": "own"}).localization
-    assert kept.tables[0].gate == "score > 1"
+    assert str(kept.tables[0].gate) == "score > 1"
     assert kept.tables[0].hits.sum() == 0
     # The gate is the protocol's: no image exceeds the method's own.
     assert own.localization.tables[0].hits.sum() > 0

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxrfast.data.chestxray14 import read_chestxray14
 from cxrfast.data.dataset import XrayDataset
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import EvaluationMetadata, GroundTruth, collect_outputs, evaluate, find_protocol
@@ -178,7 +178,7 @@ def test_what_we_write_gives_what_we_said(tmp_path):
             torch.testing.assert_close(one.accuracy, other.accuracy, rtol=0, atol=0, equal_nan=True)
             torch.testing.assert_close(one.low, other.low, equal_nan=True)
         assert again.localization.rule == live.localization.rule
-        assert json.loads(again.to_json())["classes"] == json.loads(live.to_json())["classes"]
+        assert json.loads(again.record.to_json())["classes"] == json.loads(live.record.to_json())["classes"]
 
 
 def test_scores_alone_wide_or_long(ground_truth, tmp_path):

@@ -67,7 +67,7 @@ def test_no_region_is_better_and_one_is_as_good(shape, case):
 
 
 @pytest.mark.parametrize("shape", ["patches", "boxes"])
-def test_many_boxes_that_tile_a_region_have_its_ceiling(shape):
+def test_many_boxes_that_tile_a_region_have_its_oracle(shape):
     """64 boxes: what cost 2^boxes, or boxes^4, would not end."""
     tiles = [((x, x + 1), (y, y + 1)) for x in range(2, 10) for y in range(1, 9)]
     whole = units_of([[((2, 10), (1, 9))]], 1)

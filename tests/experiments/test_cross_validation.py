@@ -13,13 +13,9 @@ from cxrfast.experiments.cross_validation import cross_validate, evaluate_folds,
 from cxrfast.experiments.folds_directory import build_cross_validation, take_section
 from cxrfast.inference import load_predictor
 from cxrfast.runs import RunDirectory
-from cxrfast.runs.settings import is_cross_validation, load_config
+from cxrfast.runs.settings import load_config
 from cxrfast.training import build_config
 from cxrfast.training.loop import Trainer
-
-
-def quiet(line):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +39,7 @@ PLAN = {"folds": 2, "unannotated": 0.5, "protocol": "rozenberg2019"}
 @pytest.fixture(scope="module")
 def crossed(config, tmp_path_factory):
     """The folder of a finished cross-validation: two folds by image, one seed. Not to be changed."""
-    return cross_validate(config, **PLAN, out=tmp_path_factory.mktemp("folds") / "crossed", say=quiet)
+    return cross_validate(config, **PLAN, out=tmp_path_factory.mktemp("folds") / "crossed")
 
 
 def without_places(pooled):
@@ -58,13 +54,13 @@ def test_what_a_cross_validation_leaves(crossed, phantoms):
     assert sorted(path.name for path in crossed.iterdir()) == [
         "config.yaml", "cross-validation.json", "fold-0", "fold-1", "report.html", "splits.json",
     ]  # fmt: skip
-    assert is_cross_validation(crossed)
+    assert RunDirectory(crossed).is_cross_validation
     records = read_chestxray14(phantoms).records
     boxed = {record.image for record in records if record.boxes}
     tested = Counter()
     for fold in (0, 1):
         run = RunDirectory(crossed / f"fold-{fold}" / "seed-0")
-        assert not is_cross_validation(run.path)
+        assert not run.is_cross_validation
         splits = Splits.load(run.splits)
         assert splits == FoldSplits.load(crossed / "splits.json").splits(fold, records)
         tested.update(splits.test)
@@ -86,17 +82,17 @@ def test_what_a_cross_validation_leaves(crossed, phantoms):
 
 
 def test_fold_by_fold_interrupted_and_resumed_it_ends_as_if_nothing_had_happened(
-    config, crossed, tmp_path, monkeypatch
+    config, crossed, tmp_path, monkeypatch, logged
 ):
     folder = tmp_path / "again"
-    cross_validate(config, **PLAN, fold=1, out=folder, say=quiet)
+    cross_validate(config, **PLAN, fold=1, out=folder)
     first = read(folder)
     assert first["missing"] == ["fold-0/seed-0"]
     assert [first[name] for name in ("n_images", "n_patients", "shared_patients")] == [
         first["runs"][0][name] for name in ("n_images", "n_patients", "shared_patients")
     ]
     assert first["classes"]["Mass"]["auroc"]["pooled"] is None
-    epoch, said = Trainer._epoch, []
+    epoch = Trainer._epoch
 
     def second_is_interrupted(trainer, number, stage, at, optimizer):
         if at == 2:
@@ -105,15 +101,15 @@ def test_fold_by_fold_interrupted_and_resumed_it_ends_as_if_nothing_had_happened
 
     monkeypatch.setattr(Trainer, "_epoch", second_is_interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cross_validate(config, **PLAN, out=folder, say=said.append)
+        cross_validate(config, **PLAN, out=folder)
     monkeypatch.undo()
-    assert said[-1].endswith(f"Go on with: cxrfast train --resume {folder}")
+    assert logged.messages[-1].endswith(f"Go on with: cxrfast train --resume {folder}")
     trained = (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns
     assert read(folder) == first  # what there is stays
-    said.clear()
-    assert resume_cross_validation(folder, say=said.append) == folder
-    assert any("going on after epoch 1" in line for line in said)
-    assert "fold-1/seed-0: finished before" in said
+    logged.clear()
+    assert resume_cross_validation(folder) == folder
+    assert any("going on after epoch 1" in line for line in logged.messages)
+    assert "fold-1/seed-0: finished before" in logged.messages
     assert (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns == trained
     assert without_places(read(folder)) == without_places(read(crossed))
     for fold in (0, 1):
@@ -129,7 +125,7 @@ def copy(crossed, tmp_path):
 def test_a_finished_one_has_nothing_to_do_and_takes_more_seeds(config, copy, monkeypatch):
     before = without_places(read(copy))
     monkeypatch.setattr(Trainer, "_epoch", None)  # nothing trains
-    cross_validate(config, **PLAN, out=copy, say=quiet)
+    cross_validate(config, **PLAN, out=copy)
     assert without_places(read(copy)) == before
     monkeypatch.undo()
 
@@ -141,14 +137,14 @@ def test_a_finished_one_has_nothing_to_do_and_takes_more_seeds(config, copy, mon
     with pytest.raises(
         CxrfastError, match="2 of 4 runs failed .fold-0/seed-1, fold-1/seed-1.; .* with seed 1"
     ) as failure:
-        cross_validate(config, **PLAN, seeds=2, out=copy, say=quiet)
+        cross_validate(config, **PLAN, seeds=2, out=copy)
     assert "\n" not in str(failure.value)
     after = read(copy)
     assert after["seeds"] == [0, 1]
     assert after["missing"] == ["fold-0/seed-1", "fold-1/seed-1"]
     assert after["classes"] == before["classes"]
     with pytest.raises(UsageError, match="has seeds 2, not 1; choose another folder"):
-        cross_validate(config, **PLAN, out=copy, say=quiet)
+        cross_validate(config, **PLAN, out=copy)
 
 
 def test_evaluation_by_another_protocol(crossed, copy, tmp_path):
@@ -160,7 +156,14 @@ def test_evaluation_by_another_protocol(crossed, copy, tmp_path):
     assert result.auroc.mean.pooled == read(crossed)["mean"]["auroc"]["pooled"]
     evaluate_folds(copy, thresholds=[0.3])
     assert read(copy)["localization"]["tables"][0]["rows"][0]["T"] == 0.3
-    resume_cross_validation(copy, say=quiet)  # which evaluates again by its own protocol
+    resume_cross_validation(copy)  # which evaluates again by its own protocol
+    assert without_places(read(copy)) == without_places(read(crossed))
+    older = {**json.loads((copy / "fold-0/seed-0/evaluation-test.json").read_text()), "schema_version": 1}
+    (copy / "fold-0/seed-0/evaluation-test.json").write_text(json.dumps(older))
+    said = []
+    resume_cross_validation(copy, say=said.append)  # which evaluates again what an earlier version has left
+    assert "fold-1/seed-0: finished before" in said
+    assert "fold-0/seed-0: finished before" not in said
     assert without_places(read(copy)) == without_places(read(crossed))
     with pytest.raises(UsageError, match="protocol strict: .* patients of the evaluated images are in the training"):
         evaluate_folds(copy, protocol="strict")
@@ -178,13 +181,13 @@ def test_a_configuration_that_was_edited(copy, wrong, message):
     text = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(text[: text.index("cross_validation:")] + f"cross_validation: {wrong}\n")
     with pytest.raises(UsageError) as failure:
-        resume_cross_validation(copy, say=quiet)
+        resume_cross_validation(copy)
     assert str(failure.value).startswith(message)
     assert "\n" not in str(failure.value)
 
 
 def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
-    plan = {"folds": 2, "of": "all", "out": tmp_path / "all", "say": quiet}
+    plan = {"folds": 2, "of": "all", "out": tmp_path / "all"}
     one_epoch = config.model_copy(update={"epochs": 1})
     folder = cross_validate(one_epoch, **plan)
     records = read_chestxray14(phantoms).records
@@ -202,11 +205,11 @@ def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
     assert all(interval is None or interval[0] <= value <= interval[1] for interval, value in ends)
     assert cross_validate(one_epoch, **plan) == folder  # finished
     with pytest.raises(UsageError, match="has of all, not boxes; choose another folder"):
-        cross_validate(one_epoch, folds=2, out=folder, say=quiet)
+        cross_validate(one_epoch, folds=2, out=folder)
     content = json.loads((folder / "splits.json").read_text())
     (folder / "splits.json").write_text(json.dumps({**content, "of": "boxes"}))
     with pytest.raises(UsageError, match=r"splits.json has of boxes, not all"):
-        resume_cross_validation(folder, say=quiet)
+        resume_cross_validation(folder)
 
 
 def test_splits_that_were_edited(copy):
@@ -217,11 +220,11 @@ def test_splits_that_were_edited(copy):
     content["folds"][1]["test"].append(moved)
     path.write_text(json.dumps(content))
     with pytest.raises(UsageError, match="fold-0/seed-0 was trained on other images than splits.json now says"):
-        resume_cross_validation(copy, say=quiet)
+        resume_cross_validation(copy)
     content["folds"][0]["test"].append(moved)
     path.write_text(json.dumps(content))
     with pytest.raises(CxrfastError, match=r"splits.json: the splits name image .* twice"):
-        resume_cross_validation(copy, say=quiet)
+        resume_cross_validation(copy)
 
 
 def test_splits_that_somebody_has_made_are_used(config, phantoms, tmp_path, monkeypatch):
@@ -238,9 +241,9 @@ def test_splits_that_somebody_has_made_are_used(config, phantoms, tmp_path, monk
     splits = make_folds(records, folds=3, seed=5, unannotated=0.1)
     splits.save(folder / "splits.json")
     with pytest.raises(UsageError, match="splits.json has folds 3, not 2"):
-        cross_validate(config, folds=2, out=folder, say=quiet)
+        cross_validate(config, folds=2, out=folder)
     with pytest.raises(Stop):
-        cross_validate(config, folds=3, out=folder, say=quiet)
+        cross_validate(config, folds=3, out=folder)
     assert Splits.load(folder / "fold-0" / "seed-0" / "splits.json") == splits.splits(0, records)
     assert not list(tmp_path.rglob("last.ckpt"))
     with pytest.raises(CxrfastError, match="no run has finished training; go on with: cxrfast train --resume"):
@@ -250,7 +253,7 @@ def test_splits_that_somebody_has_made_are_used(config, phantoms, tmp_path, monk
 def test_the_folder_is_the_same_for_the_same_settings(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cxrfast.experiments.cross_validation._go_on", lambda folder, *_: folder.path)
-    plan = {"folds": 2, "say": quiet}
+    plan = {"folds": 2}
     first = cross_validate(config, **plan)
     assert cross_validate(config.model_copy(update={"workers": 2}), **plan, seeds=2, fold=1) == first
     assert cross_validate(config, **plan, unannotated=0.1) != first
@@ -261,7 +264,7 @@ def test_the_folder_is_the_same_for_the_same_settings(config, tmp_path, monkeypa
 def test_wrong_use(config, crossed, tmp_path):
     def fails(message, settings=config, **plan):
         with pytest.raises(UsageError, match=message) as failure:
-            cross_validate(settings, **{"folds": 2, "out": tmp_path / "new", "say": quiet, **plan})
+            cross_validate(settings, **{"folds": 2, "out": tmp_path / "new", **plan})
         assert "\n" not in str(failure.value)
         assert not (tmp_path / "new").exists()
 

@@ -19,9 +19,8 @@ def test_every_method_has_its_demo():
 
 
 @pytest.mark.slow
-def test_demo(tmp_path):
-    said = []
-    run = run_demo(tmp_path / "demo", seed=0, say=said.append)
+def test_demo(tmp_path, logged):
+    run = run_demo(tmp_path / "demo", seed=0)
     numbers = json.loads((run.path / "evaluation-test.json").read_text())
     assert numbers["mean"]["auroc"]["value"] > 0.85
     table = numbers["localization"]["tables"][0]  # IoU, without a gate
@@ -31,7 +30,7 @@ def test_demo(tmp_path):
     found = json.loads(picture.with_suffix(".json").read_text())
     assert found["width"] == 256
     assert found["findings"]
-    text = "\n".join(said)
+    text = "\n".join(logged.messages)
     for path in (picture, run.best, run.metrics, run.path / "predictions.csv"):
         assert str(path) in text
         assert path.is_file()

@@ -314,7 +314,7 @@ LOGITS, LABELS = bags()
         (ValueError, r"logits: expected \[B, K, \*\]", lambda: SelfGuidingLoss()(LOGITS[:, :, 0, 0], LABELS)),
         (
             ValueError,
-            "mask: expected None where there are offsets",
+            "mask: expected None, because offsets are given",
             lambda: SelfGuidingLoss()(LOGITS[:, :, 0, 0], LABELS[:1], mask=LABELS > 0, offsets=torch.tensor([0, 4])),
         ),
     ],

@@ -144,7 +144,7 @@ def test_a_frozen_backbone_does_not_change(name):
     assert not build(name).frozen
 
 
-def test_a_run_with_a_frozen_backbone_of_a_file(phantoms, tmp_path):
+def test_a_run_with_a_frozen_backbone_of_a_file(phantoms, tmp_path, logged):
     source = create_backbone("resnet_nano", in_chans=3)
     file = tmp_path / "start.pth"
     torch.save(source.state_dict(), file)
@@ -157,9 +157,8 @@ def test_a_run_with_a_frozen_backbone_of_a_file(phantoms, tmp_path):
         "device": "cpu",
         "options": options,
     }
-    said = []
-    run = train(build_config(settings), tmp_path / "run", say=said.append)
-    assert any("resnet_nano, pretrained, frozen" in line for line in said)
+    run = train(build_config(settings), tmp_path / "run")
+    assert any("resnet_nano, pretrained, frozen" in line for line in logged.messages)
     saved = load_config(run.config)["options"]
     assert saved["pretrained"] == str(file)
     assert saved["input_mean"] == list(IMAGENET[0])
@@ -167,7 +166,7 @@ def test_a_run_with_a_frozen_backbone_of_a_file(phantoms, tmp_path):
     for key, tensor in method.network.backbone.state_dict().items():
         assert torch.equal(tensor, source.state_dict()[key])
     file.unlink()  # neither resuming nor loading needs it again
-    assert resume(run.path, say=said.append).path == run.path
+    assert resume(run.path).path == run.path
 
 
 def test_a_backbone_is_not_frozen_at_random_weights(phantoms, tmp_path):

@@ -53,7 +53,7 @@ def batch(n=4):
 
 
 def sampler(method, records, folder, **arguments):
-    settings = {"batch_size": 4, "seed": 3, "rank": 0, "world_size": 1, "say": lambda line: None, **arguments}
+    settings = {"batch_size": 4, "seed": 3, "rank": 0, "world_size": 1, **arguments}
     return method.batch_sampler(records, folder, **settings)
 
 
@@ -140,18 +140,18 @@ def test_maps_are_in_the_frame_of_the_original_image(angle, right, down, fine):
     assert (found * 64 / cells - torch.tensor([44.0, 15.0])).abs().max() < assert_close_to
 
 
-def test_negatives_are_held_back_and_the_most_similar_is_taken(phantoms):
+def test_negatives_are_held_back_and_the_most_similar_is_taken(phantoms, logged):
     records = read_chestxray14(phantoms).records
-    said, method = [], cia()
-    batches = sampler(method, records, phantoms, say=said.append)
+    method = cia()
+    batches = sampler(method, records, phantoms)
     healthy = set(without_finding(records))
     used = {place for batch in batches for place in batch}
     held_back = set(range(len(records))) - set(batches.places.tolist())
     assert len(held_back) == 5
     assert held_back < healthy
     assert used <= set(batches.places.tolist())
-    assert "5 training images without a finding are held back" in said[-1]
-    assert "stored in the weights file" in said[-1]
+    assert "5 training images without a finding are held back" in logged.messages[-1]
+    assert "stored in the weights file" in logged.messages[-1]
     _, pictures, _ = read_some(records, sorted(held_back), 9, 64, title="", progress=False)
     own = normalize(torch.from_numpy(pictures)[:, None])
     # Every image of the library is its own nearest, wherever it stands in it
@@ -257,7 +257,7 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(phantoms, tmp_path, monkeyp
         "method": "cia", "data": phantoms, "image_size": 64, "epochs": 2, "batch_size": 8, "device": "cpu",
         "options": {**SMALL, "alignment_epochs": 1},
     }  # fmt: skip
-    whole = train(build_config(settings), tmp_path / "whole", say=lambda line: None)
+    whole = train(build_config(settings), tmp_path / "whole")
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in whole.read_metrics()]
     assert [(row["stage"], row["epoch"]) for row in rows] == [("alignment", 1), ("attention", 1), ("attention", 2)]
     epoch, done = Trainer._epoch, []
@@ -270,9 +270,9 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(phantoms, tmp_path, monkeyp
 
     monkeypatch.setattr(Trainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(build_config(settings), tmp_path / "run", say=lambda line: None)
+        train(build_config(settings), tmp_path / "run")
     monkeypatch.undo()
-    run = resume(tmp_path / "run", say=lambda line: None)
+    run = resume(tmp_path / "run")
     assert [{k: v for k, v in row.items() if k != "seconds"} for row in run.read_metrics()] == rows
     ours, theirs = load_file(run.last), load_file(whole.last)
     assert ours.keys() == theirs.keys()

@@ -166,16 +166,15 @@ def test_thresholds_come_from_validation_and_are_kept_with_the_weights():
 
 
 def sampler(method, records, folder, batch_size=9, **arguments):
-    settings = {"seed": 3, "rank": 0, "world_size": 1, "say": lambda line: None, **arguments}
+    settings = {"seed": 3, "rank": 0, "world_size": 1, **arguments}
     return method.batch_sampler(records, folder, batch_size=batch_size, **settings)
 
 
-def test_batches_are_triplets_by_all_labels(phantoms, tmp_path):
+def test_batches_are_triplets_by_all_labels(phantoms, tmp_path, logged):
     folder = shutil.copytree(phantoms, tmp_path / "phantoms")
     records = read_chestxray14(folder).records
-    said = []
-    batches = sampler(zhang(), records, folder, say=said.append)
-    assert batches.miner.notes == tuple(said)
+    batches = sampler(zhang(), records, folder)
+    assert batches.miner.notes == tuple(logged.messages)
     assert (folder / "cxrfast_hashes.npz").is_file()
     epochs = []
     for epoch in range(2):
@@ -206,16 +205,16 @@ def test_no_hashes_without_the_triplet_loss(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_hashes_without_hardness(tmp_path):
+def test_no_hashes_without_hardness(tmp_path, logged):
     labels = [frozenset(), frozenset(), frozenset({"Mass"}), frozenset({"Mass"}), frozenset({"Mass", "Edema"})]
     missing = [Record(f"{n}.png", tmp_path / f"{n}.png", str(n), of) for n, of in enumerate(labels)]
     batches = sampler(zhang(sampling="random"), missing, tmp_path)
     assert not list(tmp_path.iterdir())
     assert sorted(place for batch in batches for place in batch[: len(batch) // 3]) == [0, 1, 2, 3, 4]
-    said = []
-    exact = sampler(zhang(sampling="random", partial=0), missing, tmp_path, say=said.append)
+    logged.clear()
+    exact = sampler(zhang(sampling="random", partial=0), missing, tmp_path)
     assert exact.miner.anchors.tolist() == [0, 1, 2, 3]
-    assert said == [
+    assert logged.messages == [
         "1 images share their set of labels with no other image and are not anchors of triplets, as partial matches "
         "are no positives"
     ]

@@ -74,7 +74,7 @@ H = torch.zeros(2, 5, 4)
     ("error", "message", "call"),
     [
         (ValueError, "hidden: expected at least 1, got 0", lambda: AttentionPool(4, 0)),
-        (ValueError, "features: expected 3 of them", lambda: AttentionPool(3)(H)),
+        (ValueError, "features: expected 3 channels", lambda: AttentionPool(3)(H)),
         (ValueError, r"features: expected \[B, N, F\]", lambda: AttentionPool(4)(H[0])),
         (ValueError, r"features: expected \[N, F\] with", lambda: AttentionPool(4)(H, offsets=torch.tensor([0, 2]))),
         (TypeError, "mask: expected a boolean tensor", lambda: AttentionPool(4)(H, H[..., 0])),

@@ -28,7 +28,7 @@ def test_takes_ragged_bags():
     assert torch.equal(
         MILPool("lse", sharpness=4.0)(x, offsets=offsets), mil_pool_ragged(x, offsets, "lse", sharpness=4.0)
     )
-    with pytest.raises(ValueError, match="mask: expected None where there are offsets"):
+    with pytest.raises(ValueError, match="mask: expected None, because offsets are given"):
         MILPool()(x, x > 0, offsets)
 
 
@@ -173,7 +173,7 @@ def test_lse_lba_takes_masks_and_ragged_bags():
     layer = LSELBAPool(3, 2.0)
     expected = mil_pool_ragged(flat, offsets, "lse", sharpness=layer.sharpness)
     assert torch.equal(layer(flat, offsets=offsets), expected)
-    with pytest.raises(ValueError, match="mask: expected None where there are offsets"):
+    with pytest.raises(ValueError, match="mask: expected None, because offsets are given"):
         layer(flat, flat > 0, offsets)
 
 

@@ -10,12 +10,23 @@ import cxrfast.ops
 from cxrfast import _library
 from cxrfast.ops import _registration
 
-SCHEMA = re.findall(r'"(\w+)\(', (Path(__file__).parents[2] / "csrc" / "schema.cpp").read_text())
+CSRC = Path(__file__).parents[2] / "csrc"
+SCHEMA = re.findall(r'"(\w+)\(', (CSRC / "schema.cpp").read_text())
+STEMS = set(re.findall(r"^    // (\w+)$", (CSRC / "schema.cpp").read_text(), re.MULTILINE))  # headings, one per family
 
 
 def test_schema_and_python_name_the_same_operators():
     assert SCHEMA
     assert set(SCHEMA) == set(_registration.OPERATORS)
+
+
+def test_a_family_has_one_stem_in_every_folder():
+    assert {"blur_pool", "max_blur_pool"} <= STEMS
+    for folder, main in (("cpu", "{0}/{0}.cpp"), ("cuda", "{0}/{0}.cu"), ("checks", "{0}.h"), ("math", "{0}.h")):
+        assert not [stem for stem in STEMS if not (CSRC / folder / main.format(stem)).exists()], folder
+    for folder in ("cpu", "cuda"):
+        assert {path.name for path in (CSRC / folder).iterdir()} == STEMS | {"common"}
+    assert {path.stem for path in (CSRC / "checks").iterdir()} == STEMS
 
 
 @pytest.mark.parametrize("name", SCHEMA)

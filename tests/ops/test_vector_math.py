@@ -1,4 +1,4 @@
-"""csrc/cpu/vector_math.h, compiled here into loops: they are vectorised, and right to the last digits everywhere."""
+"""csrc/cpu/common/vector_math.h, compiled here into loops: they are vectorised, and accurate everywhere."""
 
 import ctypes
 import platform
@@ -31,8 +31,9 @@ CHEAP = {
 }
 # The C type, and a type with more digits to compare with.
 TYPES = {np.float32: ("float", np.float64), np.float64: ("double", np.longdouble)}
+FORMULAS = {"sigmoid", "softplus", "log_sigmoid"}  # of csrc/math, in these functions
 LOOP = """extern "C" void {name}_{type}(const {type}* __restrict__ x, {type}* __restrict__ y, int64_t n) {{
-    for (int64_t i = 0; i < n; ++i) y[i] = cxrfast::simd::{name}(x[i]);
+    for (int64_t i = 0; i < n; ++i) y[i] = {function}(x[i]);
 }}
 """
 # What CXRFAST_CPU_CLONES makes, and the flag of a processor that can run it.
@@ -48,13 +49,21 @@ pytestmark = pytest.mark.skipif(
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("vector_math")
     source, binary = folder / "loops.cpp", folder / "loops.so"
-    loops = [LOOP.format(name=name, type=c) for name in [*FUNCTIONS, *CHEAP] for c, _ in TYPES.values()]
-    source.write_text('#include "csrc/cpu/vector_math.h"\n' + "".join(loops))
+    loops = [
+        LOOP.format(
+            name=name,
+            type=c,
+            function=f"cxrfast::{name}<cxrfast::VectorFunctions>" if name in FORMULAS else f"cxrfast::simd::{name}",
+        )
+        for name in [*FUNCTIONS, *CHEAP]
+        for c, _ in TYPES.values()
+    ]
+    source.write_text('#include "math/sigmoid.h"\n#include "cpu/common/vector_functions.h"\n' + "".join(loops))
     flags = ["-std=c++17", *FLAGS, "-shared", "-fPIC", f"-march={request.param}", "-fopt-info-vec-optimized"]
-    command = ["g++", *flags, f"-I{ROOT}", str(source), "-o", str(binary)]
+    command = ["g++", *flags, f"-I{ROOT}/csrc", str(source), "-o", str(binary)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     vectorised = {int(line) for line in re.findall(r"loops\.cpp:(\d+):\d+: optimized: loop vectorized", done.stderr)}
-    assert vectorised == {3 + 3 * i for i in range(len(loops))}
+    assert vectorised == {4 + 3 * i for i in range(len(loops))}
     if ARCHITECTURES[request.param] not in Path("/proc/cpuinfo").read_text().split():
         pytest.skip("this processor cannot run it")
     return ctypes.CDLL(str(binary))

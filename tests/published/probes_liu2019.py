@@ -89,7 +89,7 @@ def phantoms_in(folder: str) -> Path:
 
 def sampled(whole: CIA, folder: Path):
     records = read_chestxray14(folder).records
-    batches = whole.batch_sampler(records, folder, batch_size=4, seed=0, rank=0, world_size=1, say=lambda line: None)
+    batches = whole.batch_sampler(records, folder, batch_size=4, seed=0, rank=0, world_size=1)
     return records, batches
 
 

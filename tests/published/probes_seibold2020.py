@@ -385,7 +385,7 @@ def bag_iou_average() -> None:
 def written() -> set[str]:
     grid = make_grid(dataclasses.replace(SMALL, epochs=1), ["sgl", "max"], [4], [6, 8], 2)
     with TemporaryDirectory() as folder:
-        summaries = run_grid(images(), grid, Path(folder), say=lambda line: None)
+        summaries = run_grid(images(), grid, Path(folder))
         assert all(s.runs == 2 and s.iou.min <= s.iou.mean <= s.iou.max for s in summaries)
         return {path.name for path in Path(folder).iterdir()}
 

@@ -148,7 +148,7 @@ def which_hash() -> None:
     from imagehash import phash
     from PIL import Image
 
-    from cxrfast.data.hashes import perceptual_hash
+    from cxrfast.data.similarity.hashes import perceptual_hash
 
     pixels = np.random.default_rng(0).random((256, 256)).astype(np.float32)
     expected = phash(Image.fromarray(np.round(pixels * 255).astype(np.uint8))).hash.ravel()

@@ -16,10 +16,6 @@ from cxrfast.training.loop import Trainer, search_result
 from cxrfast.training.schedule import DividedOnce, Leg, make_schedule, plan_legs
 
 
-def quiet(line):
-    pass
-
-
 def numbers(run):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in run.read_metrics()]
 
@@ -122,15 +118,14 @@ def interrupt(monkeypatch, after):
 def stopped_and_resumed(settings, out, monkeypatch, after):
     interrupt(monkeypatch, after)
     with pytest.raises(KeyboardInterrupt):
-        train(build_config(settings), out, say=quiet)
+        train(build_config(settings), out)
     monkeypatch.undo()
-    said = []
-    return resume(out, say=said.append), said
+    return resume(out)
 
 
 def test_a_plateau_in_a_run(settings, tmp_path, monkeypatch):
     settings = {**settings, "lr_schedule": "plateau", "lr_patience": 1}
-    run = train(build_config(settings), tmp_path / "run", say=quiet)
+    run = train(build_config(settings), tmp_path / "run")
     rows = numbers(run)
     scores = [row["val_score"] for row in rows]
     worse = [at for at in range(1, 5) if scores[at] <= max(scores[:at])]
@@ -148,7 +143,7 @@ def test_a_plateau_in_a_run(settings, tmp_path, monkeypatch):
 def searched(settings, tmp_path_factory):
     """A run that has tried E = 1, 2 and 4 of 5 epochs. Not to be changed."""
     found = {**settings, "lr_schedule": "search", "lr_milestones": [1, 2, 4]}
-    return train(build_config(found), tmp_path_factory.mktemp("search") / "run", say=quiet)
+    return train(build_config(found), tmp_path_factory.mktemp("search") / "run")
 
 
 def test_a_search_is_the_runs_with_each_e(searched, settings, tmp_path):
@@ -158,7 +153,7 @@ def test_a_search_is_the_runs_with_each_e(searched, settings, tmp_path):
     ]  # fmt: skip
     best = {}
     for e in (1, 2, 4):
-        alone = train(build_config({**settings, "lr_milestones": [e]}), tmp_path / f"e-{e}", say=quiet)
+        alone = train(build_config({**settings, "lr_milestones": [e]}), tmp_path / f"e-{e}")
         together = [
             row for row in rows if row["divided_after"] == e or (not row["divided_after"] and row["epoch"] <= e)
         ]
@@ -187,18 +182,19 @@ def test_a_search_is_the_runs_with_each_e(searched, settings, tmp_path):
 @pytest.mark.parametrize(
     "after", [1, 4, 6, 8, 11]
 )  # in the trunk, before a branch, in one, before the next, at the end
-def test_an_interrupted_search_goes_on(searched, settings, tmp_path, monkeypatch, after):
+def test_an_interrupted_search_goes_on(searched, settings, tmp_path, monkeypatch, logged, after):
     searching = {**settings, "lr_schedule": "search", "lr_milestones": [1, 2, 4]}
-    run, said = stopped_and_resumed(searching, tmp_path / "run", monkeypatch, after)
+    run = stopped_and_resumed(searching, tmp_path / "run", monkeypatch, after)
     assert numbers(run) == numbers(searched)
     assert same_weights(run.last, searched.last)
     assert same_weights(run.best, searched.best)
     assert not run.forks.exists()
     if after == 6:
-        assert said[-1].endswith("after epoch 3 of stage patches, with the learning rate divided after epoch 1")
-    said.clear()
-    resume(run.path, say=said.append)
-    assert "nothing to do" in said[0]
+        line = "after epoch 3 of stage patches, with the learning rate divided after epoch 1"
+        assert any(message.endswith(line) for message in logged.messages)
+    logged.clear()
+    resume(run.path)
+    assert "nothing to do" in logged.messages[0]
 
 
 def test_a_search_fed_back_is_the_same_search(searched):
@@ -251,7 +247,7 @@ def test_wrong_schedules(settings, message):
 def test_what_validation_chooses_needs_validation(settings, tmp_path, schedule):
     wrong = {**settings, "lr_schedule": schedule, "lr_milestones": [2], "val_share": 0}
     with pytest.raises(UsageError, match=f"lr_schedule: {schedule} divides .* no image validates; give its epoch"):
-        train(build_config(wrong), tmp_path / "run", say=quiet)
+        train(build_config(wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

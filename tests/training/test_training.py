@@ -17,10 +17,6 @@ from cxrfast.training import build_config, resume, train
 from cxrfast.training.loop import Trainer, freeze, make_optimizer, set_training
 
 
-def quiet(line):
-    pass
-
-
 def same_weights(a, b):
     a, b = load_file(a), load_file(b)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
@@ -46,21 +42,21 @@ def test_what_a_run_leaves(trained):
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(trained, small_settings, tmp_path):
-    again = train(build_config(small_settings), tmp_path / "again", say=quiet)
+    again = train(build_config(small_settings), tmp_path / "again")
     assert numbers(again) == numbers(RunDirectory(trained))
     assert same_weights(again.last, RunDirectory(trained).last)
-    other = train(build_config({**small_settings, "seed": 1, "epochs": 1}), tmp_path / "other", say=quiet)
+    other = train(build_config({**small_settings, "seed": 1, "epochs": 1}), tmp_path / "other")
     assert numbers(other)[0] != numbers(again)[0]
 
 
 def test_a_configuration_file_repeats_a_run(trained, tmp_path):
-    again = train(build_config(load_config(trained / "config.yaml")), tmp_path / "again", say=quiet)
+    again = train(build_config(load_config(trained / "config.yaml")), tmp_path / "again")
     assert same_weights(again.last, RunDirectory(trained).last)
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])  # before the first epoch ends, inside a stage, between the stages
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-    trained, small_settings, tmp_path, monkeypatch, finished
+    trained, small_settings, tmp_path, monkeypatch, finished, logged
 ):
     epoch = Trainer._epoch
     done = []
@@ -73,57 +69,57 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 
     monkeypatch.setattr(Trainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(build_config(small_settings), tmp_path / "run", say=quiet)
+        train(build_config(small_settings), tmp_path / "run")
     monkeypatch.undo()
-    said = []
-    run = resume(tmp_path / "run", say=said.append)
-    assert (f"going on after epoch {finished}" if finished else "no epoch was finished; starting again") in said[-1]
+    logged.clear()
+    run = resume(tmp_path / "run")
+    first = logged.messages[0]
+    assert (f"going on after epoch {finished}" if finished else "no epoch was finished; starting again") in first
     assert numbers(run) == numbers(RunDirectory(trained))
     assert same_weights(run.last, RunDirectory(trained).last)
     assert same_weights(run.best, RunDirectory(trained).best)
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
-def test_resuming_a_finished_run_does_nothing(trained):
-    said = []
+def test_resuming_a_finished_run_does_nothing(trained, logged):
     before = (trained / "last.ckpt").stat().st_mtime_ns
-    resume(trained, say=said.append)
-    assert "nothing to do" in said[0]
+    resume(trained)
+    assert "nothing to do" in logged.messages[0]
     assert (trained / "last.ckpt").stat().st_mtime_ns == before
 
 
 def test_resuming_what_cannot_be_resumed(trained, tmp_path):
     with pytest.raises(CxrfastError, match="is not a run of cxrfast train"):
-        resume(tmp_path, say=quiet)
+        resume(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     (copy / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(CxrfastError, match="last.ckpt cannot be read"):
-        resume(copy, say=quiet)
+        resume(copy)
     shutil.copy(trained / "last.ckpt", copy)
     (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("crf_epochs: 1", "crf_epochs: 2"))
     (copy / "metrics.jsonl").write_text("{")
-    with pytest.raises(CxrfastError, match="metrics.jsonl is damaged; delete it"):
-        resume(copy, say=quiet)
+    with pytest.raises(CxrfastError, match="metrics.jsonl is damaged .*; delete it"):
+        resume(copy)
 
 
 def test_an_output_folder_is_never_overwritten(trained, small_settings):
     with pytest.raises(UsageError, match="exists and is not empty; choose another folder, or go on with --resume"):
-        train(build_config(small_settings), trained, say=quiet)
+        train(build_config(small_settings), trained)
 
 
 def test_an_output_folder_that_cannot_be_made(small_settings, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(CxrfastError, match="out: .* cannot be made .Not a directory.; choose another folder"):
-            train(build_config(small_settings), out, say=quiet)
+            train(build_config(small_settings), out)
 
 
 @pytest.mark.parametrize("batch_size", [8, 48])  # the loss of a second batch, or the scores after the only one
 def test_training_that_diverges_says_so_in_one_line(small_settings, tmp_path, batch_size):
     settings = {**small_settings, "lr": 1e30, "batch_size": batch_size}
     with pytest.raises(CxrfastError, match="training diverged .* smaller learning rate") as failure:
-        train(build_config(settings), tmp_path / "run", say=quiet)
+        train(build_config(settings), tmp_path / "run")
     assert "\n" not in str(failure.value)
 
 
@@ -135,22 +131,21 @@ def test_a_damaged_image_is_one_line_with_worker_processes_too(phantoms, small_s
         image.write_bytes(image.read_bytes()[:500])
     settings = {**small_settings, "data": data, "workers": workers}
     with pytest.raises(CxrfastError, match=r"^\S+\.png is a truncated PNG \(ends after 500 bytes\)[^\n]+$"):
-        train(build_config(settings), tmp_path / "run", say=quiet)
+        train(build_config(settings), tmp_path / "run")
 
 
-def test_what_the_official_split_means_for_boxes_is_said(phantoms, small_settings, tmp_path):
+def test_what_the_official_split_means_for_boxes_is_said(phantoms, small_settings, tmp_path, logged):
     data = tmp_path / "data"
     shutil.copytree(phantoms, data)
     test = set((data / "test_list.txt").read_text().split())
     lines = (data / "BBox_List_2017.csv").read_text().splitlines()
     kept = [line for number, line in enumerate(lines) if number == 0 or line.split(",")[0] in test]
     (data / "BBox_List_2017.csv").write_text("\n".join(kept) + "\n")
-    said = []
     settings = {**small_settings, "data": data, "split": "official", "method": "li", "epochs": 1}
     settings["options"] = {name: settings["options"][name] for name in ("backbone", "grid", "hidden", "output_stride")}
-    train(build_config(settings), tmp_path / "run", say=said.append)
-    assert any("training sees image labels only" in line for line in said)
-    assert any("random weights" in line for line in said)
+    train(build_config(settings), tmp_path / "run")
+    assert any("training sees image labels only" in line for line in logged.messages)
+    assert any("random weights" in line for line in logged.messages)
 
 
 def test_classes_are_those_that_occur(trained):
@@ -169,7 +164,7 @@ def test_classes_are_those_that_occur(trained):
 )
 def test_classes_that_cannot_be_learnt(small_settings, tmp_path, classes, message):
     with pytest.raises(UsageError, match=message):
-        train(build_config({**small_settings, "classes": classes}), tmp_path / "run", say=quiet)
+        train(build_config({**small_settings, "classes": classes}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -190,7 +185,7 @@ def test_the_crf_stage_leaves_the_unaries_alone(trained):
 
 def test_li_trains_too(small_settings, small_options, tmp_path):
     settings = {**small_settings, "method": "li", "epochs": 1, "options": {**small_options, "floor": 0.98}}
-    run = train(build_config(settings), tmp_path / "li", say=quiet)
+    run = train(build_config(settings), tmp_path / "li")
     assert load_predictor(run.path).method == "li"
 
 
@@ -204,7 +199,7 @@ def test_sgl_trains_on_crops_goes_on_and_finds_regions(phantoms, tmp_path, monke
         "device": "cpu",
         "options": {"backbone": "resnet_nano", "output_stride": 8, "gate": 0.0, "region_threshold": 0.05},
     }
-    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    whole = train(build_config(settings), tmp_path / "whole")
     epoch = Trainer._epoch
 
     def first_only(trainer, number, stage, at, optimizer):
@@ -214,14 +209,14 @@ def test_sgl_trains_on_crops_goes_on_and_finds_regions(phantoms, tmp_path, monke
 
     monkeypatch.setattr(Trainer, "_epoch", first_only)
     with pytest.raises(KeyboardInterrupt):
-        train(build_config(settings), tmp_path / "run", say=quiet)
+        train(build_config(settings), tmp_path / "run")
     monkeypatch.undo()
-    run = resume(tmp_path / "run", say=quiet)
+    run = resume(tmp_path / "run")
     assert numbers(run) == numbers(whole)
     assert same_weights(run.last, whole.last)
     result = evaluate_run(run.path, protocol="own", out=tmp_path / "evaluation").result
     assert str(result.localization.rule) == "box around the component of the maximum, map ≥ the threshold"
-    assert result.localization.tables[0].gate == "score > 0"
+    assert str(result.localization.tables[0].gate) == "score > 0"
     assert any(0 < overlap <= 1 for overlap in result.predictions.iou.flatten().tolist())
     found = localize(load_predictor(run.path), next((phantoms / "images").iterdir()))
     assert any(finding.boxes for finding in found.classes)
@@ -238,7 +233,7 @@ def test_classifiers_train_too(small_settings, tmp_path, method, options):
     if method == "chexnet":
         options = {**options, "input_std": [0.229, 0.224, 0.225]}
     settings = {**small_settings, "method": method, "options": options}
-    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    whole = train(build_config(settings), tmp_path / "whole")
     model = load_predictor(whole.path)
     assert model.method == method
     scores, maps = model(torch.randn(2, 1, 64, 64))
@@ -257,7 +252,7 @@ def test_distance_learning_goes_on_as_if_nothing_had_happened_and_workers_change
         "method": "zhang", "data": shutil.copytree(phantoms, tmp_path / "phantoms"), "image_size": 64, "epochs": 3,
         "batch_size": 9, "augment": False, "device": "cpu", "options": options,
     }  # fmt: skip
-    whole = train(build_config(settings), tmp_path / "whole", say=quiet)
+    whole = train(build_config(settings), tmp_path / "whole")
     epoch, done = Trainer._epoch, []
 
     def interrupted(*args):
@@ -268,9 +263,9 @@ def test_distance_learning_goes_on_as_if_nothing_had_happened_and_workers_change
 
     monkeypatch.setattr(Trainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(build_config(settings), tmp_path / "run", say=quiet)
+        train(build_config(settings), tmp_path / "run")
     monkeypatch.undo()
-    run = resume(tmp_path / "run", workers=2, say=quiet)
+    run = resume(tmp_path / "run", workers=2)
     assert numbers(run) == numbers(whole)
     assert same_weights(run.last, whole.last)
     model = load_predictor(whole.path)
@@ -287,7 +282,7 @@ def test_distance_learning_goes_on_as_if_nothing_had_happened_and_workers_change
 def test_wrong_settings_of_batches_leave_no_folder(phantoms, tmp_path):
     settings = {"method": "zhang", "data": phantoms, "batch_size": 2, "options": {"backbone": "densenet_nano"}}
     with pytest.raises(UsageError, match="batch-size: 2 images are no triplet"):
-        train(build_config(settings), tmp_path / "run", say=quiet)
+        train(build_config(settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

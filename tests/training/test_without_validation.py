@@ -19,12 +19,9 @@ from cxrfast.runs.weights import read_weights
 from cxrfast.training import build_config, resume, train
 from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import prepare_data
+from tests.logged_lines import logged_lines
 
 NOTE = "trained without validation images: the weights are of the last epoch, every class is called present from 0.5 on"
-
-
-def quiet(line):
-    pass
 
 
 def numbers(run):
@@ -37,22 +34,25 @@ def settings(small_settings):
 
 
 @pytest.fixture(scope="module")
-def said():
-    return []
+def training(settings, tmp_path_factory):
+    """A finished run of two stages, and the lines that were logged. Not to be changed."""
+    with logged_lines() as lines:
+        return train(build_config(settings), tmp_path_factory.mktemp("runs") / "run"), lines
 
 
 @pytest.fixture(scope="module")
-def unvalidated(settings, said, tmp_path_factory):
+def unvalidated(training):
     """A finished run of two stages. Not to be changed."""
-    return train(build_config(settings), tmp_path_factory.mktemp("runs") / "run", say=said.append)
+    return training[0]
 
 
-def test_all_that_is_not_tested_trains(unvalidated, said, small_settings, phantoms):
+def test_all_that_is_not_tested_trains(training, small_settings, phantoms):
+    unvalidated, lines = training
     splits = Splits.load(unvalidated.splits)
     with_validation = prepare_data(build_config(small_settings)).splits
     assert splits.val == ()
     assert len(splits.train) == 40 - len(splits.test) > len(with_validation.train)
-    assert any(line.startswith("no image validates: the last epoch is kept") for line in said)
+    assert any(line.startswith("no image validates: the last epoch is kept") for line in lines)
     assert load_config(unvalidated.config)["val_share"] == 0
     official = prepare_data(build_config({**small_settings, "val_share": 0, "split": "official"}))
     test = set((phantoms / "test_list.txt").read_text().split())
@@ -83,7 +83,7 @@ def test_the_training_loss_chooses_nothing(settings, tmp_path, monkeypatch):
         return {**epoch(*args), "train_loss": next(losses)}
 
     monkeypatch.setattr(Trainer, "_epoch", growing)
-    run = train(build_config(settings), tmp_path / "run", say=quiet)
+    run = train(build_config(settings), tmp_path / "run")
     assert [row["best"] for row in run.read_metrics()] == [False, False, True, True]
     best, last = load_file(run.best), load_file(run.last)
     assert all(torch.equal(best[name], last[name]) for name in best)
@@ -101,9 +101,9 @@ def test_it_goes_on_as_if_nothing_had_happened(unvalidated, settings, tmp_path, 
 
     monkeypatch.setattr(Trainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(build_config(settings), tmp_path / "run", say=quiet)
+        train(build_config(settings), tmp_path / "run")
     monkeypatch.undo()
-    run = resume(tmp_path / "run", say=quiet)
+    run = resume(tmp_path / "run")
     assert numbers(run) == numbers(unvalidated)
     assert read_weights(run.best)[0] == read_weights(unvalidated.best)[0]
     a, b = load_file(run.best), load_file(unvalidated.best)
@@ -150,11 +150,10 @@ def shares(folder, phantoms):
     return found, len(boxed), len(records) - len(boxed)
 
 
-def test_folds_as_in_the_paper(folds_config, phantoms, tmp_path):
+def test_folds_as_in_the_paper(folds_config, phantoms, tmp_path, logged):
     """Rozenberg et al., §4: of the annotated images, all that are not held out train, and 20 % of the others."""
-    said = []
     plan = {"folds": 5, "unannotated": 0.2, "protocol": "rozenberg2019"}
-    folder = cross_validate(folds_config, **plan, out=tmp_path / "folds", say=said.append)
+    folder = cross_validate(folds_config, **plan, out=tmp_path / "folds")
     found, boxed, others = shares(folder, phantoms)
     assert sum(boxed - train for train, _, _ in found) == boxed  # 80 % on average
     assert all(abs(train - 0.8 * boxed) <= 1 for train, _, _ in found)
@@ -165,8 +164,8 @@ def test_folds_as_in_the_paper(folds_config, phantoms, tmp_path):
     assert pooled["validation_images"] == [0] * 5
     assert pooled["mean"]["ece_calibrated"]["mean"] is None
     assert pooled["mean"]["auroc"]["mean"] is not None
-    assert any("none validates" in line for line in said)
-    assert "no image validated: every run kept its last epoch" in " ".join(said[-1].split())
+    assert any("none validates" in line for line in logged.messages)
+    assert "no image validated: every run kept its last epoch" in " ".join(logged.messages[-1].split())
     assert "none: the last epoch is kept" in (folder / "report.html").read_text()
 
 
@@ -183,7 +182,7 @@ def test_who_asks_gets_a_validation_part(folds_config, phantoms, tmp_path, monke
 
     monkeypatch.setattr(Trainer, "_epoch", stop)
     with pytest.raises(Stop):
-        cross_validate(folds_config, folds=2, protocol=protocol, val_share=asked, out=tmp_path / "folds", say=quiet)
+        cross_validate(folds_config, folds=2, protocol=protocol, val_share=asked, out=tmp_path / "folds")
     assert load_config(tmp_path / "folds" / "config.yaml")["val_share"] == expected
     folds = FoldSplits.load(tmp_path / "folds" / "splits.json").folds
     assert all(bool(fold.val) == (expected > 0) for fold in folds)
@@ -191,7 +190,7 @@ def test_who_asks_gets_a_validation_part(folds_config, phantoms, tmp_path, monke
 
 def test_another_share_is_another_cross_validation(folds_config, tmp_path, monkeypatch):
     monkeypatch.setattr("cxrfast.experiments.cross_validation._go_on", lambda folder, *_: folder.path)
-    plan = {"folds": 2, "protocol": "rozenberg2019", "out": tmp_path / "folds", "say": quiet}
+    plan = {"folds": 2, "protocol": "rozenberg2019", "out": tmp_path / "folds"}
     cross_validate(folds_config, **plan)
     with pytest.raises(UsageError, match="has val_share 0.0, not 0.125; choose another folder"):
         cross_validate(folds_config, **plan, val_share=0.125)
@@ -201,7 +200,7 @@ def test_another_share_is_another_cross_validation(folds_config, tmp_path, monke
 def test_a_schedule_that_needs_validation_leaves_no_folder(folds_config, tmp_path):
     config = folds_config.model_copy(update={"lr_schedule": "plateau"})
     with pytest.raises(UsageError, match="lr_schedule: plateau divides the learning rate by validation"):
-        cross_validate(config, folds=2, protocol="rozenberg2019", out=tmp_path / "folds", say=quiet)
+        cross_validate(config, folds=2, protocol="rozenberg2019", out=tmp_path / "folds")
     assert not (tmp_path / "folds").exists()
 
 

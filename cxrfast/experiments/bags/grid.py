@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from cxrfast._files import atomic_path, write_text
+from cxrfast._logging import get_logger
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.bags.drawing import parse_positives
 from cxrfast.experiments.bags.experiment import BagOutcome, BagSettings, Epoch, train_bags
@@ -17,6 +18,8 @@ from cxrfast.experiments.bags.images import BagSource
 from cxrfast.experiments.bags.methods import METHODS, Spelling
 from cxrfast.experiments.bags.plots import Example, plot_examples, plot_summaries
 from cxrfast.experiments.bags.results import RunTable, Summary, markdown, run_key, summarize, write_summary
+
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 _EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a picture
@@ -87,7 +90,6 @@ def run_grid(
     out: Path,
     *,
     device: str = "cpu",
-    say: Callable[[str], None] = print,
 ) -> list[Summary]:
     """Run what is not in `out` yet, and summarise all of `grid`.
 
@@ -102,7 +104,7 @@ def run_grid(
     keys = [run_key(source, settings) for settings in grid]
     waiting = [(key, settings) for key, settings in zip(keys, grid, strict=True) if key not in table]
     if len(waiting) < len(grid):
-        say(f"{len(grid) - len(waiting)} of {len(grid)} runs stand in {table.path} already")
+        logger.info(f"{len(grid) - len(waiting)} of {len(grid)} runs stand in {table.path} already")
     failed = []
     # In instances seen, not runs: a run on large bags takes many times as long
     work = sum(settings.epochs * settings.train_bags * settings.bag_size for _, settings in waiting)
@@ -121,12 +123,12 @@ def run_grid(
                 raise
             except CxrfastError as error:
                 failed.append(_title(settings))
-                tqdm.write(f"{_title(settings)}: {error}")
+                logger.warning(f"{_title(settings)}: {error}")
                 continue
             table.add(key, outcome)
             if settings.run == 0:
                 _write_example(_example_path(out, key, settings), outcome)
-            tqdm.write(
+            logger.info(
                 f"{_title(settings)}: IoU {outcome.iou:.3f}, AUC {outcome.auc:.3f} "
                 f"(epoch {outcome.epoch}, {outcome.seconds:.0f} s)"
             )

@@ -1,7 +1,7 @@
 """The methods that are compared: what is learnt from a bag's label, and how instances are scored."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cxrfast.errors import UsageError
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
 from cxrfast.nn import AttentionPool
-from cxrfast.ops.mil_pool import MODES
+from cxrfast.ops.mil_pool import MODES, MILPoolMode
 
 
 class Options(NamedTuple):
@@ -111,7 +111,7 @@ class BagMethod(NamedTuple):
     pool: str = "max"  # its own, of those that take one
 
 
-def _pooling(pool: str) -> Callable[[nn.Module, int, Options], BagModel]:
+def _pooling(pool: MILPoolMode) -> Callable[[nn.Module, int, Options], BagModel]:
     return lambda network, features, options: InstanceModel(network, features, BagLoss(pool))
 
 
@@ -119,12 +119,12 @@ def _attention(gated: bool) -> Callable[[nn.Module, int, Options], BagModel]:
     return lambda network, features, options: AttentionModel(network, features, gated)
 
 
-def _pool(options: Options) -> str | nn.Module:
+def _pool(options: Options) -> MILPoolMode | nn.Module:
     assert options.pool is not None
-    return MeanLogit() if options.pool == MEAN_LOGIT else options.pool.replace("-", "_")
+    return MeanLogit() if options.pool == MEAN_LOGIT else cast(MILPoolMode, options.pool.replace("-", "_"))
 
 
-def _bil(form: str) -> Callable[[nn.Module, int, Options], BagModel]:
+def _bil(form: Literal["sum", "script"]) -> Callable[[nn.Module, int, Options], BagModel]:
     return lambda network, features, options: InstanceModel(
         network, features, BILLoss(_pool(options), options.lam, form=form)
     )

@@ -1,12 +1,13 @@
 """The figures of Seibold et al. 2020 as plans of `cxrfast reproduce`: a preset's grid, and what the text says of it."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cxrfast._files import write_text
+from cxrfast._logging import get_logger
 from cxrfast.devices import resolve_device
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.bags import (
@@ -28,6 +29,8 @@ from cxrfast.report.terminal.layout import ruled, wrap
 
 PAPER = "seibold2020"
 _IMAGES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # for training and testing
+logger = get_logger(__name__)
+
 _SETTINGS = ("epochs", "batch_size", "lr", "seed", "device")  # of `cxrfast reproduce`
 _NOT_SET = ("dataset", "method")  # --data and --rows say them
 _SMALL: dict[str, Any] = {
@@ -164,7 +167,6 @@ class Figure:
         *,
         rows: Sequence[str] | None,
         overrides: Overrides,
-        say: Callable[[str], None],
     ) -> ComparedFigure:
         """Run what is not in ``out/runs/NAME`` yet, and write ``out/NAME.md`` and ``out/NAME.json``."""
         plan = self.plan(data, rows, overrides)
@@ -174,12 +176,12 @@ class Figure:
         grid = plan.grid(source, seed)
         differs = self._deviations(plan, source)
         folder = out / "runs" / self.name
-        say(f"{self.title}\n{len(grid)} runs, in {folder}")
+        logger.info(f"{self.title}\n{len(grid)} runs, in {folder}")
         if differs:
-            say(f"NOT THE PAPER'S SETTING: {'; '.join(differs)}")
+            logger.warning(f"NOT THE PAPER'S SETTING: {'; '.join(differs)}")
         failed = None
         try:
-            summaries = run_grid(source, grid, folder, device=device, say=say)
+            summaries = run_grid(source, grid, folder, device=device)
         except UsageError:
             raise
         except CxrfastError as error:

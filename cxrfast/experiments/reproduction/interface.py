@@ -1,13 +1,10 @@
 """What `cxrfast reproduce` can run: tables of networks trained on X-rays, and whatever else has a name and a `run`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from cxrfast.experiments.reproduction.settings import Overrides
-
-Say = Callable[[str], None]
-"""Where remarks for a person go, one line each."""
 
 
 class Outcome(Protocol):
@@ -44,7 +41,7 @@ class Plan(Protocol):
     def listing(self) -> Sequence[str]:
         """The lines below its title in the list of all plans: rows, and what they cost."""
 
-    def run(self, data: Path, out: Path, *, rows: Sequence[str] | None, overrides: Overrides, say: Say) -> Outcome:
+    def run(self, data: Path, out: Path, *, rows: Sequence[str] | None, overrides: Overrides) -> Outcome:
         """Do what is not finished, into `out`, and compare with what is published.
 
         Raises UsageError for rows and overrides that it does not have, before anything runs.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cxrfast.errors import UsageError
 from cxrfast.experiments.reproduction.figures import FIGURES
-from cxrfast.experiments.reproduction.interface import Outcome, Plan, Say
+from cxrfast.experiments.reproduction.interface import Outcome, Plan
 from cxrfast.experiments.reproduction.plans import TablePlan
 from cxrfast.experiments.reproduction.runner import Reproduction, run_table
 from cxrfast.experiments.reproduction.settings import Overrides
@@ -36,8 +36,8 @@ class TableOfRuns:
     def listing(self) -> Sequence[str]:
         return table_lines(self.table)
 
-    def run(self, data: Path, out: Path, *, rows: Sequence[str] | None, overrides: Overrides, say: Say) -> Reproduction:
-        return run_table(self.table, data, out, rows=rows, overrides=overrides, say=say)
+    def run(self, data: Path, out: Path, *, rows: Sequence[str] | None, overrides: Overrides) -> Reproduction:
+        return run_table(self.table, data, out, rows=rows, overrides=overrides)
 
 
 _PLANS: tuple[Plan, ...] = (*map(TableOfRuns, TABLES.values()), *FIGURES)
@@ -66,7 +66,6 @@ def reproduce(
     *,
     rows: Sequence[str] | None = None,
     overrides: Overrides | None = None,
-    say: Say = print,
 ) -> Outcome:
     """Run what is not finished of a table or a figure, and compare it with what is published.
 
@@ -75,4 +74,4 @@ def reproduce(
     Raises UsageError for unknown names and settings, before anything runs.
     """
     folder = FOLDER if out is None else Path(out)
-    return find_plan(name).run(Path(data), folder, rows=rows, overrides=overrides or Overrides(), say=say)
+    return find_plan(name).run(Path(data), folder, rows=rows, overrides=overrides or Overrides())

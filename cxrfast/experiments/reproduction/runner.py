@@ -5,23 +5,25 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cxrfast._files import write_text
+from cxrfast._logging import get_logger, indented
 from cxrfast.data import read_chestxray14
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import CrossValidationRecord, EvaluationRecord
 from cxrfast.experiments.cross_validation import cross_validate
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.reproduction.comparison import ComparedRow, ComparedTable, State, compare_row
 from cxrfast.experiments.reproduction.deviations import Deviations, deviations_of
-from cxrfast.experiments.reproduction.interface import Say
 from cxrfast.experiments.reproduction.numbers import Numbers, numbers_of
 from cxrfast.experiments.reproduction.plans import PlannedRow, PlannedRun, TablePlan
 from cxrfast.experiments.reproduction.settings import LABELS, Overrides, run_config
 from cxrfast.experiments.reproduction.text import settings_lines, to_markdown, to_text
-from cxrfast.runs.settings import load_config
-from cxrfast.training import RunConfig, build_config, resume, train
+from cxrfast.experiments.run_state import finish_training, is_evaluated, is_pooled, refuse_other_settings, run_state
+from cxrfast.runs.directory import RunDirectory
+from cxrfast.training import RunConfig
+
+logger = get_logger(__name__)
 
 _FACTS = (
     "label_version", "n_images", "n_patients", "shared_patients", "split_hash", "splits_hash", "images_hash",
@@ -36,7 +38,7 @@ class _Job:
     row: PlannedRow
     run: PlannedRun
     config: RunConfig
-    folder: Path
+    folder: RunDirectory
     folds: int
     deviations: Deviations
 
@@ -69,7 +71,6 @@ def run_table(
     *,
     rows: Sequence[str] | None = None,
     overrides: Overrides | None = None,
-    say: Say = print,
 ) -> Reproduction:
     """Run the rows of a paper's table that are not finished, and compare them with what is published.
 
@@ -83,7 +84,7 @@ def run_table(
     overrides = overrides or Overrides()
     chosen = plan.choose(rows)
     jobs = _prepare(plan, chosen, Path(data), out, overrides)
-    _announce(plan, chosen, jobs, say)
+    _announce(plan, chosen, jobs)
     compared = []
     for row in chosen:
         job = jobs.get(row.name)
@@ -92,7 +93,7 @@ def run_table(
                 ComparedRow(row.name, row.title, "published only", None, None, {}, (), None, compare_row(plan, row, ()))
             )
             continue
-        compared.append(_compared(plan, job, say))
+        compared.append(_compared(plan, job))
     result = ComparedTable(plan.name, plan.title, plan.protocol, plan.note, tuple(compared))
     return _write(result, out)
 
@@ -109,44 +110,26 @@ def _prepare(
             continue
         config, folds = run_config(row.run, plan, data, overrides), overrides.folds_of(plan)
         differs = deviations_of(row.run, config, plan, folds, source)
-        job = _Job(row, row.run, config, out / "runs" / row.run.name, folds, differs)
-        _check_folder(job)
+        job = _Job(row, row.run, config, RunDirectory(out / "runs" / row.run.name), folds, differs)
+        refuse_other_settings(job.folder, config, folds=folds if row.run.cross_validated else None)
         jobs[row.name] = job
     return jobs
 
 
-def _check_folder(job: _Job) -> None:
-    """A folder of other settings is neither skipped nor gone on with."""
-    saved = job.folder / "config.yaml"
-    if not saved.is_file():
-        return
-    content = load_config(saved)
-    folds = content.pop("cross_validation", {}).get("folds")
-    before = build_config(content)
-    own: dict[str, Any] = {"split": before.split}
-    if job.run.cross_validated:  # the folds have theirs, and the protocol says what validates in them
-        own["val_share"] = before.val_share
-    different = before.first_difference(job.config.model_copy(update=own))
-    if different is None and folds != (wanted := job.folds if job.run.cross_validated else None):
-        different = f"folds {folds}, not {wanted}"
-    if different is not None:
-        raise UsageError(f"out: {job.folder} is a run with {different}; choose another folder with --out")
-
-
-def _announce(plan: TablePlan, chosen: Sequence[PlannedRow], jobs: dict[str, _Job], say: Say) -> None:
-    say(f"{plan.title}\nprotocol {plan.protocol}" + (f"; {plan.note}" if plan.note else ""))
+def _announce(plan: TablePlan, chosen: Sequence[PlannedRow], jobs: dict[str, _Job]) -> None:
+    logger.info(f"{plan.title}\nprotocol {plan.protocol}" + (f"; {plan.note}" if plan.note else ""))
     for row in chosen:
         job = jobs.get(row.name)
         if job is None:
-            say(f"  {row.name}: {row.title}")
+            logger.info(f"  {row.name}: {row.title}")
             continue
         how = "published lists"
         if job.run.unannotated is not None:
             how = f"{job.folds} folds by {plan.folds_by}, {job.run.unannotated:.0%} of the unannotated images"
         options = " ".join(f"{name}={value}" for name, value in job.run.options.items())
-        say(
+        logger.info(
             f"  {row.name}: {row.title}; method {job.run.method}{' ' + options if options else ''}, {how}, "
-            f"{job.config.epochs} epochs at {job.config.image_size} pixels, in {job.folder} ({_state(plan, job)})"
+            f"{job.config.epochs} epochs at {job.config.image_size} pixels, in {job.folder.path} ({_state(plan, job)})"
         )
     texts, unchecked = dict[str, tuple[str, ...]](), dict[str, tuple[str, ...]]()
     for name, job in jobs.items():
@@ -155,19 +138,17 @@ def _announce(plan: TablePlan, chosen: Sequence[PlannedRow], jobs: dict[str, _Jo
         if job.deviations.unchecked is not None:
             unchecked[job.deviations.unchecked] = (*unchecked.get(job.deviations.unchecked, ()), name)
     for line in settings_lines(texts, unchecked, len(jobs)):
-        say(line)
+        logger.info(line)
 
 
 def _state(plan: TablePlan, job: _Job) -> str:
     if _finished(plan, job):
         return "finished"
-    return "to go on" if (job.folder / "config.yaml").is_file() else "to do"
+    return "to go on" if job.folder.exists else "to do"
 
 
 def _evaluation(plan: TablePlan, job: _Job) -> Path:
-    if job.run.cross_validated:
-        return job.folder / "cross-validation.json"
-    return job.folder / "evaluations" / plan.protocol / "evaluation-test.json"
+    return job.folder.pooled if job.run.cross_validated else job.folder.by_protocol(plan.protocol).evaluation()
 
 
 def _read(plan: TablePlan, job: _Job) -> EvaluationRecord | CrossValidationRecord:
@@ -176,25 +157,22 @@ def _read(plan: TablePlan, job: _Job) -> EvaluationRecord | CrossValidationRecor
 
 
 def _finished(plan: TablePlan, job: _Job) -> bool:
-    path = _evaluation(plan, job)
-    if not path.is_file():
-        return False
-    if not job.run.cross_validated:
-        return True
-    record = CrossValidationRecord.load(path)
-    return record.complete and record.protocol == plan.protocol and record.folds == job.folds
+    if job.run.cross_validated:
+        return is_pooled(job.folder, plan.protocol, job.folds)
+    return is_evaluated(job.folder, {plan.protocol: job.folder.by_protocol(plan.protocol)})
 
 
-def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
+def _compared(plan: TablePlan, job: _Job) -> ComparedRow:
     row = job.row
     state: State = "done"
     reason, facts, numbers, differs = None, {}, list[Numbers](), job.deviations.texts
     try:
         if _finished(plan, job):
-            say(f"{row.name}: finished before")
+            logger.info(f"{row.name}: finished before")
         else:
-            say(f"{row.name}: into {job.folder}")
-            _run(plan, job, lambda line: say(f"  {line}"))
+            logger.info(f"{row.name}: into {job.folder.path}")
+            with indented("  "):
+                _run(plan, job)
         record = _read(plan, job)
         facts = {name: value for name in _FACTS if (value := getattr(record, name, None)) is not None}
         evaluated = record.runs if isinstance(record, CrossValidationRecord) else (record,)
@@ -204,16 +182,17 @@ def _compared(plan: TablePlan, job: _Job, say: Say) -> ComparedRow:
         numbers = list(numbers_of(record))
     except CxrfastError as error:
         state, reason = "failed", str(error)
-        say(f"{row.name}: failed: {reason}")
+        logger.warning(f"{row.name}: failed: {reason}")
     except KeyboardInterrupt:
-        say(f"interrupted in {shlex.quote(str(job.folder))}; what is finished is kept: the same command goes on")
+        place = shlex.quote(str(job.folder.path))
+        logger.info(f"interrupted in {place}; what is finished is kept: the same command goes on")
         raise
     comparisons = compare_row(plan, row, numbers)
-    folder, unchecked = str(job.folder), job.deviations.unchecked
+    folder, unchecked = str(job.folder.path), job.deviations.unchecked
     return ComparedRow(row.name, row.title, state, reason, folder, facts, differs, unchecked, comparisons)
 
 
-def _run(plan: TablePlan, job: _Job, say: Say) -> None:
+def _run(plan: TablePlan, job: _Job) -> None:
     """Train, or go on, and evaluate."""
     config, folder = job.config, job.folder
     if job.run.cross_validated:
@@ -225,21 +204,18 @@ def _run(plan: TablePlan, job: _Job, say: Say) -> None:
             protocol=plan.protocol,
             by=plan.folds_by,
             val_share=config.val_share,
-            out=folder,
-            say=say,
+            out=folder.path,
         )
         return
-    if (folder / "config.yaml").is_file():
-        resume(folder, device=config.device, workers=config.workers, say=say)
-    else:
-        train(config, folder, say=say)
+    results = folder.by_protocol(plan.protocol)
+    finish_training(folder, run_state(folder, {plan.protocol: results}), config)
     evaluate_run(
-        folder,
+        folder.path,
         protocol=plan.protocol,
         batch_size=config.batch_size,
         workers=config.workers,
         device=config.device,
-        out=_evaluation(plan, job).parent,
+        out=results.path,
     )
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 
 from cxrfast.data import Record, Splits, read_chestxray14
-from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.record import EvaluationRecord, NoGate
 from cxrfast.experiments.study.plan import CONTRIBUTIONS, Study, StudyRow, StudyRun
 from cxrfast.metrics.detection import Measure
 from cxrfast.predictions.table import Predictions, read_predictions
 from cxrfast.report.comparison import compare_predictions
-from cxrfast.runs import open_run
+from cxrfast.runs import RunDirectory, open_run
 from cxrfast.training.preparation import limit_annotation
 
 PROTOCOLS = ("strict", "own")  # thresholds of the maps chosen on other patients' boxes; the method's own
@@ -91,13 +90,15 @@ class StudyResult:
     differences: Sequence[Difference]
 
 
+def evaluations_of(cell: StudyRun, out: Path) -> dict[str, RunDirectory]:
+    """By protocol, the folder of the evaluation of a run in a study's folder."""
+    return {name: RunDirectory(out / cell.folder / name) for name in PROTOCOLS}
+
+
 def read_outcome(cell: StudyRun, out: Path) -> StudyOutcome:
     """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
-    folder = out / cell.folder
-    try:
-        strict, own = (EvaluationRecord.load(folder / name / "evaluation-test.json") for name in PROTOCOLS)
-    except CxrfastError as error:
-        raise CxrfastError(f"{error}, or delete {folder}, and run the same command again") from error
+    folder, evaluations = out / cell.folder, evaluations_of(cell, out)
+    strict, own = (EvaluationRecord.load(place.evaluation()) for place in evaluations.values())
     numbers = {
         "auroc": strict.mean.auroc.value,
         "iou 0.1": _accuracy(strict, "iou", 0.1),
@@ -108,7 +109,7 @@ def read_outcome(cell: StudyRun, out: Path) -> StudyOutcome:
     }
     train = Splits.load(open_run(folder).splits).part("train", _records(out / cell.phantoms))
     annotated = sum(bool(record.boxes) for record in limit_annotation(train, cell.share, cell.seed))
-    predictions = {name: read_predictions(folder / name / "predictions.csv") for name in PROTOCOLS}
+    predictions = {name: read_predictions(place.predictions()) for name, place in evaluations.items()}
     return StudyOutcome(cell, annotated, numbers, predictions)
 
 

@@ -4,27 +4,34 @@ import multiprocessing
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from cxrfast._files import write_text
+from cxrfast._logging import add_console, get_logger, has_console, quiet
 from cxrfast.data import write_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
+from cxrfast.experiments.run_state import finish_training, is_evaluated, refuse_other_settings, run_state
 from cxrfast.experiments.study.plan import IMAGE_SIZE, ROWS, Study, StudyRun
 from cxrfast.experiments.study.plots import plot_study
-from cxrfast.experiments.study.results import PROTOCOLS, StudyOutcome, StudyResult, read_outcome, summarize
+from cxrfast.experiments.study.results import (
+    PROTOCOLS,
+    StudyOutcome,
+    StudyResult,
+    evaluations_of,
+    read_outcome,
+    summarize,
+)
 from cxrfast.experiments.study.text import to_markdown, write_runs
-from cxrfast.runs import open_run
-from cxrfast.runs.directory import RUNS
-from cxrfast.runs.settings import load_config
-from cxrfast.training import RunConfig, build_config, resume, save_config, train
+from cxrfast.runs.directory import RUNS, RunDirectory
+from cxrfast.training import RunConfig, save_config
 from cxrfast.training.train import is_finished
 
 FOLDER = RUNS / "study"
-Say = Callable[[str], None]
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class StudyFiles:
     failed: Sequence[str]
 
 
-def run_study(study: Study, out: Path | None = None, *, jobs: int = 1, say: Say = print) -> StudyFiles:
+def run_study(study: Study, out: Path | None = None, *, jobs: int = 1) -> StudyFiles:
     """Do the runs of `study` that are not finished in `out` (default: runs/study), `jobs` at a time.
 
     The same call again goes on where it was interrupted. A run that fails does not keep the others from running.
@@ -49,14 +56,14 @@ def run_study(study: Study, out: Path | None = None, *, jobs: int = 1, say: Say 
     out = FOLDER if out is None else Path(out)
     cells = study.cells
     for cell in cells:
-        _check_folder(cell, out, cell.config(out, study.settings))
-    _draw_phantoms(study, out, say)
+        refuse_other_settings(RunDirectory(out / cell.folder), cell.config(out, study.settings))
+    _draw_phantoms(study, out)
     waiting = [cell for cell in cells if not _is_done(cell, out)]
-    say(f"{len(cells)} runs, {len(cells) - len(waiting)} finished before")
+    logger.info(f"{len(cells)} runs, {len(cells) - len(waiting)} finished before")
     try:
-        failed = _run_all(waiting, study, out, max(1, min(jobs, len(waiting))), say)
+        failed = _run_all(waiting, study, out, max(1, min(jobs, len(waiting))))
     except KeyboardInterrupt:
-        say(f"interrupted in {shlex.quote(str(out))}; what is finished is kept: the same command goes on")
+        logger.info(f"interrupted in {shlex.quote(str(out))}; what is finished is kept: the same command goes on")
         raise
     outcomes = [read_outcome(cell, out) for cell in cells if _is_done(cell, out)]
     files = out / "study.md", out / "runs.csv", out / "study.png"
@@ -73,14 +80,14 @@ def _write(result: StudyResult, outcomes: Sequence[StudyOutcome], markdown: Path
     plot_study(result, figure)
 
 
-def _draw_phantoms(study: Study, out: Path, say: Say) -> None:
+def _draw_phantoms(study: Study, out: Path) -> None:
     """One data set a seed, with all boxes: a run's share of annotated images is its own."""
     for seed in study.seeds:
         folder = out / "phantoms" / f"seed-{seed}"
         if folder.is_dir():
             _check_phantoms(folder, study.images)
             continue
-        say(f"drawing {study.images} phantoms of seed {seed} into {folder}")
+        logger.info(f"drawing {study.images} phantoms of seed {seed} into {folder}")
         write_phantoms(folder, images=study.images, image_size=2 * IMAGE_SIZE, boxed_fraction=1, seed=seed)
 
 
@@ -90,21 +97,11 @@ def _check_phantoms(folder: Path, images: int) -> None:
         raise UsageError(f"images: {folder} has {found}, not {images}; choose another folder with --out")
 
 
-def _check_folder(cell: StudyRun, out: Path, wanted: RunConfig) -> None:
-    """A run of other settings is neither skipped nor gone on with."""
-    saved = out / cell.folder / "config.yaml"
-    if not saved.is_file():
-        return
-    different = build_config(load_config(saved)).first_difference(wanted)
-    if different is not None:
-        raise UsageError(f"out: {saved.parent} is a run with {different}; choose another folder with --out")
-
-
 def _is_done(cell: StudyRun, out: Path) -> bool:
-    return all((out / cell.folder / name / "evaluation-test.json").is_file() for name in PROTOCOLS)
+    return is_evaluated(RunDirectory(out / cell.folder), evaluations_of(cell, out))
 
 
-def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int, say: Say) -> list[str]:
+def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int) -> list[str]:
     """Those that others begin with go first. Returns what failed."""
     first = {row.begins_with for row in study.rows}
     waves = [cell for cell in cells if cell.row.name in first], [cell for cell in cells if cell.row.name not in first]
@@ -113,9 +110,11 @@ def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int, say:
     for wave in waves:
         for cell, error in _run_wave(wave, study, out, jobs):
             done += 1
-            say(f"{done}/{len(cells)} {cell.title}" + (f": failed: {error}" if error else ""))
             if error:
+                logger.warning(f"{done}/{len(cells)} {cell.title}: failed: {error}")
                 failed.append(cell.title)
+            else:
+                logger.info(f"{done}/{len(cells)} {cell.title}")
     return failed
 
 
@@ -128,7 +127,7 @@ def _run_wave(
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_set_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_begin_process, initargs=(threads, has_console())) as pool:
         futures: dict[Future, StudyRun] = {pool.submit(run_cell, cell, study, out): cell for cell in cells}
         try:
             for future in as_completed(futures):
@@ -138,47 +137,42 @@ def _run_wave(
             raise
 
 
-def _set_threads(threads: int) -> None:
+def _begin_process(threads: int, console: bool) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    if console:
+        add_console()
 
 
 def run_cell(cell: StudyRun, study: Study, out: Path) -> str | None:
     """Train, or go on, and evaluate by each of the protocols; what went wrong, in one line."""
-    folder = out / cell.folder
+    run, evaluations = RunDirectory(out / cell.folder), evaluations_of(cell, out)
     config = cell.config(out, study.settings)
     try:
-        if not (folder / "config.yaml").is_file() and not _begin_with_another(cell, config, study, out):
-            train(config, folder, restart=True, say=_silently)
-        elif not is_finished(open_run(folder)):
-            resume(folder, device=config.device, workers=config.workers, say=_silently)
-        for protocol in PROTOCOLS:
-            evaluate_run(folder, protocol=protocol, page=False, device=config.device, out=folder / protocol)
+        if not run.exists:
+            _begin_with_another(cell, config, out)
+        with quiet():
+            finish_training(run, run_state(run, evaluations), config)
+        for protocol, place in evaluations.items():
+            evaluate_run(run.path, protocol=protocol, page=False, device=config.device, out=place.path)
     except CxrfastError as error:
         return str(error)
     return None
 
 
-def _begin_with_another(cell: StudyRun, config: RunConfig, study: Study, out: Path) -> bool:
-    """Start from the finished run that is this one's first stage, as if this one had been interrupted after it."""
+def _begin_with_another(cell: StudyRun, config: RunConfig, out: Path) -> None:
+    """Copy the finished run that is this one's first stage, if there is one, as if this one had been interrupted
+    after it."""
     if cell.row.begins_with is None:
-        return False
+        return
     other = StudyRun(ROWS[cell.row.begins_with], cell.share, cell.seed)
-    source, folder = out / other.folder, out / cell.folder
-    if not ((source / "config.yaml").is_file() and is_finished(open_run(source))):
-        return False
+    source, folder = RunDirectory(out / other.folder), out / cell.folder
+    if not is_finished(source):
+        return
     temporary = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(*PROTOCOLS))
-    classes = load_config(source / "config.yaml")["classes"]
-    save_config(
-        config.model_copy(update={"classes": classes, "data": config.data.absolute()}), temporary / "config.yaml"
-    )
+    shutil.copytree(source.path, temporary, ignore=shutil.ignore_patterns(*PROTOCOLS))
+    settings = {"classes": source.read_config()["classes"], "data": config.data.absolute()}
+    save_config(config.model_copy(update=settings), RunDirectory(temporary).config)
     temporary.rename(folder)
-    resume(folder, device=config.device, workers=config.workers, say=_silently)
-    return True
-
-
-def _silently(line: str) -> None:
-    pass

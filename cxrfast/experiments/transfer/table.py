@@ -12,7 +12,6 @@ from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import CrossValidationRecord
 from cxrfast.evaluation.cross_validation_record import PooledLocalization
 from cxrfast.evaluation.record import TableHead
-from cxrfast.experiments.folds_directory import FoldsDirectory
 from cxrfast.metrics.bootstrap import (
     Interval,
     PairedDifference,
@@ -72,7 +71,7 @@ def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives
 
 
 def _pooled(folder: Path) -> CrossValidationRecord:
-    path = FoldsDirectory(folder).pooled
+    path = RunDirectory(folder).pooled
     if not path.is_file():
         raise CxrfastError(f"{folder} has no finished run of a cross-validation; go on with: cxrfast train --resume")
     record = CrossValidationRecord.load(path)
@@ -83,8 +82,8 @@ def _pooled(folder: Path) -> CrossValidationRecord:
 
 def _predictions(folder: Path, pooled: CrossValidationRecord) -> Predictions:
     seed = min(run.seed for run in pooled.runs)
-    runs = [run.run for run in pooled.runs if run.seed == seed]
-    return concatenate([read_predictions(folder / run / "predictions.csv") for run in runs])
+    runs = [RunDirectory(folder).run(run.run) for run in pooled.runs if run.seed == seed]
+    return concatenate([read_predictions(run.predictions()) for run in runs])
 
 
 def _in_order(found: Predictions, first: Predictions, name: str) -> Predictions:
@@ -157,7 +156,7 @@ def runs_csv(folders: Mapping[str, Path]) -> str:
     for name, folder in folders.items():
         pooled = _pooled(folder)
         for n, run in enumerate(pooled.runs):
-            rows = RunDirectory(folder / run.run).read_metrics()
+            rows = RunDirectory(folder).run(run.run).read_metrics()
             line = {
                 "row": name,
                 "method": pooled.method,

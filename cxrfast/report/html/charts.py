@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Colours come from the page's style sheet, so that one chart serves light, dark and print."""
+"""Charts as inline SVG. Colours come from the page's style sheet, for light and dark screens and for print."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Axis:
-    """A range and where it is labelled; positions are what is drawn, so a logarithmic axis passes logarithms."""
+    """A range with labelled ticks. Positions are linear; for a logarithmic axis, pass logarithms."""
 
     low: float
     high: float
@@ -25,9 +25,9 @@ UNIT = Axis(0, 1, ((0, "0"), (0.5, ".5"), (1, "1")))
 
 @dataclass
 class Chart:
-    """A frame with axes; what is added is clipped to nothing, so add only what lies within."""
+    """A frame with axes. Nothing is clipped: add only what lies within it."""
 
-    title: str  # read to people who do not see it
+    title: str  # for screen readers
     x: Axis
     y: Axis
     width: float = 190
@@ -47,12 +47,12 @@ class Chart:
         return self.height - self.bottom - span * (y - self.y.low) / (self.y.high - self.y.low)
 
     def line(self, points: Points, kind: str) -> None:
-        """Straight from point to point."""
+        """A line through the points."""
         if points:
             self._marks.append(Markup('<path class="{}" d="{}"/>').format(kind, self._path(points)))
 
     def steps(self, points: Points, kind: str) -> None:
-        """To the right, then up."""
+        """A step curve through the points: to the right, then up."""
         path = [points[0]] if points else []
         for (_, y), (next_x, next_y) in pairwise(points):
             path += [(next_x, y), (next_x, next_y)]
@@ -68,7 +68,7 @@ class Chart:
             )
 
     def column(self, x: float, kind: str, label: str = "") -> None:
-        """A vertical line through the whole frame, named at its top."""
+        """A vertical line through the frame, with a label at its top."""
         at, low, high = self.px(x), self.py(self.y.low), self.py(self.y.high)
         line = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
         self._marks.append(line.format(kind, at, at, low, high))
@@ -121,7 +121,7 @@ class Chart:
 
 
 def interval_bar(value: float, low: float, high: float, reference: float | None = None) -> Markup:
-    """A dot on 0…1 with its interval, the size of a word; ``reference`` is where guessing gets."""
+    """A small inline chart of a value in [0, 1] with its interval; ``reference`` marks chance level."""
     parts = [
         Markup('<svg class="bar" viewBox="0 0 100 12" aria-hidden="true">'),
         Markup('<line class="grid" x1="0" x2="100" y1="6" y2="6"/>'),
@@ -138,7 +138,7 @@ def interval_bar(value: float, low: float, high: float, reference: float | None 
 
 
 def thin(points: Points, tolerance: float = 0.004) -> list[tuple[float, float]]:
-    """The points of a monotone curve less those that lie as near to the last one kept; first and last stay."""
+    """The points of a monotone curve without those within ``tolerance`` of the last one kept; the ends are kept."""
     kept: list[tuple[float, float]] = []
     for index, point in enumerate(points):
         last = index == len(points) - 1
@@ -148,7 +148,7 @@ def thin(points: Points, tolerance: float = 0.004) -> list[tuple[float, float]]:
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[tuple[float, str]]:
-    """About so many round numbers from ``low`` to ``high``."""
+    """About ``count`` round numbers from ``low`` to ``high``."""
     span = max(high - low, 1e-9)
     power = 10 ** math.floor(math.log10(span / count))
     step = min((m * power for m in (1, 2, 5, 10)), key=lambda size: abs(span / size - count))

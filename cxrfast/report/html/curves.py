@@ -1,4 +1,4 @@
-"""ROC, FROC, reliability and learning curves of one evaluation, or of two over each other."""
+"""ROC, FROC, reliability and learning curves of one evaluation, or of two overlaid."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ _RATES = ((-3, "⅛"), (-1, "½"), (1, "2"), (3, "8"))
 
 
 class Curves(NamedTuple):
-    """One kind of curve, a panel for every class."""
+    """One kind of curve, with a panel for every class."""
 
     key: str
     heading: str
@@ -28,16 +28,16 @@ class Curves(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One class's chart, what stands over it and under it."""
+    """The chart of one class, with its title."""
 
     name: str
-    figure: str  # the number that the curve amounts to, "" where there is no curve
+    figure: str  # the number that summarises the curve; "" without a curve
     chart: Markup | None
-    reason: str = ""  # why there is none
+    reason: str = ""  # why there is no chart
 
 
 def all_curves(runs: Sequence[Evaluated]) -> list[Curves]:
-    """Of one run, or of two over each other."""
+    """All curves of one run, or of two overlaid."""
     return [
         Curves(
             "roc",
@@ -56,7 +56,7 @@ def all_curves(runs: Sequence[Evaluated]) -> list[Curves]:
 
 
 def roc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
-    """One panel for every class of the first run. The dot is the operating point, which validation chose."""
+    """A panel for every class of the first run. The dot is the operating point."""
     panels = []
     for name, row in runs[0].record.classes.items():
         if math.isnan(row.auroc):
@@ -79,7 +79,7 @@ def roc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
 
 
 def froc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
-    """Sensitivity against false positives per image, ⅛ to 8, where there are detections."""
+    """A panel for every class of the first run: sensitivity against ⅛ to 8 false positives per image."""
     panels = []
     for name in runs[0].record.classes:
         found = [run.record.detection.froc if run.record.detection else None for run in runs]
@@ -101,7 +101,7 @@ def froc_panels(runs: Sequence[Evaluated]) -> list[Panel]:
 
 
 def reliability_panels(runs: Sequence[Evaluated]) -> list[Panel]:
-    """How often the class is there against how probable the model called it; larger dots hold more images."""
+    """A panel for every class of the first run: observed frequency against predicted probability."""
     panels = []
     for name, row in runs[0].record.classes.items():
         if not row.reliability:
@@ -121,7 +121,7 @@ def reliability_panels(runs: Sequence[Evaluated]) -> list[Panel]:
 
 
 def roc_chart(name: str) -> Chart:
-    """Without a curve, but with what guessing gets."""
+    """An empty ROC chart with the chance diagonal."""
     chart = Chart(f"ROC curve of {name}", _titled("1 − specificity"), _titled("sensitivity"))
     chart.line([(0, 0), (1, 1)], "guess")
     return chart
@@ -133,14 +133,14 @@ def froc_chart(name: str) -> Chart:
 
 
 def reliability_chart(name: str) -> Chart:
-    """Without a curve, but with that of probabilities which are right."""
+    """An empty reliability chart with the diagonal of perfect calibration."""
     chart = Chart(f"reliability curve of {name}", _titled("probability"), _titled("frequency"))
     chart.line([(0, 0), (1, 1)], "guess")
     return chart
 
 
 def draw_reliability(chart: Chart, bins: Sequence[ReliabilityBin], series: str) -> None:
-    """The bins that have images, as dots on a line; the area of a dot says how many."""
+    """Draw non-empty bins as dots on a line. The size of a dot grows with its number of images."""
     points = [(entry.probability, entry.frequency) for entry in bins]
     chart.line(points, f"curve {series}")
     most = max((entry.images for entry in bins), default=0)
@@ -150,7 +150,7 @@ def draw_reliability(chart: Chart, bins: Sequence[ReliabilityBin], series: str) 
 
 
 def roc_points(predictions: Predictions, k: int) -> list[tuple[float, float]]:
-    """(1 − specificity, sensitivity) from the highest score down, equal scores together."""
+    """Points (1 − specificity, sensitivity) of class k, from the highest score down; equal scores together."""
     score, positive = _known(predictions, k)
     values, place = score.unique(return_inverse=True)
     true = torch.bincount(place[positive], minlength=len(values)).flip(0).cumsum(0) / positive.sum()
@@ -159,7 +159,7 @@ def roc_points(predictions: Predictions, k: int) -> list[tuple[float, float]]:
 
 
 def rates_at(predictions: Predictions, k: int, threshold: float) -> tuple[float, float]:
-    """(1 − specificity, sensitivity) where the class is called from ``threshold`` on."""
+    """(1 − specificity, sensitivity) of class k, called positive where score ≥ ``threshold``."""
     score, positive = _known(predictions, k)
     called = score.double() >= threshold
     return called[~positive].double().mean().item(), called[positive].double().mean().item()
@@ -176,7 +176,7 @@ def _titled(title: str) -> Axis:
 
 
 def in_octaves(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """A step curve over the rates ⅛ to 8, in log2; what comes before ⅛ has happened there."""
+    """A FROC curve cut to the rates ⅛ to 8, with log2 rates."""
     before = [found for false, found in curve if false <= 2**_FEWEST]
     points = [(_FEWEST, before[-1] if before else 0.0)]
     points += [(math.log2(false), found) for false, found in curve if 2**_FEWEST < false <= 2**_MOST]
@@ -184,7 +184,7 @@ def in_octaves(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
 
 
 def learning_charts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
-    """(caption, chart) of the loss and of what validation measured, with a line where a stage begins."""
+    """(caption, chart) of the training loss and of the validation measures, with a line where a stage begins."""
     if not rows:
         return []
     epochs = list(range(1, len(rows) + 1))
@@ -232,6 +232,6 @@ def _learning(
 
 
 def _kept_epochs(stages: Sequence[str], best: Sequence[bool]) -> set[int]:
-    """Of every stage the last epoch that was its best so far: the next stage, and the user, goes on from it."""
+    """For every stage, the epoch whose weights were kept: the last one that improved on all before."""
     kept = {stage: epoch for epoch, (stage, is_best) in enumerate(zip(stages, best, strict=True), start=1) if is_best}
     return set(kept.values())

@@ -1,4 +1,4 @@
-"""ROC, FROC and reliability curves of a cross-validation: every run thin, all test images together thick."""
+"""ROC, FROC and reliability curves of a cross-validation: thin for each run, thick for all test images together."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from cxrfast.report.html.tables import number
 
 
 def fold_curves(record: CrossValidationRecord, runs: Sequence[FoldEvaluation]) -> list[Curves]:
-    """Of a pooled result and the ``runs`` that it is of."""
+    """Curves of a record and of the ``runs`` that it is of."""
     whole = [group for group in by_seed(runs) if len(group) == record.folds]
     together = [concatenate([run.predictions for run in group]) for group in whole]
     curves = [

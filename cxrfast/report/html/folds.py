@@ -1,4 +1,4 @@
-"""The pooled result of a cross-validation as a page: mean ± sd of its runs beside the papers' numbers."""
+"""The page of a cross-validation: mean ± sd over its runs, beside the papers' numbers."""
 
 import math
 import os
@@ -21,7 +21,7 @@ from cxrfast.evaluation.record import NoGate
 from cxrfast.published.numbers import PublishedRow
 from cxrfast.report import published
 from cxrfast.report.html.fold_curves import fold_curves
-from cxrfast.report.html.page import render, report_path
+from cxrfast.report.html.page import render
 from cxrfast.report.html.tables import (
     ORACLE,
     ReportTable,
@@ -34,27 +34,27 @@ from cxrfast.report.html.tables import (
     published_row,
     table_words,
 )
-
-POOLED = "cross-validation.json"
+from cxrfast.runs.directory import RunDirectory
 
 
 def is_folds(folder: Path) -> bool:
     """Whether the pooled result of a cross-validation lies there."""
-    return (folder / POOLED).is_file()
+    return RunDirectory(folder).pooled.is_file()
 
 
 def write_folds(folder: Path, path: Path | None = None) -> Path:
     """Write the page of the cross-validation in ``folder``; returns where."""
-    path = report_path(folder, "test") if path is None else path
-    record = CrossValidationRecord.load(folder / POOLED)
-    write_text(path, render_folds(record, folder.resolve().name, folder, path.parent))
+    directory = RunDirectory(folder)
+    path = directory.report() if path is None else path
+    record = CrossValidationRecord.load(directory.pooled)
+    write_text(path, render_folds(record, directory.name, folder, path.parent))
     return path
 
 
 def render_folds(
     record: CrossValidationRecord, title: str, folder: Path | None = None, beside: Path | None = None
 ) -> str:
-    """``folder`` has the results of the runs, for the curves, and their pages; links to these are from ``beside``."""
+    """The page as HTML. ``folder`` has the runs' results and pages; links are relative to the folder ``beside``."""
     runs, no_curves = _read_runs(record, folder)
     return render(
         "folds.html",
@@ -72,13 +72,13 @@ def render_folds(
 
 
 def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list[FoldEvaluation], str]:
-    """The runs that the numbers are of; none, and why, where their files are gone or are those of other evaluations."""
+    """The evaluations that the record pools; none, with the reason, if files are missing or of other evaluations."""
     if folder is None:
         return [], ""
     runs = []
     for entry in record.runs:
-        place = folder / entry.run
-        files = place / "evaluation-test.json", place / "predictions.csv"
+        place = RunDirectory(folder).run(entry.run)
+        files = place.evaluation(), place.predictions()
         try:
             run = FoldEvaluation.load(entry.run, entry.fold, entry.seed, *files)
         except CxrfastError as error:
@@ -86,19 +86,17 @@ def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list
         found = run.record
         own = (found.n_images, found.split_hash, found.protocol, found.class_names)
         if own != (entry.n_images, entry.split_hash, record.protocol, record.class_names):
-            return (
-                [],
-                f"No curves are shown: {place} was evaluated otherwise since; evaluate the cross-validation again.",
-            )
+            why = f"{place.path} was evaluated otherwise since; evaluate the cross-validation again"
+            return [], f"No curves are shown: {why}."
         runs.append(run)
     return runs, ""
 
 
 def _spread(entry: SpreadRecord, digits: int = 3) -> TableCell:
-    """Mean ± sd of the runs, and in small the number of all test images together."""
+    """Mean ± sd over the runs, and in small print the pooled number."""
     text = number(entry.mean, digits)
     if not math.isnan(entry.sd):
-        text += f" ±\N{NO-BREAK SPACE}{entry.sd:.{digits}f}"  # a narrow column breaks before the sign
+        text += f" ±\N{NO-BREAK SPACE}{entry.sd:.{digits}f}"  # narrow columns break the line before the sign
     pooled = "" if math.isnan(entry.pooled) else f"pooled {entry.pooled:.{digits}f}"
     if entry.interval:
         pooled += " [{:.{d}f}, {:.{d}f}]".format(*entry.interval, d=digits)
@@ -151,7 +149,7 @@ def _runs(record: CrossValidationRecord, folder: Path | None, beside: Path | Non
             "unknown" if shared is None else f"{shared:,}",
             number(area),
         )
-        page = None if folder is None else report_path(folder / run.run, "test")
+        page = None if folder is None else RunDirectory(folder).run(run.run).report()
         link = "" if page is None or not page.is_file() else quote(os.path.relpath(page, beside or folder))
         rows.append(TableRow(run.run, cells, link=link))
     without = [row.name for row in rows if not row.link]
@@ -238,7 +236,7 @@ def _notes(record: CrossValidationRecord, lines: Sequence[PublishedRow]) -> list
 
 
 def _detection(record: CrossValidationRecord) -> list[ReportTable]:
-    """Boxes as detections: AP at each T, FROC and pointing game; then the FROC rate by rate."""
+    """Detection: AP at each T, FROC and pointing game, and a second table of the FROC at each rate."""
     found = record.detection
     if found is None:
         return []

@@ -1,4 +1,4 @@
-"""Which cases are shown, and their pictures."""
+"""Selects the cases of a report, and draws their pictures."""
 
 import base64
 import io
@@ -19,44 +19,44 @@ from cxrfast.metrics.detection import Boxes
 from cxrfast.report.facts import Evaluated, passes_gate
 
 SIDE = 416  # pixels of the longer side of an embedded picture
-CASES = 40  # about so many are shown in all
+CASES = 40  # approximate number of cases in all
 MOST_PER_RANK = 4
-HEAT = "YlOrRd"  # as `cxrfast localize` draws it
+HEAT = "YlOrRd"  # colour map, as in `cxrfast localize`
 Rank = Literal["best", "median", "worst"]
 Rectangle = tuple[float, float, float, float]  # xyxy as fractions of the image
 
 
 class Picture(NamedTuple):
-    """An image of the report, embedded once however often it is shown."""
+    """An image of the report. It is embedded once, even if it is shown several times."""
 
     name: str
     n: int  # place among the evaluated images
     width: int  # of the file, in pixels
     height: int
     data: str | None  # data URI
-    reason: str  # why there is none
+    reason: str  # why there is no data
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image and class, with the region that the protocol scored."""
+    """One pair of image and class, with the region that the protocol scored."""
 
     picture: int
     class_index: int
     rank: Rank
     iou: float
     ior: float
-    score: float  # of the image; NaN where nobody said
-    threshold: float | None  # of the map; None where the rule has levels
+    score: float  # of the image; NaN if there is none
+    threshold: float | None  # of the map; None if the rule has levels
     annotated: list[Rectangle]
     found: list[Rectangle]
-    shut: bool  # by the gallery's gate: nothing counts as found
+    shut: bool  # by the gallery's gate: no region counts
     heat: str | None  # data URI of the map's picture
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cases in the order of classes, then best to worst; pictures as they first occur."""
+    """Cases, by class and from best to worst, and their pictures in order of first use."""
 
     pictures: list[Picture]
     cases: list[Case]
@@ -64,11 +64,10 @@ class Gallery:
 
 
 def make_gallery(evaluated: Evaluated) -> Gallery:
-    """The best, the median and the worst cases of every class by the IoU of what the protocol scores.
+    """The best, the median and the worst cases of every class, by the IoU that the protocol scores.
 
-    Of equally bad ones those come first whose score is highest: sure, and wrong. More of each where there are few
-    classes; no case is shown twice. Of several gates the protocol's first counts, which for `strict` is none. Empty
-    where there are no regions.
+    Among misses, those with the highest score are taken. With few classes, more cases of each rank are shown; no case
+    is shown twice. If the protocol has several gates, its first one applies (`strict`: none). Empty without regions.
     """
     found, source = evaluated.record.localization, evaluated.source
     if found is None or evaluated.ground_truth is None or source is None or not found.tables:
@@ -92,13 +91,13 @@ def make_gallery(evaluated: Evaluated) -> Gallery:
 
 
 class Unit(NamedTuple):
-    """An annotation among the predictions."""
+    """An annotation, with its indices in the predictions."""
 
     annotation: AnnotationRecord
-    n: int  # its image
-    k: int  # its class
-    score: float  # of the image; NaN where nobody said
-    open: bool  # the gallery's gate
+    n: int  # index of its image
+    k: int  # index of its class
+    score: float  # of the image; NaN if there is none
+    open: bool  # whether the gallery's gate is open
 
     @property
     def iou(self) -> float:
@@ -114,7 +113,7 @@ def _units(evaluated: Evaluated, found: LocalizationRecord, passes: Tensor) -> I
 
 
 def choose_units(units: Sequence[Unit], count: int) -> list[tuple[Rank, Unit]]:
-    """Of one class, ``count`` of each rank while there are enough, best first."""
+    """The units of one class that are shown, best first: ``count`` of each rank, or fewer."""
 
     def order(unit: Unit) -> tuple[float, float]:
         score = 0.0 if math.isnan(unit.score) else unit.score
@@ -135,7 +134,7 @@ def choose_units(units: Sequence[Unit], count: int) -> list[tuple[Rank, Unit]]:
 
 
 def _protocol_regions(found: LocalizationRecord, source: Source, class_names: Sequence[str]) -> list[Boxes]:
-    """The boxes of what the protocol scores, one entry for each row of its thresholds."""
+    """Boxes of the regions that the protocol scores, for each row of its thresholds."""
     if found.minmax_normalised and isinstance(source, MapSource):
         source = source.minmax_normalised()
     rows = [[row[name] for name in class_names] for row in found.thresholds]
@@ -190,7 +189,7 @@ def _picture(evaluated: Evaluated, image: str, n: int) -> Picture:
 
 
 def _embed(pixels: np.ndarray) -> str:  # [H, W] float32
-    """A data URI, no larger than :data:`SIDE`, over the range of values that is there."""
+    """A JPEG as data URI, at most :data:`SIDE` pixels large, with its range of values stretched to black and white."""
     import cv2
     from PIL import Image
 
@@ -206,7 +205,7 @@ def _embed(pixels: np.ndarray) -> str:  # [H, W] float32
 
 
 def heat_picture(values: Tensor) -> str:  # [P, Q] in [0, 1]
-    """A map as PNG with one pixel for each cell, clear where it is 0 and half clear where it is 1."""
+    """A map as PNG (data URI) with one pixel per cell, transparent at 0 and 62 % opaque at 1."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -219,5 +218,5 @@ def heat_picture(values: Tensor) -> str:  # [P, Q] in [0, 1]
 
 
 def opacity(heat: np.ndarray) -> np.ndarray:
-    """Low values hardly show; the viewer has the same formula."""
+    """Opacity of a heat-map value in [0, 1]: 0.62 · value^0.7. viewer.js has the same formula."""
     return 0.62 * np.clip(heat, 0, 1) ** 0.7

@@ -1,4 +1,4 @@
-"""The HTML: one file with style, pictures and script inside, that asks nothing of the network."""
+"""Renders HTML pages: single files that contain style, pictures and script, and make no network request."""
 
 import base64
 import hashlib
@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -25,16 +24,17 @@ from cxrfast.report.html.viewer import viewer_data
 
 
 def write_report(evaluated: Evaluated, path: str | os.PathLike) -> None:
-    """Write the page of one evaluation, whole or not at all."""
+    """Write the page of one evaluation, atomically."""
     write_text(path, render_report(evaluated))
 
 
 def write_comparison(comparison: RunComparison, path: str | os.PathLike) -> None:
-    """Write the page of two runs side by side."""
+    """Write the page of a comparison, atomically."""
     write_text(path, render_comparison(comparison))
 
 
 def render_report(evaluated: Evaluated) -> str:
+    """The page of one evaluation as HTML."""
     gallery = make_gallery(evaluated)
     viewer = viewer_data(evaluated, gallery)
     split_table = tables.split_table(evaluated)
@@ -65,6 +65,7 @@ def render_report(evaluated: Evaluated) -> str:
 
 
 def render_comparison(comparison: RunComparison) -> str:
+    """The page of a comparison as HTML."""
     runs = [comparison.first, comparison.second]
     return render(
         "comparison.html",
@@ -78,7 +79,7 @@ def render_comparison(comparison: RunComparison) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from one of the templates; the script ``values["script"]`` may run in it, and no other."""
+    """Render a template. Its content security policy allows no script but ``values["script"]``."""
     script = values["script"]
     allowed = "'none'" if script is None else f"'sha256-{_digest(str(script))}'"
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
@@ -88,7 +89,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def _columns(count: int) -> int:
-    """So many panels in a row that rows are about equally long, six at most."""
+    """Number of panels per row, at most six, such that rows are about equally long."""
     rows = max(math.ceil(count / 6), 1)
     return max(math.ceil(count / rows), 1)
 
@@ -98,7 +99,7 @@ def _digest(script: str) -> str:
 
 
 def _script_json(value: Mapping[str, Any]) -> Markup:
-    """JSON that cannot end the script element it stands in, whatever names it holds."""
+    """JSON that is safe inside a script element, whatever strings it contains."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -121,8 +122,3 @@ def _environment() -> Environment:
 @cache
 def _asset(name: str) -> str:
     return (files("cxrfast.report.html") / "templates" / name).read_text(encoding="utf-8")
-
-
-def report_path(folder: Path, name: str) -> Path:
-    """Where the report of an evaluation stands: that of the test part under the plain name."""
-    return folder / ("report.html" if name == "test" else f"report-{name}.html")

@@ -1,4 +1,4 @@
-"""An evaluation's numbers as tables of words: what the template prints, without any layout."""
+"""The tables of a report as text cells, which the templates lay out."""
 
 import math
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _NO_LIMITS = (math.nan, math.nan)
 
 @dataclass(frozen=True)
 class TableCell:
-    """A number, its interval or remark in small, and how it is set."""
+    """A cell: its text, small print below it, and style classes."""
 
     text: str
     small: str = ""
@@ -39,17 +39,17 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A line of a table."""
+    """A row of a table."""
 
     name: str
     cells: Sequence[TableCell]
     kind: str = ""
-    link: str = ""  # of the name
+    link: str = ""  # target of a link on the name
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """With what has to be known to read it."""
+    """A table with caption and notes."""
 
     caption: str
     header: Sequence[str]
@@ -71,7 +71,7 @@ def plain(*values: str) -> list[TableCell]:
     return [TableCell(value) for value in values]
 
 
-# Which diseases: image scores
+# Classification
 
 
 def score_table(evaluated: Evaluated) -> ReportTable:
@@ -102,7 +102,7 @@ def score_table(evaluated: Evaluated) -> ReportTable:
 
 
 def published_auroc_table(evaluated: Evaluated) -> ReportTable | None:
-    """AUROC beside the papers'."""
+    """AUROC beside the papers' numbers; None if there are none."""
     record = evaluated.record
     lines = published.published_auroc(record)
     if not lines:
@@ -120,7 +120,7 @@ def beside_papers(
     record: published.Record,
     notes: Sequence[str],
 ) -> ReportTable:
-    """A line for each class and the mean, a column for each of the papers': fourteen classes fit on a screen."""
+    """AUROC: a row for each class and the mean, a column for our numbers and for each published line."""
     names = list(record.classes)
     theirs = [published_row(line, names) for line in lines]
     rows = [
@@ -137,7 +137,7 @@ def beside_papers(
 
 
 def published_row(line: PublishedRow, names: Sequence[str]) -> TableRow:
-    """The mean, published or not, only where it is over the same classes."""
+    """A published line as a row. It has a mean only if it is over the same classes."""
     values = line.values or {}
     mean = None
     if set(values) == set(names):
@@ -183,11 +183,11 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-# Where: localisation
+# Localisation
 
 
 def localization_tables(evaluated: Evaluated) -> list[ReportTable]:
-    """For each measure and gate of the protocol one table, laid out like the papers': lines by T, columns by class."""
+    """A table for each measure and gate of the protocol, as in the papers: a row per T, a column per class."""
     found = evaluated.record.localization
     return [] if found is None else [_accuracy_table(evaluated.record, found, table) for table in found.tables]
 
@@ -231,7 +231,7 @@ def _values_row(name: str, values: Sequence[float]) -> TableRow:
 
 
 def published_remark(evaluated: Evaluated) -> str:
-    """What there is of papers' localisation for this protocol, where no table has a line."""
+    """Why no published localisation stands beside this protocol's; "" if some does."""
     record = evaluated.record
     if record.localization is None:
         return ""
@@ -242,7 +242,7 @@ def published_remark(evaluated: Evaluated) -> str:
 
 
 def detection_table(evaluated: Evaluated) -> ReportTable | None:
-    """Boxes as detections: AP at each T, FROC, pointing game."""
+    """Detection: AP at each T, FROC, pointing game; None without detections."""
     found = evaluated.record.detection
     if found is None:
         return None
@@ -264,16 +264,16 @@ def detection_table(evaluated: Evaluated) -> ReportTable | None:
 
 
 def _known_mean(values: Sequence[float]) -> float:
-    """Of those that are not NaN."""
+    """Mean of the values that are not NaN."""
     mean = _mean([value for value in values if not math.isnan(value)])
     return math.nan if mean is None else mean
 
 
-# What has been evaluated
+# The evaluation and the run
 
 
 def headline(evaluated: Evaluated) -> list[tuple[str, str, str]]:
-    """(number, what it is, remark) of the few that stand on top."""
+    """(number, name, remark) of the main numbers, shown at the top."""
     record = evaluated.record
     tiles = [
         _tile(mean, words, _over(record, mean))
@@ -300,7 +300,7 @@ def _over(record: EvaluationRecord, mean: MeanRecord) -> str:
 
 
 def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
-    """What a result says about itself."""
+    """Name and value of the facts about an evaluation."""
     record = evaluated.record
     shared = record.shared_patients
     facts = [
@@ -328,7 +328,7 @@ def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
 
 
 def split_table(evaluated: Evaluated) -> ReportTable | None:
-    """Images, patients and annotations of the parts of the run's split."""
+    """Images, patients and annotations of the parts of the run's split; None if unknown."""
     parts, records = evaluated.run.parts, evaluated.records
     if not parts:
         return None
@@ -354,7 +354,7 @@ def _boxed(records: Sequence[Any]) -> int:
 
 
 def configuration(run: RunFacts) -> list[tuple[str, str]]:
-    """Every setting of the run, its method's options among them, then the machine."""
+    """Every setting of the run, with the options of its method."""
     flat: list[tuple[str, str]] = []
     for name, value in run.config.items():
         if isinstance(value, dict):
@@ -365,6 +365,7 @@ def configuration(run: RunFacts) -> list[tuple[str, str]]:
 
 
 def environment(run: RunFacts) -> list[tuple[str, str]]:
+    """Software and machine of the run."""
     return [(name.replace("_", " "), _words(value)) for name, value in run.environment.items()]
 
 

@@ -1,4 +1,4 @@
-"""What the page's script needs in order to find the regions of the shown images again, at any threshold."""
+"""Data for the page's viewer, whose script finds the regions of the shown images at any threshold."""
 
 import base64
 import math
@@ -15,12 +15,12 @@ from cxrfast.regions.rule import RegionRule
 from cxrfast.report.facts import Evaluated
 from cxrfast.report.html.gallery import HEAT, Gallery, map_of, rectangles
 
-MAP_BYTES = 2_000_000  # of all maps together; those of the cases go first
+MAP_BYTES = 2_000_000  # of all maps together; maps of the cases have priority
 CODES = 256  # a value of a map is one byte
 
 
 def viewer_data(evaluated: Evaluated, gallery: Gallery) -> dict[str, Any] | None:
-    """What the page's script needs, for JSON; None where there is nothing to view."""
+    """Data for the viewer's script, as JSON values; None if there is nothing to view."""
     own, ground_truth, source = evaluated.own, evaluated.ground_truth, evaluated.source
     if own is None or ground_truth is None or source is None or not gallery.pictures:
         return None
@@ -69,7 +69,7 @@ def viewer_data(evaluated: Evaluated, gallery: Gallery) -> dict[str, Any] | None
 
 
 def _square(rule: RegionRule, side: float, source: Source) -> list[int]:
-    """In patches; boxes and masks of others come as they are."""
+    """Square of an opening or closing in patches; boxes and masks from files have none."""
     return list(rule.square(side, source.grid, source.image_size)) if isinstance(source, MapSource) else [1, 1]
 
 
@@ -105,7 +105,7 @@ def _viewer_entry(
 
 
 def _own_peaks(evaluated: Evaluated) -> dict[tuple[int, int], float]:
-    """Per image and class the highest value of the region that the viewer starts with, where it chooses the region."""
+    """Highest value of the initial region per image and class, for rules that select the component of the maximum."""
     if evaluated.own is None or evaluated.own.rule.select != "peak":
         return {}
     boxes = own_boxes(evaluated)
@@ -129,11 +129,11 @@ def encode_map(
     thresholds: Tensor,  # [levels] float64: the method's own
     peak: float | None = None,  # highest value of the region at these thresholds; None: of the map
 ) -> np.ndarray:  # [P, Q] uint8
-    """One byte for each cell, so that regions at the method's own thresholds come out exactly.
+    """A map in one byte per cell, such that regions at the method's own thresholds are exact.
 
-    The thresholds are knots: between two knots values are rounded down to equal steps, so no value crosses one. Where
-    that makes others equal to the peak, it gets the next code, so the component of the maximum stays the same.
-    Each segment keeps one code for that, and 1 has a code of its own.
+    Between two thresholds, values are rounded down to equal steps, so that no value crosses a threshold. If other
+    values would get the code of the peak, the peak gets the next code, so that the component of the maximum is the
+    same. Each segment reserves one code for that, and the value 1 has its own code.
     """
     inner = sorted({value for value in thresholds.tolist() if 0 < value < 1})
     knots = torch.tensor([0.0, *inner, 1.0], dtype=torch.float64)
@@ -152,7 +152,7 @@ def encode_map(
 
 
 def own_boxes(evaluated: Evaluated) -> Boxes:
-    """The boxes of the method's own regions at its own thresholds, behind its own gate: what the viewer starts with."""
+    """Boxes of the method's own regions at its own thresholds, behind its own gate: the viewer's initial state."""
     own, source = evaluated.own, evaluated.source
     if own is None or source is None:
         raise ValueError("evaluated: expected regions, got none")
@@ -164,7 +164,7 @@ def own_boxes(evaluated: Evaluated) -> Boxes:
 
 
 def heat_colours(count: int = 33) -> list[list[int]]:
-    """Red, green and blue at equal steps from 0 to 1, for the viewer to interpolate."""
+    """RGB colours at equal steps from 0 to 1, between which the viewer interpolates."""
     from matplotlib import colormaps
 
     return [[round(255 * part) for part in colormaps[HEAT](i / (count - 1))[:3]] for i in range(count)]

@@ -1,4 +1,4 @@
-"""A pooled result as tables for a terminal."""
+"""The pooled result of a cross-validation as text for a terminal."""
 
 import math
 
@@ -7,11 +7,11 @@ from cxrfast.evaluation.pooling import PooledResult, PooledTable
 from cxrfast.metrics.classification import mean_without_nan
 from cxrfast.report.terminal.layout import between, decimal, ruled, wrap
 
-_COLUMNS = 4  # T side by side
+_COLUMNS = 4  # number of T side by side
 
 
 def cross_validation_to_text(result: PooledResult) -> str:
-    """Facts, image scores, one table for each measure and gate of the protocol, and remarks."""
+    """The result as text: facts, classification, a table for each measure and gate of the protocol, and remarks."""
     lines = [*_facts(result), "", *_labels(result)]
     for table in result.tables:
         lines += _accuracy(result, table)
@@ -70,7 +70,7 @@ def _by_threshold(
     mean: bool = True,
     oracle: tuple[tuple[float, ...], ...] | None = None,
 ) -> list[str]:
-    """Mean ± sd; the pooled numbers beside them where there is one T; their mean below where there are more."""
+    """Mean ± sd per class; pooled numbers in an extra column if there is one T, else in an extra row."""
     lines: list[str] = []
     perfect = [decimal(mean_without_nan(row, result.class_names).value) for row in oracle or ()]
     for start in range(0, len(thresholds), _COLUMNS):
@@ -89,7 +89,7 @@ def _by_threshold(
                 row.append(decimal(some[0].mean.pooled))
         elif mean:
             last.append(["pooled", "", *(decimal(column.mean.pooled) for column in some)])
-        if perfect:  # of all test images, as what is pooled
+        if perfect:  # over all test images, like pooled numbers
             best = perfect[start : start + _COLUMNS]
             last.append(["oracle region", "", *([""] if len(thresholds) == 1 else []), *best])
         lines += [*([""] if start else []), *ruled([header, *rows, *last], below=len(last))]
@@ -97,7 +97,7 @@ def _by_threshold(
 
 
 def _means(result: PooledResult) -> list[str]:
-    """What is not given class by class, for want of room."""
+    """Numbers of which only the mean over classes is shown, to save space."""
     columns: list[tuple[str, Column]] = []
     found = result.detection
     if found is not None:

@@ -1,4 +1,4 @@
-"""A result as tables for a terminal."""
+"""The result of an evaluation as text for a terminal."""
 
 import math
 
@@ -10,7 +10,7 @@ from cxrfast.report.terminal.layout import between, decimal, ruled, wrap
 
 
 def evaluation_to_text(result: EvaluationResult) -> str:
-    """Facts, image scores, one table for each measure and gate of the protocol, detections, and remarks."""
+    """The result as text: facts, classification, a table for each measure and gate, detection, and remarks."""
     lines = [*_facts(result), "", *_labels(result)]
     if result.localization is not None:
         for table in result.localization.tables:
@@ -69,7 +69,7 @@ def _spread(mean: Mean) -> str:
 
 
 def _accuracy(result: EvaluationResult, found: LocalizationResult, table: AccuracyTable) -> list[str]:
-    """Accuracies; with one T their intervals, with several those of the means; with AFP those below."""
+    """Accuracies, with their intervals if there is one T, else with those of the means; then AFP, if counted."""
     t = table.criterion.thresholds
     sign = str(table.criterion)
     means = table.means(result.class_names)
@@ -111,7 +111,7 @@ def _detection(result: EvaluationResult, found: Detection) -> list[str]:
 
 
 def _remarks(result: EvaluationResult) -> list[str]:
-    """Which classes are not in the means, and which images are in nothing."""
+    """Classes that means leave out, notes, and images that could not be read."""
     lines = []
     left_out: list[tuple[str, Mean, str]] = [("AUROC", result.mean_auroc, "without positives or without negatives")]
     if result.localization is not None:

@@ -1,4 +1,4 @@
-"""Tables and paragraphs for a terminal."""
+"""Layout of tables and paragraphs for a terminal."""
 
 import math
 import textwrap
@@ -7,7 +7,7 @@ WIDTH = 100  # columns
 
 
 def ruled(rows: list[list[str]], below: int = 1) -> list[str]:
-    """A rule under the header, and over the last rows."""
+    """A table with a rule under the header, and one above the last ``below`` rows."""
     table = _table(rows)
     rule = "-" * len(table[0])
     end = len(table) - below
@@ -15,7 +15,7 @@ def ruled(rows: list[list[str]], below: int = 1) -> list[str]:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    """First column to the left, numbers to the right; a very long class name is cut."""
+    """Align the first column to the left and the others to the right; very long names are cut."""
     others = [max(len(row[c]) for row in rows) + 2 for c in range(1, len(rows[0]))]
     first = min(max(len(row[0]) for row in rows), WIDTH - sum(others))
     return [

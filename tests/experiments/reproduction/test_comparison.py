@@ -1,49 +1,122 @@
-"""Ours beside the published numbers, against plain arithmetic on files written by hand."""
+"""Ours beside the published numbers, against plain arithmetic on records written by hand."""
 
 import json
 from dataclasses import replace
 
 import pytest
 
-from cxrfast.errors import CxrfastError
+from cxrfast.evaluation import CrossValidationRecord, EvaluationRecord
 from cxrfast.experiments.reproduction import TABLES, ComparedRow, ComparedTable, compare_row, to_markdown, to_text
 from cxrfast.experiments.reproduction.comparison import remarks_of
-from cxrfast.experiments.reproduction.numbers import numbers_of, read_evaluation
+from cxrfast.experiments.reproduction.numbers import numbers_of
 from cxrfast.published import PublishedRow, rows
 from cxrfast.report.html.tables import localization_tables
 from tests.report.made_up import made_up
 
+PLACE = {
+    "paper": "P 2020",
+    "unit": "box",
+    "rule": {"shape": "boxes"},
+    "minmax_normalised": False,
+    "threshold": {"kind": "fixed", "value": 0.5},
+    "published_on": "official test list",
+}
 
-def one_run(auroc, accuracy):
-    """An evaluation of one run by wang2017: `auroc` per class, and accuracy and AFP at IoR > 0.1."""
-    classes = {name: {"auroc": value, "auroc_interval": [0.5, 0.9]} for name, value in auroc.items()}
-    cells = {
-        name: {"accuracy": value, "low": 0.1, "high": 0.6, "afp": 2 * value, "hits": 1}
+
+def table_at(measure, inclusive, *rows):
+    return {"measure": measure, "inclusive": inclusive, "gate": {"kind": "none"}, "rows": rows}
+
+
+def one_run(auroc, accuracy, measure="ior", thresholds=(0.1,), left_out=(), **changes):
+    """An evaluation of one run by wang2017: `auroc` per class, and accuracy and AFP at IoR > 0.1.
+
+    A class that is in one of the two only has no number in the other.
+    """
+    names = dict.fromkeys((*auroc, *accuracy))
+    score = {
+        "n_positive": 5,
+        "n_negative": 5,
+        "n_annotated": 5,
+        "operating_point": 0.5,
+        "auroc_interval": [0.5, 0.9],
+        "average_precision": 0.5,
+        "average_precision_interval": [0.4, 0.6],
+    }
+    nothing = {"accuracy": None, "low": None, "high": None, "hits": 0, "false_positives": 0, "afp": None}
+    cells = dict.fromkeys(names, nothing) | {
+        name: {"accuracy": value, "low": 0.1, "high": 0.6, "hits": 1, "false_positives": 2, "afp": 2 * value}
         for name, value in accuracy.items()
     }
-    mean = {"value": sum(accuracy.values()) / len(accuracy), "left_out": []}
-    table = {"measure": "ior", "relation": ">", "gate": None, "rows": [{"T": 0.1, "mean": mean, "classes": cells}]}
-    return {
-        "classes": classes,
-        "mean": {"auroc": {"value": sum(auroc.values()) / len(auroc), "left_out": [], "interval": [0.6, 0.8]}},
-        "localization": {"tables": [table]},
+    kept = [value for name, value in accuracy.items() if name not in left_out]
+    mean = {"value": sum(kept) / len(kept), "left_out": [*left_out, *(n for n in names if n not in accuracy)]}
+    table = table_at(measure, False, *({"T": t, "mean": mean, "classes": cells} for t in thresholds))
+    of_auroc = {
+        "value": sum(auroc.values()) / len(auroc),
+        "left_out": [name for name in names if name not in auroc],
+        "interval": [0.6, 0.8],
     }
+    return EvaluationRecord.model_validate(
+        {
+            "protocol": "wang2017",
+            "split": "test",
+            "split_hash": None,
+            "images_hash": "0123456789ab",
+            "label_version": "2017",
+            "method": "made-up",
+            "weights": "nowhere.safetensors",
+            "shared_patients": 0,
+            "n_images": 10,
+            "n_patients": 10,
+            "notes": [],
+            "unreadable": {},
+            "classes": {name: {**score, "auroc": auroc.get(name)} for name in names},
+            "mean": {"auroc": of_auroc, "average_precision": {"value": 0.5, "left_out": []}},
+            "localization": {
+                **PLACE,
+                "thresholds": [dict.fromkeys(names, 0.5)],
+                "fallbacks": 0,
+                "grid": None,
+                "tables": [table],
+                "annotations": [],
+            },
+            "detection": None,
+            **changes,
+        }
+    )
 
 
 def of_folds(value):
-    number = {"mean": value, "sd": 0.05, "n": 5, "pooled": value + 0.01, "values": [value] * 5}
+    number = {"mean": value, "sd": 0.05, "n": 5, "pooled": value + 0.01, "interval": None, "values": [value] * 5}
     mean = {**number, "left_out": ["Hernia"], "incomplete": []}
     cell = {**number, "hits": [1] * 5, "n_annotated": [2] * 5}
-    tables = [
+    row = {"T": 0.1, "mean": mean, "classes": {"Mass": cell}}
+    columns = ("auroc", "average_precision", "ece", "ece_calibrated")
+    score = {"n_positive": 5, "n_negative": 5, "n_annotated": 5, "reliability": [], "reliability_calibrated": []}
+    return CrossValidationRecord.model_validate(
         {
-            "measure": measure,
-            "relation": "≥",
-            "gate": None,
-            "rows": [{"T": 0.1, "mean": mean, "classes": {"Mass": cell}}],
+            "protocol": "rozenberg2019",
+            "method": "made-up",
+            "label_version": "2017",
+            "folds": 5,
+            "by": "image",
+            "of": "boxes",
+            "seeds": [0],
+            "unannotated": 0.0,
+            "validation_images": [0] * 5,
+            "classes_left_out": {},
+            "splits_hash": "0123456789abcdef",
+            "complete": True,
+            "missing": [],
+            "n_patients": 10,
+            "shared_patients": 0,
+            "runs": [],
+            "n_images": 10,
+            "classes": {"Mass": {**score, **dict.fromkeys(columns, number)}},
+            "mean": dict.fromkeys(columns, mean),
+            "localization": {**PLACE, "tables": [table_at(measure, True, row) for measure in ("iou", "ior")]},
+            "detection": None,
         }
-        for measure in ("iou", "ior")
-    ]
-    return {"classes": {"Mass": {"auroc": number}}, "mean": {"auroc": mean}, "localization": {"tables": tables}}
+    )
 
 
 def test_differences_and_means_over_the_same_and_over_other_classes():
@@ -83,14 +156,13 @@ def test_accuracy_and_afp_find_their_own_lines():
     assert afp.cells["Mass"].published == 0.3933
     assert afp.cells["Mass"].ours.value == 1.0
     assert afp.mean.ours.value == pytest.approx(0.75)
-    # Evaluations of before have no interval of a mean.
     assert (accuracy.mean.ours.value, accuracy.mean.ours.low, accuracy.mean.ours.high) == (0.375, None, None)
 
 
 def test_the_mean_of_afp_is_over_the_classes_of_the_accuracy(tmp_path):
     boxed = ("Mass", "Nodule")
     evaluated = made_up(tmp_path, 40, (*boxed, "Edema"), boxed=boxed, protocol="wang2017")
-    found = [of for of in numbers_of(evaluated.numbers) if of.metric == "afp"]
+    found = [of for of in numbers_of(evaluated.record) if of.metric == "afp"]
     assert all(of.left_out == ("Edema",) for of in found)
     assert any(of.classes["Edema"].value for of in found)
     pages = [
@@ -103,10 +175,8 @@ def test_the_mean_of_afp_is_over_the_classes_of_the_accuracy(tmp_path):
 
     (line,) = (line for line in rows(paper="wang2017", table="19", metric="afp", measure="ior") if line.T == 0.1)
     false = dict.fromkeys(line.values, 1.0) | {"Edema": 7.0}
-    content = one_run(false, false)
-    content["localization"]["tables"][0]["rows"][0]["mean"]["left_out"] = ["Edema"]
     plan = TABLES["wang19"]
-    _, afp = compare_row(plan, plan.rows[0], list(numbers_of(content)))
+    _, afp = compare_row(plan, plan.rows[0], list(numbers_of(one_run(false, false, left_out=["Edema"]))))
     assert afp.mean.ours.value == pytest.approx(2.0)
     assert afp.mean.difference == pytest.approx(2.0 - sum(line.values.values()) / 8)
     assert afp.common is None
@@ -151,13 +221,8 @@ def test_a_row_without_published_numbers_says_why():
 
 def iou_run(accuracy, left_out=()):
     """An evaluation of one run by zhang2020: accuracy per class, the same at each of its T."""
-    content = one_run(dict.fromkeys(accuracy, 0.7), accuracy)
-    kept = [value for name, value in accuracy.items() if name not in left_out]
-    (table,) = content["localization"]["tables"]
-    mean = {"value": sum(kept) / len(kept), "left_out": list(left_out)}
-    rows = [{**table["rows"][0], "T": t, "mean": mean} for t in (0.1, 0.3, 0.5, 0.7)]
-    content["localization"]["tables"] = [{**table, "measure": "iou", "rows": rows}]
-    return content
+    thresholds = (0.1, 0.3, 0.5, 0.7)
+    return one_run(dict.fromkeys(accuracy, 0.7), accuracy, "iou", thresholds, left_out, protocol="zhang2020")
 
 
 def test_a_published_mean_alone_is_compared_with_ours_over_the_same_classes():
@@ -284,10 +349,3 @@ def test_a_row_of_somebody_else_is_published_at_the_tables_own_t():
     assert found[0].cells["Cardiomegaly"].ours is None
     assert (found[0].mean.published, found[0].mean.digits) == (0.57, 2)
     assert any(remark.startswith("not comparable: Wang et al., Table 7") for remark in found[0].remarks)
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    path = tmp_path / "evaluation-test.json"
-    path.write_text("{")
-    with pytest.raises(CxrfastError, match=r"evaluation-test\.json cannot be read .* delete it"):
-        read_evaluation(path)

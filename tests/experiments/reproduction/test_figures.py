@@ -9,7 +9,7 @@ import pytest
 from cxrfast.cli.main import run
 from cxrfast.errors import CxrfastError
 from cxrfast.experiments.bags import PRESETS
-from cxrfast.experiments.bags.results import Spread, Summary
+from cxrfast.experiments.bags.results import RunSpread, Summary
 from cxrfast.experiments.reproduction.claims import CLAIMS, Results, against, chance, grows, maxima, spreads
 from cxrfast.experiments.reproduction.figures import FIGURES
 from cxrfast.experiments.reproduction.registry import PLANS
@@ -195,7 +195,7 @@ def test_data_that_are_not_there(cli, tmp_path):
 
 # --- claims ---------------------------------------------------------------------------------------------------------
 def made(method, size, bags, iou, auc, positives="natural", width=0.1):
-    spread = [Spread(value, value - width, value + width) for value in (iou, auc)]
+    spread = [RunSpread(value, value - width, value + width) for value in (iou, auc)]
     return Summary(method, size, bags, positives, 1.0, 3, *spread)
 
 

@@ -21,9 +21,9 @@ def test_every_table_of_the_papers_is_there():
             # A row that names a published line finds it, and no other, for every metric and T that the table shows.
             for metric in plan.metrics if row.published else ():
                 places = [(None, None)] if metric == "auroc" else []
-                for comparison in PROTOCOLS[plan.protocol].comparisons if not places else ():
-                    if comparison.measure in plan.measures:
-                        places += [(comparison.measure, t) for t in comparison.thresholds]
+                for criterion in PROTOCOLS[plan.protocol].criteria if not places else ():
+                    if criterion.measure in plan.measures:
+                        places += [(criterion.measure, t) for t in criterion.thresholds]
                 for measure, t in places:
                     line = row.published.at(metric, measure, t)
                     assert line is not None, (plan.name, row.name, measure, t)

@@ -6,7 +6,9 @@ import shutil
 import pytest
 
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.experiments import run_state
 from cxrfast.experiments.reproduction import Overrides, reproduce, runner
+from tests.logged_lines import logged_lines
 
 TINY = Overrides(
     {"epochs": 1, "image_size": 64, "batch_size": 8, "device": "cpu"},
@@ -21,18 +23,19 @@ TINY_FOLDS = Overrides(
 
 @pytest.fixture(scope="module")
 def reproduced(phantoms, tmp_path_factory):
-    """Table 17 of Wang et al., its folder, and what was said. Not to be changed."""
-    out, said = tmp_path_factory.mktemp("reproduce"), []
-    return reproduce("wang17", phantoms, out, overrides=TINY, say=said.append), out, said
+    """Table 17 of Wang et al., its folder, and the lines that were logged. Not to be changed."""
+    out = tmp_path_factory.mktemp("reproduce")
+    with logged_lines() as lines:
+        return reproduce("wang17", phantoms, out, overrides=TINY), out, lines
 
 
 def test_a_table_is_named_run_and_compared(reproduced):
-    result, out, said = reproduced
+    result, out, lines = reproduced
     assert not result.failed
-    assert "method wang, published lists, 1 epochs at 64 pixels" in "\n".join(said)
-    assert "Not the paper's setting. These numbers do not reproduce the table:" in said
-    assert "- image size 64 instead of the planned 512" in said
-    assert "the register has no statements of wang2017 on method wang" in " ".join(said)
+    assert "method wang, published lists, 1 epochs at 64 pixels" in "\n".join(lines)
+    assert "Not the paper's setting. These numbers do not reproduce the table:" in lines
+    assert "- image size 64 instead of the planned 512" in lines
+    assert "the register has no statements of wang2017 on method wang" in " ".join(lines)
     assert (out / "runs" / "wang" / "weights" / "best.safetensors").is_file()
     content = json.loads((out / "wang17.json").read_text())
     (row,) = content["rows"]
@@ -48,32 +51,38 @@ def test_a_table_is_named_run_and_compared(reproduced):
     assert "Not the paper's setting" in (out / "wang17.md").read_text()
 
 
-def test_another_table_of_the_same_run_trains_nothing(reproduced, phantoms, tmp_path, monkeypatch):
+def test_another_table_of_the_same_run_trains_nothing(reproduced, phantoms, tmp_path, monkeypatch, logged):
     _, out, _ = reproduced
     copy = shutil.copytree(out, tmp_path / "copy")
 
     def refuse(*args, **kwargs):
         raise AssertionError("nothing is to be trained")
 
-    monkeypatch.setattr(runner, "train", refuse)
-    monkeypatch.setattr(runner, "resume", refuse)
+    monkeypatch.setattr(run_state, "train", refuse)
+    monkeypatch.setattr(run_state, "resume", refuse)
     monkeypatch.setattr(runner, "evaluate_run", refuse)
-    said = []
-    result = reproduce("wang19", phantoms, copy, overrides=TINY, say=said.append)
-    assert "wang: finished before" in said
+    result = reproduce("wang19", phantoms, copy, overrides=TINY)
+    assert "wang: finished before" in logged.messages
     places = {(of.metric, of.measure, of.T) for of in result.table.rows[0].comparisons}
     assert places == {(m, "ior", t) for m in ("accuracy", "afp") for t in (0.1, 0.25, 0.5, 0.75, 0.9)}
 
 
-def test_a_trained_run_is_only_evaluated(reproduced, phantoms, tmp_path, monkeypatch):
+@pytest.mark.parametrize("evaluation", [None, '{"protocol": "wang2017"}', "{"], ids=["missing", "older", "damaged"])
+def test_a_trained_run_is_only_evaluated(reproduced, phantoms, tmp_path, monkeypatch, evaluation):
     _, out, _ = reproduced
     copy = shutil.copytree(out, tmp_path / "copy")
-    shutil.rmtree(copy / "runs" / "wang" / "evaluations")
-    before = (copy / "runs" / "wang" / "last.ckpt").read_bytes()
-    monkeypatch.setattr(runner, "train", None)
-    result = reproduce("wang17", phantoms, copy, overrides=TINY, say=lambda line: None)
+    path = copy / "runs" / "wang" / "evaluations" / "wang2017" / "evaluation-test.json"
+    before = path.read_text()
+    if evaluation is None:
+        shutil.rmtree(copy / "runs" / "wang" / "evaluations")
+    else:
+        path.write_text(evaluation)
+    weights = (copy / "runs" / "wang" / "last.ckpt").read_bytes()
+    monkeypatch.setattr(run_state, "train", None)
+    result = reproduce("wang17", phantoms, copy, overrides=TINY)
     assert result.table.rows[0].state == "done"
-    assert (copy / "runs" / "wang" / "last.ckpt").read_bytes() == before
+    assert (copy / "runs" / "wang" / "last.ckpt").read_bytes() == weights
+    assert json.loads(path.read_text())["classes"] == json.loads(before)["classes"]
 
 
 def test_a_folder_of_other_settings_is_refused(reproduced, phantoms, tmp_path):
@@ -91,12 +100,12 @@ def test_a_folder_of_other_settings_is_refused(reproduced, phantoms, tmp_path):
 
 
 def test_a_row_that_fails_does_not_stop_the_others(phantoms, tmp_path, monkeypatch):
-    def fail(config, folder, say):
+    def fail(config, *args, **kwargs):
         raise CxrfastError(f"no disk for {config.options.get('loss', config.method)}")
 
-    monkeypatch.setattr(runner, "train", fail)
+    monkeypatch.setattr(run_state, "train", fail)
     overrides = Overrides(TINY.settings, {"backbone": "resnet_nano", "output_stride": 8})
-    result = reproduce("seibold1", phantoms, tmp_path, overrides=overrides, say=lambda line: None)
+    result = reproduce("seibold1", phantoms, tmp_path, overrides=overrides)
     assert result.failed
     states = {row.name: (row.state, row.reason) for row in result.table.rows}
     assert states["sgl-bil"] == ("failed", "no disk for bil")
@@ -109,15 +118,14 @@ def test_a_row_that_fails_does_not_stop_the_others(phantoms, tmp_path, monkeypat
     assert content["papers_setting"] is False
 
 
-def test_a_row_of_folds(phantoms, tmp_path):
+def test_a_row_of_folds(phantoms, tmp_path, logged):
     """One image has a Hernia, so that the fold that tests it cannot train that class."""
     data = shutil.copytree(phantoms, tmp_path / "data")
     boxes = data / "BBox_List_2017.csv"
     image = boxes.read_text().splitlines()[1].split(",")[0]
     boxes.write_text(f"{boxes.read_text().rstrip()}\n{image},Hernia,100,100,300,300\n")
-    said = []
     arguments = ("rozenberg1", data, tmp_path)
-    result = reproduce(*arguments, rows=["li-20"], overrides=TINY_FOLDS, say=said.append)
+    result = reproduce(*arguments, rows=["li-20"], overrides=TINY_FOLDS)
     (row,) = result.table.rows
     assert row.state == "done", row.reason
     pooled = json.loads((tmp_path / "runs" / "li-20" / "cross-validation.json").read_text())
@@ -135,10 +143,10 @@ def test_a_row_of_folds(phantoms, tmp_path):
     assert f"without {', '.join(left_out)}" in row.deviations
     assert f"without {', '.join(left_out)}" in (tmp_path / "rozenberg1.md").read_text()
     assert json.loads((tmp_path / "rozenberg1.json").read_text())["rows"][0]["facts"]["classes_left_out"] == left_out
-    assert "Hernia (1" in "\n".join(said)
+    assert "Hernia (1" in "\n".join(logged.messages)
     assert "classes left out (boxes on test images)" in (tmp_path / "runs" / "li-20" / "report.html").read_text()
-    again = []
-    reproduce(*arguments, rows=["li-20"], overrides=TINY_FOLDS, say=again.append)
-    assert "li-20: finished before" in again
+    logged.clear()
+    reproduce(*arguments, rows=["li-20"], overrides=TINY_FOLDS)
+    assert "li-20: finished before" in logged.messages
     with pytest.raises(UsageError, match="is a run with folds 2, not 3"):
         reproduce(*arguments, rows=["li-20"], overrides=Overrides(TINY_FOLDS.settings, TINY_FOLDS.options, folds=3))

@@ -23,10 +23,6 @@ STUDY = Study(
 )
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 @contextmanager
 def threads_of_a_job():
     """As many as each of two runs at a time has: numbers are the same to the bit for the same number of threads."""
@@ -43,7 +39,7 @@ def finished(tmp_path_factory):
     """The folder of a finished study, and its files. Not to be changed."""
     out = tmp_path_factory.mktemp("study") / "out"
     with threads_of_a_job():
-        return out, run_study(STUDY, out, say=quiet)
+        return out, run_study(STUDY, out)
 
 
 def test_what_a_study_leaves(finished):
@@ -79,40 +75,51 @@ def test_a_run_that_begins_with_another_is_the_run_that_trains_from_the_start(fi
         assert ours[name].equal(theirs[name]), name
 
 
-def test_the_second_call_trains_nothing(finished):
+def test_the_second_call_trains_nothing(finished, logged):
     out, files = finished
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
-    said: list[str] = []
-    again = run_study(STUDY, out, say=said.append)
-    assert said == ["3 runs, 3 finished before"]
+    again = run_study(STUDY, out)
+    assert logged.messages == ["3 runs, 3 finished before"]
     assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     assert to_markdown(again.result) == to_markdown(files.result)
+
+
+def test_a_run_whose_evaluation_cannot_be_read_is_evaluated_again(finished):
+    out, _ = finished
+    path = next((out / "runs").rglob("strict/evaluation-test.json"))
+    before = path.read_text()
+    for content in ('{"protocol": "strict"}', "{"):  # of an earlier version; damaged
+        path.write_text(content)
+        said: list[str] = []
+        with threads_of_a_job():
+            run_study(STUDY, out, say=said.append)
+        assert said[0] == "3 runs, 2 finished before"
+        assert path.read_text() == before
 
 
 def test_runs_of_other_settings_are_neither_skipped_nor_gone_on_with(finished):
     out, _ = finished
     other = dataclasses.replace(STUDY, settings={**STUDY.settings, "epochs": 3})
     with pytest.raises(UsageError, match=r"out: .*rozenberg-0.2.seed-1 is a run with epochs 2, not 3; choose another"):
-        run_study(other, out, say=quiet)
+        run_study(other, out)
     with pytest.raises(UsageError, match="images: .*seed-1 has 60, not 80"):
-        run_study(dataclasses.replace(STUDY, images=80), out, say=quiet)
+        run_study(dataclasses.replace(STUDY, images=80), out)
 
 
-def test_a_run_that_fails_does_not_keep_the_others_from_running(tmp_path):
+def test_a_run_that_fails_does_not_keep_the_others_from_running(tmp_path, logged):
     rows = choose_rows(["no-crf", "chexnet"])
     study = dataclasses.replace(STUDY, rows=rows, settings={**STUDY.settings, "epochs": 1, "lr": 1e30})
-    said: list[str] = []
-    files = run_study(study, tmp_path / "out", say=said.append)
+    files = run_study(study, tmp_path / "out")
     assert files.failed == ["no-crf, 0.2 annotated, seed 1", "chexnet, 0 annotated, seed 1"]
     assert files.result is None
-    assert any("failed: training diverged" in line for line in said)
+    assert any("failed: training diverged" in line for line in logged.messages)
     assert not files.markdown.exists()
 
 
 def test_two_runs_at_a_time_give_the_same_numbers(finished, tmp_path):
     _, files = finished
     study = dataclasses.replace(STUDY, rows=choose_rows(["no-crf", "chexnet"]))
-    both = run_study(study, tmp_path / "out", jobs=2, say=quiet)
+    both = run_study(study, tmp_path / "out", jobs=2)
     mine, theirs = ({line.row.name: line.numbers for line in found.result.lines} for found in (both, files))
     for row, numbers in mine.items():
         for name, spread in numbers.items():

@@ -30,10 +30,6 @@ from cxrfast.training import build_config
 from tests.data.test_splits import make_records
 
 
-def quiet(line):
-    pass
-
-
 @pytest.fixture(scope="module")
 def crossed(phantoms, tmp_path_factory):
     """Two folds of all phantoms by chexnet, from weights in a file. Not to be changed."""
@@ -43,7 +39,7 @@ def crossed(phantoms, tmp_path_factory):
     options = {"backbone": "resnet_nano", "pretrained": str(folder / "start.safetensors"), "upsample": 2}
     settings = {"method": "chexnet", "data": phantoms, "image_size": 64, "epochs": 1, "options": options}
     config = build_config({**settings, "device": "cpu", "val_share": 0})
-    return cross_validate(config, folds=2, of="all", val_share=0.0, out=folder / "crossed", say=quiet)
+    return cross_validate(config, folds=2, of="all", val_share=0.0, out=folder / "crossed")
 
 
 def test_features_are_means_of_the_map(phantoms):

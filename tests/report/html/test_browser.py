@@ -164,7 +164,7 @@ def test_it_is_readable_without_javascript(visit, tmp_path):
     assert page.locator("figure.case svg").first.is_visible()
     assert page.locator("noscript p").is_visible()
     assert not page.locator("#viewer-app").is_visible()
-    auroc = evaluated.numbers["classes"]["Mass"]["auroc"]
+    auroc = evaluated.record.classes["Mass"].auroc
     assert f"{auroc:.3f}" in page.inner_text("#scores")
     assert "Research use only" in page.inner_text("header")
 

@@ -29,7 +29,7 @@ def test_roc_points_are_those_of_scikit_learn(tmp_path):
         false, true, _ = roc_curve(label, score, drop_intermediate=False)
         np.testing.assert_allclose(points, np.stack([false, true], axis=1), atol=1e-6)
         area = np.trapezoid(points[:, 1], points[:, 0])
-        assert area == pytest.approx(evaluated.numbers["classes"][name]["auroc"], abs=1e-6)
+        assert area == pytest.approx(evaluated.record.classes[name].auroc, abs=1e-6)
         sensitivity = (score[label == 1] >= 0.5).mean()
         assert rates_at(predictions, k, 0.5) == pytest.approx(((score[label == 0] >= 0.5).mean(), sensitivity))
 
@@ -56,11 +56,11 @@ def test_classes_without_a_curve_say_why(tmp_path):
 
 def test_froc_panels_have_the_mean_of_the_sensitivities(tmp_path):
     evaluated = made_up(tmp_path, 40, ("Mass",))
-    froc = evaluated.numbers["detection"]["froc"]
+    froc = evaluated.record.detection.froc
     (panel,) = froc_panels([evaluated])
-    assert panel.figure == f"mean {np.mean(froc['sensitivity']['Mass']):.3f}"
-    for rate, expected in zip(froc["false_positives_per_image"], froc["sensitivity"]["Mass"], strict=True):
-        reached = [found for false, found in froc["curves"]["Mass"] if false <= rate]
+    assert panel.figure == f"mean {np.mean(froc.sensitivity['Mass']):.3f}"
+    for rate, expected in zip(froc.false_positives_per_image, froc.sensitivity["Mass"], strict=True):
+        reached = [found for false, found in froc.curves["Mass"] if false <= rate]
         assert reached[-1] == pytest.approx(expected)
 
 

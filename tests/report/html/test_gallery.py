@@ -5,10 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cxrfast.evaluation import HitCriterion
 from cxrfast.evaluation.localization import hits_at
+from cxrfast.evaluation.record import NoGate, ScoreGate
 from cxrfast.regions.rule import RegionRule
 from cxrfast.report import render_report
-from cxrfast.report.html.gallery import choose_units, make_gallery
+from cxrfast.report.html.gallery import Unit, choose_units, make_gallery
 from cxrfast.report.html.viewer import CODES, encode_map, viewer_data
 from tests.report.made_up import made_up
 
@@ -63,34 +65,48 @@ def test_encoded_maps_keep_the_component_of_the_maximum(seed, opening, closing):
     torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=0)
 
 
+def units_of(evaluated, k):
+    """All annotations of class k, without a gate."""
+    predictions = evaluated.predictions
+    for annotation in evaluated.record.localization.annotations:
+        n = list(predictions.images).index(annotation.image)
+        if annotation.class_name == predictions.class_names[k]:
+            yield Unit(annotation, n, k, predictions.prob[n, k].item(), True)
+
+
+def criterion_of(table):
+    return HitCriterion(table.measure, table.inclusive, tuple(row.T for row in table.rows))
+
+
 def test_best_median_and_worst(tmp_path):
     evaluated = made_up(tmp_path, 60, ("Mass", "Nodule"))
-    found, prob = evaluated.localization, evaluated.predictions.prob
     for k in (0, 1):
-        chosen = choose_units(found, prob, k, 2)
+        units = list(units_of(evaluated, k))
+        assert len(units) == evaluated.record.classes[("Mass", "Nodule")[k]].n_annotated
+        chosen = choose_units(units, 2)
         assert [rank for rank, _ in chosen] == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2
-        iou = [found.overlap.iou[u].item() for _, u in chosen]
-        everything = found.overlap.iou[found.units.class_index == k]
+        iou = [unit.iou for _, unit in chosen]
+        everything = torch.tensor([unit.annotation.iou for unit in units], dtype=torch.float64)
         assert iou[:2] == everything.sort(descending=True).values[:2].tolist()
         assert iou[-1] == everything.min()
         assert abs(iou[2] - everything.median()) < abs(iou[0] - everything.median())
-        misses = [u for rank, u in chosen if rank == "worst" and found.overlap.iou[u] == 0]
-        scores = [prob[found.units.image[u], k].item() for u in misses]
+        scores = [unit.score for rank, unit in chosen if rank == "worst" and unit.iou == 0]
         assert scores == sorted(scores)  # the surest of them last
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_no_case_is_shown_twice(tmp_path, count):
     evaluated = made_up(tmp_path, 12, ("Mass",), seed=count)
-    found = evaluated.localization
-    total = int(found.n_units[0])
-    chosen = [u for _, u in choose_units(found, evaluated.predictions.prob, 0, count)]
+    units = list(units_of(evaluated, 0))
+    total = len(units)
+    assert total == evaluated.record.classes["Mass"].n_annotated > 0
+    chosen = [units.index(unit) for _, unit in choose_units(units, count)]
     assert len(chosen) == len(set(chosen)) == min(total, 3 * min(count, max(total // 3, 1)))
 
 
 def test_what_stands_under_a_case_is_what_was_scored(tmp_path):
     evaluated = made_up(tmp_path, 40, ("Mass", "Nodule"), rule=RegionRule("boxes"), protocol="own")
-    table = evaluated.localization.tables[0]
+    table = evaluated.record.localization.tables[0]
     for case in make_gallery(evaluated).cases:
         best = 0.0
         for x1, y1, x2, y2 in case.found:
@@ -99,23 +115,26 @@ def test_what_stands_under_a_case_is_what_was_scored(tmp_path):
             best = max(best, both / ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - both))
         assert case.iou == pytest.approx(best, abs=1e-9)
     shown = torch.tensor([case.iou for case in make_gallery(evaluated).cases])
-    assert hits_at(shown, table.comparison).shape == (4, len(shown))
+    assert hits_at(shown, criterion_of(table)).shape == (4, len(shown))
 
 
 @pytest.mark.parametrize("protocol", ["seibold2020", "own"])
 def test_nothing_is_found_where_the_gate_is_shut(tmp_path, protocol):
     evaluated = made_up(tmp_path, 40, ("Mass", "Nodule"), rule=RegionRule("boxes", gate=0.5), protocol=protocol)
     gallery = make_gallery(evaluated)
-    assert gallery.gate == "score > 0.5"
+    assert gallery.gate == ScoreGate(score=0.5)
     shut = [case.score <= 0.5 for case in gallery.cases]
     assert 0 < sum(shut) < len(shut)
     assert [case.shut for case in gallery.cases] == shut
     assert all((case.iou, case.ior, case.found) == (0, 0, []) for case in gallery.cases if case.shut)
     assert any(case.found for case in gallery.cases if not case.shut)
-    table = evaluated.localization.tables[0]  # at T = 0.1
-    for k in (0, 1):
+    table = evaluated.record.localization.tables[0]
+    assert table.rows[0].T == 0.1
+    for k, name in enumerate(("Mass", "Nodule")):
         best = next(case for case in gallery.cases if case.class_index == k)
-        assert hits_at(torch.tensor([best.iou]), table.comparison)[0].item() == (table.hits[0, k] > 0)
+        assert hits_at(torch.tensor([best.iou]), criterion_of(table))[0].item() == (
+            table.rows[0].classes[name].hits > 0
+        )
     html = render_report(evaluated)
     assert html.count(" · gate shut") == sum(shut)
     assert "does not meet “score &gt; 0.5”, nothing counts as found" in html
@@ -124,8 +143,8 @@ def test_nothing_is_found_where_the_gate_is_shut(tmp_path, protocol):
 def test_strict_shows_what_it_scores_without_a_gate(tmp_path):
     evaluated = made_up(tmp_path, 40, ("Mass", "Nodule"), point=2.0)
     gallery = make_gallery(evaluated)
-    assert gallery.gate is None
-    assert max(case.iou for case in gallery.cases) == evaluated.localization.overlap.iou.max() > 0
+    assert gallery.gate == NoGate()
+    assert max(case.iou for case in gallery.cases) == max(a.iou for a in evaluated.record.localization.annotations) > 0
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """What stands on a page, without a browser; and that the page of a folder is that of the evaluation."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -10,10 +11,11 @@ import pytest
 
 from cxrfast.data import read_chestxray14
 from cxrfast.errors import CxrfastError
+from cxrfast.evaluation import EvaluationRecord
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.predictions.table import read_predictions
 from cxrfast.published import rows
-from cxrfast.report import from_folder, from_predictions, from_result, render_report, report_path
+from cxrfast.report import from_folder, from_predictions, from_result, render_report
 from cxrfast.report.facts import read_run
 from cxrfast.report.published import (
     BOXES,
@@ -23,6 +25,7 @@ from cxrfast.report.published import (
     published_accuracies,
     published_auroc,
 )
+from cxrfast.runs import RunDirectory
 from tests.report.made_up import made_up
 
 
@@ -36,7 +39,7 @@ def evaluated_run(trained, tmp_path_factory):
 
 def test_evaluate_writes_the_page(evaluated_run):
     folder, assessment = evaluated_run
-    assert assessment.page == folder / "report.html" == report_path(folder, "test")
+    assert assessment.page == folder / "report.html" == RunDirectory(folder).report()
     html = assessment.page.read_text(encoding="utf-8").replace("<wbr>", "")
     for words in ("Research use only", "stage unary", "stage crf", "crf_kernel_size", "Cases", "Viewer", "0</dd>"):
         assert words in html
@@ -67,23 +70,23 @@ def test_folders_without_an_evaluation_say_what_to_do(trained, tmp_path):
     with pytest.raises(CxrfastError, match="no folder .*nowhere; name the folder of a run"):
         from_folder(tmp_path / "nowhere")
     (tmp_path / "evaluation-test.json").write_text('{"a": 1}')
-    with pytest.raises(CxrfastError, match=r"evaluation-test\.json is not an evaluation of this version"):
+    with pytest.raises(CxrfastError, match=r"evaluation-test\.json is .* schema version 1; .*; evaluate again"):
         from_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("mean",), None, "no mean"),
-        (("mean",), 3, "no object mean"),
-        (("classes", "Mass", "auroc"), None, "no classes.Mass.auroc"),
-        (("localization", "tables"), {}, "no list localization.tables"),
-        (("localization", "tables", 0, "rows", 1, "mean"), None, "no localization.tables.rows.mean"),
-        (("detection", "froc", "curves"), None, "no detection.froc.curves"),
+        (("mean",), None, "mean: Field required"),
+        (("mean",), 3, "mean: Input should be a valid dictionary"),
+        (("classes", "Mass", "auroc"), None, "classes.Mass.auroc: Field required"),
+        (("localization", "tables"), {}, "localization.tables: Input should be a valid tuple"),
+        (("localization", "tables", 0, "rows", 1, "mean"), None, "localization.tables.0.rows.1.mean: Field required"),
+        (("detection", "froc", "curves"), None, "detection.froc.curves: Field required"),
     ],
 )
 def test_a_damaged_evaluation_is_one_line(tmp_path, path, value, said):
-    numbers = json.loads(json.dumps(made_up(tmp_path / "images", 12, ("Mass",)).numbers))
+    numbers = json.loads(made_up(tmp_path / "images", 12, ("Mass",)).record.to_json())
     *way, last = path
     place = numbers
     for name in way:
@@ -93,7 +96,7 @@ def test_a_damaged_evaluation_is_one_line(tmp_path, path, value, said):
     else:
         place[last] = value
     (tmp_path / "evaluation-test.json").write_text(json.dumps(numbers))
-    with pytest.raises(CxrfastError, match=rf"is not an evaluation of this version \({said}\); evaluate again"):
+    with pytest.raises(CxrfastError, match=rf"is not an evaluation of this version \({said}.*\); evaluate again"):
         from_folder(tmp_path)
 
 
@@ -160,28 +163,29 @@ def test_nothing_on_a_page_leads_out(tmp_path):
 def test_numbers_that_do_not_exist_are_dashes_with_a_reason(tmp_path):
     evaluated = made_up(tmp_path, 3, ("Mass", "Nodule"), boxed=("Mass",))
     html = render_report(evaluated)
-    missing = [name for name, row in evaluated.numbers["classes"].items() if row["auroc"] is None]
+    missing = [name for name, row in evaluated.record.classes.items() if math.isnan(row.auroc)]
     assert missing
     assert f"– No negative image, so no AUROC, and not in the mean: {', '.join(missing)}." in html
     assert "– No annotated box, so nothing to localise, and not in the mean: Nodule." in html
     assert "nan" not in re.sub(r"data:[^\"]*", "", html).lower().split("<style>")[0]
 
 
-def test_means_have_intervals_unless_the_evaluation_is_older(tmp_path):
+def test_means_have_the_intervals_that_the_evaluation_has(tmp_path):
     evaluated = made_up(tmp_path, 80, ("Mass", "Nodule"))
-    numbers = json.loads(json.dumps(evaluated.numbers))
+    numbers = json.loads(evaluated.record.to_json())
     means = [*numbers["mean"].values(), *(row["mean"] for t in numbers["localization"]["tables"] for row in t["rows"])]
     assert len(means) == 2 + 4 * 4
     html = render_report(evaluated)
     for mean in means:
-        low, high = mean.pop("interval")
+        low, high = mean["interval"]
+        mean["interval"] = None
         assert low <= mean["value"] <= high
         assert f"{mean['value']:.3f}<small>{low:.2f}–{high:.2f}</small>" in html
-    low, high = evaluated.numbers["mean"]["auroc"]["interval"]
+    low, high = evaluated.record.mean.auroc.interval
     assert f"<small>{low:.2f}–{high:.2f} (95 %); 2 classes</small>" in html
-    older = render_report(replace(evaluated, numbers=numbers))
-    assert f"<b>{means[0]['value']:.3f}</b><span>mean AUROC</span><small>2 classes</small>" in older
-    assert f'<td class="">{means[0]["value"]:.3f}</td>' in older
+    without = render_report(replace(evaluated, record=EvaluationRecord.model_validate(numbers)))
+    assert f"<b>{means[0]['value']:.3f}</b><span>mean AUROC</span><small>2 classes</small>" in without
+    assert f'<td class="">{means[0]["value"]:.3f}</td>' in without
 
 
 def test_papers_stand_beside_the_same_protocol_only(tmp_path):
@@ -205,16 +209,22 @@ def test_tables_that_could_not_be_read_are_named_where_they_belong(tmp_path, mon
 
     monkeypatch.setattr("cxrfast.report.published.rows", some)
     evaluated = made_up(tmp_path, 20, tuple(BOXES), protocol="wang2017")
-    html = render_report(replace(evaluated, numbers={**evaluated.numbers, "method": "sgl"}))
+    html = render_report(replace(evaluated, record=evaluated.record.model_copy(update={"method": "sgl"})))
     scores, places = html.split('<section id="places"')
     missing = "Seibold et al. 2020, Table 1 is not available here: lost"
     assert missing in scores.split('<section id="scores"')[1]
     assert missing not in places
 
 
-def test_lines_of_others_stand_once_and_those_of_the_method_first():
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """An evaluation of the classes that have boxes in ChestX-ray14, and of one that has none."""
+    return made_up(tmp_path_factory.mktemp("record"), 20, (*BOXES, "Hernia"), boxed=tuple(BOXES)).record
+
+
+def test_lines_of_others_stand_once_and_those_of_the_method_first(record):
     def names(method):
-        return [line.name for line in published_auroc({"classes": dict.fromkeys(BOXES), "method": method})]
+        return [line.name for line in published_auroc(record.model_copy(update={"method": method}))]
 
     assert names("sgl")[0] == "Seibold et al. 2020, Table 1, SGL"
     assert names("zhang")[:4] == [
@@ -229,8 +239,8 @@ def test_lines_of_others_stand_once_and_those_of_the_method_first():
     assert [name for name in names("sgl") if name.startswith("Zhang")] == ["Zhang et al. 2020, Table 1, both"]
 
 
-def test_rows_of_a_mean_alone_stand_in_no_table_of_classes():
-    found = published_accuracies({"protocol": "zhang2020"}, "accuracy", "iou", 0.3)
+def test_rows_of_a_mean_alone_stand_in_no_table_of_classes(record):
+    found = published_accuracies(record.model_copy(update={"protocol": "zhang2020"}), "accuracy", "iou", 0.3)
     assert [line.name.split(", Table ")[1] for line in found] == [
         "2, both",
         "2, Wang et al.",
@@ -239,13 +249,17 @@ def test_rows_of_a_mean_alone_stand_in_no_table_of_classes():
     ]
 
 
-def test_what_is_comparable():
-    classes = {name: {"n_annotated": count} for name, count in BOXES.items()}
-    numbers = {"classes": classes | {"Hernia": {"n_annotated": 0}}, "n_images": TEST_IMAGES}
-    assert other_places(numbers) == other_images(numbers) == ""
-    classes["Mass"] = {"n_annotated": 84}
-    assert "these of 983 annotations" in other_places({"classes": classes})
-    assert "these of 3 images" in other_images({"n_images": 3})
+def test_what_is_comparable(record):
+    def counted(annotated, n_images):
+        classes = {
+            name: row.model_copy(update={"n_annotated": annotated.get(name, 0)}) for name, row in record.classes.items()
+        }
+        return record.model_copy(update={"classes": classes, "n_images": n_images})
+
+    official = counted(BOXES, TEST_IMAGES)
+    assert other_places(official) == other_images(official) == ""
+    assert "these of 983 annotations" in other_places(counted({**BOXES, "Mass": 84}, TEST_IMAGES))
+    assert "these of 3 images" in other_images(counted(BOXES, 3))
 
 
 def test_a_viewer_has_valid_data(tmp_path):

@@ -1,0 +1,1 @@
+"""The cases of `cxrfast bench`, one file for each operator family."""

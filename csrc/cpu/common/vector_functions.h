@@ -1,0 +1,77 @@
+// The sets of functions (math/functions.h) with which formulas are vectorised: inside CXRFAST_CPU_CLONES, for whatever
+// vector unit there is.
+#pragma once
+
+#include <cmath>
+
+#include "common/macros.h"
+#include "cpu/common/vector_math.h"
+#include "math/functions.h"
+
+namespace cxrfast {
+
+struct VectorFunctions {
+    template <typename T>
+    static CXRFAST_FORMULA T exp(T x) {
+        return simd::exp(x);
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T expm1(T x) {
+        return simd::expm1(x);
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T exp_minus_abs(T x) {
+        return simd::exp(-std::abs(x));
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T log1p_unit(T e) {
+        return simd::log1p_inside(e);
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T reciprocal_one_plus(T e) {
+        return T(1) / (T(1) + e);
+    }
+
+    // Of value, or of 1 − lost and what rounding took from that: one logarithm for both. They are normal numbers.
+    template <typename T>
+    static CXRFAST_FORMULA T log_of_complement(T value, T lost) {
+        const T complement = T(1) - lost;
+        const bool low = value < T(0.5);
+        return simd::log_of_sum(low ? value : complement, low ? T(0) : (T(1) - complement) - lost);
+    }
+
+    // By a mask: of several conditional expressions g++ makes branches, and no vectors.
+    template <typename T>
+    static CXRFAST_FORMULA T only(bool condition, T x) {
+        return simd::only(simd::where<T>(condition), x);
+    }
+};
+
+// Within 4 units in the last place, and without results below the least normal number.
+struct QuickFunctions : VectorFunctions {
+    template <typename T>
+    static CXRFAST_FORMULA T exp(T x) {
+        return simd::exp_normal(x);
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T exp_minus_abs(T x) {
+        return simd::exp_normal_minus_abs(x);
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T log1p_unit(T e) {
+        return simd::log1p_unit(e);
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T reciprocal_one_plus(T e) {
+        return simd::reciprocal_one_plus(e);
+    }
+};
+
+}  // namespace cxrfast

@@ -1,0 +1,57 @@
+// The elementary functions that the formulas of csrc/math are written in. A formula takes them as its template
+// parameter F, so that one text serves CUDA threads, single numbers on the CPU, and loops that g++ vectorises:
+//
+//   StandardFunctions  <cmath>'s; what a formula uses unless told otherwise
+//   VectorFunctions    without branch, table or call, to the last digits      (cpu/common/vector_functions.h)
+//   QuickFunctions     cheaper, for terms of sums and gradients                (the same file)
+#pragma once
+
+#include <cmath>
+
+#include "common/macros.h"
+
+namespace cxrfast {
+
+struct StandardFunctions {
+    template <typename T>
+    static CXRFAST_FORMULA T exp(T x) {
+        return std::exp(x);
+    }
+
+    template <typename T>
+    static CXRFAST_FORMULA T expm1(T x) {
+        return std::expm1(x);
+    }
+
+    // e^-|x|
+    template <typename T>
+    static CXRFAST_FORMULA T exp_minus_abs(T x) {
+        return std::exp(-std::abs(x));
+    }
+
+    // log(1 + e) for e in [0, 1]
+    template <typename T>
+    static CXRFAST_FORMULA T log1p_unit(T e) {
+        return std::log1p(e);
+    }
+
+    // 1 / (1 + e) for e in [0, 1]
+    template <typename T>
+    static CXRFAST_FORMULA T reciprocal_one_plus(T e) {
+        return T(1) / (T(1) + e);
+    }
+
+    // log(value), where value = 1 − lost, from whichever of the two keeps its digits.
+    template <typename T>
+    static CXRFAST_FORMULA T log_of_complement(T value, T lost) {
+        return value < T(0.5) ? std::log(value) : std::log1p(-lost);
+    }
+
+    // x where the condition holds, else 0, even of an infinity or a NaN.
+    template <typename T>
+    static CXRFAST_FORMULA T only(bool condition, T x) {
+        return condition ? x : T(0);
+    }
+};
+
+}  // namespace cxrfast

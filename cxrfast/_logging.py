@@ -1,0 +1,112 @@
+"""What the package tells a person while it works, through :mod:`logging`.
+
+Modules log to loggers below "cxrfast": at INFO what goes on, at WARNING what went wrong. A program that does not
+configure logging shows nothing. The command line shows every line on standard output (:class:`Console`).
+
+Code that runs other code may change the lines that the other code logs, if its logger is from :func:`get_logger`:
+see :func:`indented`, :func:`quiet` and :func:`once`.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+PACKAGE = "cxrfast"
+
+_Change = Callable[[str], str | None]  # from a line to the line that is shown; None: it is not shown
+_changes: ContextVar[tuple[_Change, ...]] = ContextVar("changes", default=())  # the innermost comes last
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a module. Its lines obey :func:`indented`, :func:`quiet` and :func:`once`."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_apply_changes)
+    return logger
+
+
+def _apply_changes(record: logging.LogRecord) -> bool:
+    changes = _changes.get()
+    if changes:
+        line = record.getMessage()
+        for change in reversed(changes):
+            changed = change(line)
+            if changed is None:
+                return False
+            line = changed
+        record.msg, record.args = line, ()
+    return True
+
+
+@contextmanager
+def _changed(change: _Change) -> Iterator[None]:
+    token = _changes.set((*_changes.get(), change))
+    try:
+        yield
+    finally:
+        _changes.reset(token)
+
+
+@contextmanager
+def indented(prefix: str) -> Iterator[None]:
+    """Lines that are logged inside begin with `prefix`."""
+    with _changed(lambda line: prefix + line):
+        yield
+
+
+@contextmanager
+def quiet(when: bool = True) -> Iterator[None]:
+    """Lines that are logged inside are not shown, if `when` holds."""
+    with _changed(lambda line: None if when else line):
+        yield
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Of equal lines that are logged inside, only the first is shown."""
+    shown = set[str]()
+
+    def first_only(line: str) -> str | None:
+        if line in shown:
+            return None
+        shown.add(line)
+        return line
+
+    with _changed(first_only):
+        yield
+
+
+class Console(logging.Handler):
+    """Writes bare messages to standard output, above the progress bars that are there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm  # when there is something to write: `--help` answers at once
+
+        tqdm.write(self.format(record))
+        sys.stdout.flush()  # before whatever goes to standard error next
+
+
+@contextmanager
+def console() -> Iterator[None]:
+    """Lines that the package logs inside are shown on standard output."""
+    logger = logging.getLogger(PACKAGE)
+    level, handler = logger.level, add_console()
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def add_console() -> Console:
+    """From now on the lines of the package are shown on standard output."""
+    logger, handler = logging.getLogger(PACKAGE), Console()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    return handler
+
+
+def has_console() -> bool:
+    """Whether the lines of the package are shown on standard output."""
+    return any(isinstance(handler, Console) for handler in logging.getLogger(PACKAGE).handlers)

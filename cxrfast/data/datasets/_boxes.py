@@ -1,0 +1,61 @@
+"""The box table of ChestX-ray14."""
+
+import math
+from pathlib import Path
+
+from cxrfast.data.datasets._tables import CsvTable
+from cxrfast.data.labels import CLASSES
+from cxrfast.data.records import Box
+
+FRAME = 1024.0  # boxes are in pixels of the released 1024×1024 images, whatever the size of the copy at hand
+TOLERANCE = 1.0  # pixels of the frame by which rounding may push an edge out of the image
+
+# The box table says Infiltrate where the label tables say Infiltration.
+ALIASES = {"Infiltrate": "Infiltration"}
+
+# The header has nine comma fields (the name "Bbox [x,y,w,h]" is split, three empty ones follow), the rows have six.
+_IMAGE, _LABEL, _NUMBERS = "Image Index", "Finding Label", ("Bbox [x", "y", "w", "h]")
+
+
+def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, ...]]]:
+    """image -> class -> xyxy boxes as fractions of the image. Appends remarks to ``notes``."""
+    table = CsvTable(path, [_IMAGE, _LABEL, *_NUMBERS])
+    boxes: dict[str, dict[str, tuple[Box, ...]]] = {}
+    clipped = 0
+    for line, row in table.rows():
+        image, label = row[table.column[_IMAGE]].strip(), row[table.column[_LABEL]].strip()
+        label = ALIASES.get(label, label)
+        if label not in CLASSES:
+            raise table.error(line, f"unknown class {label!r} of a box, expected one of {', '.join(CLASSES)}")
+        box, was_clipped = _parse_box([row[table.column[name]] for name in _NUMBERS], table, line)
+        clipped += was_clipped
+        of_class = boxes.setdefault(image, {}).get(label, ())
+        if box in of_class:
+            raise table.error(line, f"the same box of {label} on {image} is there a second time")
+        boxes[image][label] = (*of_class, box)
+    if clipped:
+        notes.append(f"{clipped} boxes of {path.name} overshoot the image by up to {TOLERANCE:g} pixel: clipped")
+    return boxes
+
+
+def _parse_box(cells: list[str], table: CsvTable, line: int) -> tuple[Box, bool]:
+    shown = "[" + ", ".join(cell.strip() for cell in cells) + "]"
+    try:
+        x, y, w, h = (float(cell) for cell in cells)
+    except ValueError:
+        raise table.error(line, f"box [x, y, w, h] is {shown}, expected four numbers") from None
+    if not all(math.isfinite(value) for value in (x, y, w, h)):
+        raise table.error(line, f"box [x, y, w, h] is {shown}, expected finite numbers")
+    if w <= 0 or h <= 0:
+        raise table.error(line, f"box [x, y, w, h] is {shown}, expected a width and a height above 0")
+    right, bottom = x + w, y + h
+    if (
+        min(x, y) < -TOLERANCE
+        or max(right, bottom) > FRAME + TOLERANCE
+        or max(x, y) >= FRAME
+        or min(right, bottom) <= 0
+    ):
+        raise table.error(line, f"box [x, y, w, h] {shown} lies outside the {FRAME:g}×{FRAME:g} image")
+    inside = tuple(min(max(value, 0.0), FRAME) for value in (x, y, right, bottom))
+    left, top, right_in, bottom_in = (value / FRAME for value in inside)
+    return (left, top, right_in, bottom_in), inside != (x, y, right, bottom)

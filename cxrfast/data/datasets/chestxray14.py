@@ -1,0 +1,272 @@
+"""Reader for NIH ChestX-ray14 (Wang et al. 2017) in its official layout: all images or a subset, original or resized.
+
+docs/data.md lists irregularities of the released files and how they are handled.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cxrfast.data.datasets._boxes import read_boxes
+from cxrfast.data.datasets._tables import CsvTable
+from cxrfast.data.labels import CLASSES, NO_FINDING
+from cxrfast.data.records import Box, Record
+from cxrfast.errors import CxrfastError, UsageError
+
+LABEL_FILES = {"2017": "Data_Entry_2017.csv", "2020": "Data_Entry_2017_v2020.csv"}
+BOX_FILE = "BBox_List_2017.csv"
+LIST_FILES = {"train_val": "train_val_list.txt", "test": "test_list.txt"}
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+MAX_AGE = 120  # ages up to 414 are in the table
+
+_IMAGE, _LABELS, _PATIENT = "Image Index", "Finding Labels", "Patient ID"
+_FOLLOW_UP, _AGE, _SEX, _VIEW = "Follow-up #", "Patient Age", "Patient Gender", "View Position"
+_WIDTH, _HEIGHT = "OriginalImage[Width", "Height]"  # one column name with a comma in it, hence two columns
+
+
+@dataclass(frozen=True)
+class ChestXray14:
+    """A local copy of the data set: the images that exist, and notes on what was found."""
+
+    root: Path
+    records: tuple[Record, ...]  # in the order of the label file
+    label_version: str  # "2017" or "2020"
+    notes: list[str]  # one line each
+
+
+def read_chestxray14(
+    root: str | os.PathLike,
+    *,
+    labels: str = "auto",  # "2017", "2020" or "auto"
+    boxes_imply_labels: bool = True,
+    images_required: bool = True,
+) -> ChestXray14:
+    """Read the tables under ``root`` and find the images that exist.
+
+    ``labels`` selects ``Data_Entry_2017.csv`` ("2017") or ``Data_Entry_2017_v2020.csv`` ("2020"). "auto" reads the 2017
+    file, which the published results are based on, and the 2020 file only if the 2017 file is missing.
+
+    188 boxes of the release have a class that is not among the 2017 labels of their image. A radiologist's box is
+    stronger evidence than a label mined from a report, so the class becomes positive. ``boxes_imply_labels=False``
+    leaves the labels unchanged.
+
+    With ``images_required=False``, images whose file does not exist also have records.
+
+    Raises :class:`CxrfastError`, with file and line, for files that are missing or inconsistent.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise CxrfastError(f"no folder {root}; pass the folder that holds {LABEL_FILES['2017']} and the images")
+    version, table_path = _label_file(root, labels)
+    places = _find_images(root)
+    splits = _read_lists(root)
+    notes: list[str] = []
+    boxes: Mapping[str, Mapping[str, tuple[Box, ...]]] = {}
+    if (root / BOX_FILE).is_file():
+        boxes = read_boxes(root / BOX_FILE, notes)
+    else:
+        notes.append(f"no {BOX_FILE} in {root}: no image has boxes")
+
+    records, total = _read_records(table_path, places, splits, boxes, notes, images_required)
+    if not records:
+        raise CxrfastError(
+            f"none of the {total} images of {table_path} was found in {root}, images/ or images_001/images/ "
+            "and so on; unpack the image archives there"
+        )
+    if boxes_imply_labels:
+        records = _add_boxed_labels(records, notes)
+    notes.insert(0, _describe(len(records), total, table_path.name, root))
+    notes.extend(_describe_lists(root, splits, records))
+    return ChestXray14(root, tuple(records), version, notes)
+
+
+def _label_file(root: Path, labels: str) -> tuple[str, Path]:
+    if labels not in ("auto", *LABEL_FILES):
+        raise UsageError(f"labels is {labels!r}; expected 'auto', '2017' or '2020'")
+    wanted = list(LABEL_FILES) if labels == "auto" else [labels]
+    for version in wanted:
+        if (root / LABEL_FILES[version]).is_file():
+            return version, root / LABEL_FILES[version]
+    names = " or ".join(LABEL_FILES[version] for version in wanted)
+    present = ", ".join(sorted(path.name for path in root.glob("*.csv"))) or "none"
+    raise CxrfastError(
+        f"no {names} in {root} (CSV files there: {present}); copy it there from the ChestX-ray14 release"
+    )
+
+
+def _find_images(root: Path) -> dict[str, tuple[str, str]]:
+    """File name -> (folder, file name) of every image, and the same by stem for copies saved in another format."""
+    folders = [root / "images"]
+    for number in range(1, 13):
+        folders += [root / f"images_{number:03d}" / "images", root / f"images_{number:03d}"]
+    folders.append(root)
+    found: dict[str, tuple[str, str]] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            continue
+        for name in sorted(os.listdir(folder)):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                place = (str(folder), name)
+                found.setdefault(name, place)
+                found.setdefault(stem, place)
+    return found
+
+
+def _read_lists(root: Path) -> dict[str, str]:
+    """Image -> official list it is in."""
+    splits: dict[str, str] = {}
+    for split, file_name in LIST_FILES.items():
+        path = root / file_name
+        if not path.is_file():
+            continue
+        try:
+            names = path.read_text(encoding="utf-8-sig").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CxrfastError(f"{path} cannot be read ({error}); restore the original file") from error
+        for name in names:
+            if splits.setdefault(name, split) != split:
+                raise CxrfastError(f"{name} is in {' and in '.join(LIST_FILES.values())}; remove it from one of them")
+    return splits
+
+
+def _read_records(
+    table_path: Path,
+    places: Mapping[str, tuple[str, str]],
+    splits: Mapping[str, str],
+    boxes: Mapping[str, Mapping[str, tuple[Box, ...]]],
+    notes: list[str],
+    images_required: bool,
+) -> tuple[list[Record], int]:
+    """The records (of existing images only, if they are required) and the number of rows."""
+    table = CsvTable(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
+    at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
+    records, seen = [], set()
+    label_sets: dict[str, frozenset[str]] = {}  # a few hundred different cells in 112,120 rows
+    odd_ages = 0
+    for line, row in table.rows():
+        image = row[at_image].strip()
+        if image in seen:
+            raise table.error(line, f"image {image} is there a second time")
+        if not image:
+            raise table.error(line, f"'{_IMAGE}' is empty")
+        seen.add(image)
+        cell = row[at_labels]
+        try:
+            if cell not in label_sets:
+                label_sets[cell] = _parse_labels(cell)
+            patient = _parse_patient(row[at_patient])
+            place = places.get(image) or places.get(os.path.splitext(image)[0])
+            if place is None:
+                if images_required:
+                    continue
+                place = (str(table_path.parent / "images"), image)
+            details = _parse_details(row, table.column)
+        except ValueError as error:
+            raise table.error(line, str(error)) from None
+        if (details["age"] or 0) > MAX_AGE:
+            odd_ages += 1
+            details["age"] = None
+        records.append(
+            Record(
+                image=image,
+                path=Path(*place),
+                patient=patient,
+                labels=label_sets[cell],
+                boxes=boxes.get(image, {}),
+                split=splits.get(image),
+                **details,
+            )
+        )
+    if table.missing:
+        notes.append(f"{table_path.name} has no column {', '.join(table.missing)}: left empty")
+    if odd_ages:
+        notes.append(f"{odd_ages} images have an age over {MAX_AGE} years: taken as unknown")
+    strangers = sum(image not in seen for image in boxes)
+    if strangers:
+        notes.append(f"{strangers} images of {BOX_FILE} are not in {table_path.name}: their boxes are left out")
+    return records, len(seen)
+
+
+def _parse_labels(cell: str) -> frozenset[str]:
+    names = [name.strip() for name in cell.split("|")]
+    if not cell.strip() or any(name.lower() in ("", "nan", "none", "null") for name in names):
+        raise ValueError(f"'{_LABELS}' is {cell!r}, expected class names or '{NO_FINDING}'")
+    for name in names:
+        if name != NO_FINDING and name not in CLASSES:
+            raise ValueError(f"unknown label {name!r}, expected '{NO_FINDING}' or one of {', '.join(CLASSES)}")
+    if NO_FINDING in names:
+        if len(names) > 1:
+            raise ValueError(f"'{_LABELS}' is {cell!r}: '{NO_FINDING}' beside a finding")
+        return frozenset()
+    return frozenset(names)
+
+
+def _parse_patient(cell: str) -> str:
+    """Without leading zeros: the two label files write the same patient as 00000001 and as 1."""
+    cell = cell.strip()
+    if cell.lower() in ("", "nan"):
+        raise ValueError(f"'{_PATIENT}' is {cell!r}, and splits by patient need it")
+    return (cell.lstrip("0") or "0") if cell.isdecimal() else cell
+
+
+def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
+    """The optional fields of a record."""
+    text = {name: row[index].strip() for name, index in column.items()}
+    return {
+        "width": _parse_integer(text.get(_WIDTH, "")),
+        "height": _parse_integer(text.get(_HEIGHT, "")),
+        "view": text.get(_VIEW) or None,
+        "age": _parse_age(text.get(_AGE, "")),
+        "sex": text.get(_SEX) or None,
+        "follow_up": _parse_integer(text.get(_FOLLOW_UP, "")),
+    }
+
+
+@cache
+def _parse_age(cell: str) -> int | None:
+    """Whole years of "58", "058Y", "005M" (months) or "013D" (days)."""
+    if cell.lower() in ("", "nan"):
+        return None
+    digits, unit = (cell, "Y") if cell[-1].isdecimal() else (cell[:-1], cell[-1].upper())
+    per_year = {"Y": 1, "M": 12, "W": 52, "D": 365}
+    if not digits.isdecimal() or unit not in per_year:
+        raise ValueError(f"'{_AGE}' is {cell!r}, expected years as in '58' or '058Y', '005M' or '013D'")
+    return int(digits) // per_year[unit]
+
+
+def _parse_integer(cell: str) -> int | None:
+    return int(cell) if cell.isdecimal() else None
+
+
+def _add_boxed_labels(records: list[Record], notes: list[str]) -> list[Record]:
+    added: Counter[str] = Counter()
+    result = []
+    for record in records:
+        extra = record.boxes.keys() - record.labels
+        added.update({name: len(record.boxes[name]) for name in extra})
+        result.append(replace(record, labels=record.labels | extra) if extra else record)
+    if added:
+        classes = ", ".join(f"{name} {count}" for name, count in sorted(added.items()))
+        notes.append(
+            f"{added.total()} boxes name a class that their image's labels lack; it is taken as positive ({classes})"
+        )
+    return result
+
+
+def _describe(found: int, total: int, table: str, root: Path) -> str:
+    if found == total:
+        return f"{total} images in {table}, all of them found under {root}"
+    return f"{total} images in {table}, {found} of them found under {root}; the others are left out"
+
+
+def _describe_lists(root: Path, splits: Mapping[str, str], records: list[Record]) -> list[str]:
+    missing = [name for name in LIST_FILES.values() if not (root / name).is_file()]
+    if missing:
+        return [f"no {' and no '.join(missing)} in {root}: the official split cannot be used"]
+    unlisted = sum(record.split is None for record in records)
+    return [f"{unlisted} images are in none of the official lists"] if unlisted else []

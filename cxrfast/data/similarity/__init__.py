@@ -1,0 +1,1 @@
+"""Similar images: perceptual hashes, triplets, negatives."""

@@ -1,0 +1,77 @@
+"""What the package tells a person: nothing by itself, bare lines on the command line, and changed by what runs it."""
+
+import logging
+import sys
+
+import pytest
+from tqdm import tqdm
+
+from cxrfast._logging import console, get_logger, has_console, indented, once, quiet
+from tests.interpreter import run_code
+
+logger = get_logger("cxrfast.tests")
+
+
+def test_nothing_is_shown_without_configuration():
+    done = run_code(
+        "import logging, cxrfast; log = logging.getLogger('cxrfast.somewhere'); log.info('a'); log.warning('b')"
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_command_line_shows_bare_lines(capsys):
+    assert not has_console()
+    with console():
+        assert has_console()
+        logger.info("100 % of\nit")
+        logger.warning("  a warning")
+        logger.debug("not this")
+    logger.info("after")
+    assert capsys.readouterr() == ("100 % of\nit\n  a warning\n", "")
+    assert not has_console()
+    assert logging.getLogger("cxrfast").level == logging.NOTSET
+
+
+def test_a_line_stands_above_a_progress_bar(capsys):
+    with console(), tqdm(total=2, file=sys.stdout, desc="bar", disable=False) as bar:
+        bar.update()
+        logger.info("a line")
+    text = capsys.readouterr().out
+    before, after = text.split("a line\n")
+    assert before.endswith("\r")  # the bar is cleared, and drawn again below the line
+    assert "bar:" in before
+    assert "bar:" in after
+
+
+def test_lines_are_indented_from_the_inside_out(logged):
+    with indented("> "):
+        logger.info("one")
+        with indented("- "):
+            logger.info("two %d", 2)
+    logger.info("three")
+    assert logged.messages == ["> one", "> - two 2", "three"]
+
+
+def test_lines_are_shown_once_or_not_at_all(logged):
+    with once():
+        for line in ("a", "b", "a"):
+            logger.info(line)
+        with quiet():
+            logger.warning("c")
+        with quiet(when=False):
+            logger.info("c")
+    logger.info("a")
+    assert logged.messages == ["a", "b", "c", "a"]
+
+
+def test_changes_end_with_an_error(logged):
+    with pytest.raises(KeyError), indented("> "), quiet():
+        raise KeyError
+    logger.info("a")
+    assert logged.messages == ["a"]
+
+
+def test_lines_of_epochs_keep_their_columns(logged):
+    with indented("> "), quiet():
+        logging.getLogger("cxrfast.training.loop").info(" unary   1  loss 25.9586")
+    assert logged.messages == [" unary   1  loss 25.9586"]
