@@ -1,7 +1,7 @@
 """Where to compute, and in which precision."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -9,10 +9,13 @@ from lightning_fabric import Fabric
 from cxrfast import _library
 from cxrfast.errors import UsageError
 
-_PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32", "bf16", "16"]
+
+_PRECISIONS: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def resolve_device(name: str) -> str:
+def resolve_device(name: Device) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda"; "auto" takes CUDA where both a GPU and this package's CUDA operators are there."""
     if name == "cpu":
         return "cpu"
@@ -27,7 +30,7 @@ def resolve_device(name: str) -> str:
     return "cuda"
 
 
-def make_fabric(device: str, precision: str) -> Fabric:
+def make_fabric(device: Device, precision: Precision) -> Fabric:
     """One process on one device; under `torchrun`, all of its processes and devices."""
     accelerator = resolve_device(device)
     if precision == "16" and accelerator == "cpu":

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +37,10 @@ class MethodOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+Optimizer = Literal["adam", "adamw", "sgd"]
+LrSchedule = Literal["steps", "milestones", "plateau", "search"]
+
+
 @dataclass(frozen=True)
 class Defaults:
     """The paper's settings for the options that all methods share."""
@@ -48,10 +52,10 @@ class Defaults:
     weight_decay: float
     lr_decay: float  # the learning rate is multiplied by it…
     lr_step: int = 1  # …after every so many epochs, with the schedule "steps"
-    lr_schedule: str = "steps"  # the others: RunConfig.lr_schedule
+    lr_schedule: LrSchedule = "steps"  # RunConfig.lr_schedule describes them
     lr_milestones: tuple[int, ...] = ()  # epochs of "milestones", or those that "search" tries
     lr_patience: int = 3  # of "plateau": epochs without a better score
-    optimizer: str = "adam"  # the others: RunConfig.optimizer
+    optimizer: Optimizer = "adam"
     val_share: float = 1 / 8  # of the images that are not tested, those that choose the epoch: 10 % of all
 
 

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from cxrfast.data import Record
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.losses import LiLoss, RozenbergLoss, positive_to_negative
+from cxrfast.losses.rozenberg import AreaUnit
 from cxrfast.methods._regions import annotated_regions
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.methods.li import PatchOptions, build_patch_network
@@ -78,9 +79,7 @@ class RozenbergOptions(PatchOptions):
     rho: float = Field(0.05, ge=0, le=1, description="ρ of Eq. 9 at the start: mean score allowed outside a box")
     tau_hat: float = Field(1.0, ge=0, description="τ̂ of Eq. 11 at the start, in patches: area wanted on a positive")
     rho_hat: float = Field(0.0, ge=0, description="ρ̂ of Eq. 11 at the start, in patches: area allowed on a negative")
-    area_unit: Literal["patches", "fraction"] = Field(
-        "patches", description="Σz of Eq. 11: a number of patches, or divided by P²"
-    )
+    area_unit: AreaUnit = Field("patches", description="Σz of Eq. 11: a number of patches, or divided by P²")
     thresholds: Literal["alternate", "fixed", "learnt"] = Field(
         "alternate", description="found per class on the frozen network in turns; as given; or trained by the loss"
     )

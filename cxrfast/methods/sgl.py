@@ -19,11 +19,14 @@ from torch import nn
 
 from cxrfast.data import Augmentation
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
+from cxrfast.losses.bags import BILForm
+from cxrfast.losses.self_guiding import L2Form, Normalization
 from cxrfast.methods._backbone import BackboneOptions
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import FullyConvolutionalNetwork
 from cxrfast.ops import mil_pool
 from cxrfast.ops.mil_pool import MODES
+from cxrfast.ops.self_guiding import Median
 from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
 
@@ -40,16 +43,14 @@ class SGLOptions(BackboneOptions):
     )
     delta: float = Field(0.3, ge=0, le=0.5, description="δ_l of Eq. 6; δ_h = 1 − δ_l")
     lam: float = Field(20.0, ge=0, description="λ of Eq. 9, weight of the instances; of loss=bil too")
-    bil_form: Literal["sum", "script"] = Field("sum", description="of loss=bil: the text's, or the published script's")
+    bil_form: BILForm = Field("sum", description="of loss=bil: the text's, or the published script's")
     rescale: bool = Field(True, description="Eq. 5; false: θ = p")
     weighted: bool = Field(True, description="Eq. 8; false: every weight is 1")
-    normalize: Literal["batch", "bag"] = Field(
-        "batch", description="what Eq. 7 divides a kind's sum by: its instances there"
-    )
+    normalize: Normalization = Field("batch", description="what Eq. 7 divides a kind's sum by: its instances there")
     average_weight: bool = Field(False, description="Eq. 7 with a kind's mean weight, as in the published script")
-    median: Literal["lower", "mean"] = Field("lower", description="of Eq. 8, of an even number of instances")
+    median: Median = Field("lower", description="of Eq. 8, of an even number of instances")
     l2: float = Field(1.0, ge=0, description="weight of the penalty on what is not 0 in M")
-    l2_form: Literal["squares", "norm"] = Field("squares", description="mean of p² there, or the norm of M itself")
+    l2_form: L2Form = Field("squares", description="mean of p² there, or the norm of M itself")
     region_threshold: float = Field(0.5, gt=0, lt=1, description="an instance is positive from this p on")
     gate: float | None = Field(0.5, ge=0, lt=1, description="no region unless the image's p is over it; null: always")
     opening: float = Field(

@@ -23,6 +23,7 @@ from torch import nn
 
 from cxrfast._logging import get_logger
 from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
+from cxrfast.data.similarity.triplets import PartialOf, Sampling
 from cxrfast.errors import UsageError
 from cxrfast.losses import TripletLoss
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
@@ -45,7 +46,7 @@ class ZhangOptions(CAMOptions):
     )
     bias: bool = Field(True, description="both classifiers have one; Eq. 1 and 8 are printed without")
     margin: float = Field(0.5, ge=0, description="m of Eq. 4")
-    sampling: Literal["paper", "all", "random"] = Field(
+    sampling: Sampling = Field(
         "paper", description="hard examples of a random draw, or of all images; or drawn without hardness"
     )
     negatives: int = Field(1000, ge=1, description="candidates for an anchor's negative")
@@ -53,7 +54,7 @@ class ZhangOptions(CAMOptions):
     partial: float = Field(
         0.25, ge=0, le=1, description="share of positives with another set of labels; 0: exact matches only"
     )
-    partial_of: Literal["picks", "list"] = Field(
+    partial_of: PartialOf = Field(
         "picks", description="it is the share of the positives that are taken, or of the list that is sorted"
     )
     hard_after: int = Field(10, ge=0, description="epochs until triplets are the hardest")
