@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from cxrfast._files import write_text
+from cxrfast.data.dealing import deal_stratified
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits, deal, read_splits_file
 from cxrfast.errors import CxrfastError, UsageError
@@ -180,7 +181,7 @@ def make_folds(
     """Divide the images with boxes (with ``of="all"``, all images) into folds that are held out in turn.
 
     Folds are stratified by the rarest boxed class of an image (with ``of="all"``, by the rarest class of its labels),
-    with scikit-learn's ``StratifiedGroupKFold``. The groups are patients. With ``by="image"`` every image is its own
+    with :func:`cxrfast.data.dealing.deal_stratified`. The groups are patients. With ``by="image"`` every image is its own
     group, so a patient may be in both training and test, as in some papers.
 
     With ``of="boxes"``, ``unannotated`` is the fraction of the images without boxes that is used for training. For the
@@ -240,31 +241,10 @@ def _check_options(held: Sequence[Record], folds: int, by: str, of: str, unannot
 
 def _hold_out(held: Sequence[Record], folds: int, by: str, of: str, seed: int) -> list[list[Record]]:
     """The images of every fold's test part."""
-    from sklearn.model_selection import StratifiedGroupKFold  # here, because only cross-validation needs it
-
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     groups = [_group(record, by) for record in held]
     classes = [tuple(record.boxes) if of == "boxes" else tuple(record.labels) or ("",) for record in held]
-    dealt = splitter.split(np.zeros(len(held)), _strata(classes, groups, folds), groups)
-    return [[held[index] for index in test] for _, test in dealt]
-
-
-def _strata(classes: Sequence[Sequence[str]], groups: Sequence[str], folds: int) -> list[int]:
-    """The stratum of every image: its rarest class. Strata with fewer images than folds are merged."""
-    pairs = {(name, group) for names, group in zip(classes, groups, strict=True) for name in names}
-    groups_with = Counter(name for name, _ in pairs)
-    rarest = [min(names, key=lambda name: (groups_with[name], name)) for names in classes]
-    images_with = Counter(rarest)
-    stratum: dict[str, int] = {}
-    number = size = 0
-    left = len(classes)
-    for name in sorted(images_with, key=lambda name: (images_with[name], name)):
-        stratum[name] = number
-        size += images_with[name]
-        left -= images_with[name]
-        if size >= folds and left >= folds:
-            number, size = number + 1, 0
-    return [stratum[name] for name in rarest]
+    dealt = deal_stratified(classes, groups, folds, seed)
+    return [[record for record, fold in zip(held, dealt, strict=True) if fold == number] for number in range(folds)]
 
 
 def _group(record: Record, by: str) -> str:

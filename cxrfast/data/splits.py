@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from cxrfast.data.dealing import count_groups, rarity
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -209,10 +210,10 @@ def _row(images: dict[str, list[Record]], random: np.random.Generator, *, by_box
         name: {label for record in of for label in (record.boxes if by_box else record.labels)}
         for name, of in images.items()
     }
-    patients_with = Counter(label for labels in classes.values() for label in labels)
+    patients_with = count_groups(list(classes.values()), list(classes))
     strata: dict[str, list[str]] = {}
     for name in sorted(images):
-        rarest = min(classes[name], key=lambda label: (patients_with[label], label), default="")
+        rarest = rarity(classes[name], patients_with)[1] if classes[name] else ""
         strata.setdefault(rarest, []).append(name)
     order = random.permutation(sorted(strata)).tolist()
     row: list[str] = []

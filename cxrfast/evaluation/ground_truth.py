@@ -78,25 +78,3 @@ class Units(NamedTuple):
 def count_pairs(image: Tensor, class_index: Tensor, n: int, k: int) -> Tensor:  # [D], [D] -> [n, k] int64
     """Number of occurrences of each pair of image and class."""
     return torch.bincount(image * k + class_index, minlength=n * k).view(n, k)
-
-
-def deal_folds(
-    groups: Sequence[str],  # [U]: units of one group stay in one fold
-    class_index: Tensor,  # [U]
-    count: int,
-    seed: int = 0,
-) -> Tensor:  # [U] int64 in 0..count-1
-    """Stratified folds of annotations. Groups are sorted by their rarest class, shuffled within a class, and dealt to
-    the folds in turn, so that every class is spread as evenly as possible."""
-    classes: dict[str, set[int]] = {}
-    for group, index in zip(groups, class_index.tolist(), strict=True):
-        classes.setdefault(group, set()).add(index)
-    size: dict[int, int] = {}
-    for members in classes.values():
-        for index in members:
-            size[index] = size.get(index, 0) + 1
-    names = sorted(classes)
-    shuffled = [names[i] for i in torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()]
-    row = sorted(shuffled, key=lambda name: min((size[index], index) for index in classes[name]))
-    fold = {name: position % count for position, name in enumerate(row)}
-    return torch.tensor([fold[group] for group in groups], dtype=torch.long)

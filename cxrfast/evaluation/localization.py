@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cxrfast.evaluation.ground_truth import GroundTruth, Units, deal_folds
+from cxrfast.data.dealing import deal_in_turn
+from cxrfast.evaluation.ground_truth import GroundTruth, Units
 from cxrfast.evaluation.oracle import oracle
 from cxrfast.evaluation.protocols import OWN, Folds, HitCriterion, Protocol
 from cxrfast.evaluation.record import Gate, NoGate, OperatingPointGate, ScoreGate
@@ -147,7 +148,7 @@ def _nested(
         "image": [ground_truth.images[n] for n in units.image.tolist()],
         "box": [str(u) for u in range(len(units.image))],
     }[folds.by]
-    fold = deal_folds(groups, units.class_index, folds.count)
+    fold = torch.tensor(deal_in_turn([[k] for k in units.class_index.tolist()], groups, folds.count), dtype=torch.long)
     # The last row is the method's own threshold, for classes that no other fold has.
     levels = torch.cat([LEVELS[:, None].expand(-1, k), own.thresholds.double().cpu()[None]])
     found = [source.overlaps(units, rule, level) for level in levels]

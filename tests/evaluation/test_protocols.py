@@ -9,7 +9,7 @@ import torch
 
 from cxrfast.errors import UsageError
 from cxrfast.evaluation import PROTOCOLS, BoxSource, Folds, GroundTruth, MapSource, find_protocol, score_localization
-from cxrfast.evaluation.ground_truth import Units, deal_folds
+from cxrfast.evaluation.ground_truth import Units
 from cxrfast.evaluation.localization import LEVELS
 from cxrfast.evaluation.oracle import oracle
 from cxrfast.metrics import Boxes
@@ -303,21 +303,6 @@ def test_nested_thresholds_do_not_see_the_scored_fold():
     assert torch.equal(after.fold, before.fold)
     assert torch.equal(after.thresholds[0], before.thresholds[0])
     assert not torch.equal(after.thresholds[1:], before.thresholds[1:])
-
-
-def test_folds_keep_groups_together_and_spread_the_classes():
-    generator = torch.Generator().manual_seed(0)
-    groups = [f"p{int(n)}" for n in torch.randint(200, (400,), generator=generator)]
-    class_index = (torch.rand(400, generator=generator) * 3).pow(2).long()  # from frequent to rare
-    fold = deal_folds(groups, class_index, 5)
-    assert all(len({int(f) for f, g in zip(fold, groups, strict=True) if g == name}) == 1 for name in groups)
-    rarest = min(range(9), key=lambda k: len({g for g, c in zip(groups, class_index.tolist(), strict=True) if c == k}))
-    for k in range(9):
-        of_class = {g for g, c in zip(groups, class_index.tolist(), strict=True) if c == k}
-        count = [len({g for g in of_class if fold[groups.index(g)] == f}) for f in range(5)]
-        # The rarest class is dealt first, evenly; of the others, patients with a rarer class are dealt with that.
-        assert max(count) - min(count) <= (1 if k == rarest else len(of_class) / 5)
-    assert torch.equal(fold, deal_folds(groups, class_index, 5))
 
 
 def test_pooled_thresholds_are_one_for_all_classes():
