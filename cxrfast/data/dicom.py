@@ -154,6 +154,7 @@ def _present(dataset: Any, stored: np.ndarray) -> tuple[np.ndarray, tuple[str, .
     grey = np.clip(grey, 0.0, 1.0)
     if not np.isfinite(grey).all():
         raise ValueError("the transform of its values is not finite")
+    # Not pydicom's apply_presentation_lut: it inverts about the largest value of the image, not about white.
     inverse = str(dataset.get("PresentationLUTShape") or "").upper() == "INVERSE"
     if dataset.PhotometricInterpretation == "MONOCHROME1" or inverse:
         grey = 1.0 - grey
@@ -220,7 +221,13 @@ def _used_range(
 
 
 def _look_up(item: Any, values: np.ndarray, *, signed: bool, scaled: bool = True) -> np.ndarray:
-    """Entries of a table (PS3.3 C.11.1.1, C.11.2.1.1) for ``values``; ``scaled``: from its smallest to its largest."""
+    """Entries of a table (PS3.3 C.11.1.1, C.11.2.1.1) for ``values``; ``scaled``: from its smallest to its largest.
+
+    pydicom's ``apply_voi`` and ``apply_modality_lut`` return the same entries for tables that keep the standard. They
+    reject 8-bit entries in OW, other declared numbers of bits (12 of a modality table, 9 of a VOI table) and tables
+    shorter than declared; they take a negative first value that was written as unsigned for a large one; and they cut
+    off the decimals of rescaled values. All of these occur, so the tables are read here.
+    """
     entries = _entries(item)
     first = int(item.LUTDescriptor[1])
     if signed and first >= 2**15:  # written as unsigned
@@ -267,12 +274,14 @@ def _first(value: Any) -> float | None:
 
 def apply_window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
     """Greyscale in [0, 1] of modality ``values`` after a VOI window, DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    if function == "SIGMOID":
-        return 1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width))
-    if function == "LINEAR_EXACT":
-        return np.clip((values - centre) / width + 0.5, 0.0, 1.0)
-    if function != "LINEAR":
-        raise ValueError(f"unknown VOI LUT function {function}")
-    if width == 1:  # the formula's limit: a step
-        return (values > centre - 0.5).astype(np.float64)
-    return np.clip((values - (centre - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+    from pydicom.dataset import Dataset
+    from pydicom.pixels import apply_windowing
+    from pydicom.valuerep import DSfloat
+
+    window = Dataset()
+    window.PhotometricInterpretation = "MONOCHROME2"  # inversion comes later
+    window.PixelRepresentation, window.BitsStored = 0, 1  # pydicom's output range: 0 to 1
+    # Files may have more digits than DICOM allows, which pydicom reads but does not accept here.
+    window.WindowCenter, window.WindowWidth = (DSfloat(value, auto_format=True) for value in (centre, width))
+    window.VOILUTFunction = function
+    return apply_windowing(values, window)

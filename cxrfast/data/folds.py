@@ -180,9 +180,9 @@ def make_folds(
 ) -> FoldSplits:
     """Divide the images with boxes (with ``of="all"``, all images) into folds that are held out in turn.
 
-    Folds are stratified by the rarest boxed class of an image (with ``of="all"``, by the rarest class of its labels),
-    with :func:`cxrfast.data.dealing.deal_stratified`. The groups are patients. With ``by="image"`` every image is its own
-    group, so a patient may be in both training and test, as in some papers.
+    Folds are stratified by the rarest boxed class of an image (with ``of="all"``, by the rarest class of its labels);
+    see :func:`cxrfast.data.dealing.deal_stratified`. The groups are patients. With ``by="image"`` every image is its
+    own group, so a patient may be in both training and test, as in some papers.
 
     With ``of="boxes"``, ``unannotated`` is the fraction of the images without boxes that is used for training. For the
     same seed, the images of a smaller fraction are a subset of those of a larger one. The share ``validation``

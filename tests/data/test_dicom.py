@@ -1,5 +1,7 @@
 """DICOM files: presentation, and what cannot be presented."""
 
+import math
+
 import cv2
 import numpy as np
 import pydicom
@@ -8,7 +10,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from cxrfast.data.dicom import holds_image, read_dicom, read_dicom_image
+from cxrfast.data.dicom import apply_window, holds_image, read_dicom, read_dicom_image
 from cxrfast.data.images import read_image
 from cxrfast.errors import CxrfastError
 from cxrfast.inference._inputs import expand_inputs
@@ -47,6 +49,24 @@ def test_monochrome1_is_inverted(tmp_path):
     plain = read_dicom(write(tmp_path / "a.dcm"))
     inverted = read_dicom(write(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1"))
     np.testing.assert_allclose(inverted, 1 - plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "width", "values", "expected"),
+    [
+        ("LINEAR", 11, [90, 94.5, 97, 99.5, 104.5, 110], [0, 0, 0.25, 0.5, 1, 1]),
+        ("LINEAR", 1, [99.4, 99.5, 99.6], [0, 0, 1]),
+        ("LINEAR_EXACT", 10, [90, 95, 97.5, 100, 105, 110], [0, 0, 0.25, 0.5, 1, 1]),
+        ("SIGMOID", 10, [100, 102.5, 97.5], [0.5, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))]),
+    ],
+)
+def test_windows_of_the_standard_by_hand(function, width, values, expected):
+    found = apply_window(np.array(values, dtype=float), 100, width, function)
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_window_with_more_digits_than_dicom_allows():
+    assert apply_window(np.array([0.5]), 1 / 3, 2 / 3, "LINEAR_EXACT").item() == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
