@@ -1,1 +1,1 @@
-"""The operators beside what a user would take instead, on this machine: `cxrfast bench`."""
+"""Benchmarks of the operators against alternative implementations: `cxrfast bench`."""

@@ -1,4 +1,5 @@
-"""What a benchmark is made of: a case, the problem it poses on one device, the work that takes, and the peers."""
+"""Data classes of a benchmark: the case, its problem on one device, the minimum work, and the compared
+implementations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +15,16 @@ Function = Callable[..., Any]  # of a problem's inputs
 
 @dataclass(frozen=True)
 class Problem:
-    """A call to make: the operator and its specification, both functions of `inputs`."""
+    """The operator and its reference implementation, both functions of `inputs`."""
 
     inputs: tuple[torch.Tensor, ...]  # those that require a gradient get one in the backward pass
     ours: Function
-    reference: Function  # is given every floating-point input in float64
+    reference: Function  # receives floating-point inputs in float64
 
 
 @dataclass(frozen=True)
 class Work:
-    """The least that one call must read and write, and the multiplications and additions that its formula takes."""
+    """The minimum number of values and bytes read and written by a call, and of multiplications and additions."""
 
     values: int = 0  # of the case's dtype
     other_bytes: int = 0
@@ -35,16 +36,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another implementation of a case's function."""
+    """An implementation that the operator is compared with."""
 
     library: str  # a row of cxrfast.benchmarks.peers.LIBRARIES
-    make: Callable[[Problem], Function]  # imports the library; gives a function of the problem's inputs
+    make: Callable[[Problem], Function]  # imports the library; returns a function of the problem's inputs
     variant: str = ""
-    compile: bool = False  # hand what `make` gives to torch.compile
-    same_as: Function | None = None  # the call of ours that has the same result, where it is not the case's own
-    differs: str = ""  # why no call of ours has the same result
-    compare: Callable[[Any, Any], float] | None = None  # (ours, peer's) -> error, where they are not like tensors
-    memory: Mapping[str, int] = field(default_factory=dict)  # pass -> bytes it is known to take, if that is many
+    compile: bool = False  # compile the function with torch.compile
+    same_as: Function | None = None  # our call with the same result, if not the case's own
+    differs: str = ""  # why none of our calls has the same result
+    compare: Callable[[Any, Any], float] | None = None  # (ours, peer's) -> error, if no tensors
+    memory: Mapping[str, int] = field(default_factory=dict)  # pass -> known memory use in bytes, if large
     devices: tuple[str, ...] = ("cpu", "cuda")
 
     @property
@@ -54,9 +55,9 @@ class Peer:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a pass is to reach."""
+    """The performance targets of a pass."""
 
-    ratios: Mapping[str, float] = field(default_factory=dict)  # peer -> times as fast; "*" is every other peer
+    ratios: Mapping[str, float] = field(default_factory=dict)  # compared implementation -> speed-up; "*": all others
     fraction: float | None = None  # of the machine's limit
     extra_megabytes: float | None = None
 
@@ -72,7 +73,7 @@ class BenchmarkCase:
     shape: tuple[int, ...]
     small_shape: tuple[int, ...]  # for the comparison with float64, and for --quick
     make: Callable[[tuple[int, ...], torch.device, torch.dtype], Problem]
-    work: Mapping[str, Work]  # the passes, and what each takes
+    work: Mapping[str, Work]  # pass -> minimum work
     limit: str = ""  # "copy", "fma", or "" for calls too small to be limited by either
     peers: tuple[Peer, ...] = ()
     goals: Mapping[str, Goal] = field(default_factory=dict)
@@ -82,7 +83,7 @@ class BenchmarkCase:
 def random(
     *shape: int, device: torch.device, dtype: torch.dtype, scale: float = 1.0, shift: float = 0.0, grad: bool = True
 ) -> torch.Tensor:
-    """The same normal numbers in every run."""
+    """Normally distributed values, the same in every run."""
     generator = torch.Generator().manual_seed(sum(shape))
     values = torch.randn(shape, generator=generator).mul_(scale).add_(shift)
     return values.to(device, dtype).requires_grad_(grad)

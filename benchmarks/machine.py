@@ -1,4 +1,4 @@
-"""What this machine is called, and how fast it copies and multiplies: the limits that results are held against."""
+"""The name of this machine, and its copy bandwidth and matrix-multiply throughput, which results are related to."""
 
 import platform
 import re

@@ -1,4 +1,5 @@
-"""Time, memory and error of calls. Calls to compare are timed in turns, so that a machine that slows down slows all."""
+"""Time, memory and error of calls. Compared calls are timed alternately, so that a slow phase of the machine affects
+all."""
 
 import ctypes
 import math
@@ -15,7 +16,7 @@ from cxrfast.benchmarks.case import FORWARD, Function, Problem, random
 
 Call = Callable[[], Any]
 
-_SHORTEST = 1e-3  # seconds that one timing should take at least: shorter calls are repeated within it
+_SHORTEST = 1e-3  # minimum duration of one timing in seconds; shorter calls are repeated
 _FLUSH_BYTES = 256 * 2**20
 
 
@@ -63,7 +64,7 @@ def _difference(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def error_to_float64(problem: Problem, passes: str, dtype: torch.dtype) -> float:
-    """How far the operator is from its specification in float64."""
+    """The error of the operator against its reference in float64."""
     wide = tuple(
         x.detach().double().requires_grad_(x.requires_grad) if x.is_floating_point() else x for x in problem.inputs
     )

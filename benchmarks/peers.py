@@ -1,4 +1,4 @@
-"""The libraries that cxrfast is compared with. All of them are optional."""
+"""The libraries that cxrfast is compared with, all optional."""
 
 import importlib.util
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from cxrfast.errors import UsageError
 
 
 class Library(NamedTuple):
-    module: str | None  # to import; None for what torch and cxrfast bring
+    module: str | None  # to import; None if it is part of torch or cxrfast
     source: str  # where to get it
 
 
@@ -42,7 +42,7 @@ def select_libraries(text: str | None) -> list[str]:
 
 
 def missing(library: str) -> str | None:
-    """Why a library cannot be compared with; None if it is there."""
+    """Why a library is not available; None if it is."""
     module, source = LIBRARIES[library]
     if module is None or importlib.util.find_spec(module) is not None:
         return None

@@ -1,4 +1,4 @@
-"""The chart of a result: for every case, how many times as fast cxrfast is as its fastest peer."""
+"""The chart of a result: for every case, the speed-up of cxrfast over the fastest compared implementation."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from cxrfast.benchmarks.table import times
 from cxrfast.errors import CxrfastError
 
 _COLOURS = {"forward": "#4c78a8", "forward+backward": "#f58518"}
-_SLOWER = 0.6  # how strongly bars under 1 are drawn
+_SLOWER = 0.6  # opacity of bars below 1
 
 
 def fastest_peers(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
-    """Of every case and pass, the fastest peer that computes the same, or all that has to be compared of it."""
+    """For every case and pass, the fastest comparable implementation."""
     best: dict[tuple[str, str], BenchmarkRow] = {}
     for row in rows:
         comparable = row.implementation != OURS and row.ratio is not None and not row.note
@@ -26,12 +26,12 @@ def fastest_peers(rows: Sequence[BenchmarkRow]) -> list[BenchmarkRow]:
 
 
 def plot_results(path: Path) -> Path:
-    """Draw the CSV file of one device beside it."""
+    """Plot the CSV file of one device to an image beside it."""
     rows = read(path)
     best = fastest_peers(rows)
     if not best:
         raise CxrfastError(f"{path} has no comparison to draw; run cxrfast bench with peers")
-    # Not pyplot, which would look for a screen
+    # Without pyplot, which would look for a display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -53,7 +53,7 @@ def plot_results(path: Path) -> Path:
     axes.set_xlim(min(0.8, *ratios) / 1.2, max(1.2, *ratios) * 4)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel("times as fast as the fastest peer, which stands beside the bar (logarithmic)")
+    axes.set_xlabel("speed-up over the fastest compared implementation, named at the bar (logarithmic)")
     axes.xaxis.set_major_formatter(lambda value, _: times(value))
     axes.grid(axis="x", alpha=0.3)
     handles = [Patch(color=colour, label=name) for name, colour in _COLOURS.items()]

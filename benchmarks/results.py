@@ -1,4 +1,4 @@
-"""One line per case, pass and implementation, kept in a CSV file per device."""
+"""One CSV file per device, with one row per case, pass and implementation."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ OURS = "cxrfast"
 
 @dataclass
 class BenchmarkRow:
-    """Empty where it does not apply, or where the note says why it was not measured."""
+    """A row. Fields are empty if they do not apply, or if the note explains why they were not measured."""
 
     # The run
     device: str
@@ -33,15 +33,15 @@ class BenchmarkRow:
     case: str
     operator: str
     passes: str
-    implementation: str  # "cxrfast" or a peer
+    implementation: str  # "cxrfast" or a compared implementation
     median_ms: float | None = None
     lower_quartile_ms: float | None = None
     upper_quartile_ms: float | None = None
     rounds: int | None = None
-    ratio: float | None = None  # the peer's time in units of cxrfast's, median over the rounds
+    ratio: float | None = None  # its time divided by that of cxrfast, median over the rounds
     goal_ratio: float | None = None
-    error: float | None = None  # cxrfast: from the specification in float64, on a small problem; a peer: from cxrfast
-    extra_mb: float | None = None  # peak memory beside the inputs, with the results
+    error: float | None = None  # cxrfast: against the float64 reference, small problem; others: against cxrfast
+    extra_mb: float | None = None  # peak memory without the inputs, including the results
     goal_extra_mb: float | None = None
     gb_s: float | None = None
     gflop_s: float | None = None
@@ -51,7 +51,7 @@ class BenchmarkRow:
     note: str = ""
 
     def key(self) -> tuple[Any, ...]:
-        """What a later measurement replaces."""
+        """The key: a later measurement replaces the row with the same key."""
         return self.device, self.threads, self.dtype, self.case, self.passes
 
 
@@ -78,7 +78,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def write(path: Path, rows: Sequence[BenchmarkRow]) -> None:
-    """Write rows to `path`; of those that are there, keep the ones that were not measured again."""
+    """Write rows to `path`, and keep existing rows that were not measured again."""
     new = {row.key() for row in rows}
     kept = [row for row in read(path) if row.key() not in new] if path.exists() else []
     text = io.StringIO()
@@ -98,7 +98,7 @@ def _text(value: Any) -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout that cxrfast is imported from, with + if it was changed; "" if it is from none."""
+    """The commit of the checkout that cxrfast is imported from, with + if it was modified; "" outside a checkout."""
     source = Path(cxrfast.__file__).parents[1]
     if not (source / ".git").exists():
         return ""

@@ -1,4 +1,4 @@
-"""Runs cases and says what came out."""
+"""Runs cases and reports the results."""
 
 import datetime
 import logging
@@ -32,7 +32,7 @@ from cxrfast.benchmarks.table import heading, line
 
 logger = get_logger(__name__)
 
-# How far a peer's result may be from ours before the difference is said.
+# Maximum relative difference between two implementations' results that is not reported.
 _SAME = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -41,7 +41,7 @@ class BenchmarkSettings:
     device: torch.device
     dtype: torch.dtype
     libraries: Sequence[str]
-    quick: bool = False  # small problems, few rounds: to see that everything runs
+    quick: bool = False  # small problems and few rounds, to check that everything runs
 
     @property
     def budget(self) -> float:
@@ -54,8 +54,9 @@ class BenchmarkSettings:
 
 
 def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Path) -> Path:
-    """Measure the cases and write them to the device's file in `folder`, pass by pass, so that nothing is lost."""
-    # torch.compile looks for CUDA, and says aloud that a machine without a GPU has none.
+    """Measure the cases and write them to the device's file in `folder`, after each pass, so that an interruption loses
+    nothing."""
+    # torch.compile warns on machines without a GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     clock = Clock(settings.device)
     machine = measure_machine(settings.device, clock, settings.quick)
@@ -70,7 +71,7 @@ def run(cases: Sequence[BenchmarkCase], settings: BenchmarkSettings, folder: Pat
     for case in cases:
         if settings.device.type not in case.devices:
             continue
-        torch.compiler.reset()  # or torch.compile would give up after a number of cases
+        torch.compiler.reset()  # torch.compile has a limit on recompilations
         measurement = _Measurement(case, settings, machine, clock, template)
         for passes in case.work:
             logger.info(heading(case, passes))
@@ -157,8 +158,8 @@ class _Measurement:
         return reason or ""
 
     def _prepare(self, peer: Peer, passes: str, row: BenchmarkRow, calls: dict[str, Call]) -> None:
-        """Build a peer, compare its result with ours, measure its memory, and put it among the calls to time. Whatever
-        other people's code raises becomes the row's note."""
+        """Set up a compared implementation, check its result against ours, measure its memory, and add it to the timed
+        calls. Any exception in it becomes the row's note."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""blur_pool2d and max_blur_pool2d beside other blur-pools, on the maps of a ResNet's first stages."""
+"""blur_pool2d and max_blur_pool2d compared with other blur-pools, on the maps of a ResNet's first stages."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""component_boxes and connected_components beside libraries that label one image at a time.
+"""component_boxes and connected_components compared with libraries that label one image at a time.
 
 Those get all maps as one mosaic with a background line between them, which is faster than a call for each. Where only
 labels or boxes are wanted of a peer, the mosaic is made beforehand: its time is that of its own call.
@@ -28,7 +28,7 @@ def score_maps(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype,
 
 
 def mosaic(maps: torch.Tensor) -> np.ndarray:  # [B, K, H, W] -> [rows*(H+1), columns*(W+1)]
-    """All maps in one image, zero between them and where none is left."""
+    """All maps in one image, separated and padded by zeros."""
     flat = F.pad(maps.detach().cpu().flatten(0, 1), (0, 1, 0, 1))
     columns = math.isqrt(len(flat) - 1) + 1
     rows = -(-len(flat) // columns)
@@ -102,7 +102,7 @@ def _kornia_labels(problem: Problem) -> Function:
 
 
 def _opencv_boxes(problem: Problem) -> Function:
-    """Everything that component_boxes gives, with OpenCV and NumPy."""
+    """All results of component_boxes, computed with OpenCV and NumPy."""
     cv2 = _opencv()
     classes, height, width = problem.inputs[0].shape[1:]
 
@@ -145,7 +145,7 @@ def _compare_count(ours: ops.ComponentBoxes, labels: Any) -> float:
 
 
 def _compare_labels(ours: torch.Tensor, labels: Any) -> float:
-    """The number of components that are not the same pixels on both sides."""
+    """The number of components whose pixels differ."""
     first = torch.arange(ours.numel() // ours[0, 0].numel(), device=ours.device).view(*ours.shape[:2], 1, 1) << 32
     mine = torch.where(ours > 0, first + ours, 0).cpu()
     theirs = torch.from_numpy(labels.astype(np.int64)) if isinstance(labels, np.ndarray) else labels.cpu().flatten()
@@ -199,7 +199,7 @@ def _boxes_case(
 
 
 def _static_case(shape: tuple[int, ...]) -> BenchmarkCase:
-    """Beside component_boxes itself: what it costs to wait for nothing."""
+    """Compared with component_boxes itself: the cost of a fixed number of rows."""
 
     def make(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
         maps = score_maps(shape, device, dtype)

@@ -1,4 +1,4 @@
-"""hamming_topk beside NumPy: the nearest negatives among all training images of ChestX-ray14, 86,524 of them.
+"""hamming_topk compared with NumPy: the nearest negatives among all training images of ChestX-ray14, 86,524 of them.
 
 As many anchors as a few batches have; what an epoch's 86,524 take is in proportion. NumPy works on blocks of anchors,
 which keep its distances in the cache, and is asked for the distances alone: of equals it gives any.

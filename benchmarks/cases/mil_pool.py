@@ -1,4 +1,4 @@
-"""mil_pool beside its modes written as one line of PyTorch each and compiled, and the ragged form."""
+"""mil_pool and its ragged form, compared with compiled PyTorch one-liners."""
 
 import math
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def _case(mode: MILPoolMode, shape: tuple[int, ...], goal: Goal) -> BenchmarkCas
 
 
 def _ragged_problem(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Problem:
-    bags, instances, classes = shape  # on average so many instances a bag
+    bags, instances, classes = shape  # instances: average per bag
     logits = random(bags * instances, classes, device=device, dtype=dtype, scale=2, shift=-3)
     ends = torch.rand(bags - 1, generator=torch.Generator().manual_seed(0)).mul(bags * instances).long().sort().values
     offsets = torch.cat([torch.tensor([0]), ends, torch.tensor([bags * instances])]).to(device)

@@ -1,4 +1,4 @@
-"""pac_crf and pac_conv2d beside the unfold formulation, the published code, a dense affinity, and their relatives.
+"""pac_crf and pac_conv2d compared with the unfold formulation, the published code, a dense affinity, and related code.
 
 The published PacCRF and ConvCRF cannot be installed, and are not part of cxrfast: `--peer-path` says where they lie.
 """
@@ -47,7 +47,7 @@ def _convolution_problem(shape: tuple[int, ...], device: torch.device, dtype: to
 
 
 def _published(module: str) -> Any:
-    """A module of the published code, which imports a part of torch that is gone; with native_impl, nothing uses it."""
+    """A module of the published code. It imports a removed part of torch, which native_impl does not use."""
     sys.modules.setdefault("torch._thnn", types.SimpleNamespace(type2backend=None))  # type: ignore[arg-type]
     return importlib.import_module(module)
 
@@ -117,7 +117,7 @@ class _Inference(torch.nn.Module):
 
 
 def _dense(problem: Problem) -> Function:
-    """All pairs of pixels as one matrix an image, so that a step is two matrix products."""
+    """All pairs of pixels as one matrix per image, so that a step is two matrix products."""
     unary, _, weight, _ = problem.inputs
     kernel, width = weight.shape[-1], unary.shape[3]
     pixel = torch.arange(unary.shape[2] * width, device=unary.device)

@@ -1,4 +1,4 @@
-"""The reductions of a patch map over a region, beside their specification under torch.compile."""
+"""The reductions of a patch map over a region, compared with their reference under torch.compile."""
 
 import math
 from typing import Any

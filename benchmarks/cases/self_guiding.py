@@ -1,4 +1,4 @@
-"""The self-guiding loss over the fused sums, beside the same loss in plain PyTorch under torch.compile."""
+"""The self-guiding loss with fused sums, compared with the same loss in plain PyTorch under torch.compile."""
 
 import math
 
@@ -12,7 +12,7 @@ DELTA, LAMBDA = 0.3, 20.0
 
 
 def _plain(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Eq. 4 to 9 of Seibold et al. 2020 with softmax pooling, a line an equation."""
+    """Eq. 4 to 9 of Seibold et al. 2020 with softmax pooling, one line per equation."""
     x = logits.flatten(2)
     p, y = x.sigmoid(), labels[..., None]
     weight = p.exp()

@@ -1,4 +1,4 @@
-"""The papers' methods, one module each."""
+"""The methods of the papers, one module each."""
 
 from cxrfast.methods.base import Defaults, Method, MethodOptions, Stage
 from cxrfast.methods.chexnet import CheXNet

@@ -1,4 +1,4 @@
-"""What all methods share: which network looks at the images, from which weights, and what it sees of them."""
+"""The options shared by methods with a backbone: the network, its initial weights and its input normalisation."""
 
 from typing import Any
 
@@ -14,11 +14,10 @@ _AUTO: Any = "auto"  # resolved before fields are validated
 class BackboneOptions(MethodOptions):
     """Options of the backbone.
 
-    `input_mean` and `input_std` may be given as "auto", and are so where they are not given. It stands for grey in
-    [-1, 1] where training starts from random weights, and where it starts from pretrained ones for what these were
-    trained with: for most ImageNet's mean and deviation, in three channels; for pre-activation ResNets and
-    EfficientNet-Lite [-1, 1]. It is resolved here, so that options always hold the values themselves, and whoever saves
-    them saves those.
+    The default of `input_mean` and `input_std` is "auto". With random initial weights it means greyscale in [-1, 1].
+    With pretrained weights it means the normalisation that they were trained with: for most networks ImageNet's mean
+    and standard deviation in three channels, for pre-activation ResNets and EfficientNet-Lite [-1, 1]. "auto" is
+    resolved on construction, so that options always contain, and are saved with, the values themselves.
     """
 
     backbone: str = Field(description="any timm network with a spatial map; see docs/backbones.md")
@@ -26,16 +25,16 @@ class BackboneOptions(MethodOptions):
     antialias: bool = Field(False, description="blur-pools in the backbone (Zhang 2019), if it is a CNN")
     antialias_stem: bool = Field(False, description="with antialias, a blur-pool for the first convolution too")
     output_stride: int | None = Field(
-        None, ge=1, description="image pixels per pixel of the last map; null: the network's own"
+        None, ge=1, description="image pixels per feature-map pixel; null: the network's own"
     )
-    freeze_backbone: bool = Field(False, description="the backbone stays as it is pretrained; only the rest trains")
+    freeze_backbone: bool = Field(False, description="keep the pretrained backbone fixed; train only the other layers")
     input_mean: tuple[float, ...] = Field(
         default=_AUTO,
-        description="of grey in [0, 1], per channel of the input; auto: [-1, 1], or as the pretrained weights need it",
+        description="input mean per channel, of grey in [0, 1]; auto: for [-1, 1], or that of the pretrained weights",
     )
     input_std: tuple[float, ...] = Field(
         default=_AUTO,
-        description="likewise; three of each replicate grey to RGB",
+        description="input standard deviation per channel; three values replicate grey to RGB",
     )
 
     @model_validator(mode="before")
@@ -59,7 +58,7 @@ class BackboneOptions(MethodOptions):
         return self
 
     def build_backbone(self, image_size: int, crop: float = 1.0) -> Backbone:
-        """The network for images of `image_size`, and for training crops of that share of their side."""
+        """The backbone for images of `image_size` and for training crops of `crop` times that size."""
         return create_backbone(
             self.backbone,
             pretrained=self.pretrained,

@@ -1,4 +1,4 @@
-"""What every method is to the training loop, the evaluator and `localize`."""
+"""The interface of a method for the training loop, the evaluator and `localize`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,14 +17,14 @@ from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
 
 Batch = Mapping[str, torch.Tensor]
-"""What the data loader yields: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""
+"""A batch of the data loader: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""
 
 
 class EpochBatches(Protocol):
-    """Which images of a data set make up the batches of an epoch; a batch sampler of torch's data loader."""
+    """A batch sampler for torch's data loader with epochs."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; 0 is the first."""
+        """Set the epoch, starting at 0."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +32,7 @@ class EpochBatches(Protocol):
 
 
 class MethodOptions(BaseModel):
-    """Options of one method, beside those that all share; a method derives from it."""
+    """Base class of a method's own options, in addition to those shared by all methods."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -43,20 +43,20 @@ LrSchedule = Literal["steps", "milestones", "plateau", "search"]
 
 @dataclass(frozen=True)
 class Defaults:
-    """The paper's settings for the options that all methods share."""
+    """The paper's settings of the options shared by all methods."""
 
     image_size: int
     epochs: int
     batch_size: int
     lr: float
     weight_decay: float
-    lr_decay: float  # the learning rate is multiplied by it…
-    lr_step: int = 1  # …after every so many epochs, with the schedule "steps"
-    lr_schedule: LrSchedule = "steps"  # RunConfig.lr_schedule describes them
-    lr_milestones: tuple[int, ...] = ()  # epochs of "milestones", or those that "search" tries
-    lr_patience: int = 3  # of "plateau": epochs without a better score
-    optimizer: Optimizer = "adam"
-    val_share: float = 1 / 8  # of the images that are not tested, those that choose the epoch: 10 % of all
+    lr_decay: float  # factor of the learning rate
+    lr_step: int = 1  # schedule "steps": epochs between decays
+    lr_schedule: LrSchedule = "steps"  # see RunConfig.lr_schedule
+    lr_milestones: tuple[int, ...] = ()  # schedule "milestones": epochs of decay; "search": candidates
+    lr_patience: int = 3  # schedule "plateau": epochs without a better score
+    optimizer: Optimizer = "adam"  # see RunConfig.optimizer
+    val_share: float = 1 / 8  # validation images, as a share of those outside the test part: 10 % of all images
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,16 @@ class Stage:
 
     name: str
     epochs: int
-    # Prefixes of the parameters that train, less `Method.frozen`; the rest is frozen, its batch norms too
+    # Prefixes of the trained parameters, except `Method.frozen`. All others are frozen, including batch-norm
+    # statistics.
     trains: tuple[str, ...]
 
 
 class Method(nn.Module, ABC):
-    """A network with its losses, its stages, and the way from a score map to a region.
+    """A network with its losses, its training stages, and its rule from score maps to regions.
 
-    A subclass reads like its paper. Everything that training finds is a parameter or a buffer, so that `state_dict` is
-    the whole result.
+    A subclass follows the order of its paper. All results of training are parameters or buffers, so that `state_dict`
+    contains everything.
     """
 
     name: ClassVar[str]
@@ -94,11 +95,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: torch.Tensor, stage: str) -> Any:  # [B, 1, S, S] -> most: logits [B, K, P, P]
-        """What the loss of `stage` needs of the images: a tensor, or a tuple of them."""
+        """The network output that the loss of `stage` needs: a tensor, or a tuple of tensors."""
 
     @abstractmethod
     def loss(self, output: Any, batch: Batch) -> torch.Tensor:
-        """The scalar that is minimised, from what :meth:`forward` gave, in float32."""
+        """The scalar loss, from the output of :meth:`forward` in float32."""
 
     @abstractmethod
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
@@ -106,7 +107,7 @@ class Method(nn.Module, ABC):
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """Prefixes of the parameters that no stage trains: those of the backbone, with option `freeze_backbone`."""
+        """Prefixes of parameters that are never trained: with option `freeze_backbone`, those of the backbone."""
         if not getattr(self.options, "freeze_backbone", False):
             return ()
         return tuple(f"{name}." for name, module in self.named_modules() if isinstance(module, Backbone))
@@ -114,11 +115,11 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def map_thresholds(self) -> torch.Tensor:
-        """[K]: a patch is positive for its class where the map is at least this."""
+        """[K]: a patch is positive for a class if the map is at least this threshold."""
 
     @property
     def region_rule(self) -> RegionRule:
-        """How positive patches become the regions that are drawn and scored; by default their union."""
+        """The rule from positive patches to the regions that are drawn and scored; by default their union."""
         return RegionRule()
 
     def batch_sampler(
@@ -131,31 +132,31 @@ class Method(nn.Module, ABC):
         rank: int,
         world_size: int,
     ) -> EpochBatches | None:
-        """Which training images make up each batch; None, the default: all of them, in random order.
+        """The batch sampler of the training images. None (the default) gives all images in random order.
 
-        Called once before training. What the sampler gives may depend on its arguments and the epoch alone, so that a
-        run that stopped goes on as if it had not.
+        Called once before training. The batches may depend only on the arguments and the epoch, so that an interrupted
+        run can be resumed exactly.
 
         Args:
-            records: the training images, in the data set's order.
-            folder: of the data set; what takes long to compute may be kept there.
-            batch_size: the images that a batch may have.
-            rank, world_size: of how many processes this is which; each trains on its share.
+            records: the training images, in the order of the data set.
+            folder: folder of the data set, where results of long computations may be cached.
+            batch_size: the maximum number of images per batch.
+            rank, world_size: index of this process and number of processes; each trains on its share.
         """
         return None
 
     def before_training(self, records: Sequence[Record]) -> None:
-        """Called once before a training begins, with all training images: for what a loss has to know of their labels.
+        """Called once before training with all training images, for example to compute label statistics for a loss.
 
-        It belongs in buffers, so that a run that is resumed finds it in its checkpoint.
+        Store results in buffers, so that the checkpoint of a resumed run contains them.
         """
 
     def fit_map_thresholds(self, validation: AnnotatedMaps) -> None:
-        """Called after every epoch with the maps of annotated validation images, before they are scored with
+        """Called after every epoch with the maps of annotated validation images, before the evaluation with
         :attr:`map_thresholds`."""
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
-        """Called before every epoch (counted from 1 within the stage), for what depends on where training is."""
+        """Called before every epoch (counted from 1 within the stage), for example for schedules."""
 
     def after_epoch(
         self,
@@ -163,10 +164,10 @@ class Method(nn.Module, ABC):
         epoch: int,
         training_outputs: Callable[[], Iterable[tuple[Any, Batch]]],
     ) -> dict[str, Any]:
-        """What a method does between epochs on the frozen network; returns what is worth logging.
+        """Called after every epoch, for computations on the frozen network. Returns values for the log.
 
         Args:
             epoch: counts from 1 within the stage.
-            training_outputs: goes over the training set without augmentation and yields (output, batch).
+            training_outputs: iterates over the training set without augmentation and yields (output, batch).
         """
         return {}

@@ -23,7 +23,7 @@ STAGE = "classifier"
 
 
 class CheXNetOptions(CAMOptions):
-    region_threshold: float = Field(0.5, gt=0, lt=1, description="a heat map is positive from this value on")
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of the min-max normalised heat map")
 
 
 class CheXNet(Method):
@@ -41,7 +41,7 @@ class CheXNet(Method):
         super().__init__(class_names, image_size, options)
         backbone, scaling = options.build_backbone(image_size, self.augmentation.crop), options.build_scaling()
         self.network = CAMNetwork(backbone, len(class_names), scaling=scaling)
-        # Training leaves them alone; imported models may bring their own.
+        # Not changed by training; imported models may have other values.
         self.register_buffer("midpoints", same_for_all(class_names, 0.5))
 
     def stages(self, epochs: int) -> tuple[Stage, ...]:
@@ -51,7 +51,7 @@ class CheXNet(Method):
         return self.network(images).logits
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
-        # Summed over classes in the paper; the mean over pairs of image and class differs by a factor only.
+        # The paper sums over classes; the mean over pairs of image and class differs only by a factor.
         return F.binary_cross_entropy_with_logits(output, batch["labels"])
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
@@ -68,6 +68,6 @@ def move_midpoints(
     scores: torch.Tensor,  # [B, K] in [0, 1]
     midpoints: torch.Tensor,  # [K] in (0, 1)
 ) -> torch.Tensor:  # [B, K]
-    """Rescale [0, t] to [0, ½] and [t, 1] to [½, 1], so that ½ is where a class is called present; t = ½ changes
-    nothing. torchxrayvision calibrates its scores so."""
+    """Rescale [0, t] to [0, ½] and [t, 1] to [½, 1], so that the operating point t becomes ½. t = ½ changes nothing.
+    torchxrayvision calibrates its scores in this way."""
     return torch.where(scores < midpoints, scores / (2 * midpoints), 1 - (1 - scores) / (2 * (1 - midpoints)))

@@ -1,28 +1,29 @@
 """After Liu et al. 2019, "Align, Attend and Locate: Chest X-ray Diagnosis via Contrast Induced Attention Network with
-Limited Supervision" (ICCV): a CIA-like method, which does not claim to be the authors' network.
+Limited Supervision" (ICCV): a method similar to CIA-Net, which is not claimed to be the authors' network.
 
-The paper itself could not be read beyond its abstract and introduction. What is known of it:
+Only the abstract and the introduction of the paper were available. Known facts:
 
-* read in the abstract, or in papers that cite it: all images are aligned by a learnt module; attention comes from the
-  contrast of an image with one without a finding; the cells of a grid are classified by multiple-instance learning; few
-  boxes help; a ResNet-50 with additional networks;
+* from the abstract, or from papers that cite it: a learnt module aligns all images; attention is derived from the
+  contrast between an image and one without a finding; the cells of a grid are classified by multiple-instance learning;
+  a few boxes improve the results; the network is a ResNet-50 with additional networks;
 * second-hand, from code derived from the authors': the alignment is affine, with a feature loss; the negative is the
-  most similar image without a finding by average hash (16×16 bits); boxes weigh 4; a class's region is the union of the
-  cells with p > 0.5; 512 pixels, 16×16 cells, which become 128×128 in testing by enlarging the features; SGD, 1e-3,
-  divided by 10 every 4 of 9 epochs.
+  most similar image without a finding by average hash (16×16 bits); boxes have weight 4; the region of a class is the
+  union of the cells with p > 0.5; images have 512 pixels and 16×16 cells, which become 128×128 in testing by upsampling
+  the features; SGD with learning rate 1e-3, divided by 10 every 4 of 9 epochs.
 
-All else is a design of this project, among it every equation of alignment and attention:
+Everything else is our own design, including all equations of alignment and attention:
 
-1. *Alignment* (`cxrfast/models/alignment.py`), a stage of its own: a small network regresses five numbers, which bring
-   an image into the frame of the average training image; the loss is their distance in the features of a fixed random
-   network. Boxes are carried into that frame for the loss, maps out of it for everybody who uses them: predictions are
-   in the frame of the original image.
-2. *Negatives* (`cxrfast/data/similarity/negatives.py`): of the training images without a finding some are held back
-   from training and kept, in the weights, as the library in which training and testing look for the most similar one.
-   **The weights file therefore contains X-rays of training patients** (`negatives` of them; 64 MB for 256 at 512
-   pixels): handle it as such. `attention=none` keeps none.
-3. *Attention* (`cxrfast/models/contrast.py`): |f⁺ − f⁻| over the features of the aligned pair, multiplied onto f⁺.
-4. *Loss*: Li's (`cxrfast/losses/li.py`) on the grid of the aligned frame, with 4 as the weight of boxes.
+1. *Alignment* (`cxrfast/models/alignment.py`) is a separate stage: a small network regresses five parameters that map
+   an image to the frame of the average training image. The loss is the distance of the two in the features of a fixed
+   random network. Boxes are transformed into that frame for the loss. Maps are transformed back, so predictions are in
+   the frame of the original image.
+2. *Negatives* (`cxrfast/data/similarity/negatives.py`): some training images without a finding are excluded from
+   training and stored in the weights. Training and testing search this library for the most similar image. **The
+   weights file therefore contains X-rays of training patients** (`negatives` of them; 64 MB for 256 at 512 pixels):
+   handle it as such. With `attention=none` it contains none.
+3. *Attention* (`cxrfast/models/contrast.py`): f⁺ is multiplied by |f⁺ − f⁻|, computed from the features of the aligned
+   pair.
+4. *Loss*: Li's (`cxrfast/losses/li.py`) on the grid of the aligned frame, with a weight of 4 for boxes.
 """
 
 from collections.abc import Sequence
@@ -60,26 +61,30 @@ from cxrfast.ops import mil_pool
 from cxrfast.regions.prediction import Prediction
 
 ALIGNMENT, ATTENTION = "alignment", "attention"
-# Distances are hundredths: without it, gradient descent at the rate of the second stage would hardly move. (Adam does
-# not notice.)
+# Distances are about 0.01. Without this factor, SGD with the learning rate of the second stage would make almost no
+# progress. (Adam is invariant to it.)
 logger = get_logger(__name__)
 
 ALIGNMENT_WEIGHT = 10.0
-AVERAGED = 512  # images that make up the canonical chest, at most
+AVERAGED = 512  # maximum number of images in the canonical (average) chest
 
 
 class CIAOptions(BackboneOptions):
     backbone: str = Field("resnet50", description="any timm network with a spatial map; small: resnet_nano")
-    grid: int = Field(16, ge=2, description="P: the aligned image is cut into P×P cells")
-    fine: int = Field(8, ge=1, description="maps in testing: features of the head are enlarged so many times")
+    grid: int = Field(16, ge=2, description="P: the aligned image is divided into P×P cells")
+    fine: int = Field(8, ge=1, description="factor by which the head's features are upsampled in testing")
     hidden: int = Field(512, ge=1, description="channels of the head's first layer")
-    attention: Literal["contrast", "none"] = Field("contrast", description="none: features as they are, no negatives")
-    negatives: int = Field(256, ge=1, description="images without a finding to compare with, kept in the weights")
-    alignment_epochs: int = Field(3, ge=0, description="epochs of the first stage; 0: images as they are")
-    lambda_box: float = Field(4.0, ge=0, description="weight of the pairs with a box")
+    attention: Literal["contrast", "none"] = Field(
+        "contrast", description="none: features without attention, no negatives"
+    )
+    negatives: int = Field(
+        256, ge=1, description="number of images without a finding stored in the weights, for comparison"
+    )
+    alignment_epochs: int = Field(3, ge=0, description="epochs of the alignment stage; 0: no alignment")
+    lambda_box: float = Field(4.0, ge=0, description="weight of pairs with a box")
     floor: float = Field(0.0, ge=0, lt=1, description="patch scores are rescaled to [floor, 1], as by Li et al.: 0.98")
     patch_rule: PatchRule = Field("half", description="which cells belong to a box")
-    region_threshold: float = Field(0.5, gt=0, lt=1, description="a cell is positive from this score on")
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of a positive cell")
 
 
 class CIAOutput(NamedTuple):
@@ -137,7 +142,7 @@ class CIA(Method):
         rank: int,
         world_size: int,
     ) -> SubsetBatches | None:
-        """All training images but those of the library, which is filled here, as is the canonical chest."""
+        """Compute the canonical chest, fill the library, and return batches of the remaining training images."""
         order = draw_records(records, seed)
         if self.options.alignment_epochs:
             _, images, notes = read_some(
@@ -155,7 +160,7 @@ class CIA(Method):
                 "cia: no training image is without a finding, so there is no negative to compare with; add such "
                 "images, or train with --set attention=none"
             )
-        # At least half of them are trained on: an image that is its own negative would show no contrast.
+        # At least half of them are used for training. (An image must not be its own negative: it has no contrast.)
         count = min(self.options.negatives, max(1, len(healthy) // 2))
         chosen, images, notes = read_some(
             records,
@@ -178,13 +183,13 @@ class CIA(Method):
         return SubsetBatches(rest, batch_size, seed=seed, rank=rank, world_size=world_size)
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
-        """Once the alignment is learnt, the library is brought into its frame, for good."""
+        """After the alignment stage, align the images of the library once."""
         if stage.name == ATTENTION and epoch == 1 and self.library is not None:
             with torch.no_grad():
                 self.library.replace(lambda image: align(image, self.alignment(image)))
 
     def forward(self, images: torch.Tensor, stage: str) -> torch.Tensor | CIAOutput:  # [B, 1, S, S]
-        """In the first stage, the distance of every aligned image from the canonical chest: [B]."""
+        """In the alignment stage: the distance [B] of each aligned image from the canonical chest."""
         theta = self.alignment(images)
         if stage == ALIGNMENT:
             return self.distance(align(shrunk(images, self.alignment.size), theta), self.canonical)
@@ -203,13 +208,14 @@ class CIA(Method):
             batch["boxes"], has_box, self.image_size, options.grid, output.theta, rule=options.patch_rule
         )
         annotated = region.flatten(-2).any(dim=-1)
-        # A box that has left the frame still says that the class is there.
+        # A box outside the aligned frame still implies that the class is present.
         labels = torch.maximum(batch["labels"], has_box.any(dim=-1).to(batch["labels"].dtype))
         return self.criterion(output.logits, labels, annotated, region)
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
-        """Scores by noisy-OR of the P×P cells; maps of finer cells, in the frame of the images. After the first stage
-        nothing is known of any class: every score is 0.5, every map 0, and so the last epoch counts as the best."""
+        """Scores by noisy-OR over the P×P cells; maps with finer cells, in the frame of the images.
+
+        The alignment stage has no classes: every score is 0.5 and every map 0, so its last epoch counts as the best."""
         size = self.options.grid * self.options.fine
         if stage == ALIGNMENT:
             scores = images.new_full((len(images), len(self.class_names)), 0.5)

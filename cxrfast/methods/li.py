@@ -1,9 +1,9 @@
 """Li et al. 2018, "Thoracic Disease Identification and Localization with Limited Supervision" (CVPR).
 
-An image is cut into P×P patches, each scored for each disease. An image has the disease if any patch has it (noisy-OR,
-Eq. 2); where there is a box, exactly the patches inside it should have it (Eq. 1). The loss (Eq. 3) stands in
-`cxrfast/losses/li.py`, the network in `cxrfast/models/patch_network.py`; this file puts them together. A class is
-localised at the union of the patches with p ≥ 0.5.
+An image is divided into P×P patches, and each patch has a score per disease. An image has a disease if any patch has it
+(noisy-OR, Eq. 2). If there is a box, exactly the patches inside it should be positive (Eq. 1). The loss (Eq. 3) is in
+`cxrfast/losses/li.py`, the network in `cxrfast/models/patch_network.py`; this module combines them. The region of a
+class is the union of the patches with p ≥ 0.5.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ class PatchOptions(BackboneOptions):
     """Options of the patch network, which Rozenberg's method builds on."""
 
     backbone: str = Field("resnetv2_50", description="any timm network with a spatial map; small: resnetv2_nano")
-    grid: int = Field(20, ge=2, description="P: the image is cut into P×P patches")
+    grid: int = Field(20, ge=2, description="P: the image is divided into P×P patches")
     hidden: int = Field(512, ge=1, description="channels of the head's first layer")
     patch_rule: PatchRule = Field("half", description="which patches belong to a box")
-    region_threshold: float = Field(0.5, gt=0, lt=1, description="a patch is positive from this score on")
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of a positive patch")
 
 
 class LiOptions(PatchOptions):

@@ -1,4 +1,4 @@
-"""Methods by the names that the command line and the checkpoints use."""
+"""The methods by their names on the command line and in checkpoints."""
 
 from cxrfast.errors import UsageError
 from cxrfast.methods.base import Method
@@ -17,7 +17,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def get_method(name: str) -> type[Method]:
-    """The method called `name`; UsageError with the known names otherwise."""
+    """The method named `name`. Raises UsageError with the known names if there is none."""
     if not isinstance(name, str) or name not in METHODS:
         raise UsageError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
     return METHODS[name]

@@ -1,12 +1,12 @@
 """Rozenberg, Freedman, Bronstein 2019, "Localization with Limited Annotation for Chest X-rays" (ML4H).
 
-Li's patch scores, from an anti-aliased pre-activation ResNet-50, are the unary term of a pixel-adaptive CRF whose guide
-two convolutions compute from the image (§3.3, Figure 3). The loss bounds areas (Eq. 9-12, in
-`cxrfast/losses/rozenberg.py`): enough positive patches inside a box and few outside, at least some on an image with the
-label, none on an image without. γ, the weight of the negatives, is the ratio of positive to negative examples in the
-training data. Training: the unaries to convergence, then the CRF on the frozen unaries (§3.3); the thresholds of the
-loss are frozen while weights train, and found on the frozen network in between (§4, `rozenberg_thresholds.py`). A class
-is localised at the union of the patches with z ≥ 0.5 (§4).
+Li's patch scores, computed by an anti-aliased pre-activation ResNet-50, are the unary term of a pixel-adaptive CRF. Two
+convolutions compute the guide of the CRF from the image (§3.3, Figure 3). The loss bounds areas (Eq. 9-12, in
+`cxrfast/losses/rozenberg.py`): many positive patches inside a box and few outside, at least some on an image with the
+label, and none on an image without it. γ, the weight of the negatives, is the ratio of positive to negative examples in
+the training data. The unaries are trained to convergence, then the CRF with frozen unaries (§3.3). The thresholds of
+the loss alternate with the weights: they are fixed while weights are trained, and fitted on the frozen network in
+between (§4, `rozenberg_thresholds.py`). The region of a class is the union of the patches with z ≥ 0.5 (§4).
 """
 
 import math
@@ -30,7 +30,7 @@ from cxrfast.ops import mil_pool
 from cxrfast.regions.prediction import Prediction
 
 UNARY, CRF = "unary", "crf"
-_PROBABILITY_STRENGTH = 0.2  # how far one step may move z at the start, where z is a probability and not a logit
+_PROBABILITY_STRENGTH = 0.2  # initial bound on the change of z per step, if z is a probability and not a logit
 
 
 def _odd(value: int) -> int:
@@ -43,7 +43,7 @@ OddInt = Annotated[int, AfterValidator(_odd)]
 
 
 def _gamma(value: Any) -> str | float | list[float]:
-    """A word, a number above 0, or a list of such numbers."""
+    """data, data-per-class, a number above 0, or a list of such numbers."""
     if value in ("data", "data-per-class"):
         return value
     try:
@@ -62,39 +62,43 @@ class RozenbergOptions(PatchOptions):
     antialias: bool = Field(True, description="blur-pools in the backbone (Zhang 2019), if it is a CNN")
     antialias_stem: bool = Field(True, description="with antialias, a blur-pool for the first convolution too")
     loss: Literal["area", "area_sigmoid", "li"] = Field(
-        "area", description="Eq. 12; Eq. 5 and 8 in its place; or the loss of Li et al."
+        "area", description="area: Eq. 12; area_sigmoid: with Eq. 5 and 8; li: the loss of Li et al."
     )
     unary_loss: Literal["same", "li"] = Field(
-        "same", description="loss of the unary stage: that of `loss`, or Li's, which §3.1 counts to the base model"
+        "same", description="loss of the unary stage: that of `loss`, or Li's, which §3.1 makes part of the base model"
     )
     lambda_box: float = Field(5.0, ge=0, description="λ_bbox of Li's Eq. 3, with loss=li or unary_loss=li")
     lambda_ann: float = Field(70.0, ge=0, description="λ_ann of Eq. 12")
-    lambda_ann_end: float | None = Field(None, gt=0, description="λ_ann falls to it in the second half of the unaries")
+    lambda_ann_end: float | None = Field(
+        None, gt=0, description="λ_ann decays to this in the second half of the unary stage"
+    )
     gamma: Gamma = Field(
         "data",
         description="γ of Eq. 11, weight of negatives: positive / negative examples of the training images, over all "
         "pairs of image and class (data) or of each class (data-per-class); or a number, or one per class",
     )
-    tau: float = Field(0.9, ge=0, le=1, description="τ of Eq. 9 at the start: mean score wanted inside a box")
-    rho: float = Field(0.05, ge=0, le=1, description="ρ of Eq. 9 at the start: mean score allowed outside a box")
-    tau_hat: float = Field(1.0, ge=0, description="τ̂ of Eq. 11 at the start, in patches: area wanted on a positive")
-    rho_hat: float = Field(0.0, ge=0, description="ρ̂ of Eq. 11 at the start, in patches: area allowed on a negative")
-    area_unit: AreaUnit = Field("patches", description="Σz of Eq. 11: a number of patches, or divided by P²")
+    tau: float = Field(0.9, ge=0, le=1, description="initial τ of Eq. 9: minimum mean score inside a box")
+    rho: float = Field(0.05, ge=0, le=1, description="initial ρ of Eq. 9: maximum mean score outside a box")
+    tau_hat: float = Field(1.0, ge=0, description="initial τ̂ of Eq. 11, in patches: minimum area on a positive")
+    rho_hat: float = Field(0.0, ge=0, description="initial ρ̂ of Eq. 11, in patches: maximum area on a negative")
+    area_unit: AreaUnit = Field("patches", description="unit of Σz in Eq. 11: patches, or fraction (divided by P²)")
     thresholds: Literal["alternate", "fixed", "learnt"] = Field(
-        "alternate", description="found per class on the frozen network in turns; as given; or trained by the loss"
+        "alternate", description="alternate: fitted per class on the frozen network; fixed; or learnt by the loss"
     )
-    fit_every: int = Field(5, ge=1, description="epochs of weight training between two turns of the thresholds")
+    fit_every: int = Field(5, ge=1, description="epochs of weight training between two fits of the thresholds")
     fit_quantile: float = Field(0.75, gt=0.5, lt=1, description="see docs/papers.md")
-    crf_epochs: int | None = Field(None, ge=0, description="epochs of the CRF stage; default a third of --epochs")
+    crf_epochs: int | None = Field(None, ge=0, description="epochs of the CRF stage; default: one third of --epochs")
     crf_kernel_size: OddInt = Field(19, ge=3, description="window of the CRF, in patches; odd")
     crf_steps: int = Field(5, ge=1, description="mean-field steps")
     crf_activation: Literal["sigmoid", "softmax"] = Field("sigmoid", description="one field per class, or one label")
-    crf_bias: bool = Field(False, description="a learnt number per class, added to the CRF's unary term")
+    crf_bias: bool = Field(False, description="learn one value per class that is added to the CRF's unary term")
     crf_unary: Literal["logit", "probability"] = Field(
         "logit", description="the CRF's unary term: logit(p) with z = σ(…), or p itself"
     )
     guide_channels: int | None = Field(None, ge=1, description="channels of the guide; default: K, one per class")
-    image_pooling: Literal["lse", "max", "mean", "noisy_or"] = Field("lse", description="patch scores to image score")
+    image_pooling: Literal["lse", "max", "mean", "noisy_or"] = Field(
+        "lse", description="pooling of patch scores to an image score"
+    )
 
 
 class Rozenberg(Method):
@@ -147,7 +151,7 @@ class Rozenberg(Method):
             learnt_thresholds=options.grid**2 if options.thresholds == "learnt" else None,
         )
         if from_data:
-            criterion.gamma.fill_(torch.nan)  # until before_training, or weights that are loaded, say what it is
+            criterion.gamma.fill_(torch.nan)  # until before_training or loaded weights set it
         return criterion
 
     def before_training(self, records: Sequence[Record]) -> None:
@@ -166,7 +170,7 @@ class Rozenberg(Method):
     def stages(self, epochs: int) -> tuple[Stage, ...]:
         crf_epochs = max(1, epochs // 3) if self.options.crf_epochs is None else self.options.crf_epochs
         stages = (
-            Stage(UNARY, epochs, trains=("network.unary.", "criterion.")),  # learnt thresholds train in both
+            Stage(UNARY, epochs, trains=("network.unary.", "criterion.")),  # learnt thresholds are trained in both
             Stage(CRF, crf_epochs, trains=("network.guide.", "network.crf.", "criterion.")),
         )
         return tuple(stage for stage in stages if stage.epochs > 0)
@@ -182,7 +186,7 @@ class Rozenberg(Method):
         return self.unary_criterion if stage == UNARY and self.unary_criterion is not None else self.criterion
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
-        """Which stage's loss it is, and λ_ann: constant, or from the middle of the unary stage falling geometrically to
+        """Set the stage and λ_ann. λ_ann is constant, or decays geometrically from the middle of the unary stage to
         `lambda_ann_end` at its end."""
         self.stage = stage.name
         if not isinstance(self.criterion, RozenbergLoss):
@@ -201,8 +205,8 @@ class Rozenberg(Method):
         epoch: int,
         training_outputs: Callable[[], Iterable[tuple[torch.Tensor, Batch]]],
     ) -> dict[str, Any]:
-        """Every `fit_every` epochs, the thresholds' turn in the alternation (§4). Not after a stage's last epoch:
-        thresholds serve the loss only, and no weight would train on them."""
+        """Fit the thresholds every `fit_every` epochs (§4). Not after the last epoch of a stage, because thresholds
+        only affect the loss of later epochs."""
         options = self.options
         criterion = self._criterion_of(stage.name)
         if not isinstance(criterion, RozenbergLoss) or options.thresholds == "fixed":

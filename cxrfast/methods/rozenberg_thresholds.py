@@ -1,18 +1,18 @@
 """Fitting the thresholds τ, ρ, τ̂, ρ̂ of Rozenberg's loss on a frozen network.
 
-§4: with the network frozen, the optimal thresholds are to be found; how is not stated. Minimising Eq. 12 over the
-thresholds is degenerate, as the paper says: τ = τ̂ = 0, ρ = 1 and ρ̂ = P² make every term zero. We therefore fit each to
-a quantile of the quantity that it bounds, over the training images that it is used on. With q = 0.75, a quarter of the
-images already satisfies the new bound and the rest is pulled towards it. The bounds ask for more as the network
-improves, and never for less than what the rule "positive from z ≥ 0.5 on" needs:
+§4 states that the optimal thresholds are found with the network frozen, but not how. Minimising Eq. 12 over the
+thresholds is degenerate, as the paper says: τ = τ̂ = 0, ρ = 1 and ρ̂ = P² make every term zero. We therefore set each
+threshold to a quantile of the quantity that it bounds, over the training images that it applies to. With q = 0.75, one
+quarter of the images satisfies the new bound and the others are pulled towards it. The bounds become stricter as the
+network improves, and are always strict enough for positive patches to have z ≥ 0.5:
 
     τ  = q-quantile of the mean z inside the boxes of class k                      in [0.6, 0.95]
     ρ  = (1−q)-quantile of the mean z outside them                                 in [0.01, 0.2]
     τ̂  = q-quantile of the area Σz on unannotated positives, at most the
-         lower-quartile box of the class (else positive areas could only grow)     at least 1 patch
+         lower quartile of the class's box areas (or areas could only grow)        at least 1 patch
     ρ̂  = (1−q)-quantile of the area Σz on images without the class                 in [0, 1] patch
 
-A class with fewer than `MINIMUM` images of a kind keeps that threshold.
+If a class has fewer than `MINIMUM` images of the kind that a threshold applies to, the threshold is not changed.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ RHO_RANGE = (0.01, 0.2)
 
 
 class ThresholdFit:
-    """Collects the bounded quantities of a training set, then sets the thresholds of a loss."""
+    """Collects the bounded quantities over a training set, then sets the thresholds of a loss."""
 
     def __init__(self, num_classes: int, quantile: float, patch_area: float) -> None:
         self.quantile = quantile
@@ -59,7 +59,7 @@ class ThresholdFit:
             self.negative_area[k].append(area[negative[:, k], k].cpu())
 
     def update(self, criterion: RozenbergLoss) -> dict[str, list[float]]:
-        """Set the loss's thresholds in place; returns them per class, for the log."""
+        """Set the thresholds of the loss in place. Returns them per class for the log."""
         q = self.quantile
         for k in range(len(self.inside)):
             _set(criterion.tau, k, _quantile(self.inside[k], q), *TAU_RANGE)

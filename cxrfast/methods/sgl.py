@@ -1,13 +1,14 @@
 """Seibold et al. 2020, "Self-Guided Multiple Instance Learning for Weakly Supervised Disease Classification and
 Localization in Chest Radiographs" (ACCV).
 
-An image is a bag, and the places of the last feature map are its instances: a 1×1 convolution stands where a ResNet-50
-pools and classifies. Only image labels are used. The pooled prediction answers for the bag (Eq. 4); and, as the label
-says little about any one instance, the predictions make targets for themselves: rescaled over the bag (Eq. 5), those
-that are low are to become 0, those that are high 1, and what is in between keeps its own value (Eq. 6), the more firmly
-the further the highest prediction stands out (Eq. 7, 8). The loss stands in `cxrfast/losses/self_guiding.py`, its
-rivals in `cxrfast/losses/bags.py`. A class is localised where it is predicted at all: at the box around the connected
-component of the map's maximum.
+An image is a bag, and the positions of the last feature map are its instances. A 1×1 convolution replaces the pooling
+and the classifier of a ResNet-50. Only image-level labels are used. The bag loss is on the pooled prediction (Eq. 4).
+Because the label says little about a single instance, the predictions also provide targets for the instances. After
+rescaling over the bag (Eq. 5), low predictions have the target 0, high ones the target 1, and those in between their
+own rescaled value (Eq. 6). The weight of the instance loss increases with the distance of the maximum from the median
+(Eq. 7, 8). The loss is in `cxrfast/losses/self_guiding.py`, the losses that it is compared with in
+`cxrfast/losses/bags.py`. If a class is predicted, its region is the box around the connected component that contains
+the map's maximum.
 """
 
 from collections.abc import Sequence
@@ -36,27 +37,34 @@ Pool = Literal["softmax", "max", "mean", "noisy_or", "lse", "linear_softmax", "g
 class SGLOptions(BackboneOptions):
     backbone: str = Field("resnet50", description="any timm network with a spatial map; small: resnet_nano")
     output_stride: int | None = Field(None, ge=1, description="image pixels per instance; null: the network's own")
-    pool: Pool = Field("softmax", description="instances to image")
+    pool: Pool = Field("softmax", description="pooling of instances to an image score")
     sharpness: float | None = Field(None, description="of the pooling; default: that of cxrfast.ops.mil_pool")
     loss: Literal["sgl", "bil", "mmm", "bag"] = Field(
-        "sgl", description="bil: Zhou 2017, mmm: Morfi 2018, bag: Eq. 4 alone"
+        "sgl", description="sgl: Eq. 9; bil: Zhou 2017; mmm: Morfi 2018; bag: only Eq. 4"
     )
     delta: float = Field(0.3, ge=0, le=0.5, description="δ_l of Eq. 6; δ_h = 1 − δ_l")
-    lam: float = Field(20.0, ge=0, description="λ of Eq. 9, weight of the instances; of loss=bil too")
-    bil_form: BILForm = Field("sum", description="of loss=bil: the text's, or the published script's")
+    lam: float = Field(20.0, ge=0, description="λ of Eq. 9 (and of loss=bil): weight of the instance loss")
+    bil_form: BILForm = Field("sum", description="with loss=bil: formula of the paper (sum) or of its script")
     rescale: bool = Field(True, description="Eq. 5; false: θ = p")
     weighted: bool = Field(True, description="Eq. 8; false: every weight is 1")
-    normalize: Normalization = Field("batch", description="what Eq. 7 divides a kind's sum by: its instances there")
-    average_weight: bool = Field(False, description="Eq. 7 with a kind's mean weight, as in the published script")
-    median: Median = Field("lower", description="of Eq. 8, of an even number of instances")
-    l2: float = Field(1.0, ge=0, description="weight of the penalty on what is not 0 in M")
-    l2_form: L2Form = Field("squares", description="mean of p² there, or the norm of M itself")
-    region_threshold: float = Field(0.5, gt=0, lt=1, description="an instance is positive from this p on")
-    gate: float | None = Field(0.5, ge=0, lt=1, description="no region unless the image's p is over it; null: always")
-    opening: float = Field(
-        0, ge=0, allow_inf_nan=False, description="opens positive areas: image pixels, or below 1 a share of the side"
+    normalize: Normalization = Field("batch", description="Eq. 7: count the instances of a kind per batch or per bag")
+    average_weight: bool = Field(False, description="Eq. 7 with the mean weight per kind, as in the published script")
+    median: Median = Field("lower", description="median in Eq. 8 of an even number of instances")
+    l2: float = Field(1.0, ge=0, description="weight of the penalty on the non-zero elements of M")
+    l2_form: L2Form = Field("squares", description="penalty: mean of p² where M ≠ 0, or norm of M")
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of a positive instance")
+    gate: float | None = Field(
+        0.5, ge=0, lt=1, description="no region unless the image score exceeds this; null: always a region"
     )
-    closing: float = Field(0, ge=0, allow_inf_nan=False, description="closes them after that, in the same units")
+    opening: float = Field(
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="morphological opening: image pixels, or below 1 a fraction of the side",
+    )
+    closing: float = Field(
+        0, ge=0, allow_inf_nan=False, description="morphological closing after the opening, in the same units"
+    )
 
     @field_validator("sharpness")
     @classmethod
@@ -103,7 +111,7 @@ class SGL(Method):
     defaults: ClassVar[Defaults] = Defaults(
         image_size=512, epochs=20, batch_size=48, lr=1e-4, weight_decay=1e-4, lr_decay=0.1, lr_step=10
     )
-    # Boxes have no part in the training: a crop is not drawn again for having lost one.
+    # Training does not use boxes, so a crop may lose one.
     augmentation: ClassVar[Augmentation] = Augmentation(
         rotation=0, translate=0, scale=(1, 1), brightness=0, contrast=0, crop=7 / 8, min_visible=0
     )

@@ -1,11 +1,11 @@
 """Wang et al. 2017, "ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on Weakly-Supervised
 Classification and Localization of Common Thorax Diseases" (CVPR).
 
-A network trained on ImageNet loses its last layers and gets a transition layer, log-sum-exp pooling (Eq. 2, 3) and a
-linear prediction layer (§3.2); positive labels, which are rare, weigh as much as negative ones (Eq. 1, in
-`cxrfast/losses/wang.py`). The prediction layer's weights turn the transition layer's activations into a heat map for
-each disease, without any box in training. A heat map scaled to [0, 255] is cut at 60 and at 180, and the boxes of the
-regions of both are what the method finds.
+The last layers of a network pretrained on ImageNet are replaced by a transition layer, log-sum-exp pooling (Eq. 2, 3)
+and a linear prediction layer (§3.2). The loss gives the rare positive labels the same total weight as the negative ones
+(Eq. 1, in `cxrfast/losses/wang.py`). The weights of the prediction layer and the activations of the transition layer
+give a heat map per disease, without any boxes in training. A heat map scaled to [0, 255] is thresholded at 60 and at
+180; the boxes of the regions at both thresholds are the result.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ def _levels(values: tuple[float, ...]) -> tuple[float, ...]:
 class WangOptions(CAMOptions):
     backbone: str = Field("resnet50", description="any timm network with a spatial map; googlenet, alexnet")
     transition_channels: int = Field(2048, ge=1, description="D: maps of the transition layer")
-    transition_stride: int = Field(1, ge=1, description="subsampling by the transition layer")
+    transition_stride: int = Field(1, ge=1, description="stride of the transition layer")
     sharpness: float = Field(10.0, gt=0, description="r of the log-sum-exp pooling: mean at 0, maximum at ∞")
     levels: Annotated[tuple[float, ...], AfterValidator(_levels)] = Field(
-        (60.0, 180.0), description="where heat maps in [0, 255] are cut"
+        (60.0, 180.0), description="thresholds of heat maps in [0, 255]"
     )
 
 

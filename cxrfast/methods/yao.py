@@ -1,18 +1,18 @@
 """After Yao et al. 2018, "Weakly Supervised Medical Diagnosis and Localization from Multiple Resolutions"
 (arXiv:1803.07703).
 
-What is the paper's, and what is not. The abstract states that image labels alone train maps of high resolution. The
-pooling is taken exactly, from a re-implementation that quotes its formula (second-hand): LSE-LBA,
+What is from the paper, and what is not. The abstract states that maps of high resolution are trained with image-level
+labels only. The pooling, LSE-LBA, is exact; its formula is second-hand, from a re-implementation that quotes it:
 
     p = 1/(r₀ + exp β) · log [1/(wh) Σ exp((r₀ + exp β) S_ij)],    β learnt, r₀ ≥ 0 fixed,
 
 here with one β per class, over the probabilities S of the class's saliency map (`LSELBAPool` in
-`cxrfast/nn/mil_pool.py`). The kinds of blocks of the network are second-hand too: residual blocks that reduce the
-resolution, dense blocks that keep it, a decoder of nearest-neighbour enlargement, concatenation and refinement
-(`cxrfast/models/multi_resolution.py`). Depths, widths, image size, r₀, training settings and how a map becomes a region
-were not to be found: they are a design of this project, and the network does not claim to be the authors'.
+`cxrfast/nn/mil_pool.py`). The types of blocks of the network are also second-hand: residual blocks that reduce the
+resolution, dense blocks that keep it, and a decoder with nearest-neighbour upsampling, concatenation and refinement
+(`cxrfast/models/multi_resolution.py`). No source was available for depths, widths, image size, r₀, training settings
+and the rule from maps to regions. These are our own design, and the network is not claimed to be that of the authors.
 
-The pooled p of each class is trained by binary cross-entropy. A class is localised at the union of the cells with
+The pooled p of each class is trained with binary cross-entropy. The region of a class is the union of the cells with
 S ≥ 0.5.
 """
 
@@ -33,13 +33,13 @@ STAGE = "saliency"
 
 class YaoOptions(MethodOptions):
     map_stride: Literal[2, 4] = Field(4, description="image pixels per cell of a saliency map")
-    levels: int = Field(4, ge=2, description="resolutions of encoder and decoder, each half of the one before")
-    width: int = Field(64, ge=2, description="channels at the finest resolution; doubled with every coarser one")
-    growth: int = Field(32, ge=1, description="channels that each layer of a dense block adds")
+    levels: int = Field(4, ge=2, description="number of resolutions of encoder and decoder, each half of the previous")
+    width: int = Field(64, ge=2, description="channels at the finest resolution; doubled at each coarser one")
+    growth: int = Field(32, ge=1, description="channels added by each layer of a dense block")
     dense_layers: int = Field(4, ge=0, description="layers of each dense block")
     r0: float = Field(5.0, ge=0, allow_inf_nan=False, description="lower bound of the pooling's sharpness")
-    beta: float = Field(0.0, ge=-88, le=88, description="start of β; the sharpness is r0 + exp(β), learnt per class")
-    region_threshold: float = Field(0.5, gt=0, lt=1, description="a cell is positive from this value on")
+    beta: float = Field(0.0, ge=-88, le=88, description="initial β; the sharpness is r0 + exp(β), learnt per class")
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of a positive cell")
 
 
 class Yao(Method):
@@ -69,7 +69,7 @@ class Yao(Method):
         return self.network(images)
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-        # In logits, so that neither p nor 1 − p is ever rounded to 0.
+        # With logits, so that neither p nor 1 − p is rounded to 0.
         return F.binary_cross_entropy_with_logits(self.pooling(logits), batch["labels"])
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:

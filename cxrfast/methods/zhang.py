@@ -1,14 +1,14 @@
 """Zhang et al. 2020, "Thoracic Disease Identification and Localization using Distance Learning and Region
 Verification".
 
-A DenseNet-121 gives features f(x) and a classifier W_G, trained with binary cross-entropy (Eq. 1, 2). Two things are
-added. Distance learning: a triplet loss (Eq. 4, 5) on anchors, positives and negatives (Eq. 3), which look wrong by
-their perceptual hashes (`cxrfast/data/similarity/triplets.py`). Region verification: what is outside the rectangle that
-the class activation maps of an anchor's diseases point at (Eq. 6, 7) is set to zero, and a second classifier V has to
-recognise the diseases from the rest (Eq. 8). Both cross-entropies are of the anchors; positives and negatives serve the
-triplet loss alone. The losses are added (Eq. 9). An image's score is that of both classifiers together (Eq. 10), and a
-class is localised at the box around the positive part of the average of their maps (Eq. 11), from a threshold on that
-is fitted for each class on validation images. Without the two additions, the method is a CheXNet.
+A DenseNet-121 computes features f(x), and a classifier W_G is trained with binary cross-entropy (Eq. 1, 2). The paper
+adds two components. Distance learning is a triplet loss (Eq. 4, 5) on anchors, positives and negatives (Eq. 3), with
+hard examples selected by perceptual hashes (`cxrfast/data/similarity/triplets.py`). Region verification sets the
+features outside a rectangle to zero, and a second classifier V has to recognise the diseases from the rest (Eq. 8); the
+rectangle is that of the class activation maps of the anchor's diseases (Eq. 6, 7). Both cross-entropies use only the
+anchors; positives and negatives are used only in the triplet loss. The losses are added (Eq. 9). The score of an image
+combines both classifiers (Eq. 10). The region of a class is the box around the positive part of the average of their
+maps (Eq. 11), with a threshold fitted per class on validation images. Without the two components the method is CheXNet.
 """
 
 from collections.abc import Sequence
@@ -42,33 +42,34 @@ class ZhangOptions(CAMOptions):
     triplet: float = Field(1.0, ge=0, description="weight of the triplet loss in Eq. 9; 0: no distance learning")
     verification: float = Field(1.0, ge=0, description="weight of V's loss in Eq. 9; 0: no region verification")
     classified: Literal["anchors", "all"] = Field(
-        "anchors", description="images of a triplet that the cross-entropies see: the anchor, or all three"
+        "anchors", description="images of a triplet in the cross-entropies: the anchor, or all three"
     )
-    bias: bool = Field(True, description="both classifiers have one; Eq. 1 and 8 are printed without")
+    bias: bool = Field(True, description="bias of both classifiers; Eq. 1 and 8 have none")
     margin: float = Field(0.5, ge=0, description="m of Eq. 4")
     sampling: Sampling = Field(
-        "paper", description="hard examples of a random draw, or of all images; or drawn without hardness"
+        "paper", description="hard examples among random candidates (paper) or among all images; or random examples"
     )
     negatives: int = Field(1000, ge=1, description="candidates for an anchor's negative")
     positives: int = Field(500, ge=1, description="candidates for an anchor's positive")
     partial: float = Field(
-        0.25, ge=0, le=1, description="share of positives with another set of labels; 0: exact matches only"
+        0.25, ge=0, le=1, description="share of positives with a different set of labels; 0: only exact matches"
     )
     partial_of: PartialOf = Field(
-        "picks", description="it is the share of the positives that are taken, or of the list that is sorted"
+        "picks", description="`partial` is a share of the selected positives (picks), or of the ranked list"
     )
-    hard_after: int = Field(10, ge=0, description="epochs until triplets are the hardest")
-    region_level: float = Field(0.8, ge=0, lt=1, description="Eq. 7: the rectangle is around values over it")
+    hard_after: int = Field(10, ge=0, description="epochs until triplets have maximum hardness")
+    region_level: float = Field(0.8, ge=0, lt=1, description="Eq. 7: threshold of the map inside the rectangle")
     without_finding: Literal["top", "whole"] = Field(
-        "top", description="V's region of an anchor without a finding: of its highest class, or the whole image"
+        "top", description="V's region for anchors without a finding: that of the top class, or the whole image"
     )
     verified: Literal["predicted", "top", "each"] = Field(
-        "predicted", description="V's region without labels: of classes from 0.5 on, of the highest, or each its own"
+        "predicted",
+        description="V's region without labels: of classes with score ≥ 0.5, of the top class, or one per class",
     )
     map_thresholds: Literal["validation", "fixed"] = Field(
-        "validation", description="fitted per class to the boxes of validation images, or region_threshold"
+        "validation", description="fitted per class to the boxes of validation images, or fixed at region_threshold"
     )
-    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of maps where none is fitted")
+    region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of maps if none is fitted")
 
 
 class ZhangOutput(NamedTuple):
@@ -122,7 +123,7 @@ class Zhang(Method):
         rank: int,
         world_size: int,
     ) -> TripletBatchSampler | None:
-        """Triplets, whose images make up a batch, as many as it has room for."""
+        """Batches of as many triplets as fit into `batch_size` images."""
         options = self.options
         if not options.triplet:
             return None
@@ -130,7 +131,7 @@ class Zhang(Method):
             raise UsageError(f"batch-size: {batch_size} images are no triplet; expected at least 3, or triplet=0")
         hardness = options.sampling != "random"
         found = hash_records(records, folder, progress=rank == 0) if hardness else None
-        # All classes that occur: an image whose only label is not trained would pass for one without a finding.
+        # All classes that occur, so that an image with only untrained classes does not count as one without a finding.
         classes = sorted({name for record in records for name in record.labels})
         miner = TripletMiner(
             found.hashes if found else None,
@@ -153,7 +154,7 @@ class Zhang(Method):
         return ZhangOutput(g.logits, g.maps, g.pooled, verifier_maps)
 
     def loss(self, output: ZhangOutput, batch: Batch) -> torch.Tensor:
-        """Eq. 9 per anchor. With the triplet loss, a batch is as many anchors, then positives, then negatives."""
+        """Eq. 9 per anchor. With the triplet loss a batch has B anchors, then B positives, then B negatives."""
         options = self.options
         images = len(batch["labels"])
         seen = images // 3 if options.triplet and options.classified == "anchors" else images
@@ -171,7 +172,7 @@ class Zhang(Method):
         return total
 
     def _distances(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:  # [3 · B, D] -> []
-        """Eq. 5 per anchor. Images that have no triplet stand in all three places of it, and add nothing."""
+        """Eq. 5 per anchor. An image without a triplet is its own positive and negative, and contributes 0."""
         thirds = features.unflatten(0, (3, -1))
         if "index" not in batch:
             return self.distance(*thirds)
@@ -194,18 +195,18 @@ class Zhang(Method):
         maps: torch.Tensor,  # [B, K, h, w]
         classes: torch.Tensor,  # [B, K] bool
     ) -> torch.Tensor:  # [B, 1, h, w] bool
-        """The rectangle of Eq. 7's sum of the maps of some classes; everything, where there are none."""
+        """The rectangle of Eq. 7 for the sum of the maps of these classes; the whole map if there are none."""
         return attended_region((maps * classes[:, :, None, None]).sum(dim=1, keepdim=True), self.options.region_level)
 
     def _region_without_labels(self, maps: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Eq. 7 where no labels are known: [B, 1, h, w] bool, or [B, K, h, w]."""
+        """Eq. 7 without labels: [B, 1, h, w] bool, or [B, K, h, w]."""
         if self.options.verified == "each":
             return attended_region(maps, self.options.region_level)
         found = logits >= 0 if self.options.verified == "predicted" else torch.zeros_like(logits, dtype=torch.bool)
         return self._region(maps, one_at_least(found, logits))
 
     def fit_map_thresholds(self, validation: AnnotatedMaps) -> None:
-        """The threshold of each class whose regions fit the boxes of validation images best."""
+        """Fit the threshold of each class to the boxes of validation images."""
         if self.options.map_thresholds == "validation":
             default = same_for_all(self.class_names, self.options.region_threshold)
             self.thresholds.copy_(fit_map_thresholds(self.region_rule, validation, default, self.image_size))
@@ -223,7 +224,7 @@ def cross_entropy(
     logits: torch.Tensor,  # [B, K]
     labels: torch.Tensor,  # [B, K]
 ) -> torch.Tensor:  # []
-    """Binary, the sum over classes, averaged over images: a mean over classes would leave Eq. 9 to the triplet loss."""
+    """Binary cross-entropy summed over classes. With a mean over classes the triplet loss would dominate Eq. 9."""
     return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(labels)
 
 
@@ -231,6 +232,6 @@ def one_at_least(
     classes: torch.Tensor,  # [B, K] bool
     logits: torch.Tensor,  # [B, K]
 ) -> torch.Tensor:  # [B, K] bool
-    """For an image without any class, the one with the highest score: the place where it looks most diseased."""
+    """`classes`, with the highest-scoring class for images that have none."""
     highest = F.one_hot(logits.argmax(dim=1), logits.shape[1]).bool()
     return torch.where(classes.any(dim=1, keepdim=True), classes, highest)

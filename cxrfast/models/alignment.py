@@ -1,8 +1,8 @@
-"""Chests brought into one frame: an affine transformation per image, learnt by a feature loss.
+"""Alignment of chest X-rays to a common frame: one affine transformation per image, learnt with a feature loss.
 
 Coordinates are those of `torch.nn.functional.grid_sample` with `align_corners=False`: −1 and 1 are the edges of the
-image. A transformation θ = [A | t] maps a place u of the aligned frame to the place x = A·u + t of the original image,
-so that `aligned(u) = original(A·u + t)`.
+image. A transformation θ = [A | t] maps a point u of the aligned frame to the point x = A·u + t of the original image,
+so `aligned(u) = original(A·u + t)`.
 """
 
 import itertools
@@ -13,21 +13,21 @@ import torch.nn.functional as F
 from torch import nn
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
-_BLACK = -1.0  # of images in [-1, 1]; what lies outside of one, as outside the collimator
+_BLACK = -1.0  # black in [-1, 1]; used outside the image, as outside the collimator
 
 
 class AlignmentNetwork(nn.Module):
-    """Regresses five numbers from a small copy of the image: an angle, two scales, two shifts; no shear.
+    """Regresses five parameters from a downscaled image: an angle, two scales and two shifts; no shear.
 
-    A tanh bounds each, so that no image can be turned away or zoomed into a corner; the last layer starts at zero, and
-    with it every transformation at the identity. Of the copy only what is left after its mean and deviation are taken
-    out is seen, so exposure makes no difference.
+    A tanh bounds each parameter, so that no image can be rotated or zoomed too far. The last layer is initialised with
+    zeros, so every transformation is initially the identity. The downscaled image is standardised to mean 0 and
+    standard deviation 1, so exposure has no effect.
 
     Args:
-        size: pixels of the copy, a multiple of 16.
-        angle: the largest, in degrees, either way.
-        scale: the largest factor, either way (1/scale is the smallest).
-        shift: the largest, as a fraction of the image's side.
+        size: pixels of the downscaled image, a multiple of 16.
+        angle: maximum angle in degrees, in both directions.
+        scale: maximum factor; 1/scale is the minimum.
+        shift: maximum shift, as a fraction of the image side.
     """
 
     bounds: torch.Tensor
@@ -60,12 +60,13 @@ class AlignmentNetwork(nn.Module):
 
 
 class FeatureDistance(nn.Module):
-    """How unlike two pictures are, in the features of a fixed network of random filters.
+    """The distance of two images in the features of a fixed network with random filters.
 
-    Three times: 3×3 convolution with filters that sum to zero, ReLU, halving by averages. At each of the three
-    resolutions the distance is 1 − the cosine of the two feature maps, all channels and places together; they are
-    averaged. It is 0 for equal pictures, also where one is darker or has less contrast, at most 1, and it falls
-    smoothly towards the place where edges meet. Nothing of it is learnt, and a seed makes it, so it has no state.
+    The network has three blocks: 3×3 convolution with filters that sum to zero, ReLU, and 2×2 average pooling. At each
+    of the three resolutions the distance is 1 minus the cosine similarity of the two feature maps, over all channels
+    and positions; the three are averaged. The distance is at most 1, and 0 for equal images, even if their brightness
+    or contrast differs. It decreases smoothly as edges come into alignment. The filters come from a fixed seed and are
+    not learnt, so the module has no state.
     """
 
     def __init__(self, channels: int = 16, levels: int = 3, *, seed: int = 0) -> None:
@@ -84,7 +85,7 @@ class FeatureDistance(nn.Module):
         second: torch.Tensor,  # [B or 1, 1, A, A]
     ) -> torch.Tensor:  # [B]
         distances = []
-        with torch.autocast(first.device.type, enabled=False):  # the distances of like pictures are small
+        with torch.autocast(first.device.type, enabled=False):  # the distances of similar images are small
             first, second = standardized(single(first)), standardized(single(second))
             for level in range(self.levels):
                 filters = self.get_buffer(f"filters{level}").to(first.dtype)
@@ -94,19 +95,19 @@ class FeatureDistance(nn.Module):
 
 
 def single(x: torch.Tensor) -> torch.Tensor:
-    """In float32, unless it has that many digits already: half a pixel of a thousand is below what half types hold."""
+    """In at least float32, because half precision cannot represent half a pixel of a thousand."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
 def shrunk(images: torch.Tensor, size: int) -> torch.Tensor:  # [B, 1, S, S] -> [B, 1, size, size]
-    """Averages of areas where images are larger, bilinear where they are smaller."""
+    """Area averaging for larger images, bilinear interpolation for smaller ones."""
     if images.shape[-1] >= size:
         return F.adaptive_avg_pool2d(images, size)
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def standardized(images: torch.Tensor) -> torch.Tensor:  # [B, 1, h, w] -> the same
-    """Each image with mean 0 and deviation 1; a constant one becomes 0."""
+    """Each image with mean 0 and standard deviation 1; a constant image becomes 0."""
     centred = images - images.mean(dim=(-2, -1), keepdim=True)
     return centred / centred.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-4)
 
@@ -120,16 +121,16 @@ def inverse(theta: torch.Tensor) -> torch.Tensor:  # [B, 2, 3] -> [B, 2, 3]
 
 
 def align(images: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] in [-1, 1] -> the same
-    """The images in the aligned frame; black where it reaches out of them."""
+    """The images in the aligned frame, with black outside the original image."""
     images = single(images)
     grid = F.affine_grid(theta.to(images.dtype), list(images.shape), align_corners=False)
     return F.grid_sample(images - _BLACK, grid, padding_mode="zeros", align_corners=False) + _BLACK
 
 
 def maps_in_original(maps: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:  # [B, K, G, G] -> the same
-    """Maps of the aligned frame, in the frame of the original images; 0 where the aligned frame does not reach.
+    """Transform maps of the aligned frame to the frame of the original images; 0 outside the aligned frame.
 
-    Bilinear, up to the very edge of the aligned frame: towards it nothing fades.
+    Bilinear, without fading towards the edge of the aligned frame.
     """
     maps = single(maps)
     grid = F.affine_grid(inverse(theta).to(maps.dtype), list(maps.shape), align_corners=False)

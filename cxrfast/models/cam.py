@@ -5,8 +5,8 @@ CAM (Zhou et al. 2016): with feature maps g_d(x, y), pooled features f_d and the
     logit_k     = Σ_d w_kd f_d + b_k
     M_k(x, y)   = Σ_d w_kd g_d(x, y)
 
-so that for average pooling the logit is the mean of the map, plus the bias. M is a 1×1 convolution with the weights of
-the classifier, for every class at once; nothing is differentiated.
+so with average pooling the logit is the mean of the map plus the bias. M is computed for all classes by a 1×1
+convolution with the weights of the classifier; no gradients are needed.
 """
 
 import math
@@ -21,7 +21,7 @@ from cxrfast.models.input_scaling import InputScaling
 
 
 class CAMOutput(NamedTuple):
-    """What :class:`CAMNetwork` finds on B images, for K classes and D feature maps."""
+    """The output of :class:`CAMNetwork` for B images, K classes and D feature maps."""
 
     logits: torch.Tensor  # [B, K]
     maps: torch.Tensor  # [B, K, h, w]: class activation maps, unbounded
@@ -38,7 +38,7 @@ def class_activation_maps(
 
 
 def normalize_maps(maps: torch.Tensor) -> torch.Tensor:  # [B, K, h, w] -> the same
-    """Min–max normalised to [0, 1], each map by itself; a constant map becomes 0."""
+    """Each map min-max normalised to [0, 1]; a constant map becomes 0."""
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     span = high - low
     return (maps - low) / torch.where(span > 0, span, torch.ones_like(span))
@@ -58,8 +58,8 @@ class LogSumExpPool(nn.Module):
 
         x_p = 1/r · log [1/S · Σ exp(r · x)]  =  x* + 1/r · log [1/S · Σ exp(r · (x − x*))]
 
-    The second form is the one that does not overflow; x* is the largest x, so that one summand is 1 and the logarithm
-    is never of zero. (:func:`cxrfast.ops.mil_pool` in mode "lse" pools probabilities given as logits, not activations.)
+    The second form avoids overflow. x* is the maximum of x, so one summand is 1 and the argument of the logarithm is
+    never zero. (:func:`cxrfast.ops.mil_pool` in mode "lse" pools probabilities given as logits, not activations.)
 
     Args:
         sharpness: r, above 0.
@@ -73,7 +73,7 @@ class LogSumExpPool(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:  # [B, D, h, w] -> [B, D]
         x = features.float() if features.dtype.itemsize < 4 else features
-        largest = x.detach().amax(dim=(-2, -1), keepdim=True)  # x*, of which nothing depends
+        largest = x.detach().amax(dim=(-2, -1), keepdim=True)  # x*; the result does not depend on it
         total = torch.logsumexp(self.sharpness * (x - largest), dim=(-2, -1))
         pooled = largest[..., 0, 0] + (total - math.log(x.shape[-2] * x.shape[-1])) / self.sharpness
         return pooled.to(features.dtype)
@@ -83,9 +83,9 @@ class LogSumExpPool(nn.Module):
 
 
 class TransitionLayer(nn.Sequential):
-    """Wang et al. 2017, §3.2: the backbone's activations to D maps of one size. Convolution, batch norm, ReLU.
+    """Wang et al. 2017, §3.2: maps the backbone's activations to D channels. Convolution, batch norm, ReLU.
 
-    The convolution is 1×1; with a stride, as large as it takes for neighbouring windows to overlap: 2 · stride − 1.
+    The kernel size is 2 · stride − 1, so 1×1 without a stride; with a stride, neighbouring windows overlap.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
@@ -101,10 +101,10 @@ class CAMNetwork(nn.Module):
     """Image → backbone → (transition) → g → pooling → f → linear classifier, with the maps of all classes.
 
     Args:
-        backbone: for as many channels as `scaling` gives.
-        channels: D, of what `transition` gives, or of the backbone's features.
-        pooling: default: average.
-        scaling: default: images as they are.
+        backbone: with as many input channels as `scaling` has output channels.
+        channels: D, the channels of `transition`'s output or, without it, of the backbone's features.
+        pooling: default: average pooling.
+        scaling: default: no normalisation of the images.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""A library of images without a finding, the most similar of them for any image, and attention from the contrast of
-the two (in the manner of Liu et al. 2019)."""
+"""A library of images without a finding, retrieval of the most similar one, and attention from the contrast between an
+image and that one (similar to Liu et al. 2019)."""
 
 from collections.abc import Callable
 
@@ -15,16 +15,16 @@ HASH_SIDE = 16
 
 
 def average_hash(images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> [B, 256] bool
-    """256 bits: the image in 16×16 averages, each compared with the mean of all."""
+    """256 bits: 16×16 block averages of the image, compared with their mean."""
     small = F.adaptive_avg_pool2d(images.float(), HASH_SIDE).flatten(1)
     return small > small.mean(dim=1, keepdim=True)
 
 
 class NegativeLibrary(nn.Module):
-    """Images without a finding, kept with the weights, so that these are all that a prediction needs.
+    """Images without a finding, stored with the weights, so that predictions need no other files.
 
     Args:
-        count: N, fixed; fewer different images are repeated.
+        count: N, fixed. If there are fewer images, they are repeated.
         size: S.
 
     Buffers: images uint8 `[N, 1, S, S]` (N·S² bytes) and the average hash of each, bool `[N, 256]`.
@@ -39,21 +39,21 @@ class NegativeLibrary(nn.Module):
         self.register_buffer("hashes", torch.zeros(count, HASH_SIDE**2, dtype=torch.bool))
 
     def fill(self, images: torch.Tensor) -> None:  # [M, 1, S, S] in [-1, 1], M from 1 to N
-        """Replace the library by these images, repeated until it is full."""
+        """Fill the library with these images, repeated if there are fewer than N."""
         places = torch.arange(len(self.images)) % len(images)
         self.images.copy_(((images[places] + 1) * 127.5).round().clamp(0, 255))
         self._hash()
 
     def replace(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:  # [1, 1, S, S] -> [1, 1, S, S]
-        """Put `function` of every image in its place."""
+        """Replace every image by `function(image)`."""
         for image in self.images:
             changed = function(self._scaled(image[None]))[0]
             image.copy_(((changed + 1) * 127.5).round().clamp(0, 255))
         self._hash()
 
     def nearest(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> [B] int64
-        """The place of the image with the smallest Hamming distance; of several, the first."""
-        # +1 and −1 for bits: their inner product is 256 − 2 · distance, exactly
+        """The index of the image with the smallest Hamming distance; the first if several are equal."""
+        # With bits as +1 and −1, the inner product is exactly 256 − 2 · distance.
         own, others = (2.0 * bits.float() - 1 for bits in (average_hash(images), self.hashes))
         with torch.autocast(images.device.type, enabled=False):
             alike = (own @ others.T).round().long()
@@ -61,7 +61,7 @@ class NegativeLibrary(nn.Module):
         return (alike * len(self.hashes) - places).argmax(dim=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # [B, 1, S, S] -> the same
-        """The most similar image of the library for each of these."""
+        """The most similar image of the library for each image."""
         return self._scaled(self.images[self.nearest(images)]).to(images.dtype)
 
     def _hash(self) -> None:
@@ -76,22 +76,22 @@ def contrast_attention(
     positive: torch.Tensor,  # [B, C, P, P] features of the images
     negative: torch.Tensor,  # [B, C, P, P] features of their negatives
 ) -> torch.Tensor:  # [B, 1, P, P]
-    """How much more a place differs from the negative than others do: |f⁺ − f⁻|, averaged over the channels, divided by
-    its average over the places, so that its mean is 1; 1 everywhere for a pair without a difference."""
+    """|f⁺ − f⁻| averaged over channels and divided by its mean over positions, so that the mean is 1. A pair without
+    any difference gives 1 everywhere."""
     difference = (positive - negative).abs().mean(dim=1, keepdim=True) + 1e-6
     return difference / difference.mean(dim=(-2, -1), keepdim=True)
 
 
 class ContrastNetwork(nn.Module):
-    """Backbone features on a P×P grid, weighted by the contrast with a negative, and scored by Li's head.
+    """Backbone features on a P×P grid, weighted by the contrast with a negative, and classified by Li's head.
 
-    Images and negatives pass the backbone as one batch, so that both are normalised alike.
+    Images and negatives go through the backbone in one batch, so that batch norm treats them equally.
 
     Args:
-        backbone: for as many channels as `scaling` gives.
+        backbone: with as many input channels as `scaling` has output channels.
         num_classes, grid: K, P.
-        hidden: channels between the head's two layers.
-        scaling: default: images as they are.
+        hidden: channels between the two layers of the head.
+        scaling: default: no normalisation of the images.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class ContrastNetwork(nn.Module):
         return self.head(self.attended(images, negatives))
 
     def fine_logits(self, attended: torch.Tensor, size: int) -> torch.Tensor:  # [B, C, P, P] -> [B, K, size, size]
-        """The head on a finer grid: what its 3×3 convolution gives is enlarged, bilinearly, and then scored.
+        """The head on a finer grid: the output of its 3×3 convolution is upsampled bilinearly and then classified.
 
-        Enlarged before it, the features would be seen through a window of fewer cells than in training, which moves
-        findings: strided convolutions centre a feature at the corner of its cell, and the window makes up for it.
+        Upsampling before the 3×3 convolution would reduce its window, in units of cells, and shift the findings:
+        strided convolutions centre a feature at the corner of its cell, which the window compensates.
         """
         first, *others = self.head
         x = F.interpolate(first(attended), size=(size, size), mode="bilinear", align_corners=False)

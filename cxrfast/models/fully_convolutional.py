@@ -1,4 +1,4 @@
-"""Classifiers that score every place of an image: the classifying layer is a 1×1 convolution, and nothing is pooled."""
+"""Fully convolutional classifiers: a 1×1 convolution classifies every position, without pooling."""
 
 import torch
 from torch import nn
@@ -8,12 +8,13 @@ from cxrfast.models.input_scaling import InputScaling
 
 
 class FullyConvolutionalNetwork(nn.Module):
-    """Backbone features, scored at every place by a 1×1 convolution: images of any size, maps as large in proportion.
+    """Backbone features classified at every position by a 1×1 convolution. The map size is proportional to the image
+    size.
 
     Args:
-        backbone: for as many channels as `scaling` gives.
+        backbone: with as many input channels as `scaling` has output channels.
         num_classes: K.
-        scaling: default: images as they are.
+        scaling: default: no normalisation of the images.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, *, scaling: InputScaling | None = None) -> None:

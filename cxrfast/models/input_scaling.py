@@ -1,4 +1,4 @@
-"""What a network sees of an image."""
+"""Input normalisation."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 class InputScaling(nn.Module):
-    """What a network was trained to see, from grey values in [-1, 1]: `(grey in [0, 1] − mean_c) / std_c` per channel.
+    """Converts grey values in [-1, 1] to a network's input: `(grey in [0, 1] − mean_c) / std_c` per channel.
 
-    It stands in front of the first convolution rather than inside its weights, because that convolution pads with zeros
-    after the scaling, and a mean folded into a bias would be wrong along the border.
+    The normalisation is not folded into the weights of the first convolution, because that convolution pads with zeros
+    after it, and a mean folded into the bias would be wrong along the border.
     """
 
     scale: torch.Tensor
@@ -23,7 +23,7 @@ class InputScaling(nn.Module):
         pairs = list(zip(mean, std, strict=True))
         self.identity = pairs == [(0.5, 0.5)]
         for name, values in (("scale", [0.5 / s for _, s in pairs]), ("shift", [(0.5 - m) / s for m, s in pairs])):
-            # Given with the options, not learnt: no part of the state.
+            # Set by the options and not learnt, so not part of the state.
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     @property

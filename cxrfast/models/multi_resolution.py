@@ -1,8 +1,8 @@
-"""An encoder–decoder that scores every place of an image at a high resolution (in the manner of Yao et al. 2018).
+"""An encoder–decoder that classifies every position of an image at a high resolution (similar to Yao et al. 2018).
 
-Second-hand accounts of the paper name the parts: residual blocks reduce the resolution, dense blocks keep it, and a
-decoder enlarges coarse features by nearest neighbours, concatenates them with finer ones and refines them, step by
-step. How many, how wide and how deep they are is a design of this project.
+The components are known from second-hand descriptions of the paper: residual blocks reduce the resolution, dense blocks
+keep it, and a decoder repeatedly upsamples coarse features by nearest neighbours, concatenates them with finer ones and
+refines them. Their number, width and depth are our own design.
 """
 
 import math
@@ -14,8 +14,8 @@ from torch import nn
 
 
 class ResidualDown(nn.Module):
-    """A residual block (He et al. 2016) that halves the resolution: two 3×3 convolutions, and a projected shortcut of
-    2×2 averages."""
+    """A residual block (He et al. 2016) that halves the resolution: two 3×3 convolutions, and a shortcut
+    with 2×2 average pooling and a projection."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ResidualDown(nn.Module):
             nn.BatchNorm2d(out_channels),
         )
         self.shortcut = nn.Sequential(
-            nn.AvgPool2d(2, ceil_mode=True),  # as many as the strided convolution gives, for odd sizes too
+            nn.AvgPool2d(2, ceil_mode=True),  # same size as the strided convolution, also for odd sizes
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
@@ -37,7 +37,7 @@ class ResidualDown(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """A dense block (Huang et al. 2017) at one resolution: every layer sees all maps before it and adds `growth`."""
+    """A dense block (Huang et al. 2017): the input of each layer is all previous maps; it adds `growth` channels."""
 
     def __init__(self, in_channels: int, growth: int, layers: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class DenseBlock(nn.Module):
 
 
 class Refinement(nn.Sequential):
-    """Two 3×3 convolutions with batch norm and ReLU, over coarse and fine maps together."""
+    """Two 3×3 convolutions with batch norm and ReLU, on the concatenated coarse and fine maps."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -72,16 +72,16 @@ class Refinement(nn.Sequential):
 
 
 class MultiResolutionNetwork(nn.Module):
-    """Image → encoder of `levels` resolutions → decoder back to the finest of them → one map of logits per class.
+    """Image → encoder with `levels` resolutions → decoder to the finest resolution → one logit map per class.
 
-    Level i has maps of `map_stride · 2^i` image pixels a cell, and `width · 2^i` channels before its dense block. The
-    last bias starts at logit(0.02), so that an untrained network finds hardly anything anywhere.
+    A cell of level i has `map_stride · 2^i` image pixels, and the level has `width · 2^i` channels before its dense
+    block. The last bias is initialised to logit(0.02), so that an untrained network predicts low probabilities.
 
     Args:
         num_classes: K.
         map_stride: image pixels per cell of the output, 2 or 4.
-        levels: resolutions, 2 or more.
-        width: channels of the finest.
+        levels: number of resolutions, 2 or more.
+        width: channels of the finest resolution.
         growth, dense_layers: of the dense blocks.
     """
 

@@ -1,7 +1,7 @@
 """From an image to one logit per class and patch (Li et al. 2018 §3; Rozenberg et al. 2019 §3, Figures 2, 3)."""
 
 import math
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,16 @@ from cxrfast.models.backbones import Backbone
 from cxrfast.models.input_scaling import InputScaling
 from cxrfast.nn import PacCRF
 
-_CLIP = 1e-6  # of probabilities whose logit is taken
+UnaryForm = Literal["logit", "probability"]
+
+_CLIP = 1e-6  # distance of clipped probabilities from 0 and 1, before the logit
 
 
 class PatchHead(nn.Sequential):
     """Li's two-layer recognition head: 3×3 convolution, batch norm, ReLU, 1×1 convolution to one map per class.
 
-    The last bias starts at logit(prior), so that an untrained network finds almost every patch free of disease: with
-    P² patches an image's noisy-OR would otherwise start at 1 − 2^(−P²).
+    The last bias is initialised to logit(prior), so that an untrained network predicts low probabilities. Otherwise the
+    noisy-OR of P² patches would initially be 1 − 2^(−P²).
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, hidden: int = 512, prior: float = 0.02) -> None:
@@ -34,13 +36,13 @@ class PatchHead(nn.Sequential):
 
 
 class PatchNetwork(nn.Module):
-    """Backbone features, resized to P×P, scored by the head: the unary term of the CRF.
+    """Backbone features resized to P×P and classified by the head: the unary term of the CRF.
 
     Args:
-        backbone: for as many channels as `scaling` gives.
+        backbone: with as many input channels as `scaling` has output channels.
         num_classes, grid: K, P.
-        hidden: channels between the head's two layers.
-        scaling: default: images as they are.
+        hidden: channels between the two layers of the head.
+        scaling: default: no normalisation of the images.
     """
 
     def __init__(
@@ -67,8 +69,8 @@ class GuideBranch(nn.Sequential):
     """Rozenberg's lower branch (§3.3, Figure 3): two convolutions, each followed by ReLU and batch norm, from the image
     to a guide of the size of the unary map.
 
-    The paper states no kernel and no stride: 5×5 with stride 4 and 3×3 with stride 2 here; the average over each patch
-    brings the result to P×P.
+    The paper states neither kernel sizes nor strides. Here they are 5×5 with stride 4 and 3×3 with stride 2; averaging
+    over each patch reduces the result to P×P.
     """
 
     def __init__(self, channels: int, grid: int, *, in_chans: int = 1) -> None:
@@ -85,17 +87,19 @@ class GuideBranch(nn.Sequential):
 
 
 class CRFNetwork(nn.Module):
-    """Rozenberg's network: the unary patch network, and a PAC-CRF guided by the image on top of it.
+    """Rozenberg's network: the unary patch network, followed by a PAC-CRF whose guide is computed from the image.
 
     Args:
-        unary, guide, crf: the parts.
-        unary_form: what the CRF takes as its unary term (§3.3 says: the probabilities p, and that without neighbours
-            z = p). "logit": logit(p), and z is the sigmoid of the result. "probability": p itself, and z is the
-            result, which the pairwise terms can move out of [0, 1]; it is clipped there, and the gradient passes as if
-            it were not, so that it can come back. Both give z = p without neighbours.
+        unary, guide, crf: the components.
+        unary_form: the unary term of the CRF. §3.3 uses the probabilities p, with z = p without neighbours. "logit"
+            uses logit(p), and z is the sigmoid of the result. "probability" uses p, and z is the result. The pairwise
+            terms can move that z out of [0, 1]; it is clipped with a straight-through gradient, so that it can return.
+            Both give z = p without neighbours.
     """
 
-    def __init__(self, unary: PatchNetwork, guide: GuideBranch, crf: PacCRF, *, unary_form: str = "logit") -> None:
+    def __init__(
+        self, unary: PatchNetwork, guide: GuideBranch, crf: PacCRF, *, unary_form: UnaryForm = "logit"
+    ) -> None:
         super().__init__()
         self.unary = unary
         self.guide = guide
@@ -115,7 +119,7 @@ class CRFNetwork(nn.Module):
 
 
 def resize_to_grid(features: torch.Tensor, grid: int) -> torch.Tensor:  # [B, C, h, w] -> [B, C, P, P]
-    """Bilinear where the map grows, max-pooled where it shrinks (Li et al. 2018 §3.1)."""
+    """Bilinear upsampling for smaller maps, max-pooling for larger ones (Li et al. 2018 §3.1)."""
     height, width = features.shape[-2:]
     if (height, width) == (grid, grid):
         return features

@@ -105,7 +105,7 @@ def test_reproduce_shows_what_is_published(cli, phantoms, tmp_path):
 
 def test_no_augment_reaches_the_run(cli, phantoms, tmp_path, monkeypatch):
     from cxrfast import training
-    from cxrfast.experiments import reproduction
+    from cxrfast.experiments import run_state
 
     def stop(config, *arguments, **more):
         raise CxrfastError(f"augment is {config.augment}")
@@ -114,7 +114,7 @@ def test_no_augment_reaches_the_run(cli, phantoms, tmp_path, monkeypatch):
     for flags, augment in (((), True), (("--no-augment",), False)):
         code, _, error = cli("train", "--method", "chexnet", "--data", phantoms, *flags)
         assert (code, error) == (1, f"cxrfast: augment is {augment}\n")
-    monkeypatch.setattr(reproduction.runner, "train", stop)
+    monkeypatch.setattr(run_state, "train", stop)
     arguments = ("reproduce", "wang17", "--data", phantoms, "--scale", "small", "--out", tmp_path / "o")
     code, out, _ = cli(*arguments, "--no-augment")
     assert code == 1

@@ -134,7 +134,7 @@ def test_a_plateau_in_a_run(settings, tmp_path, monkeypatch):
     expected = [0.02 if at <= worse[0] else 0.002 for at in range(5)]
     assert [row["lr"] for row in rows] == pytest.approx(expected)
     for after in (worse[0], worse[0] + 1):  # before and after the division
-        again, _ = stopped_and_resumed(settings, tmp_path / f"stopped-{after}", monkeypatch, after)
+        again = stopped_and_resumed(settings, tmp_path / f"stopped-{after}", monkeypatch, after)
         assert numbers(again) == rows
         assert same_weights(again.last, run.last)
 

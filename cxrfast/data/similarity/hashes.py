@@ -28,12 +28,7 @@ from cxrfast.errors import CxrfastError, UsageError
 CACHE_NAME = "cxrfast_hashes.npz"
 # All parameters that affect a hash; they are stored in the cache.
 PARAMETERS: dict[str, Any] = {"hash": "phash", "hash_size": 8, "highfreq_factor": 4, "input_size": 256}
-_ARRAYS = {
-    "parameters": "U",
-    "images": "U",
-    "sizes": "i",
-    "hashes": "i",
-}  # arrays of the cache and the kinds of their dtypes
+_ARRAYS = {"parameters": "U", "images": "U", "sizes": "i", "hashes": "i"}  # arrays of the cache: kind of dtype
 _IMAGES_PER_WORKER = 32  # for fewer images, starting a process takes longer than it saves
 
 

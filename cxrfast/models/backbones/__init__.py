@@ -1,4 +1,4 @@
-"""Networks that look at the image, up to their last spatial map, and where their weights come from."""
+"""Backbones: networks up to their last feature map, and their pretrained weights."""
 
 from cxrfast.models.backbones.create import SMALL_BACKBONES, Backbone, check_backbone, create_backbone, input_statistics
 

@@ -1,4 +1,4 @@
-"""Backbones: timm's networks, and two of torchvision's, up to their last spatial map."""
+"""Backbones: networks of timm, and two of torchvision, up to their last feature map."""
 
 import difflib
 import inspect
@@ -21,7 +21,7 @@ from cxrfast.models.backbones.torchvision_networks import (
 )
 from cxrfast.nn import antialias_
 
-# Smaller members of a family, for tests and for training without a GPU: timm's name and what differs from it.
+# Small variants for tests and for training without a GPU: the timm model and the changed arguments.
 SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnetv2_micro": ("resnetv2_18", {"layers": [1, 1, 1, 1], "channels": (32, 64, 128, 256), "stem_chs": 32}),
     "resnetv2_nano": ("resnetv2_18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128), "stem_chs": 16}),
@@ -31,20 +31,20 @@ SMALL_BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet_nano": ("resnet18", {"layers": [1, 1, 1, 1], "channels": (16, 32, 64, 128)}),
 }
 _STRIDES = (8, 16, 32)
-# Of networks whose position embeddings or windows belong to an image size. Training images may be smaller (a crop);
-# what they lack to a whole patch is padded.
+# For networks whose position embeddings or windows depend on the image size. Training images may be smaller (a crop)
+# and are padded to a multiple of the patch size.
 _OTHER_SIZES = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False}
 
 
 class Backbone(nn.Module):
-    """A network up to its last spatial map, whatever it makes of an image on the way.
+    """A network up to its last feature map.
 
-    Its state has the names of `body`'s tensors, as if it were `body` itself.
+    Its `state_dict` has the keys of `body`, without a prefix.
 
     Attributes:
-        body: timm's or torchvision's module, without classifier.
-        num_features: D, channels of the map.
-        output_stride: image pixels per pixel of the map.
+        body: the module of timm or torchvision, without its classifier.
+        num_features: D, channels of the feature map.
+        output_stride: image pixels per feature-map pixel.
     """
 
     def __init__(self, body: nn.Module, layout: Layout, num_features: int, output_stride: int) -> None:
@@ -88,27 +88,26 @@ def create_backbone(
 ) -> Backbone:
     """A feature extractor `forward_features([B, in_chans, S, S]) -> [B, num_features, h, w]`.
 
-    The map is what timm's `forward_features` gives where that is one, with channels first; of a vision transformer, the
-    tokens of the patches behind the last norm, as they lie in the image. What the map does not depend on is left out.
+    The feature map is the output of timm's `forward_features`, with channels first. For vision transformers it consists
+    of the patch tokens after the last norm, arranged as in the image. Layers that do not contribute to it are removed.
 
     Args:
-        name: a network of timm, with or without the tag of its weights (`resnet50.a1_in1k`); `alexnet` and `googlenet`
+        name: a network of timm, with or without the tag of its weights (`resnet50.a1_in1k`); `alexnet` or `googlenet`
             of torchvision; or one of `SMALL_BACKBONES`.
-        pretrained: True fetches weights by timm or torchvision (needs a network the first time); a path loads a file of
-            weights (see :func:`cxrfast.models.backbones.pretrained.load_file`). Stems of three channels are summed for
-            `in_chans=1`.
-        antialias: put blur-pools with `filter_size` taps in front of every subsampling of a CNN but the first
-            convolution's, which Zhang's ResNets leave strided too. The keys of the weights stay.
-        antialias_stem: with `antialias`, in front of the first convolution's subsampling too.
-        output_stride: image pixels per pixel of the map; None: the network's own. 8, 16 and 32 where timm can dilate
-            instead of subsampling, and for DenseNets.
-        image_size: S, to which position embeddings and windows of transformers are made; None: that of the weights.
-        crop_size: of smaller images that the network is also to take, as in training.
+        pretrained: True downloads weights with timm or torchvision (once). A path loads a file of weights (see
+            :func:`cxrfast.models.backbones.pretrained.load_file`). Three-channel stems are summed for `in_chans=1`.
+        antialias: insert blur-pools with `filter_size` taps before every subsampling of a CNN except that of the first
+            convolution, which also stays strided in Zhang's ResNets. The keys of the weights do not change.
+        antialias_stem: with `antialias`, also before the subsampling of the first convolution.
+        output_stride: image pixels per feature-map pixel. None: the network's own. 8, 16 or 32 for DenseNets and where
+            timm supports dilation instead of subsampling.
+        image_size: S, for the position embeddings and windows of transformers. None: that of the weights.
+        crop_size: size of smaller images that the network must also accept, as in training.
 
     Raises:
-        UsageError: an unknown name, a network without a spatial map or that cannot take such images, weights asked for
-            where there are none, a stride or anti-aliasing that the network has not.
-        CxrfastError: the weights cannot be fetched or read, or do not fit.
+        UsageError: an unknown name, a network without a spatial map, an image size that it does not accept, pretrained
+            weights that do not exist, or a stride or anti-aliasing that the network does not support.
+        CxrfastError: the weights cannot be downloaded or read, or do not match.
     """
     base, overrides = SMALL_BACKBONES.get(name, (name, {}))
     check_backbone(name)
@@ -144,10 +143,11 @@ def create_backbone(
 
 
 def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of grey in [0, 1] that the pretrained weights of a backbone were trained with, per channel.
+    """Mean and standard deviation per channel, for grey in [0, 1], that a backbone's pretrained weights were trained
+    with.
 
-    Where they are the same for all channels, they are given once: three equal channels make no other features than one
-    with the filters of the stem summed.
+    If they are equal for all channels, a single value is returned: one channel with the summed filters of the stem
+    gives the same features as three equal channels.
     """
     check_backbone(name)
     base, _ = SMALL_BACKBONES.get(name, (name, {}))
@@ -161,7 +161,7 @@ def input_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def check_backbone(name: str) -> None:
-    """UsageError with the nearest names for one that is no network's; whether it has a map is not looked at."""
+    """Raise UsageError with similar names if `name` is unknown. Does not check that the network has a spatial map."""
     if name in SMALL_BACKBONES or name in TORCHVISION_BACKBONES:
         return
     if not timm.is_model(name):
@@ -177,7 +177,7 @@ def check_backbone(name: str) -> None:
 
 @cache
 def _accepted(base: str) -> frozenset[str]:
-    """Arguments of the class behind a name of timm."""
+    """Constructor arguments of the class of a timm model."""
     with torch.device("meta"):
         model = timm.create_model(base, num_classes=0)
     return frozenset(inspect.signature(type(model).__init__).parameters)
@@ -196,14 +196,14 @@ def _size_settings(base: str, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def _create(name: str, base: str, fetch: bool, settings: dict[str, Any], output_stride: int | None) -> nn.Module:
-    """The network without its classifier; `name` is what the user called it."""
+    """The network without its classifier; `name` is the user's name for it."""
     if base in TORCHVISION_BACKBONES:
         body: nn.Module = torchvision_backbone(base, pretrained=fetch, in_chans=settings["in_chans"])
     else:
         try:
-            with torch.device("meta") if fetch else nullcontext():  # before anything is fetched for nothing
+            with torch.device("meta") if fetch else nullcontext():  # to fail before a download
                 body = timm.create_model(base, num_classes=0, **settings)
-        except Exception as error:  # of many kinds: AssertionError, KeyError, NotImplementedError …
+        except Exception as error:  # many types: AssertionError, KeyError, NotImplementedError …
             if "output_stride" in settings:
                 raise _wrong_stride(name, _possible_strides(base, settings), output_stride) from error
             raise UsageError(f"backbone: timm cannot build {name} ({one_line(error)})") from error
@@ -217,7 +217,7 @@ def _create(name: str, base: str, fetch: bool, settings: dict[str, Any], output_
 
 
 def _whole(base: str, settings: dict[str, Any]) -> set[str]:
-    """Names of the tensors of the whole network, with its classifier."""
+    """Names of all tensors of the network, including its classifier."""
     if base in TORCHVISION_BACKBONES:
         return torchvision_tensors(base)
     with torch.device("meta"):
@@ -243,7 +243,7 @@ def _wrong_stride(name: str, possible: Sequence[int], asked: int | None) -> Usag
 
 
 def _dilate_densenet(name: str, body: nn.Module, output_stride: int) -> None:
-    """Drop the pooling of the last transitions, and dilate what follows, so that filters reach as far as before."""
+    """Remove the pooling of the last transitions and dilate the later layers, which keeps their receptive fields."""
     if output_stride not in _STRIDES:
         raise _wrong_stride(name, _STRIDES, output_stride)
     features = cast(nn.Sequential, body.features)
@@ -257,7 +257,7 @@ def _dilate_densenet(name: str, body: nn.Module, output_stride: int) -> None:
                 module.dilation = module.padding = (dilation, dilation)
 
 
-_FOUND: dict[str, Findings] = {}  # exploring takes as long as building the network
+_FOUND: dict[str, Findings] = {}  # cached, because exploring takes as long as building the network
 
 
 def _findings(
@@ -272,14 +272,14 @@ def _findings(
                 f"backbone: {name} has no spatial map to localise with, but {error}; take a CNN or a vision "
                 "transformer with one, as resnet50 or vit_small_patch16_224"
             ) from None
-        except Exception as error:  # what networks raise of images that they cannot take
+        except Exception as error:  # networks raise many types for images that they do not accept
             taken = " and training crops of ".join(f"{size}×{size}" for size in sizes)
             raise UsageError(f"image-size: {name} cannot take images of {taken} ({one_line(error)})") from error
     return _FOUND[key]
 
 
 def _leave_out(body: nn.Module, findings: Findings) -> None:
-    """Take out what the map does not depend on: it could not train, and would make weights larger than they are."""
+    """Remove layers that do not contribute to the map, which cannot be trained and would enlarge the weights."""
     for module in findings.never_called:
         body.set_submodule(module, nn.Identity())
     for name in findings.without_gradient:
@@ -295,7 +295,7 @@ def _stride(base: str, body: nn.Module, findings: Findings, size: int, output_st
     if base.startswith("densenet") and output_stride is not None:
         stated = output_stride
     height = findings.sizes[0]
-    # Maps of odd images are rounded, or cut where nothing is padded.
+    # For odd image sizes, the map size is rounded up or down, depending on the padding.
     if stated is not None and abs(height - size / stated) <= 2:
         return int(stated)
     return round(size / height)

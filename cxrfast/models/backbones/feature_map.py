@@ -1,4 +1,4 @@
-"""Where a timm model keeps its last spatial map, found by sending the shapes of an image through it."""
+"""Finds the last feature map of a timm model by a forward pass, usually on the meta device."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
@@ -11,11 +11,11 @@ Layout = Literal["channels_first", "channels_last", "tokens"]
 
 
 class NoFeatureMap(Exception):
-    """The features are no map; the message says what they are."""
+    """The features are not a spatial map; the message describes them."""
 
 
 class Findings(NamedTuple):
-    """What one image says of a model."""
+    """The properties of a model, found by a forward and backward pass."""
 
     layout: Layout
     channels: int  # D
@@ -38,10 +38,10 @@ def feature_map(
     images: torch.Tensor,  # [B, C, S, S]
     layout: Layout,
 ) -> torch.Tensor:  # [B, D, h, w]
-    """The last map of timm's model `body`, behind its last norm where it has one.
+    """The last feature map of timm's model `body`, after its last norm if it has one.
 
-    CNNs give it as `forward_features`, some transformers so with channels last. The others give tokens, of which timm's
-    `forward_intermediates` takes those of the patches and lays them out as they lie in the image.
+    For CNNs, and with channels last for some transformers, it is the output of `forward_features`. For models with
+    tokens, timm's `forward_intermediates` selects the patch tokens and arranges them as in the image.
     """
     model = cast(Any, body)
     if layout == "channels_first":
@@ -62,20 +62,21 @@ def _last_tokens(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def explore(body: nn.Module, in_chans: int, sizes: Sequence[int]) -> Findings:
-    """Send images of `sizes` through `body`: on the meta device, which computes nothing but shapes, or, for models that
-    look into their tensors, for real.
+    """Pass images of `sizes` through `body`: on the meta device, which computes only shapes, or on the CPU for models
+    that need tensor values.
 
-    Raises NoFeatureMap where the features are no map; whatever the model raises where it cannot take such images.
+    Raises NoFeatureMap if the features are not a spatial map, and the model's own errors if it does not accept the
+    images.
     """
     mode = body.training
     body.eval()
     try:
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has
+        with torch.inference_mode(False), torch.enable_grad():  # independently of the caller's mode
             try:
                 return _explore(body, in_chans, sizes, torch.device("meta"))
             except NoFeatureMap:
                 raise
-            except Exception:  # as many kinds as timm has models
+            except Exception:  # models raise many types
                 return _explore(body, in_chans, sizes, next(body.parameters()).device)
     finally:
         body.train(mode)

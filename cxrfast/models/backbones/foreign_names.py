@@ -1,4 +1,4 @@
-"""Other programs' names for the tensors of a backbone, turned into timm's."""
+"""Converts other programs' tensor names of a backbone to timm's."""
 
 import re
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")
 
 
 def current_name(name: str) -> str:
-    """torchvision's and timm's present name of a tensor that earlier versions called `name`."""
+    """The current name in torchvision and timm of a tensor that had the name `name` in earlier versions."""
     return _OLD_DENSE_LAYER.sub(r"\1\2.", name)
 
 
 def to_timm_names(state: State, own: Iterable[str]) -> State:
-    """The same tensors under timm's names where the names are of a format known here, else as they are.
+    """The tensors with timm's names if their names have a known format, else unchanged.
 
     Args:
         own: names of the tensors of timm's network, which tell how blocks are grouped into stages.
@@ -26,7 +26,7 @@ def to_timm_names(state: State, own: Iterable[str]) -> State:
     for anchor, convert in ((_EFFICIENTNET_STEM, _efficientnet), (_HF_PATCHES, _huggingface_dinov2)):
         found = next((name for name in state if name.endswith(anchor)), None)
         if found is not None:
-            prefix = found.removesuffix(anchor)  # the name that a model with a head has for this part
+            prefix = found.removesuffix(anchor)  # prefix of the backbone in a model with a head
             return convert({name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}, own)
     return state
 
@@ -55,7 +55,7 @@ _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+?)\.(\w+)$")
 
 
 def _efficientnet(state: State, own: Iterable[str]) -> State:
-    """Blocks are numbered through there, and by stage in timm. The first of them expands nothing."""
+    """The port numbers blocks consecutively, timm per stage. The first block has no expansion."""
     places = sorted({tuple(map(int, name.split(".")[1:3])) for name in own if name.startswith("blocks.")})
     expanding = {match[1] for name in state if (match := _BLOCK.match(name)) and match[2] == "_expand_conv"}
     renamed: State = {}
@@ -98,9 +98,9 @@ _HF_LAYER_PARTS = (("mlp.weights_in.", "mlp.w12."), ("mlp.weights_out.", "mlp.w3
 
 
 def _huggingface_dinov2(state: State, own: Iterable[str]) -> State:
-    """The names of DINOv2's authors, which timm knows how to turn into its own: it puts registers in their place and
-    resizes position embeddings. Queries, keys and values become one matrix, in this order."""
-    renamed: State = {"mask_token": torch.zeros(0)}  # by which timm knows the format; it drops it
+    """Convert to the names of the original DINOv2 code. timm converts these to its own, including registers and resized
+    position embeddings. Queries, keys and values are concatenated to one matrix, in this order."""
+    renamed: State = {"mask_token": torch.zeros(0)}  # timm recognises the format by this key, and drops it
     for name, tensor in state.items():
         query = _HF_QUERY.match(name)
         if query is not None:

@@ -1,4 +1,4 @@
-"""Pretrained weights of a backbone: from timm's hub, or from a file of any program whose names are known."""
+"""Pretrained weights of a backbone, from timm's hub or from a file with a known naming scheme."""
 
 import inspect
 import sys
@@ -14,27 +14,28 @@ from cxrfast.errors import CxrfastError
 from cxrfast.models.backbones.foreign_names import to_timm_names
 from cxrfast.models.backbones.weight_files import State, read_tensors
 
-_COUNTER = "num_batches_tracked"  # of batch norms; old checkpoints have none, and nothing depends on it
+_COUNTER = "num_batches_tracked"  # of batch norms; missing in old checkpoints and not needed
 
 
 def load_file(body: nn.Module, name: str, path: str, whole: Collection[str]) -> None:
-    """Fill the network `name` with the tensors in a file: timm's or torchvision's names, with or without those of the
-    classifier and behind any prefix; the names of :mod:`cxrfast.models.backbones.foreign_names`.
+    """Load the weights of the network `name` from a file.
 
-    A stem of three channels is summed for a network of one; position embeddings are resized.
+    Tensor names may be those of timm or torchvision, with or without the classifier and with any prefix, or those of
+    :mod:`cxrfast.models.backbones.foreign_names`. Three-channel stems are summed for a one-channel network, and
+    position embeddings are resized.
 
     Args:
-        whole: names of all tensors of the network with its classifier, which `body` lacks.
+        whole: names of all tensors of the network, including its classifier, which `body` does not have.
 
-    Raises CxrfastError, in one line that names the difference, if a tensor is missing, has another shape, or has no
-    place in the network.
+    Raises CxrfastError with a one-line description if a tensor is missing, has another shape, or does not belong to the
+    network.
     """
     state, _ = read_tensors(Path(path), "pretrained")
     own = body.state_dict()
     state = _behind_prefix(to_timm_names(state, own), own)
     try:
         state = _adapt_stem(_filtered(state, body), body)
-    except Exception as error:  # what timm's converters raise of a file that is none of theirs
+    except Exception as error:  # timm's converters raise many types for unknown files
         raise CxrfastError(f"pretrained: {path} does not hold weights of {name} ({one_line(error)})") from error
     needed = {key for key in own if not key.endswith(_COUNTER)}
     differences = {
@@ -52,7 +53,7 @@ def load_file(body: nn.Module, name: str, path: str, whole: Collection[str]) -> 
 
 
 def _behind_prefix(state: State, own: State) -> State:
-    """Without what stands in front of every name, such as `module.` or `network.backbone.`."""
+    """Remove a common prefix of all names, such as `module.` or `network.backbone.`."""
     best = max(_prefixes(state, own), key=lambda prefix: sum(prefix + key in state for key in own), default="")
     return {name.removeprefix(best): tensor for name, tensor in state.items() if name.startswith(best)}
 
@@ -63,7 +64,7 @@ def _prefixes(state: State, own: State) -> set[str]:
 
 
 def _filtered(state: State, body: nn.Module) -> State:
-    """As timm adapts checkpoints of this family to the network: old names, other image sizes."""
+    """Apply timm's checkpoint conversion for this family: old names, other image sizes."""
     known = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     if known is None or len(inspect.signature(known).parameters) < 2:
         return state
@@ -71,7 +72,7 @@ def _filtered(state: State, body: nn.Module) -> State:
 
 
 def _adapt_stem(state: State, body: nn.Module) -> State:
-    """For another number of channels, as timm does: for one, the filters of the colours are summed."""
+    """Convert the stem to another number of channels as in timm: for one channel, sum the filters of the colours."""
     first = cast(Any, body).pretrained_cfg.get("first_conv") or ()
     adapted = dict(state)
     modules = dict(body.named_modules())
@@ -91,14 +92,14 @@ def cannot_fetch(name: str, error: Exception) -> CxrfastError:
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Without a network the hub's client retries for a minute, talking all the while; asked once, it reads its cache or
-    fails at once."""
+    """Switch the hub's client to offline mode if the hub is unreachable. It would otherwise retry for a minute with
+    many messages; offline, it reads its cache or fails immediately."""
     from huggingface_hub import constants, get_session
 
     before = constants.HF_HUB_OFFLINE
     try:
         get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # of whichever HTTP library this version of the client uses
+    except Exception:  # depends on the HTTP library of the client's version
         constants.HF_HUB_OFFLINE = True
     try:
         yield

@@ -10,7 +10,7 @@ from torch import nn
 
 from cxrfast.models.backbones.pretrained import cannot_fetch
 
-_LAST = {"alexnet": "features", "googlenet": "inception5b"}  # behind it stand pooling and the classifier
+_LAST = {"alexnet": "features", "googlenet": "inception5b"}  # last module before pooling and classifier
 _STEM = {"alexnet": "features.0", "googlenet": "conv1.conv"}
 _CHANNELS = {"alexnet": 256, "googlenet": 1024}
 
@@ -18,8 +18,8 @@ TORCHVISION_BACKBONES = tuple(_LAST)
 
 
 class TorchvisionFeatures(nn.Sequential):
-    """Everything in front of a torchvision network's pooling, by the names that it has there; what it says of itself is
-    said as timm's models do."""
+    """The part of a torchvision network before its pooling, with the original tensor names and the attributes of a timm
+    model."""
 
     def __init__(self, layers: "OrderedDict[str, nn.Module]", name: str) -> None:
         super().__init__(layers)
@@ -31,7 +31,7 @@ class TorchvisionFeatures(nn.Sequential):
 
 
 def torchvision_backbone(name: str, *, pretrained: bool = False, in_chans: int = 1) -> TorchvisionFeatures:
-    """`alexnet` or `googlenet` up to its pooling. CxrfastError if weights are to be fetched and cannot be."""
+    """`alexnet` or `googlenet` up to its pooling. Raises CxrfastError if weights cannot be downloaded."""
     network = _whole(name)
     if pretrained:
         try:
@@ -51,7 +51,7 @@ def torchvision_backbone(name: str, *, pretrained: bool = False, in_chans: int =
 
 
 def torchvision_tensors(name: str) -> set[str]:
-    """Names of all tensors of the network, of its classifiers too."""
+    """Names of all tensors of the network, including its classifiers."""
     with torch.device("meta"):
         return set(_whole(name, aux_logits=True).state_dict())
 
@@ -64,7 +64,7 @@ def _whole(name: str, *, aux_logits: bool = False) -> nn.Module:
 
 
 def _adapt_stem(model: nn.Module, name: str, in_chans: int) -> None:
-    """Let the first convolution take `in_chans` channels, as timm does: for one, its filters are summed."""
+    """Convert the first convolution to `in_chans` channels as in timm: for one channel, sum its filters."""
     stem = cast(nn.Conv2d, model.get_submodule(name))
     stem.weight = nn.Parameter(adapt_input_conv(in_chans, stem.weight.detach()))
     stem.in_channels = in_chans

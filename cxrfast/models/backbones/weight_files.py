@@ -1,4 +1,4 @@
-"""Tensors in other programs' files, read without running anything that a file may contain."""
+"""Reads tensors from files of other programs without executing code in them."""
 
 import re
 import warnings
@@ -13,16 +13,16 @@ from cxrfast.errors import CxrfastError
 
 State = dict[str, torch.Tensor]
 
-# Names under which training scripts keep the weights, the likeliest first.
+# Keys under which training scripts store the weights, most common first.
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 
 
 def read_tensors(path: Path, option: str) -> tuple[State, dict[str, str]]:
-    """The tensors by name, and the metadata (empty unless it is safetensors) of a `.safetensors` file or of what
-    `torch.save` has written, as a dictionary or nested in one.
+    """The tensors by name, and the metadata (safetensors only, else empty), of a `.safetensors` file or a file written
+    by `torch.save`. The weights may be nested in a dictionary.
 
-    Raises CxrfastError, in one line that begins with `option`, for a file that is missing or damaged, that holds no
-    network's weights, or that would have to be unpickled.
+    Raises CxrfastError, in one line that starts with `option`, for a file that is missing or damaged, contains no
+    network weights, or contains objects other than tensors.
     """
     if not path.is_file():
         raise CxrfastError(f"{option}: no file {path}")
@@ -34,9 +34,9 @@ def read_tensors(path: Path, option: str) -> tuple[State, dict[str, str]]:
             raise CxrfastError(f"{option}: {path} is not a safetensors file, or is damaged") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused below
+            warnings.simplefilter("ignore")  # about TorchScript archives, which are rejected below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zip's and torch's errors of a file that holds something else
+    except Exception as error:  # pickle, zip and torch raise many types for other files
         raise CxrfastError(f"{option}: {path} {_why_not_read(error)}") from error
     found = _find_state(content)
     if found is None:
@@ -58,7 +58,7 @@ def _why_not_read(error: Exception) -> str:
 
 
 def _find_state(content: Any) -> Mapping[str, Any] | None:
-    """The dictionary that holds convolutions, wherever a training script has put it."""
+    """The (possibly nested) dictionary that contains convolutions."""
     if not isinstance(content, Mapping):
         return None
     if any(isinstance(name, str) and getattr(value, "ndim", 0) == 4 for name, value in content.items()):

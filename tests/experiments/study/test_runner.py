@@ -84,16 +84,16 @@ def test_the_second_call_trains_nothing(finished, logged):
     assert to_markdown(again.result) == to_markdown(files.result)
 
 
-def test_a_run_whose_evaluation_cannot_be_read_is_evaluated_again(finished):
+def test_a_run_whose_evaluation_cannot_be_read_is_evaluated_again(finished, caplog):
     out, _ = finished
     path = next((out / "runs").rglob("strict/evaluation-test.json"))
     before = path.read_text()
     for content in ('{"protocol": "strict"}', "{"):  # of an earlier version; damaged
         path.write_text(content)
-        said: list[str] = []
-        with threads_of_a_job():
-            run_study(STUDY, out, say=said.append)
-        assert said[0] == "3 runs, 2 finished before"
+        caplog.clear()
+        with threads_of_a_job(), caplog.at_level("INFO", "cxrfast"):
+            run_study(STUDY, out)
+        assert caplog.messages[0] == "3 runs, 2 finished before"
         assert path.read_text() == before
 
 
