@@ -1,7 +1,7 @@
 """Where to compute, and in which precision."""
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -15,8 +15,13 @@ Precision = Literal["32", "bf16", "16"]
 _PRECISIONS: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def resolve_device(name: Device) -> Literal["cpu", "cuda"]:
-    """ "cpu" or "cuda"; "auto" takes CUDA where both a GPU and this package's CUDA operators are there."""
+def resolve_device(name: str) -> Literal["cpu", "cuda"]:
+    """ "cpu" or "cuda"; "auto" takes CUDA where both a GPU and this package's CUDA operators are there.
+
+    Raises :class:`UsageError` for another name, and where CUDA is asked for and cannot be used.
+    """
+    if name not in get_args(Device):
+        raise UsageError(f"device: expected {', '.join(get_args(Device))}, got {name!r}")
     if name == "cpu":
         return "cpu"
     if not torch.cuda.is_available():
