@@ -32,9 +32,10 @@ def localize(
     Writes a picture and a JSON file for each image. Boxes are in pixels of the original image. Research use only; not
     for diagnosis.
     """
+    from cxrfast.devices import resolve_device
     from cxrfast.inference import load_predictor, localize_many
 
-    predictor = load_predictor(checkpoint, device=device or "auto")
+    predictor = load_predictor(checkpoint, device=resolve_device(device or "auto"))
     for note in predictor.notes:
         typer.echo(f"note: {note}")
     batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)

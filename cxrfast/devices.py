@@ -1,7 +1,7 @@
 """Where to compute, and in which precision."""
 
 import os
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -9,11 +9,19 @@ from lightning_fabric import Fabric
 from cxrfast import _library
 from cxrfast.errors import UsageError
 
-_PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32", "bf16", "16"]
+
+_PRECISIONS: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def resolve_device(name: str) -> str:
-    """ "cpu" or "cuda"; "auto" takes CUDA where both a GPU and this package's CUDA operators are there."""
+def resolve_device(name: str) -> Literal["cpu", "cuda"]:
+    """ "cpu" or "cuda"; "auto" takes CUDA where both a GPU and this package's CUDA operators are there.
+
+    Raises :class:`UsageError` for another name, and where CUDA is asked for and cannot be used.
+    """
+    if name not in get_args(Device):
+        raise UsageError(f"device: expected {', '.join(get_args(Device))}, got {name!r}")
     if name == "cpu":
         return "cpu"
     if not torch.cuda.is_available():
@@ -27,7 +35,7 @@ def resolve_device(name: str) -> str:
     return "cuda"
 
 
-def make_fabric(device: str, precision: str) -> Fabric:
+def make_fabric(device: Device, precision: Precision) -> Fabric:
     """One process on one device; under `torchrun`, all of its processes and devices."""
     accelerator = resolve_device(device)
     if precision == "16" and accelerator == "cpu":

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from cxrfast.data.folds import FoldsBy, FoldsOf
 from cxrfast.evaluation.record import (
     Limits,
     LocalizationHead,
@@ -139,8 +140,8 @@ class CrossValidationHead(Part):
     method: str
     label_version: str
     folds: int
-    by: str
-    of: str
+    by: FoldsBy
+    of: FoldsOf
     seeds: tuple[int, ...]
     unannotated: float  # share of the images without boxes that is used for training
     validation_images: tuple[int, ...]  # number per fold

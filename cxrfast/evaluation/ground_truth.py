@@ -10,6 +10,8 @@ from torch import Tensor
 from cxrfast.data.records import Record
 from cxrfast.metrics.detection import Boxes
 
+Unit = Literal["annotation", "box"]
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -47,7 +49,7 @@ class GroundTruth:
     def n_boxes(self) -> Tensor:  # [N, K] int64
         return count_pairs(self.boxes.image, self.boxes.class_index, len(self.images), len(self.class_names))
 
-    def units(self, unit: Literal["annotation", "box"]) -> "Units":
+    def units(self, unit: Unit) -> "Units":
         """What a protocol counts: boxes, or annotations, each with all boxes of one class on one image."""
         if unit == "box":
             return Units(

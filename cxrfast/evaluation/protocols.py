@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cxrfast.errors import UsageError
+from cxrfast.evaluation.ground_truth import Unit
 from cxrfast.metrics.detection import Measure
 from cxrfast.regions.rule import RegionRule
 
 OPERATING_POINT = "operating point"
 OWN = "the method's"
 OwnThreshold = Literal["the method's"]
+GroupedBy = Literal["patient", "image", "box"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Folds:
     only by patient or image."""
 
     count: int
-    by: Literal["patient", "image", "box"]
+    by: GroupedBy
     pooled: bool = False  # choose one threshold for all classes, not one per class
 
     def __str__(self) -> str:
@@ -46,7 +48,7 @@ class Protocol:
 
     name: str
     paper: str
-    unit: Literal["annotation", "box"]  # what is counted: annotated pairs of image and class, or boxes
+    unit: Unit  # what is counted: annotated pairs of image and class, or boxes
     region: RegionRule | None  # None: the method's own
     threshold: (
         float | OwnThreshold | Folds | None

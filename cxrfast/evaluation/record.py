@@ -22,6 +22,8 @@ from pydantic import (
 
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation.ground_truth import Unit
+from cxrfast.evaluation.protocols import GroupedBy
 from cxrfast.metrics.calibration import ReliabilityCurve
 from cxrfast.metrics.classification import Mean
 from cxrfast.metrics.detection import Measure
@@ -156,7 +158,7 @@ class FoldsThreshold(Part):
 
     kind: Literal["folds"] = "folds"
     count: int
-    by: Literal["patient", "image", "box"]
+    by: GroupedBy
     pooled: bool
 
     def __str__(self) -> str:
@@ -285,7 +287,7 @@ class LocalizationHead(Part):
     """The rules by which regions were scored."""
 
     paper: str
-    unit: Literal["annotation", "box"]
+    unit: Unit
     rule: RegionRule
     minmax_normalised: bool  # whether every map was first scaled to 0…1
     threshold: Threshold

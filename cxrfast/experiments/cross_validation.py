@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 
 from cxrfast._logging import get_logger, once, quiet
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
-from cxrfast.devices import make_fabric
+from cxrfast.devices import Device, make_fabric
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import CrossValidationHead, FoldEvaluation, PooledResult, find_protocol, pool
 from cxrfast.evaluation.fold_evaluation import one_of_each_fold
@@ -85,7 +85,7 @@ def resume_cross_validation(
     path: Path,
     *,
     fold: int | None = None,
-    device: str | None = None,
+    device: Device | None = None,
     workers: int | None = None,
 ) -> Path:
     """Go on with the cross-validation in a folder, with its own settings: all folds, or only `fold`."""
@@ -105,7 +105,7 @@ def evaluate_folds(
     thresholds: Sequence[float] = (),
     batch_size: int = 16,
     workers: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     out: Path | None = None,
     method: str | None = None,
     page: bool = True,
@@ -139,13 +139,13 @@ def evaluate_folds(
     return pooled
 
 
-def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int) -> Path:
+def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: Device, workers: int) -> Path:
     """Every run that is not finished, then the pooled result."""
     with quiet(when=not fabric.is_global_zero), once():  # remarks on the data are the same for every run
         return _do_runs(folder, fabric, fold, device, workers)
 
 
-def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: str, workers: int) -> Path:
+def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: Device, workers: int) -> Path:
     """As :func:`_go_on`, whatever is shown of it."""
     config, plan = folder.load()
     config = config.model_copy(update={"device": device, "workers": workers})

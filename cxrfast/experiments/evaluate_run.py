@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cxrfast.data import ChestXray14, Record, Splits, XrayDataset, read_chestxray14
+from cxrfast.devices import Device
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import (
     EvaluationMetadata,
@@ -42,7 +43,7 @@ def evaluate_run(
     thresholds: Sequence[float] = (),
     batch_size: int = 16,
     workers: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     out: Path | None = None,
     method: str | None = None,
     page: bool = True,

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from cxrfast.devices import resolve_device
+from cxrfast.devices import Device, resolve_device
 from cxrfast.errors import UsageError
 from cxrfast.methods import Method
 from cxrfast.regions.prediction import Prediction
@@ -21,7 +22,9 @@ WITHOUT_VALIDATION = (
 class TrainedModel:
     """The :class:`cxrfast.regions.prediction.Predictor` of a weights file written by `cxrfast train`."""
 
-    def __init__(self, network: Method, metadata: dict[str, str], weights: Path, device: str) -> None:
+    def __init__(
+        self, network: Method, metadata: dict[str, str], weights: Path, device: Literal["cpu", "cuda"]
+    ) -> None:
         self.network = network.to(device)
         self.class_names = network.class_names
         self.image_size = network.image_size
@@ -42,7 +45,7 @@ class TrainedModel:
 
 
 def load_predictor(
-    checkpoint: Path | None = None, *, device: str = "auto", expected_method: str | None = None
+    checkpoint: Path | None = None, *, device: Device = "auto", expected_method: str | None = None
 ) -> TrainedModel:
     """Load a weights file, the best weights of a run's folder, or (None) of the latest run under `runs/`."""
     path = latest_run().best if checkpoint is None else Path(checkpoint)

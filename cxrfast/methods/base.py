@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +37,10 @@ class MethodOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+Optimizer = Literal["adam", "adamw", "sgd"]
+LrSchedule = Literal["steps", "milestones", "plateau", "search"]
+
+
 @dataclass(frozen=True)
 class Defaults:
     """The paper's settings of the options shared by all methods."""
@@ -48,10 +52,10 @@ class Defaults:
     weight_decay: float
     lr_decay: float  # factor of the learning rate
     lr_step: int = 1  # schedule "steps": epochs between decays
-    lr_schedule: str = "steps"  # see RunConfig.lr_schedule
+    lr_schedule: LrSchedule = "steps"  # see RunConfig.lr_schedule
     lr_milestones: tuple[int, ...] = ()  # schedule "milestones": epochs of decay; "search": candidates
     lr_patience: int = 3  # schedule "plateau": epochs without a better score
-    optimizer: str = "adam"  # see RunConfig.optimizer
+    optimizer: Optimizer = "adam"  # see RunConfig.optimizer
     val_share: float = 1 / 8  # validation images, as a share of those outside the test part: 10 % of all images
 
 

@@ -43,6 +43,7 @@ from cxrfast.data import (
     read_some,
     without_finding,
 )
+from cxrfast.data.patches import PatchRule
 from cxrfast.errors import CxrfastError
 from cxrfast.losses import LiLoss
 from cxrfast.methods._backbone import BackboneOptions
@@ -82,7 +83,7 @@ class CIAOptions(BackboneOptions):
     alignment_epochs: int = Field(3, ge=0, description="epochs of the alignment stage; 0: no alignment")
     lambda_box: float = Field(4.0, ge=0, description="weight of pairs with a box")
     floor: float = Field(0.0, ge=0, lt=1, description="patch scores are rescaled to [floor, 1], as by Li et al.: 0.98")
-    patch_rule: Literal["half", "any", "center"] = Field("half", description="which cells belong to a box")
+    patch_rule: PatchRule = Field("half", description="which cells belong to a box")
     region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of a positive cell")
 
 

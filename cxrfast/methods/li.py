@@ -7,11 +7,12 @@ class is the union of the patches with p ≥ 0.5.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 
+from cxrfast.data.patches import PatchRule
 from cxrfast.losses import LiLoss
 from cxrfast.methods._backbone import BackboneOptions
 from cxrfast.methods._regions import annotated_regions
@@ -27,7 +28,7 @@ class PatchOptions(BackboneOptions):
     backbone: str = Field("resnetv2_50", description="any timm network with a spatial map; small: resnetv2_nano")
     grid: int = Field(20, ge=2, description="P: the image is divided into P×P patches")
     hidden: int = Field(512, ge=1, description="channels of the head's first layer")
-    patch_rule: Literal["half", "any", "center"] = Field("half", description="which patches belong to a box")
+    patch_rule: PatchRule = Field("half", description="which patches belong to a box")
     region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of a positive patch")
 
 

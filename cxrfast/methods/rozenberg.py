@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from cxrfast.data import Record
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.losses import LiLoss, RozenbergLoss, positive_to_negative
+from cxrfast.losses.rozenberg import AreaUnit
 from cxrfast.methods._regions import annotated_regions
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.methods.li import PatchOptions, build_patch_network
@@ -80,9 +81,7 @@ class RozenbergOptions(PatchOptions):
     rho: float = Field(0.05, ge=0, le=1, description="initial ρ of Eq. 9: maximum mean score outside a box")
     tau_hat: float = Field(1.0, ge=0, description="initial τ̂ of Eq. 11, in patches: minimum area on a positive")
     rho_hat: float = Field(0.0, ge=0, description="initial ρ̂ of Eq. 11, in patches: maximum area on a negative")
-    area_unit: Literal["patches", "fraction"] = Field(
-        "patches", description="unit of Σz in Eq. 11: patches, or fraction (divided by P²)"
-    )
+    area_unit: AreaUnit = Field("patches", description="unit of Σz in Eq. 11: patches, or fraction (divided by P²)")
     thresholds: Literal["alternate", "fixed", "learnt"] = Field(
         "alternate", description="alternate: fitted per class on the frozen network; fixed; or learnt by the loss"
     )

@@ -20,11 +20,14 @@ from torch import nn
 
 from cxrfast.data import Augmentation
 from cxrfast.losses import BagLoss, BILLoss, MMMLoss, SelfGuidingLoss
+from cxrfast.losses.bags import BILForm
+from cxrfast.losses.self_guiding import L2Form, Normalization
 from cxrfast.methods._backbone import BackboneOptions
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import FullyConvolutionalNetwork
 from cxrfast.ops import mil_pool
 from cxrfast.ops.mil_pool import MODES
+from cxrfast.ops.self_guiding import Median
 from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
 
@@ -41,18 +44,14 @@ class SGLOptions(BackboneOptions):
     )
     delta: float = Field(0.3, ge=0, le=0.5, description="δ_l of Eq. 6; δ_h = 1 − δ_l")
     lam: float = Field(20.0, ge=0, description="λ of Eq. 9 (and of loss=bil): weight of the instance loss")
-    bil_form: Literal["sum", "script"] = Field(
-        "sum", description="with loss=bil: formula of the paper (sum) or of its script"
-    )
+    bil_form: BILForm = Field("sum", description="with loss=bil: formula of the paper (sum) or of its script")
     rescale: bool = Field(True, description="Eq. 5; false: θ = p")
     weighted: bool = Field(True, description="Eq. 8; false: every weight is 1")
-    normalize: Literal["batch", "bag"] = Field(
-        "batch", description="Eq. 7: count the instances of a kind per batch or per bag"
-    )
+    normalize: Normalization = Field("batch", description="Eq. 7: count the instances of a kind per batch or per bag")
     average_weight: bool = Field(False, description="Eq. 7 with the mean weight per kind, as in the published script")
-    median: Literal["lower", "mean"] = Field("lower", description="median in Eq. 8 of an even number of instances")
+    median: Median = Field("lower", description="median in Eq. 8 of an even number of instances")
     l2: float = Field(1.0, ge=0, description="weight of the penalty on the non-zero elements of M")
-    l2_form: Literal["squares", "norm"] = Field("squares", description="penalty: mean of p² where M ≠ 0, or norm of M")
+    l2_form: L2Form = Field("squares", description="penalty: mean of p² where M ≠ 0, or norm of M")
     region_threshold: float = Field(0.5, gt=0, lt=1, description="threshold of a positive instance")
     gate: float | None = Field(
         0.5, ge=0, lt=1, description="no region unless the image score exceeds this; null: always a region"

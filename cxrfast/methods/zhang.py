@@ -27,6 +27,7 @@ from torch import nn
 
 from cxrfast._logging import get_logger
 from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
+from cxrfast.data.similarity.triplets import PartialOf, Sampling
 from cxrfast.errors import UsageError
 from cxrfast.losses import TripletLoss
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
@@ -49,7 +50,7 @@ class ZhangOptions(CAMOptions):
     )
     bias: bool = Field(True, description="bias of both classifiers; Eq. 1 and 8 have none")
     margin: float = Field(0.5, ge=0, description="m of Eq. 4")
-    sampling: Literal["paper", "all", "random"] = Field(
+    sampling: Sampling = Field(
         "paper", description="hard examples among random candidates (paper) or among all images; or random examples"
     )
     negatives: int = Field(1000, ge=1, description="candidates for an anchor's negative")
@@ -57,7 +58,7 @@ class ZhangOptions(CAMOptions):
     partial: float = Field(
         0.25, ge=0, le=1, description="share of positives with a different set of labels; 0: only exact matches"
     )
-    partial_of: Literal["picks", "list"] = Field(
+    partial_of: PartialOf = Field(
         "picks", description="`partial` is a share of the selected positives (picks), or of the ranked list"
     )
     hard_after: int = Field(10, ge=0, description="epochs until triplets have maximum hardness")

@@ -9,15 +9,13 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cxrfast._files import write_text
+from cxrfast.devices import Device, Precision
 from cxrfast.errors import UsageError
 from cxrfast.methods import MethodOptions, get_method
+from cxrfast.methods.base import LrSchedule, Optimizer
 
 _ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # do not make it another run
-Device = Literal["auto", "cpu", "cuda"]
-Optimizer = Literal["adam", "adamw", "sgd"]
-LrSchedule = Literal["steps", "milestones", "plateau", "search"]
 _AS_TEXT = BeforeValidator(str)  # YAML reads 2017 and 32 as numbers
-Precision = Annotated[Literal["32", "bf16", "16"], _AS_TEXT]
 
 
 def _share(value: Any) -> Any:
@@ -69,7 +67,7 @@ class RunConfig(BaseModel):
     cache: bool | None = Field(None, description="keep decoded images in memory; default: if they need under 2 GB")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
-    precision: Precision = "32"
+    precision: Annotated[Precision, _AS_TEXT] = "32"
     workers: int = Field(0, ge=0)
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from cxrfast._logging import get_logger, quiet
 from cxrfast.data import Splits
-from cxrfast.devices import make_fabric
+from cxrfast.devices import Device, make_fabric
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches
@@ -59,7 +59,7 @@ def train(
 def resume(
     path: Path,
     *,
-    device: str | None = None,
+    device: Device | None = None,
     workers: int | None = None,
     within: Path | None = None,
 ) -> RunDirectory:
