@@ -10,7 +10,7 @@ def data_facts(summary: DataSummary) -> list[tuple[str, str]]:
     """(name, value) of everything but the tables of classes and splits."""
     facts = [
         ("data set", f"{summary.layout} ({summary.title}), recognised by {summary.recognised_by}"),
-        ("place", summary.path),
+        ("path", summary.path),
         ("labels", summary.label_version),
         ("images", f"{summary.images:,}{_views(summary)}"),
         *_groups(summary),
@@ -107,7 +107,7 @@ def _duplicates(found: Duplicates | None) -> str:
     what = "the same bytes" if found.compared == "bytes" else "the same pixels"
     if not found.groups:
         return f"no two readable images have {what}"
-    return f"{found.images:,} images in {len(found.groups):,} groups of {what}"
+    return f"{found.images:,} images in {len(found.groups):,} groups with {what}"
 
 
 def _bytes(count: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrfast.data.datasets._images import ImageFiles
-from cxrfast.data.datasets.interface import DataOptions, DataSource
+from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.datasets.registry import choose_layout, read_data
 from cxrfast.data.records import Record
 from cxrfast.data.summary.counts import count_ages, count_classes, count_findings, count_sizes, count_views
@@ -94,9 +94,15 @@ def summarize(
         missing=missing,
         unlisted=_unlisted(source.root, listed),
         warnings=(),
-        notes=(*source.notes[1:], *source.class_notes),  # the first note names the layout, as the fields above do
+        notes=_notes(source, layout),
     )
     return source, summary.model_copy(update={"warnings": tuple(find_warnings(summary))})
+
+
+def _notes(source: DataSource, layout: Layout) -> tuple[str, ...]:
+    """All notes but the one that names the layout, for which the summary has fields."""
+    known = f"data set of layout {layout.name} "
+    return tuple(note for note in (*source.notes, *source.class_notes) if not note.startswith(known))
 
 
 def _all_classes(source: DataSource) -> list[str]:

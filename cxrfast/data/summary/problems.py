@@ -42,7 +42,7 @@ def _contradictions(found: Duplicates, summary: DataSummary) -> Iterator[str]:
     labels = [group for group in found.groups if group.different_labels]
     if labels:
         a, b = _example(labels[0].images)
-        classes = ", ".join(labels[0].different_labels)
+        classes = _some(labels[0].different_labels)
         yield f"groups of identical images with contradictory labels: {len(labels):,} (first: {a} and {b}: {classes})"
     patients = [group for group in found.groups if group.different_patients]
     if patients and summary.grouping == "patient":
@@ -51,6 +51,11 @@ def _contradictions(found: Duplicates, summary: DataSummary) -> Iterator[str]:
             f"groups of identical images of different patients: {len(patients):,} (first: {a} and {b}); a split by "
             "patient may put the same image into two parts"
         )
+
+
+def _some(names: tuple[str, ...], most: int = 4) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _example(images: tuple[str, ...]) -> tuple[str, str]:
