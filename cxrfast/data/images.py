@@ -60,6 +60,8 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     try:
         with path.open("rb") as file:
             head = file.read(132)
+        if not head:
+            raise CxrfastError(f"{path} is an empty file; copy or download it again")
         if path.suffix.lower() in DICOM_SUFFIXES or head[128:] == b"DICM" or head[:2] == _FIRST_GROUP:
             from cxrfast.data.dicom import dicom_size
 

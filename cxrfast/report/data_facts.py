@@ -14,9 +14,9 @@ def data_facts(summary: DataSummary) -> list[tuple[str, str]]:
         ("labels", summary.label_version),
         ("images", f"{summary.images:,}{_views(summary)}"),
         *_groups(summary),
-        ("without finding", f"{summary.images_without_finding:,} images (all classes are known to be absent)"),
-        ("unknown labels", f"on {summary.images_with_unknown_labels:,} images"),
-        ("boxes", f"{summary.boxes:,} on {summary.images_with_boxes:,} images"),
+        ("without finding", f"{_images(summary.images_without_finding)} (all classes are known to be absent)"),
+        ("unknown labels", f"on {_images(summary.images_with_unknown_labels)}"),
+        ("boxes", f"{summary.boxes:,} on {_images(summary.images_with_boxes)}"),
         ("files", f"{', '.join(f'{n:,} {name}' for name, n in summary.formats.items())}; {_bytes(summary.bytes)}"),
         ("image size", _sizes(summary)),
         ("age", _ages(summary)),
@@ -27,9 +27,9 @@ def data_facts(summary: DataSummary) -> list[tuple[str, str]]:
     if summary.missing is None:
         facts.append(("missing images", "not counted: without its image a row of this data set cannot be read"))
     else:
-        facts.append(("missing images", f"{summary.missing.count:,} that the tables name have no file"))
+        facts.append(("missing images", f"{_images(summary.missing.count)} of the tables without a file"))
     more = f" (first: {summary.unlisted.first[0]})" if summary.unlisted.first else ""
-    facts.append(("other images", f"{summary.unlisted.count:,} image files that do not belong to the data set{more}"))
+    facts.append(("other images", f"{_images(summary.unlisted.count)} in the folder, not part of the data set{more}"))
     if summary.official_split is None:
         facts.append(("official split", "none"))
     return facts
@@ -46,7 +46,7 @@ def _views(summary: DataSummary) -> str:
     views = summary.views
     if views.unknown == summary.images:
         return "; views unknown"
-    counts = [("frontal", views.frontal), ("lateral", views.lateral), ("other views", views.other)]
+    counts = [("frontal", views.frontal), ("lateral", views.lateral), ("of other views", views.other)]
     counts.append(("of unknown view", views.unknown))
     text = ", ".join(f"{images:,} {name}" for name, images in counts if images)
     names = ", ".join(f"{name} {images:,}" for name, images in views.by_name.items())
@@ -83,7 +83,7 @@ def _ages(summary: DataSummary) -> str:
     ages = summary.ages
     if ages.median is None:
         return "unknown"
-    rest = f"; unknown on {ages.unknown:,} images" if ages.unknown else ""
+    rest = f"; unknown on {_images(ages.unknown)}" if ages.unknown else ""
     return f"{ages.minimum} to {ages.maximum} years, median {ages.median:g} (images){rest}"
 
 
@@ -98,7 +98,7 @@ def _sexes(summary: DataSummary) -> str:
 
 def _unreadable(summary: DataSummary) -> str:
     how = "every image was decoded" if summary.verified else "headers only; --verify decodes every image"
-    return f"{len(summary.unreadable):,} images ({how})"
+    return f"{_images(len(summary.unreadable))} ({how})"
 
 
 def _duplicates(found: Duplicates | None) -> str:
@@ -107,7 +107,12 @@ def _duplicates(found: Duplicates | None) -> str:
     what = "the same bytes" if found.compared == "bytes" else "the same pixels"
     if not found.groups:
         return f"no two readable images have {what}"
-    return f"{found.images:,} images in {len(found.groups):,} groups with {what}"
+    groups = len(found.groups)
+    return f"{found.images:,} images in {groups:,} {'group' if groups == 1 else 'groups'} with {what}"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} {'image' if count == 1 else 'images'}"
 
 
 def _bytes(count: int) -> str:

@@ -210,10 +210,13 @@ def test_image_size_reads_no_pixels_of_a_png_but_sees_that_they_are_missing(tmp_
         patch.setattr(ImageFile.ImageFile, "load", None)
         assert image_size(path) == (30, 40)
     data = path.read_bytes()
-    for length in (0, 4, 20, 36, 200, len(data) - 1):
+    for length in (4, 20, 36, 200, len(data) - 1):
         path.write_bytes(data[:length])
         with pytest.raises(CxrfastError, match=r"a\.png: the header of the image cannot be read"):
             image_size(path)
+    path.write_bytes(b"")
+    with pytest.raises(CxrfastError, match=r"a\.png is an empty file"):
+        image_size(path)
     path.write_bytes(data[:16] + bytes(4) + data[20:])
     with pytest.raises(CxrfastError, match="no pixels, size 0×40"):
         image_size(path)

@@ -25,12 +25,12 @@ def test_everything_is_known(tmp_path, monkeypatch):
     )
     assert found["data set"] == "made-up (a made-up layout), recognised by made_up.csv"
     assert found["images"] == (
-        "3: 1 frontal, 1 lateral, 1 other views (PA 1, lateral 1, oblique 1); training leaves lateral images out "
+        "3: 1 frontal, 1 lateral, 1 of other views (PA 1, lateral 1, oblique 1); training leaves lateral images out "
         "unless --views all is given"
     )
     assert (found["patients"], found["studies"]) == ("2", "1")
     assert found["image size"] == "2 different; all: 10×6 (2), 11×6 (1); smallest 10×6, largest 11×6"
-    assert found["age"] == "3 to 8 years, median 5.5 (images); unknown on 1 images"
+    assert found["age"] == "3 to 8 years, median 5.5 (images); unknown on 1 image"
     assert found["sex"] == "F 2, unknown 1 (images)"
     assert found["duplicates"] == "no two readable images have the same bytes"
     assert "official split" not in found
@@ -43,7 +43,7 @@ def test_little_is_known(tmp_path, monkeypatch):
     assert found["patients"] == "unknown; splits are made by image (1 images)"
     assert found["image size"] == "unknown: no header can be read"
     assert (found["age"], found["sex"], found["official split"]) == ("unknown", "unknown", "none")
-    assert found["unreadable"] == "1 images (headers only; --verify decodes every image)"
+    assert found["unreadable"] == "1 image (headers only; --verify decodes every image)"
     assert found["duplicates"] == "not looked for (--no-hash)"
 
 

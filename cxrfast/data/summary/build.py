@@ -87,7 +87,7 @@ def summarize(
         duplicates=duplicates,
         verified=verify,
         unreadable=tuple(
-            UnreadableImage(image=record.image, reason=fact.problem)
+            UnreadableImage(image=record.image, reason=_without_path(fact.problem, record.path))
             for record, fact in zip(records, facts, strict=True)
             if fact.problem
         ),
@@ -97,6 +97,11 @@ def summarize(
         notes=_notes(source, layout),
     )
     return source, summary.model_copy(update={"warnings": tuple(find_warnings(summary))})
+
+
+def _without_path(problem: str, path: Path) -> str:
+    """The message without the path, which the image's name stands for."""
+    return problem.removeprefix(f"{path}: ").replace(str(path), path.name)
 
 
 def _notes(source: DataSource, layout: Layout) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cxrfast.data.images import read_image
 from cxrfast.data.records import Box, Record
@@ -14,7 +13,7 @@ IMAGES = 12
 BOXED = 9  # at most, where the data set also has images without boxes
 WIDTH = 1000  # of a picture in its own units
 TEXT = 46  # height of a class name
-_CHARACTER = 25  # about the width of a character of it
+_CHARACTER = 30  # about the width of a character of it
 MOST_BOXES = 40  # named on one image
 
 
@@ -83,7 +82,7 @@ def _draw(record: Record, class_names: Sequence[str]) -> SampleImage:
         pixels = read_image(record.path)
         data, height = embed_picture(pixels), WIDTH * pixels.shape[0] / pixels.shape[1]
     except (CxrfastError, MemoryError) as error:
-        reason = _without_folder(str(error), record)
+        reason = str(error).replace(str(record.path), record.path.name)
     present = [name for name in class_names if name in record.labels]
     unknown = [name for name in class_names if record.known is not None and name not in record.labels | record.known]
     about = [record.view, None if record.age is None else f"{record.age} years", record.sex]
@@ -97,10 +96,6 @@ def _draw(record: Record, class_names: Sequence[str]) -> SampleImage:
         unknown=_shorten(unknown, len(class_names)),
         about=", ".join(text for text in about if text),
     )
-
-
-def _without_folder(reason: str, record: Record) -> str:
-    return reason.replace(str(record.path), Path(record.path).name)
 
 
 def _shorten(unknown: Sequence[str], classes: int) -> str:
