@@ -1,7 +1,8 @@
 """What a new operator, method, protocol, metric, format, reader or renderer touches, as CONTRIBUTING.md lists it.
 
-An item is a file and what it must contain. `<name>` is the thing's name, `<op>` the stem of an operator's family. The
-files are read as text: nothing is imported, so a check says what is missing even where the package does not import.
+An item is a file and what it must contain. `<name>` is the thing's name. `<op>` is the stem of an operator's family, or
+the name of a reader's layout. The files are read as text: nothing is imported, so a check says what is missing even
+where the package does not import.
 """
 
 import ast
@@ -66,10 +67,10 @@ CHECKLISTS: dict[str, tuple[Item, ...]] = {
         Item("docs/evaluation.md", r"^\| `<name>`"),
     ),
     "reader of data": (
-        Item("cxrfast/data/datasets/<name>.py", r"^def read_<name>\("),
-        Item("cxrfast/data/__init__.py", r'^    "read_<name>",$'),
-        Item("tests/data/**/test_*.py", r"\bread_<name>\("),
-        Item("docs/data.md", r"\bread_<name>\b"),
+        Item("cxrfast/data/datasets/<name>.py", r"^LAYOUT = Layout\("),
+        Item("cxrfast/data/datasets/registry.py", r"\b<name>\.LAYOUT\b"),
+        Item("tests/data/datasets/test_<name>.py", r"^def test_"),
+        Item("docs/data.md", r"(?i)\b<op>\b"),
     ),
     "renderer": (
         Item("cxrfast/report/<name>/__init__.py", ""),
@@ -101,7 +102,7 @@ def missing(kind: str, name: str, op: str | None = None) -> list[str]:
 
 
 def entries(kind: str) -> list[tuple[str, str]]:
-    """Name and stem of everything of a kind that the package has now."""
+    """`<name>` and `<op>` of everything of a kind that the package has now."""
     if kind == "operator":
         stems = _origins("cxrfast/ops/__init__.py")
         return [(name, stems[name]) for name in _public("cxrfast/ops/__init__.py") if name[0].islower()]
@@ -111,7 +112,9 @@ def entries(kind: str) -> list[tuple[str, str]]:
     if kind == "metric":
         return [(name, name) for name in _public("cxrfast/metrics/__init__.py") if name[0].islower()]
     if kind == "reader of data":
-        return [(path.stem, path.stem) for path in sorted((ROOT / "cxrfast/data/datasets").glob("[a-z]*.py"))]
+        texts = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "cxrfast/data/datasets").glob("*.py"))}
+        found = ((stem, re.search(r'^LAYOUT = Layout\(\s*"([^"]+)"', text, re.M)) for stem, text in texts.items())
+        return [(stem, layout[1]) for stem, layout in found if layout]
     if kind == "renderer":
         folders = sorted(path for path in (ROOT / "cxrfast/report").iterdir() if any(path.glob("*.py")))
         return [(path.name, path.name) for path in folders]
