@@ -60,7 +60,7 @@ def data(
     given = data_settings(dataset, labels, uncertain, readers, views or "all", class_map)
     options = build_data_options(given)
     if write is not None:
-        _check_target(write, path)
+        _check_target(write)
     from cxrfast.data.summary import summarize
     from cxrfast.report.terminal import data_to_text
 
@@ -78,17 +78,14 @@ def data(
     if write is not None:
         from cxrfast.data.datasets.writing import write_coco, write_manifest
 
-        (write_coco if write.suffix.lower() == ".json" else write_manifest)(source, write)
-        written.append(write)
+        written += (write_coco if write.suffix.lower() == ".json" else write_manifest)(source, write)
     for target in written:
         typer.echo(f"written: {target}", err=json_file == "-")
 
 
-def _check_target(target: Path, data: Path) -> None:
-    """A conversion never overwrites a file of the data set."""
-    if target.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"write: expected a file that ends in .csv (manifest) or .json (COCO), got {target}")
-    folder = data if data.is_dir() else data.parent
-    inside = target.exists() and target.resolve().is_relative_to(folder.resolve())
-    if inside:
-        raise UsageError(f"write: {target} exists beside the data, and may be part of them; choose another name")
+def _check_target(path: Path) -> None:
+    """Refuse what cannot be written before the data are read."""
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise UsageError(f"write: expected a file that ends in .csv (manifest) or .json (COCO), got {path}")
+    if path.exists():
+        raise UsageError(f"write: {path} exists already and is not overwritten; remove it or choose another name")

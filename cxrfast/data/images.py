@@ -70,11 +70,12 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
         if found is not None:
             return found
         from PIL import Image
+        from PIL.TiffImagePlugin import TiffImageFile
 
         with Image.open(path, formats=_FORMATS) as image:
             turned = image.getexif().get(274, 1) in (5, 6, 7, 8)  # the EXIF orientation exchanges width and height
             width, height = image.size
-            if image.format == "TIFF":  # some versions of Pillow have exchanged these already
+            if isinstance(image, TiffImageFile):  # some versions of Pillow have exchanged these already
                 width, height = image.tag_v2[256], image.tag_v2[257]
             return (height, width) if turned else (width, height)
     except CxrfastError:

@@ -1,8 +1,7 @@
 """`cxrfast data` as a person meets it."""
 
 import json
-import sys
-from types import ModuleType
+import shutil
 
 import pytest
 
@@ -81,21 +80,32 @@ def test_what_cannot_be_done_is_one_line(cli, arguments, code, message):
     assert err.count("\n") == 1
 
 
-def test_a_conversion_gets_the_data_and_spares_them(cli, phantoms, monkeypatch, tmp_path):
-    written = {}
-    writing = ModuleType("writing")
-    writing.write_manifest = lambda source, path: written.update({path.name: source})
-    writing.write_coco = lambda source, path: written.update({path.name: source})
-    monkeypatch.setitem(sys.modules, "cxrfast.data.datasets.writing", writing)
-    code, out, _ = cli("data", phantoms, "--write", "new/out.csv")
+@pytest.mark.parametrize("name", ["new/out.csv", "out.JSON"])
+def test_a_conversion_is_read_back(cli, phantoms, tmp_path, name):
+    shutil.copytree(phantoms, tmp_path / "data")
+    code, out, err = cli("data", "data", "--write", f"data/{name}", "--map", "Mass=Tumour")
+    assert (code, err) == (0, "")
+    assert f"written: data/{name}\n" in out
+    before = read_data(tmp_path / "data")
+    if name.endswith(".JSON"):
+        assert len(json.loads((tmp_path / "data" / name).read_text(encoding="utf-8"))["images"]) == len(before.records)
+        return
+    code, out, _ = cli("data", f"data/{name}", "--json", "-")
     assert code == 0
-    assert out.endswith("written: new/out.csv\n")
-    assert cli("data", phantoms, "--write", "out.JSON", "--map", "Mass=Tumour")[0] == 0
-    assert written["out.csv"].records == read_data(phantoms).records
-    assert "Tumour" in written["out.JSON"].class_names
+    content = json.loads(out)
+    assert content["layout"] == "manifest"
+    assert (content["images"], content["boxes"]) == (
+        len(before.records),
+        sum(len(boxes) for record in before.records for boxes in record.boxes.values()),
+    )
+    positive = {entry["name"]: entry["positive"] for entry in content["classes"]}
+    assert positive["Tumour"] == sum("Mass" in record.labels for record in before.records)
+
+
+def test_a_conversion_overwrites_nothing(cli, phantoms):
     table = phantoms / "Data_Entry_2017.csv"
     before = table.read_bytes()
-    code, _, err = cli("data", phantoms, "--write", table)
-    assert code == 2
-    assert "exists beside the data" in err
+    code, out, err = cli("data", phantoms, "--write", table)
+    assert (code, out) == (2, "")
+    assert "exists already and is not overwritten" in err
     assert table.read_bytes() == before

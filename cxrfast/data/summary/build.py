@@ -77,7 +77,7 @@ def summarize(
         boxes=sum(len(boxes) for record in records for boxes in record.boxes.values()),
         classes=count_classes(records, class_names),
         formats=dict(Counter(record.path.suffix.lower() or "no suffix" for record in records).most_common()),
-        bytes=sum(fact.bytes for fact in facts),
+        bytes=sum(fact.length for fact in facts),
         sizes=count_sizes(fact.size for fact in facts if fact.size is not None),
         ages=count_ages(records),
         sexes={name: images for name, images in sexes.most_common() if name},
@@ -145,6 +145,6 @@ def _duplicates(
         return describe_duplicates(records, group_equal(readable, [facts[n].pixels for n in readable]), "pixels")
     if not hashes:
         return None
-    paths, sizes = [records[n].path for n in readable], [facts[n].bytes for n in readable]
+    paths, sizes = [records[n].path for n in readable], [facts[n].length for n in readable]
     groups = identical_files(paths, sizes, progress=progress)
     return describe_duplicates(records, [[readable[n] for n in group] for group in groups], "bytes")

@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 class FileFacts:
     """One image file."""
 
-    bytes: int
+    length: int  # in bytes
     size: tuple[int, int] | None  # width and height in pixels
     problem: str  # why it cannot be read; empty if it can
     pixels: bytes | None = None  # hash of the decoded pixels, if they were decoded
@@ -40,7 +40,7 @@ def _header(path: Path) -> FileFacts:
     try:
         return FileFacts(path.stat().st_size, image_size(path), "")
     except (OSError, CxrfastError) as error:
-        return FileFacts(_bytes(path), None, " ".join(str(error).split()))
+        return FileFacts(_length(path), None, " ".join(str(error).split()))
 
 
 def _decode(path: Path) -> FileFacts:
@@ -50,13 +50,13 @@ def _decode(path: Path) -> FileFacts:
     try:
         pixels = np.ascontiguousarray(read_image(path))
     except (CxrfastError, MemoryError) as error:
-        return FileFacts(facts.bytes, facts.size, " ".join(str(error).split()) or "too large for the memory")
+        return FileFacts(facts.length, facts.size, " ".join(str(error).split()) or "too large for the memory")
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     digest.update(pixels.data)
-    return FileFacts(facts.bytes, facts.size, "", digest.digest())
+    return FileFacts(facts.length, facts.size, "", digest.digest())
 
 
-def _bytes(path: Path) -> int:
+def _length(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:

@@ -37,7 +37,7 @@ def test_order_is_kept_over_many_tasks(tmp_path):
     for verify in (False, True):
         facts = look_at_files(paths, verify=verify, progress=False)
         assert [fact.size for fact in facts] == [(n + 1, 6) for n in range(75)]
-        assert [fact.bytes for fact in facts] == [path.stat().st_size for path in paths]
+        assert [fact.length for fact in facts] == [path.stat().st_size for path in paths]
         assert len({fact.pixels for fact in facts}) == (75 if verify else 1)
 
 
@@ -45,6 +45,6 @@ def test_problems_are_one_line(tmp_path):
     (tmp_path / "text.png").write_text("no\nimage")
     for verify in (False, True):
         missing, text = look_at_files([tmp_path / "missing.png", tmp_path / "text.png"], verify=verify, progress=False)
-        assert (missing.size, missing.bytes, text.size, text.bytes) == (None, 0, None, 8)
+        assert (missing.size, missing.length, text.size, text.length) == (None, 0, None, 8)
         assert "missing.png" in missing.problem
         assert "\n" not in missing.problem + text.problem
