@@ -8,7 +8,6 @@ import typer
 from cxrfast.cli.options import (
     ClassMap,
     Dataset,
-    ImageViews,
     Labels,
     Readers,
     UncertainLabels,
@@ -26,7 +25,10 @@ def data(
     labels: Labels = None,
     uncertain: UncertainLabels = None,
     readers: Readers = None,
-    views: ImageViews = None,
+    views: Annotated[
+        str,
+        typer.Option("--views", help="all, or frontal, which leaves out images that are known to be lateral."),
+    ] = "all",
     class_map: ClassMap = None,
     splits: Annotated[
         Path | None, typer.Option("--splits", help="Also examine this splits.json for leakage between its parts.")
@@ -51,13 +53,13 @@ def data(
     """Show what a data set contains, check it, or convert it.
 
     Counts images, patients, labels and boxes, and looks for unreadable and duplicate images and for leakage between
-    splits. Unless --views frontal is given, images of all views are counted.
+    splits. Images of all views are counted, while train leaves lateral images out.
 
     Examples: cxrfast data chest-xrays --html chest-xrays.html
 
     cxrfast data chest-xrays --write manifest.csv
     """
-    given = data_settings(dataset, labels, uncertain, readers, views or "all", class_map)
+    given = data_settings(dataset, labels, uncertain, readers, views, class_map)
     options = build_data_options(given)
     if write is not None:
         _check_target(write)

@@ -9,14 +9,14 @@ UNIT_NAMES = ("bytes", "kB", "MB", "GB", "TB")
 def data_facts(summary: DataSummary) -> list[tuple[str, str]]:
     """(name, value) of everything but the tables of classes and splits."""
     facts = [
-        ("data set", f"{summary.layout} ({summary.title}), recognised by {summary.recognised_by}"),
+        ("data set", f"{layout_words(summary)}, recognised by {summary.recognised_by}"),
         ("path", summary.path),
         ("labels", summary.label_version),
         ("images", f"{summary.images:,}{_views(summary)}"),
         *_groups(summary),
-        ("without finding", f"{_images(summary.images_without_finding)} (all classes are known to be absent)"),
-        ("unknown labels", f"on {_images(summary.images_with_unknown_labels)}"),
-        ("boxes", f"{summary.boxes:,} on {_images(summary.images_with_boxes)}"),
+        ("without finding", f"{count_images(summary.images_without_finding)} (all classes are known to be absent)"),
+        ("unknown labels", f"on {count_images(summary.images_with_unknown_labels)}"),
+        ("boxes", f"{summary.boxes:,} on {count_images(summary.images_with_boxes)}"),
         ("files", f"{', '.join(f'{n:,} {name}' for name, n in summary.formats.items())}; {_bytes(summary.bytes)}"),
         ("image size", _sizes(summary)),
         ("age", _ages(summary)),
@@ -27,12 +27,20 @@ def data_facts(summary: DataSummary) -> list[tuple[str, str]]:
     if summary.missing is None:
         facts.append(("missing images", "not counted: without its image a row of this data set cannot be read"))
     else:
-        facts.append(("missing images", f"{_images(summary.missing.count)} of the tables without a file"))
+        facts.append(("missing images", f"{count_images(summary.missing.count)} of the tables without a file"))
     more = f" (first: {summary.unlisted.first[0]})" if summary.unlisted.first else ""
-    facts.append(("other images", f"{_images(summary.unlisted.count)} in the folder, not part of the data set{more}"))
+    facts.append(
+        ("other images", f"{count_images(summary.unlisted.count)} in the folder, not part of the data set{more}")
+    )
     if summary.official_split is None:
         facts.append(("official split", "none"))
     return facts
+
+
+def layout_words(summary: DataSummary) -> str:
+    """The layout, with its title if that says more."""
+    same = summary.title.casefold() == summary.layout.casefold()
+    return summary.layout if same else f"{summary.layout} ({summary.title})"
 
 
 def unreadable_text(summary: DataSummary, most: int) -> list[str]:
@@ -83,7 +91,7 @@ def _ages(summary: DataSummary) -> str:
     ages = summary.ages
     if ages.median is None:
         return "unknown"
-    rest = f"; unknown on {_images(ages.unknown)}" if ages.unknown else ""
+    rest = f"; unknown on {count_images(ages.unknown)}" if ages.unknown else ""
     return f"{ages.minimum} to {ages.maximum} years, median {ages.median:g} (images){rest}"
 
 
@@ -98,7 +106,7 @@ def _sexes(summary: DataSummary) -> str:
 
 def _unreadable(summary: DataSummary) -> str:
     how = "every image was decoded" if summary.verified else "headers only; --verify decodes every image"
-    return f"{_images(len(summary.unreadable))} ({how})"
+    return f"{count_images(len(summary.unreadable))} ({how})"
 
 
 def _duplicates(found: Duplicates | None) -> str:
@@ -111,7 +119,8 @@ def _duplicates(found: Duplicates | None) -> str:
     return f"{found.images:,} images in {groups:,} {'group' if groups == 1 else 'groups'} with {what}"
 
 
-def _images(count: int) -> str:
+def count_images(count: int) -> str:
+    """The number with its noun."""
     return f"{count:,} {'image' if count == 1 else 'images'}"
 
 

@@ -6,7 +6,7 @@ from cxrfast._files import write_text
 from cxrfast.data.datasets.interface import DataSource
 from cxrfast.data.summary.problems import UNITS
 from cxrfast.data.summary.record import DataSummary, SplitSummary
-from cxrfast.report.data_facts import data_facts, unreadable_text
+from cxrfast.report.data_facts import count_images, data_facts, layout_words, unreadable_text
 from cxrfast.report.html.page import render
 from cxrfast.report.html.sample import draw_sample
 from cxrfast.report.html.tables import NONE, ReportTable, TableCell, TableRow
@@ -26,6 +26,7 @@ def render_data_page(source: DataSource, summary: DataSummary) -> str:
         "data.html",
         summary=summary,
         title=os.path.basename(os.path.abspath(summary.path)),
+        layout=layout_words(summary),
         headline=_headline(summary),
         facts_rows=data_facts(summary),
         class_table=_classes(summary),
@@ -44,7 +45,7 @@ def _headline(summary: DataSummary) -> list[tuple[str, str, str]]:
         tiles.append((f"{summary.patients:,}", unit, ""))
     labelled = sum(entry.positive > 0 for entry in summary.classes)
     tiles.append((f"{len(summary.classes)}", "classes", f"{labelled} of them with positive images"))
-    tiles.append((f"{summary.boxes:,}", "boxes", f"on {summary.images_with_boxes:,} images"))
+    tiles.append((f"{summary.boxes:,}", "boxes", f"on {count_images(summary.images_with_boxes)}"))
     return tiles
 
 
