@@ -14,8 +14,8 @@ from cxrfast.runs.directory import RunDirectory, fold_name, latest_run
 from cxrfast.runs.weights import load_weights
 
 WITHOUT_VALIDATION = (
-    "trained without validation images: the weights are of the last epoch, every class is called present from 0.5 on, "
-    "and no map threshold was fitted to validation"
+    "trained without validation images: the weights are of the last epoch, the score threshold of every class is 0.5, "
+    "and the map thresholds were not fitted"
 )
 
 

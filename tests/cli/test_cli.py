@@ -224,7 +224,7 @@ def test_training_without_validation_from_the_command_line(cli, small_settings, 
     settings = {**small_settings, "method": "li", "epochs": 1, "options": small_options}
     code, out, err = cli("train", *small(settings, "--val=none", "--out=run"))
     assert code == 0, err
-    assert "no image validates: the last epoch is kept" in out
+    assert "no validation images: the last epoch is kept" in out
     assert ", val 0 images" in out
     code, out, err = cli("localize", next((phantoms / "images").iterdir()), "--checkpoint=run")
     assert code == 0, err
@@ -243,7 +243,7 @@ def test_training_without_validation_from_the_command_line(cli, small_settings, 
     assert err.endswith("leave out --val-share, --lr-milestones\n")
     code, _, err = cli("train", "--method=zhang", f"--data={phantoms}", "--val=none", "--set=backbone=densenet_nano")
     assert (code, err.count("\n")) == (2, 1)
-    assert "lr_schedule: plateau divides the learning rate by validation, and no image validates; give its epoch" in err
+    assert "lr_schedule: expected steps or milestones without validation images, got plateau; add --lr-mile" in err
 
 
 def test_evaluate_other_data_and_parts(cli, trained, phantoms):
@@ -386,8 +386,8 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
     ("arguments", "code", "message"),
     [
         (["tarin"], 2, "No such command 'tarin'"),
-        (["train"], 2, "method: required"),
-        (["train", "--method=rozenberg"], 2, "data: required; give the folder of the data set with --data"),
+        (["train"], 2, "method: expected the name of a method, got none; for example --method rozenberg"),
+        (["train", "--method=rozenberg"], 2, "data: expected the folder of a data set, got none; add --data DIR"),
         (["train", "--method=zhou", "--data=x"], 2, "method: expected one of li, rozenberg, "),
         (["train", "--method=li", "--data=nowhere"], 1, "no folder nowhere"),
         (["train", "--method=li", "--data=.", "--epochs=0"], 2, "epochs"),
@@ -397,11 +397,11 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
             2,
             "options.grit: unknown option; did you mean grid?",
         ),
-        (["train", "--method=li", "--data=.", "--device=gpu"], 2, "device: input should be 'auto', 'cpu' or 'cuda'"),
+        (["train", "--method=li", "--data=.", "--device=gpu"], 2, "device: expected 'auto', 'cpu' or 'cuda'"),
         (
             ["train", "--method=li", "--data=.", "--folds=1"],
             2,
-            "folds: input should be greater than or equal to 2, got 1",
+            "folds: expected a number greater than or equal to 2, got 1",
         ),
         (
             ["train", "--method=li", "--data=.", "--folds=3", "--fold=3"],
@@ -410,7 +410,11 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
         ),
         (["train", "--method=li", "--data=.", "--seeds=3"], 2, "seeds: goes with a cross-validation; add --folds 5"),
         (["train", "--method=li", "--data=.", "--fold=0"], 2, "fold: goes with a cross-validation; add --folds 5"),
-        (["train", "--method=li", "--data=.", "--split=folds"], 2, "split: folds belong to a cross-validation"),
+        (
+            ["train", "--method=li", "--data=.", "--split=folds"],
+            2,
+            "split: expected patient or official for a single run",
+        ),
         (
             ["train", "--method=li", "--data=.", "--val=some"],
             2,
@@ -424,18 +428,18 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
         (
             ["train", "--method=li", "--data=.", "--lr-milestones=3,2"],
             2,
-            "lr_milestones: expected rising epochs, got 3",
+            "lr_milestones: expected increasing epochs, got 3",
         ),
         (
             ["train", "--method=li", "--data=.", "--lr-milestones=a"],
             2,
-            "lr_milestones.0: input should be a valid integ",
+            "lr_milestones.0: expected a valid integ",
         ),
-        (["train", "--method=li", "--data=.", "--lr-schedule=cosine"], 2, "lr_schedule: input should be 'steps', 'mi"),
+        (["train", "--method=li", "--data=.", "--lr-schedule=cosine"], 2, "lr_schedule: expected 'steps', 'mi"),
         (
             ["train", "--method=li", "--data=.", "--lr-schedule=milestones"],
             2,
-            "lr_milestones: required by lr_schedule m",
+            "lr_milestones: expected epochs for lr_schedule milestones, got none",
         ),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),

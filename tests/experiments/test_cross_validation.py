@@ -103,12 +103,12 @@ def test_fold_by_fold_interrupted_and_resumed_it_ends_as_if_nothing_had_happened
     with pytest.raises(KeyboardInterrupt):
         cross_validate(config, **PLAN, out=folder)
     monkeypatch.undo()
-    assert logged.messages[-1].endswith(f"Go on with: cxrfast train --resume {folder}")
+    assert logged.messages[-1].endswith(f"Resume with: cxrfast train --resume {folder}")
     trained = (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns
     assert read(folder) == first  # what there is stays
     logged.clear()
     assert resume_cross_validation(folder) == folder
-    assert any("going on after epoch 1" in line for line in logged.messages)
+    assert any("resuming after epoch 1" in line for line in logged.messages)
     assert "fold-1/seed-0: finished before" in logged.messages
     assert (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns == trained
     assert without_places(read(folder)) == without_places(read(crossed))
@@ -174,7 +174,7 @@ def test_evaluation_by_another_protocol(caplog, crossed, copy, tmp_path):
     [
         ("5", "cross_validation: expected 'name: value' lines, got 5"),
         ("{fold: 5}", "fold: unknown option; did you mean folds?"),
-        ("{folds: many}", "folds: input should be a valid integer"),
+        ("{folds: many}", "folds: expected a valid integer"),
     ],
 )
 def test_a_configuration_that_was_edited(copy, wrong, message):
@@ -268,11 +268,11 @@ def test_wrong_use(config, crossed, tmp_path):
         assert "\n" not in str(failure.value)
         assert not (tmp_path / "new").exists()
 
-    fails("folds: input should be greater than or equal to 2, got 1", folds=1)
+    fails("folds: expected a number greater than or equal to 2, got 1", folds=1)
     fails("folds: 99 are more than the .* patients with boxes", folds=99)
     fails("fold: expected 0 to 1, as there are 2 folds, got 2", fold=2)
-    fails("unannotated: input should be less than or equal to 1", unannotated=1.1)
-    fails("seeds: input should be greater than or equal to 1", seeds=0)
+    fails("unannotated: expected a number less than or equal to 1", unannotated=1.1)
+    fails("seeds: expected a number greater than or equal to 1", seeds=0)
     fails("protocol is 'wong'; expected one of", protocol="wong")
     fails("folds-by: by image, training has seen patients that protocol strict evaluates", by="image")
     fails("folds-by: expected patient or image, got 'box'", by="box")
