@@ -54,7 +54,7 @@ def test_folds_of_all_images(cli, phantoms, tmp_path):
         (["--set", "backbone=vgg11", "--set", "output_stride=8"], "output_stride: expected 32 for vgg11, got 8"),
         (["--freeze-backbone"], "freeze-backbone: expected pretrained weights, got random ones; add --pretrained"),
         (["--set", "input_mean=[0.5, 0.5]"], "expected input_mean and input_std of equal length"),
-        (["--folds-of", "all"], "folds-of: goes with a cross-validation; add --folds 5, or leave it out"),
+        (["--folds-of", "all"], "folds-of: expected only for a cross-validation; add --folds 5, or leave it out"),
         (["--folds", "2", "--folds-of", "half"], "folds-of: expected boxes or all, got 'half'"),
     ],
 )

@@ -84,7 +84,7 @@ def test_reproduce_lists_tables_and_refuses_others(cli, phantoms):
         assert word in out
     for arguments, reason in (
         (("rozenberg7", "--data", phantoms), "table is 'rozenberg7'; expected one of rozenberg1"),
-        (("zhang1",), "data: required; give the folder of ChestX-ray14: cxrfast reproduce zhang1 --data DIR"),
+        (("zhang1",), "data: expected the folder of ChestX-ray14, got none; add --data DIR"),
         (
             ("zhang1", "--data", phantoms, "--rows", "wang"),
             "rows: unknown row 'wang' of zhang1; expected zhang, zhang-distance, zhang-verification, zhang-neither, ",
@@ -178,10 +178,10 @@ def test_train_resumes_from_the_command_line(cli, trained):
     assert "nothing to do" in out
     code, _, err = cli("train", "--resume", trained, "--no-augment")
     assert code == 2
-    assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --no-augment\n"
+    assert err == "cxrfast: resume: a resumed run uses the settings in its config.yaml; leave out --no-augment\n"
     code, _, err = cli("train", "--resume", trained, "--lr=1", "--set", "grid=3")
     assert code == 2
-    assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --lr, --grid\n"
+    assert err == "cxrfast: resume: a resumed run uses the settings in its config.yaml; leave out --lr, --grid\n"
 
 
 def test_config_file_and_options_compose(cli, trained, tmp_path):
@@ -211,13 +211,16 @@ def test_cross_validation_from_the_command_line(cli, small_settings, small_optio
     assert (code, err.count("\n")) == (2, 1)
     code, _, err = cli("evaluate", folder, "--split=val")
     assert code == 2
-    assert f"split: {folder} holds folds, evaluated on what each held out; leave out --split" in err
+    assert (
+        "split: not for a cross-validation, whose folds are evaluated on their own test images; leave out --sp" in err
+    )
     code, _, err = cli("train", "--resume", folder, "--folds=3", "--folds-by=image")
     assert code == 2
     assert err.endswith("leave out --folds, --folds-by\n")
     code, _, err = cli("train", "--resume", folder / "fold-0" / "seed-0", "--fold=1")
     assert code == 2
-    assert "is not the folder of a cross-validation; leave out --fold" in err
+    assert "fold: expected the folder of a cross-validation, got " in err
+    assert err.endswith("; leave out --fold\n")
 
 
 def test_training_without_validation_from_the_command_line(cli, small_settings, small_options, phantoms, tmp_path):
@@ -279,7 +282,7 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     assert table(again) == table(val)
     code, _, err = cli("evaluate", "--predictions=here/predictions-val.csv")
     assert code == 2
-    assert "data: required with --predictions" in err
+    assert "data: expected the folder with labels and boxes for --predictions, got none; add --data DIR" in err
     code, _, err = cli("evaluate", trained, "--split=train", "--out=here")
     assert code == 2
     assert "protocol strict:" in err
@@ -306,7 +309,7 @@ def test_two_files_of_predictions_are_compared(cli, phantoms, tmp_path):
     for more in (["--predictions=y.csv"], ["--predictions=x.csv", "--protocol=own"]):
         code, _, err = cli("evaluate", *more, "--data", phantoms, "--out=x-csv-strict")
         assert code == 2
-        assert "out: x-csv-strict/evaluation-all.json is of x.csv by strict; choose another folder" in err
+        assert "got x-csv-strict/evaluation-all.json with the evaluation of x.csv by strict; choose another" in err
     report = tmp_path / "x-csv-strict" / "evaluation-all.json"
     for content, words in (
         ('{"protocol": "strict"}', "is an evaluation of schema version 1; "),
@@ -320,7 +323,7 @@ def test_two_files_of_predictions_are_compared(cli, phantoms, tmp_path):
         assert report.read_text() == content
     code, _, err = cli("evaluate", "--predictions=x.csv", "--data", phantoms, "--split=val")
     assert code == 2
-    assert "split: val of which splits? Give --splits as well" in err
+    assert "split: expected a splits.json file for val, got none; add --splits FILE" in err
 
 
 def test_reports_are_left_out_or_compare_two_runs(cli, trained, tmp_path):
@@ -339,7 +342,7 @@ def test_reports_are_left_out_or_compare_two_runs(cli, trained, tmp_path):
     assert code == 0, err
     assert (tmp_path / "here" / "page.html").stat().st_size > 10_000
     for arguments, message in (
-        (["first", "second", "first"], "report: 3 runs; expected one, or two to compare"),
+        (["first", "second", "first"], "run: expected one run, or two to compare, got 3"),
         (["nowhere"], "no folder nowhere; name the folder of a run"),
         (["first", "--split=val"], "make it: cxrfast evaluate first --split val"),
     ):
@@ -359,7 +362,7 @@ def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
     code, _, err = cli("localize", folder, "missing.png", "--checkpoint", trained)
     assert code == 1
     assert (tmp_path / "localized" / "good.json").is_file()
-    assert "3 of the inputs failed" in err
+    assert "inputs that failed: 3" in err
     for name in ("truncated.png", "text.png", "missing.png"):
         assert name in err
     assert "Traceback" not in err
@@ -408,8 +411,16 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
             2,
             "fold: expected 0 to 2, as there are 3 folds",
         ),
-        (["train", "--method=li", "--data=.", "--seeds=3"], 2, "seeds: goes with a cross-validation; add --folds 5"),
-        (["train", "--method=li", "--data=.", "--fold=0"], 2, "fold: goes with a cross-validation; add --folds 5"),
+        (
+            ["train", "--method=li", "--data=.", "--seeds=3"],
+            2,
+            "seeds: expected only for a cross-validation; add --folds",
+        ),
+        (
+            ["train", "--method=li", "--data=.", "--fold=0"],
+            2,
+            "fold: expected only for a cross-validation; add --folds",
+        ),
         (
             ["train", "--method=li", "--data=.", "--split=folds"],
             2,
@@ -442,7 +453,7 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
             "lr_milestones: expected epochs for lr_schedule milestones, got none",
         ),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
-        (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: b or the run runs/a? Give one of them"),
+        (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: expected one model, got b and the run runs/a"),
         (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),
         (["localize", "a.png"], 1, "no trained model under runs/"),
         (["localize"], 2, "Missing argument"),

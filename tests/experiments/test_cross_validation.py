@@ -285,5 +285,7 @@ def test_wrong_use(config, crossed, tmp_path):
         "has grid 8, not 4", config.model_copy(update={"options": {**config.options, "grid": 4}}), **PLAN, out=crossed
     )
     fails("out: .* exists and is not empty", out=crossed / "fold-0")
-    with pytest.raises(UsageError, match="holds folds; choose one of its runs, as .*fold-0"):
+    with pytest.raises(
+        UsageError, match="checkpoint: expected a run, got .*; choose one of its runs, such as .*fold-0"
+    ):
         load_predictor(crossed)

@@ -96,7 +96,7 @@ def test_a_preset_is_said_and_may_be_changed(cli, array_file):
     first, second = out.splitlines()[:2]
     assert first.startswith("Seibold et al. 2020, Figure 6: ")
     assert "From the published script: lr, weight decay." in first
-    assert second.startswith("NOT THE PRESET'S: dataset ")
+    assert second.startswith("DIFFERENT FROM THE PRESET: dataset ")
     assert "epochs 1 instead of 50; " in second
     assert second.endswith("; val bags 6 instead of 50; test bags 12 instead of 5000")
     rows = read("x/runs.csv")

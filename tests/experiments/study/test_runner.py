@@ -129,8 +129,8 @@ def test_two_runs_at_a_time_give_the_same_numbers(finished, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--annotated", "1 %"], "annotated: expected comma-separated numbers, got '1 %'"),
-        (["--seeds", "-1"], "seeds: expected comma-separated numbers, got '-1'"),
+        (["--annotated", "1 %"], "annotated: expected comma-separated numbers of at least 0, got '1 %'"),
+        (["--seeds", "-1"], "seeds: expected comma-separated numbers of at least 0, got '-1'"),
         (["--annotated", "0"], "annotated: expected shares above 0 and up to 1, got 0"),
         (["--rows", "crf"], "rows: unknown row 'crf'; expected rozenberg"),
     ],
