@@ -83,13 +83,16 @@ def test_reproduce_lists_tables_and_refuses_others(cli, phantoms):
     for word in ("rozenberg1", "seibold2", "zhang3", "rozenberg-20", " h", " GB", "estimates"):
         assert word in out
     for arguments, reason in (
-        (("rozenberg7", "--data", phantoms), "table is 'rozenberg7'; expected one of rozenberg1"),
+        (("rozenberg7", "--data", phantoms), "table: expected one of rozenberg1, seibold1, "),
         (("zhang1",), "data: expected the folder of ChestX-ray14, got none; add --data DIR"),
         (
             ("zhang1", "--data", phantoms, "--rows", "wang"),
-            "rows: unknown row 'wang' of zhang1; expected zhang, zhang-distance, zhang-verification, zhang-neither, ",
+            "rows: expected some of zhang, zhang-distance, zhang-verification, zhang-neither, ",
         ),
-        (("zhang1", "--data", phantoms, "--set", "crf_steps=2"), "crf_steps: no option of zhang"),
+        (
+            ("zhang1", "--data", phantoms, "--set", "crf_steps=2"),
+            "crf_steps: expected an option of zhang; list them: cxrfast info",
+        ),
     ):
         code, _, error = cli("reproduce", *arguments)
         assert (code, error.count("\n")) == (2, 1)
@@ -409,7 +412,7 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
         (
             ["train", "--method=li", "--data=.", "--folds=3", "--fold=3"],
             2,
-            "fold: expected 0 to 2, as there are 3 folds",
+            "fold: expected 0 to 2, because there are 3 folds",
         ),
         (
             ["train", "--method=li", "--data=.", "--seeds=3"],

@@ -109,7 +109,7 @@ def test_fold_by_fold_interrupted_and_resumed_it_ends_as_if_nothing_had_happened
     logged.clear()
     assert resume_cross_validation(folder) == folder
     assert any("resuming after epoch 1" in line for line in logged.messages)
-    assert "fold-1/seed-0: finished before" in logged.messages
+    assert "fold-1/seed-0: already finished" in logged.messages
     assert (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns == trained
     assert without_places(read(folder)) == without_places(read(crossed))
     for fold in (0, 1):
@@ -162,8 +162,8 @@ def test_evaluation_by_another_protocol(caplog, crossed, copy, tmp_path):
     (copy / "fold-0/seed-0/evaluation-test.json").write_text(json.dumps(older))
     with caplog.at_level("INFO", "cxrfast"):
         resume_cross_validation(copy)  # which evaluates again what an earlier version has left
-    assert "fold-1/seed-0: finished before" in caplog.messages
-    assert "fold-0/seed-0: finished before" not in caplog.messages
+    assert "fold-1/seed-0: already finished" in caplog.messages
+    assert "fold-0/seed-0: already finished" not in caplog.messages
     assert without_places(read(copy)) == without_places(read(crossed))
     with pytest.raises(UsageError, match="protocol strict: .* patients of the evaluated images are in the training"):
         evaluate_folds(copy, protocol="strict")
@@ -219,7 +219,9 @@ def test_splits_that_were_edited(copy):
     moved = content["folds"][0]["test"].pop()
     content["folds"][1]["test"].append(moved)
     path.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="fold-0/seed-0 was trained on other images than splits.json now says"):
+    with pytest.raises(
+        UsageError, match="splits: expected the splits.json that .*fold-0/seed-0 was trained with, got another"
+    ):
         resume_cross_validation(copy)
     content["folds"][0]["test"].append(moved)
     path.write_text(json.dumps(content))
@@ -246,7 +248,9 @@ def test_splits_that_somebody_has_made_are_used(config, phantoms, tmp_path, monk
         cross_validate(config, folds=3, out=folder)
     assert Splits.load(folder / "fold-0" / "seed-0" / "splits.json") == splits.splits(0, records)
     assert not list(tmp_path.rglob("last.ckpt"))
-    with pytest.raises(CxrfastError, match="no run has finished training; go on with: cxrfast train --resume"):
+    with pytest.raises(
+        CxrfastError, match="expected finished runs, got none; resume training with: cxrfast train --resume"
+    ):
         evaluate_folds(folder)
 
 
@@ -270,19 +274,35 @@ def test_wrong_use(config, crossed, tmp_path):
 
     fails("folds: expected a number greater than or equal to 2, got 1", folds=1)
     fails("folds: 99 are more than the .* patients with boxes", folds=99)
-    fails("fold: expected 0 to 1, as there are 2 folds, got 2", fold=2)
+    fails("fold: expected 0 to 1, because there are 2 folds, got 2", fold=2)
     fails("unannotated: expected a number less than or equal to 1", unannotated=1.1)
     fails("seeds: expected a number greater than or equal to 1", seeds=0)
     fails("protocol is 'wong'; expected one of", protocol="wong")
-    fails("folds-by: by image, training has seen patients that protocol strict evaluates", by="image")
+    fails("folds-by: expected patient for protocol strict, .*, got image; leave it out", by="image")
     fails("folds-by: expected patient or image, got 'box'", by="box")
     fails("folds-of: expected boxes or all, got 'none'", of="none")
-    fails("unannotated: folds of all images have none beside them; leave out 0.2", of="all", unannotated=0.2)
-    fails("has unannotated 0.5, not 1.0; choose another folder", **{**PLAN, "unannotated": 1.0}, of="all", out=crossed)
-    fails("leave out --split official", config.model_copy(update={"split": "official"}))
-    fails("has lr 0.001, not 0.5; choose another folder", config.model_copy(update={"lr": 0.5}), **PLAN, out=crossed)
+    fails("unannotated: expected no value with folds of all images, got 0.2; leave it out", of="all", unannotated=0.2)
     fails(
-        "has grid 8, not 4", config.model_copy(update={"options": {**config.options, "grid": 4}}), **PLAN, out=crossed
+        "expected a folder with unannotated 1.0, got .* with 0.5; choose another folder",
+        **{**PLAN, "unannotated": 1.0},
+        of="all",
+        out=crossed,
+    )
+    fails(
+        "split: expected none for a cross-validation, got official; leave out --split",
+        config.model_copy(update={"split": "official"}),
+    )
+    fails(
+        "expected a folder with lr 0.5, got .* with 0.001; choose another folder",
+        config.model_copy(update={"lr": 0.5}),
+        **PLAN,
+        out=crossed,
+    )
+    fails(
+        "expected a folder with grid 4, got .* with 8; choose",
+        config.model_copy(update={"options": {**config.options, "grid": 4}}),
+        **PLAN,
+        out=crossed,
     )
     fails("out: .* exists and is not empty", out=crossed / "fold-0")
     with pytest.raises(
