@@ -175,8 +175,9 @@ def _add_seeds(folder: FoldsDirectory, config: RunConfig, plan: CrossValidation)
         old["seeds"], new["seeds"] = old_plan.seeds, plan.seeds
     for name in new:
         if old[name] != new[name]:
+            option = {"by": "folds-by", "of": "folds-of"}.get(name, name)
             raise UsageError(
-                f"out: expected a folder with {name} {new[name]}, got {folder.path} with {old[name]}; choose another "
+                f"out: expected a folder with {option} {new[name]}, got {folder.path} with {old[name]}; choose another "
                 f"folder, or resume with its own settings: --resume {shlex.quote(str(folder.path))}"
             )
     if plan.seeds > old_plan.seeds:
@@ -187,7 +188,7 @@ def _check_splits(folder: FoldsDirectory, splits: FoldSplits, plan: CrossValidat
     pairs = {"folds": (len(splits.folds), plan.folds), "by": (splits.by, plan.by), "of": (splits.of, plan.of)}
     for name, (in_file, wanted) in pairs.items():
         if in_file != wanted:
-            raise UsageError(f"{folder.splits}: expected {name} {wanted}, got {in_file}; correct one of the two")
+            raise UsageError(f"{folder.splits}, {name}: expected {wanted}, got {in_file}; correct one of the two")
     try:
         splits.check(records)
     except CxrfastError as error:

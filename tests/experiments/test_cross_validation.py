@@ -143,7 +143,7 @@ def test_a_finished_one_has_nothing_to_do_and_takes_more_seeds(config, copy, mon
     assert after["seeds"] == [0, 1]
     assert after["missing"] == ["fold-0/seed-1", "fold-1/seed-1"]
     assert after["classes"] == before["classes"]
-    with pytest.raises(UsageError, match="has seeds 2, not 1; choose another folder"):
+    with pytest.raises(UsageError, match="expected a folder with seeds 1, got .* with 2; choose another folder"):
         cross_validate(config, **PLAN, out=copy)
 
 
@@ -204,7 +204,9 @@ def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
     assert any(interval for interval, _ in ends)  # not of the rarest
     assert all(interval is None or interval[0] <= value <= interval[1] for interval, value in ends)
     assert cross_validate(one_epoch, **plan) == folder  # finished
-    with pytest.raises(UsageError, match="has of all, not boxes; choose another folder"):
+    with pytest.raises(
+        UsageError, match="expected a folder with folds-of boxes, got .* with all; choose another folder"
+    ):
         cross_validate(one_epoch, folds=2, out=folder)
     content = json.loads((folder / "splits.json").read_text())
     (folder / "splits.json").write_text(json.dumps({**content, "of": "boxes"}))
@@ -242,7 +244,7 @@ def test_splits_that_somebody_has_made_are_used(config, phantoms, tmp_path, monk
     records = read_chestxray14(phantoms).records
     splits = make_folds(records, folds=3, seed=5, unannotated=0.1)
     splits.save(folder / "splits.json")
-    with pytest.raises(UsageError, match="splits.json has folds 3, not 2"):
+    with pytest.raises(UsageError, match="splits.json, folds: expected 2, got 3"):
         cross_validate(config, folds=2, out=folder)
     with pytest.raises(Stop):
         cross_validate(config, folds=3, out=folder)

@@ -50,7 +50,7 @@ def test_training_images_in_another_folder_are_refused_or_counted(trained, copy,
     with pytest.raises(UsageError) as failure:
         evaluate(trained, copy, tmp_path, "strict")
     message = str(failure.value)
-    assert f"with {len(splits.train) + len(splits.val)} of its very images" in message
+    assert f"with {len(splits.train) + len(splits.val)} of its training images" in message
     assert "data: expected no training patients under protocol strict, got " in message
     assert "\n" not in message
     assert not (tmp_path / "out").exists()

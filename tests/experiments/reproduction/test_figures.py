@@ -99,7 +99,7 @@ def test_a_figure_with_its_claims(cli, tmp_path):
     # Again: nothing is trained
     code, again, _ = cli("seibold6", *QUICK, "--rows", "sgl,mean,bil", "--out", "x")
     assert code == 0
-    assert "18 of 18 runs stand in" in again
+    assert "18 of 18 runs are already in" in again
     assert Path("x/seibold6.md").read_text() == page
 
 
