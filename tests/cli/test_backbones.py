@@ -49,8 +49,11 @@ def test_folds_of_all_images(cli, phantoms, tmp_path):
             ["--set", "backbone=crossvit_tiny_240", "--image-size", "240"],
             "backbone: crossvit_tiny_240 has no spatial map to localise with",
         ),
-        (["--set", f"backbone={VIT}", "--image-size", "100"], "16×16, of which 100 is no multiple; take 96 or 112"),
-        (["--set", f"backbone={VIT}", "--set", "antialias=true"], f"antialias: {VIT} cuts images into patches"),
+        (["--set", f"backbone={VIT}", "--image-size", "100"], ", got 100; choose 96 or 112"),
+        (
+            ["--set", f"backbone={VIT}", "--set", "antialias=true"],
+            f"antialias: expected false for {VIT}, which divides images into patches",
+        ),
         (["--set", "backbone=vgg11", "--set", "output_stride=8"], "output_stride: expected 32 for vgg11, got 8"),
         (["--freeze-backbone"], "freeze-backbone: expected pretrained weights, got random ones; add --pretrained"),
         (["--set", "input_mean=[0.5, 0.5]"], "expected input_mean and input_std of equal length"),

@@ -346,8 +346,8 @@ def test_reports_are_left_out_or_compare_two_runs(cli, trained, tmp_path):
     assert (tmp_path / "here" / "page.html").stat().st_size > 10_000
     for arguments, message in (
         (["first", "second", "first"], "run: expected one run, or two to compare, got 3"),
-        (["nowhere"], "no folder nowhere; name the folder of a run"),
-        (["first", "--split=val"], "make it: cxrfast evaluate first --split val"),
+        (["nowhere"], "run: expected a folder, got nowhere, which does not exist"),
+        (["first", "--split=val"], "run: cxrfast evaluate first --split val"),
     ):
         code, _, err = cli("report", *arguments)
         assert code in (1, 2)
@@ -457,14 +457,18 @@ def test_a_chexnet_checkpoint_is_imported_evaluated_and_used(cli, phantoms):
         ),
         (["train", "--resume", "nowhere"], 1, "nowhere is not a run of cxrfast train"),
         (["evaluate", "runs/a", "--checkpoint", "b"], 2, "checkpoint: expected one model, got b and the run runs/a"),
-        (["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"], 2, "precision: 16 needs a GPU"),
+        (
+            ["train", "--method=li", "--data=.", "--precision=16", "--device=cpu"],
+            2,
+            "precision: expected bf16 or 32 on the CPU",
+        ),
         (["localize", "a.png"], 1, "no trained model under runs/"),
         (["localize"], 2, "Missing argument"),
         (["evaluate", "--checkpoint", "w.safetensors"], 1, "checkpoint: no file w.safetensors"),
         (["synth", "phantoms", "--images=3"], 2, "images"),
         (["demo", "--method=lee"], 2, "method: expected one of rozenberg, li, "),
         (["import-weights", "model.pt", "--preset=chexnet"], 1, "import: no file model.pt"),
-        (["import-weights", "model.pt"], 2, "classes: required; name the outputs in order, or give --preset chexnet"),
+        (["import-weights", "model.pt"], 2, "classes: expected the class of each output, got none; add --classes, or"),
     ],
 )
 def test_wrong_usage_is_one_line(cli, arguments, code, message):

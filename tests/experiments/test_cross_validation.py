@@ -204,9 +204,7 @@ def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
     assert any(interval for interval, _ in ends)  # not of the rarest
     assert all(interval is None or interval[0] <= value <= interval[1] for interval, value in ends)
     assert cross_validate(one_epoch, **plan) == folder  # finished
-    with pytest.raises(
-        UsageError, match="expected a folder with folds-of boxes, got .* with all; choose another folder"
-    ):
+    with pytest.raises(UsageError, match="expected a folder with folds-of boxes, got .* with all; choose another"):
         cross_validate(one_epoch, folds=2, out=folder)
     content = json.loads((folder / "splits.json").read_text())
     (folder / "splits.json").write_text(json.dumps({**content, "of": "boxes"}))

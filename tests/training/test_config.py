@@ -49,11 +49,11 @@ def test_wrong_settings_are_refused_in_one_line(settings, message):
     ("content", "message"),
     [
         ("a: [1", "not valid YAML"),
-        ("- a\n- b\n", r"expected 'name: value' lines, got \['a', 'b'\]"),
-        ("", "expected 'name: value' lines, got None"),
-        ("3: 4", "expected 'name: value' lines, got {3: 4}"),
-        ("options: 3", "expected 'name: value' lines under options, got 3"),
-        ("options:\n  3: 4", "expected 'name: value' lines under options, got {3: 4}"),
+        ("- a\n- b\n", r"config: expected 'name: value' lines in .*, got \['a', 'b'\]"),
+        ("", "config: expected 'name: value' lines in .*, got None"),
+        ("3: 4", "config: expected 'name: value' lines in .*, got {3: 4}"),
+        ("options: 3", "config: expected 'name: value' lines under options in .*, got 3"),
+        ("options:\n  3: 4", "config: expected 'name: value' lines under options in .*, got {3: 4}"),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path, content, message):

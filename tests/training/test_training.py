@@ -104,14 +104,14 @@ def test_resuming_what_cannot_be_resumed(trained, tmp_path):
 
 
 def test_an_output_folder_is_never_overwritten(trained, small_settings):
-    with pytest.raises(UsageError, match="exists and is not empty; choose another folder, or go on with --resume"):
+    with pytest.raises(UsageError, match="exists and is not empty; choose another folder, or add --resume"):
         train(build_config(small_settings), trained)
 
 
 def test_an_output_folder_that_cannot_be_made(small_settings, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(CxrfastError, match="out: .* cannot be made .Not a directory.; choose another folder"):
+        with pytest.raises(CxrfastError, match="out: .* cannot be created .Not a directory.; choose another folder"):
             train(build_config(small_settings), out)
 
 
