@@ -208,7 +208,7 @@ def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
         cross_validate(one_epoch, folds=2, out=folder)
     content = json.loads((folder / "splits.json").read_text())
     (folder / "splits.json").write_text(json.dumps({**content, "of": "boxes"}))
-    with pytest.raises(UsageError, match=r"splits.json has of boxes, not all"):
+    with pytest.raises(UsageError, match=r"splits.json, of: expected all, got boxes"):
         resume_cross_validation(folder)
 
 
