@@ -143,7 +143,7 @@ def _announce(plan: TablePlan, chosen: Sequence[PlannedRow], jobs: dict[str, _Jo
 def _state(plan: TablePlan, job: _Job) -> str:
     if _finished(plan, job):
         return "finished"
-    return "to go on" if job.folder.exists else "to do"
+    return "unfinished" if job.folder.exists else "not started"
 
 
 def _evaluation(plan: TablePlan, job: _Job) -> Path:
