@@ -5,7 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrfast.cli.options import BatchSize, Checkpoint, Data, Device, Workers
+from cxrfast.cli.options import (
+    BatchSize,
+    Checkpoint,
+    ClassMap,
+    Data,
+    Dataset,
+    Device,
+    ImageViews,
+    Labels,
+    Readers,
+    UncertainLabels,
+    Workers,
+    build_data_options,
+    data_settings,
+)
 from cxrfast.errors import UsageError
 
 
@@ -46,7 +60,12 @@ def evaluate(
         Path | None,
         typer.Option("--splits", help="With --predictions: splits.json file; only the part --split is evaluated."),
     ] = None,
-    labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: the run's.")] = None,
+    dataset: Dataset = None,
+    labels: Labels = None,
+    uncertain: UncertainLabels = None,
+    readers: Readers = None,
+    views: ImageViews = None,
+    map_: ClassMap = None,
     method: Annotated[
         str | None,
         typer.Option("--method", help="Expected method; weights of other methods are rejected."),
@@ -71,9 +90,12 @@ def evaluate(
     """
     if run is not None and checkpoint is not None:
         raise UsageError(f"checkpoint: expected one model, got {checkpoint} and the run {run}; leave one out")
+    given = data_settings(dataset, labels, uncertain, readers, views, map_)
     if predictions:
         rules, model = protocol or "strict", run or checkpoint
-        _evaluate_files(predictions, data, splits, split, labels, rules, iou_threshold or [], out, model, report)
+        _evaluate_files(
+            predictions, data, splits, split, build_data_options(given), rules, iou_threshold or [], out, model, report
+        )
         return
     if splits is not None:
         raise UsageError("splits: expected only with --predictions; a run has its own splits.json")
@@ -92,7 +114,11 @@ def evaluate(
     }
     folder = checkpoint or run
     if folder is not None and RunDirectory(folder).is_cross_validation:
-        for name, value, default in (("data", data, None), ("split", split, "test"), ("labels", labels, None)):
+        for name, value, default in (
+            ("data", data, None),
+            ("split", split, "test"),
+            *((n, v, None) for n, v in given.items()),
+        ):
             if value != default:
                 raise UsageError(
                     f"{name}: not for a cross-validation, whose folds are evaluated on their own test images; leave "
@@ -104,7 +130,13 @@ def evaluate(
         unreadable = pooled.result.unreadable
     else:
         assessment = evaluate_run(
-            folder, data=data, split=split, labels=labels, protocol=protocol or "strict", page=report, **common
+            folder,
+            data=data,
+            split=split,
+            options=build_data_options(given) if given else None,
+            protocol=protocol or "strict",
+            page=report,
+            **common,
         )
         typer.echo(evaluation_to_text(assessment.result))
         written = [assessment.report, assessment.predictions, assessment.maps, assessment.page]
@@ -119,7 +151,7 @@ def _evaluate_files(
     data: Path | None,
     splits: Path | None,
     split: str,
-    labels: str | None,
+    options: Any,
     protocol: str,
     thresholds: list[float],
     out: Path | None,
@@ -145,7 +177,7 @@ def _evaluate_files(
     from cxrfast.report.terminal import evaluation_to_text
 
     result = evaluate_data_set(
-        predictions, data, splits=splits, split=split, labels=labels or "auto", protocol=protocol, thresholds=thresholds
+        predictions, data, splits=splits, split=split, options=options, protocol=protocol, thresholds=thresholds
     )
     typer.echo(evaluation_to_text(result))
     result.save(written[0])

@@ -5,7 +5,8 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-from cxrfast.data import CLASSES, Record, Splits, XrayDataset, fractions_with, make_splits, read_chestxray14
+from cxrfast.data import Record, Splits, XrayDataset, fractions_with, make_splits, read_data
+from cxrfast.data.class_names import ClassMatcher, describe_matches
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import get_method
 from cxrfast.training.config import RunConfig
@@ -30,7 +31,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         raise UsageError(
             "split: expected patient or official for a single run, got folds; choose one, or add --folds 5"
         )
-    source = read_chestxray14(config.data, labels=config.labels)
+    source = read_data(config.data, config.data_options)
     if splits is None:
         splits = make_splits(
             source.records,
@@ -43,7 +44,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
     if not records["train"]:
         raise CxrfastError(f"data: expected training images under split {config.split!r}, got none in {config.data}")
-    notes = [*source.notes, *splits.notes]
+    notes = [*source.notes, *source.class_notes, *splits.notes]
     if not records["val"]:
         check_without_validation(config)
         notes.append("no validation images: the last epoch is kept, and the score threshold of every class is 0.5")
@@ -51,7 +52,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         for part in ("train", "val"):
             records[part] = limit_annotation(records[part], config.annotated, config.seed)
     if classes is None:
-        classes = choose_classes(config, records["train"], notes)
+        classes = choose_classes(config, source.class_names, records["train"], notes)
     notes.append(_describe(records, classes))
     return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
 
@@ -79,19 +80,17 @@ def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list
     return [record if record.image in kept else dataclasses.replace(record, boxes={}) for record in records]
 
 
-def choose_classes(config: RunConfig, train: Sequence[Record], notes: list[str]) -> list[str]:
-    """The requested classes, or all with a positive training image. A note lists the classes that are left out."""
-    known = [*CLASSES, *sorted({name for record in train for name in record.labels} - set(CLASSES))]
+def choose_classes(config: RunConfig, known: Sequence[str], train: Sequence[Record], notes: list[str]) -> list[str]:
+    """The requested classes, or all of `known` with a positive training image. A note lists those left out."""
     present = {name for record in train for name in record.labels}
     if config.classes is not None:
-        for name in config.classes:
-            if name not in known:
-                raise UsageError(f"classes: expected some of {', '.join(known)}, got {name!r}")
+        asked = matched_classes(config.classes, known, notes)
+        for name in asked:
             if name not in present:
                 raise UsageError(f"classes: expected classes with positive training images, got {name}; leave it out")
-        if len(set(config.classes)) < len(config.classes):
+        if len(set(asked)) < len(asked):
             raise UsageError(f"classes: expected each class once, got {', '.join(config.classes)}")
-        return config.classes
+        return asked
     absent = [name for name in known if name not in present]
     if absent:
         notes.append(f"classes without a positive training image are left out: {', '.join(absent)}")
@@ -99,6 +98,16 @@ def choose_classes(config: RunConfig, train: Sequence[Record], notes: list[str])
     if not chosen:
         raise CxrfastError(f"data: expected training images with findings, got none in {config.data}")
     return chosen
+
+
+def matched_classes(asked: Sequence[str], known: Sequence[str], notes: list[str]) -> list[str]:
+    """The requested classes in the spelling of the data set. A note lists other spellings."""
+    matches = ClassMatcher(known).matches(asked)
+    for name in asked:
+        if name not in matches:
+            raise UsageError(f"classes: expected some of {', '.join(known)}, got {name!r}")
+    notes.extend(text for text in (describe_matches(matches),) if text)
+    return [matches[name] for name in asked]
 
 
 def _describe(records: dict[str, list[Record]], classes: Sequence[str]) -> str:

@@ -250,7 +250,9 @@ def test_keys_may_be_left_out_on_purpose(state, refusal, tmp_path):
 def test_a_wrong_number_of_classes_names_both(state, refusal):
     message = refusal(state, classes=["A", "B"])
     assert message.endswith("model.pt, got 2")
-    assert "has 14 outputs, but 18 classes" in refusal(state, preset="torchxrayvision", preprocessing="imagenet")
+    assert "classes: expected 14, one for each output of" in refusal(
+        state, preset="torchxrayvision", preprocessing="imagenet"
+    )
 
 
 def test_a_hidden_layer_or_no_classifier_is_no_linear_classifier(state, refusal):

@@ -122,7 +122,7 @@ def test_numbers_and_predictions_are_of_the_same_images(evaluated_run, tmp_path,
     else:
         text = "".join(lines[: -1 if kept == "rows" else -classes])
     path.write_text(text)
-    with pytest.raises(CxrfastError, match=r"predictions\.csv .*; evaluate again"):
+    with pytest.raises(CxrfastError, match=r"predictions\.csv.*; evaluate again"):
         from_folder(folder)
 
 
