@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from cxrfast.losses.unknown import cross_entropy, mean_of_known, split_labels
+from cxrfast.losses.unknown import masked_cross_entropy, mean_of_known, split_labels
 from cxrfast.ops import mil_pool, mil_pool_ragged
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._validation import check_floating, check_shape, choose
@@ -151,7 +151,7 @@ def mean_bce(
 ) -> torch.Tensor:  # []
     """The binary cross-entropy, averaged over the pairs with a known label of bags that have instances."""
     if present is None:
-        loss = cross_entropy(bag_logits, targets, known, "mean" if targets.numel() else "sum")
+        loss = masked_cross_entropy(bag_logits, targets, known, "mean" if targets.numel() else "sum")
         return mean_of_known(loss, known)
     present = counted(targets, present, known)
     loss = F.binary_cross_entropy_with_logits(torch.where(present, bag_logits, 0), targets, reduction="none")

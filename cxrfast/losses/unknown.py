@@ -30,7 +30,7 @@ def binary_cross_entropy(
     """
     check_labels(logits, labels)
     targets, known = split_labels(labels, logits.dtype)
-    return mean_of_known(cross_entropy(logits, targets, known, "mean" if labels.numel() else "sum"), known)
+    return mean_of_known(masked_cross_entropy(logits, targets, known, "mean" if labels.numel() else "sum"), known)
 
 
 def split_labels(
@@ -56,7 +56,7 @@ def known_pairs(
     return ~labels.isnan() | annotated if labels.is_floating_point() else None
 
 
-def cross_entropy(
+def masked_cross_entropy(
     logits: torch.Tensor,  # any shape
     targets: torch.Tensor,  # broadcastable to logits, without NaN
     known: torch.Tensor | None,  # bool, broadcastable to logits; None: all
