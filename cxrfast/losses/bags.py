@@ -114,10 +114,9 @@ class BILLoss(BagLossBase):
             return self._parts_of_the_script(logits, labels, known, mask, offsets)
         bag = self.bag_loss(logits, labels, known, mask, offsets)
         if offsets is not None:
-            of_bag, known_bag = (
-                None if each is None else each.repeat_interleave(offsets.diff(), 0, output_size=logits.shape[0])
-                for each in (labels, known)
-            )
+            sizes, total = offsets.diff(), logits.shape[0]
+            of_bag = labels.repeat_interleave(sizes, 0, output_size=total)
+            known_bag = None if known is None else known.repeat_interleave(sizes, 0, output_size=total)
             return {"bag": bag, "instance": mean_bce(logits, of_bag * (logits > 0), None, known_bag)}
         rows = logits.flatten(2)
         inside = None if mask is None else mask_rows(mask, logits)

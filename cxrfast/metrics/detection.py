@@ -37,7 +37,8 @@ def boxes_of_known_labels(
     makes the label known, so no annotated box should be lost.
     """
     kept = known.cpu()[boxes.image, boxes.class_index]
-    return Boxes(*(None if column is None else column[kept] for column in boxes))
+    score = None if boxes.score is None else boxes.score[kept]
+    return Boxes(boxes.image[kept], boxes.class_index[kept], boxes.xyxy[kept], score)
 
 
 def box_overlap(
