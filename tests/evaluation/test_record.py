@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import PROTOCOLS, CrossValidationHead, EvaluationRecord, FoldEvaluation, pool
-from cxrfast.evaluation.cross_validation_record import CrossValidationRecord
+from cxrfast.evaluation.cross_validation.record import CrossValidationRecord
 from cxrfast.evaluation.record import (
     FixedLevels,
     FixedThreshold,

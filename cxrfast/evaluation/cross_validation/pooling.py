@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrfast.evaluation.cross_validation_record import (
+from cxrfast.evaluation.cross_validation.detection import PooledDetection, pool_detection
+from cxrfast.evaluation.cross_validation.fold_evaluation import FoldEvaluation, by_seed, check_alike, one_of_each_fold
+from cxrfast.evaluation.cross_validation.numbers import Column, Spread, average
+from cxrfast.evaluation.cross_validation.record import (
     CrossValidationHead,
     CrossValidationRecord,
     PooledAccuracy,
@@ -20,9 +23,6 @@ from cxrfast.evaluation.cross_validation_record import (
     PooledTableRecord,
     RunRecord,
 )
-from cxrfast.evaluation.fold_evaluation import FoldEvaluation, by_seed, check_alike, one_of_each_fold
-from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
-from cxrfast.evaluation.pooled_numbers import Column, Spread, average
 from cxrfast.evaluation.record import AccuracyRecord, LocalizationHead, ReliabilityBin, TableHead
 from cxrfast.metrics.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
 from cxrfast.metrics.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
