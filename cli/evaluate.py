@@ -5,7 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrfast.cli.options import BatchSize, Checkpoint, Data, Device, Workers
+from cxrfast.cli.options import (
+    BatchSize,
+    Checkpoint,
+    ClassMap,
+    Data,
+    Dataset,
+    Device,
+    ImageViews,
+    Labels,
+    Readers,
+    UncertainLabels,
+    Workers,
+    build_data_options,
+    data_settings,
+)
 from cxrfast.errors import UsageError
 
 
@@ -45,7 +59,12 @@ def evaluate(
         Path | None,
         typer.Option("--splits", help="With --predictions: a splits.json, of which only --split is evaluated."),
     ] = None,
-    labels: Annotated[str | None, typer.Option("--labels", help="Label version; default: the run's.")] = None,
+    dataset: Dataset = None,
+    labels: Labels = None,
+    uncertain: UncertainLabels = None,
+    readers: Readers = None,
+    views: ImageViews = None,
+    map_: ClassMap = None,
     method: Annotated[
         str | None,
         typer.Option("--method", help="Expected method; weights of another one are refused."),
@@ -70,9 +89,12 @@ def evaluate(
     """
     if run is not None and checkpoint is not None:
         raise UsageError(f"checkpoint: {checkpoint} or the run {run}? Give one of them")
+    given = data_settings(dataset, labels, uncertain, readers, views, map_)
     if predictions:
         rules, model = protocol or "strict", run or checkpoint
-        _evaluate_files(predictions, data, splits, split, labels, rules, iou_threshold or [], out, model, report)
+        _evaluate_files(
+            predictions, data, splits, split, build_data_options(given), rules, iou_threshold or [], out, model, report
+        )
         return
     if splits is not None:
         raise UsageError("splits: goes with --predictions; a run has its own splits.json")
@@ -91,7 +113,11 @@ def evaluate(
     }
     folder = checkpoint or run
     if folder is not None and RunDirectory(folder).is_cross_validation:
-        for name, value, default in (("data", data, None), ("split", split, "test"), ("labels", labels, None)):
+        for name, value, default in (
+            ("data", data, None),
+            ("split", split, "test"),
+            *((n, v, None) for n, v in given.items()),
+        ):
             if value != default:
                 raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
         pooled = evaluate_folds(folder, protocol=protocol, page=report, **common)
@@ -100,7 +126,13 @@ def evaluate(
         unreadable = pooled.result.unreadable
     else:
         assessment = evaluate_run(
-            folder, data=data, split=split, labels=labels, protocol=protocol or "strict", page=report, **common
+            folder,
+            data=data,
+            split=split,
+            options=build_data_options(given) if given else None,
+            protocol=protocol or "strict",
+            page=report,
+            **common,
         )
         typer.echo(evaluation_to_text(assessment.result))
         written = [assessment.report, assessment.predictions, assessment.maps, assessment.page]
@@ -115,7 +147,7 @@ def _evaluate_files(
     data: Path | None,
     splits: Path | None,
     split: str,
-    labels: str | None,
+    options: Any,
     protocol: str,
     thresholds: list[float],
     out: Path | None,
@@ -139,7 +171,7 @@ def _evaluate_files(
     from cxrfast.report.terminal import evaluation_to_text
 
     result = evaluate_data_set(
-        predictions, data, splits=splits, split=split, labels=labels or "auto", protocol=protocol, thresholds=thresholds
+        predictions, data, splits=splits, split=split, options=options, protocol=protocol, thresholds=thresholds
     )
     typer.echo(evaluation_to_text(result))
     result.save(written[0])

@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cxrfast.cli.options import BatchSize, Data, Device, NoAugment, Workers
+from cxrfast.cli.options import (
+    BatchSize,
+    ClassMap,
+    Data,
+    Dataset,
+    Device,
+    ImageViews,
+    Labels,
+    NoAugment,
+    Readers,
+    UncertainLabels,
+    Workers,
+    data_settings,
+)
 from cxrfast.errors import UsageError
 
 
@@ -36,7 +49,12 @@ def train(
         int | None,
         typer.Option("--seed", min=0, help="Random seed of the split, the weights and the order of images."),
     ] = None,
-    labels: Annotated[str | None, typer.Option("--labels", help="Label version: auto, 2017 or 2020.")] = None,
+    dataset: Dataset = None,
+    labels: Labels = None,
+    uncertain: UncertainLabels = None,
+    readers: Readers = None,
+    views: ImageViews = None,
+    map_: ClassMap = None,
     split: Annotated[
         str | None,
         typer.Option("--split", help="patient (a new random split by patient) or official (the published lists)."),
@@ -141,7 +159,6 @@ def train(
         "image_size": image_size,
         "precision": precision,
         "seed": seed,
-        "labels": labels,
         "split": split,
         "annotated": annotated,
         "val_share": val_share,
@@ -151,6 +168,7 @@ def train(
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
+    given |= data_settings(dataset, labels, uncertain, readers, views, map_)
     given["options"] = method_options(set_ or [], pretrained)
     if freeze_backbone:
         given["options"]["freeze_backbone"] = True
@@ -161,7 +179,7 @@ def train(
     if resume is not None:
         names = [*given, *given.pop("options"), *plan]
         names += [name for name, value in (("out", out), ("config", config)) if value is not None]
-        flags = {"by": "folds-by", "of": "folds-of", "augment": "no-augment"}
+        flags = {"by": "folds-by", "of": "folds-of", "augment": "no-augment", "class_map": "map"}
         refuse_with_resume([flags.get(name, name) for name in names if name != "options"])
         _resume(resume, fold, machine)
     else:

@@ -1,7 +1,9 @@
 """Data sets, image reading, transforms, splits and synthetic phantoms."""
 
 from cxrfast.data.dataset import XrayDataset
-from cxrfast.data.datasets.chestxray14 import ChestXray14, read_chestxray14
+from cxrfast.data.datasets.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.interface import DataOptions, DataSource
+from cxrfast.data.datasets.registry import read_data
 from cxrfast.data.dicom import read_dicom
 from cxrfast.data.folds import Fold, FoldsBy, FoldsOf, FoldSplits, make_folds
 from cxrfast.data.images import read_image
@@ -20,7 +22,8 @@ __all__ = [
     "CLASSES",
     "NO_FINDING",
     "Augmentation",
-    "ChestXray14",
+    "DataOptions",
+    "DataSource",
     "Fold",
     "FoldSplits",
     "FoldsBy",
@@ -43,6 +46,7 @@ __all__ = [
     "make_splits",
     "normalize",
     "read_chestxray14",
+    "read_data",
     "read_dicom",
     "read_image",
     "read_some",

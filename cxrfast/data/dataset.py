@@ -19,7 +19,7 @@ class XrayDataset(Dataset):
     the maximum number of boxes of one class on one image, at least 1)::
 
         image    float32 [1, S, S]   in [-1, 1]
-        labels   float32 [K]         1 where the class is present
+        labels   float32 [K]         1 where the class is present, 0 where it is absent, NaN where that is unknown
         boxes    float32 [K, M, 4]   xyxy in pixels of the S×S image, half-open; zeros without a box
         has_box  bool    [K, M]
         index    int                 index into ``records``
@@ -61,7 +61,7 @@ class XrayDataset(Dataset):
         index = range(len(self.records))[index]  # negative indices, and IndexError past the end
         record = self.records[index]
         image = self._image(index).float()
-        labels = torch.tensor([float(name in record.labels) for name in self.class_names])
+        labels = torch.tensor([record.label(name) for name in self.class_names])
         boxes, has_box = self._boxes(record)
         if self.augment is not None:
             image, boxes[has_box] = self.augment(image, boxes[has_box])

@@ -102,6 +102,17 @@ def _read(path: Path) -> Any:
     return dataset
 
 
+def dicom_size(path: Path) -> tuple[int, int]:
+    """Width and height of a DICOM image, from its header alone."""
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["Rows", "Columns"])
+        return int(header.Columns), int(header.Rows)
+    except Exception as error:  # pydicom raises many kinds for a damaged file
+        raise _damaged(path, error) from error
+
+
 def _damaged(path: Path, error: Exception) -> CxrfastError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return CxrfastError(f"{path} cannot be decoded ({reason}); export it again, uncompressed or as PNG")

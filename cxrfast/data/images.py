@@ -15,6 +15,9 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FIRST_GROUP = b"\x08\x00"  # how a DICOM file without a preamble begins
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 
+DICOM_SUFFIXES = (".dcm", ".dicom")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
+
 
 class ImageFile(NamedTuple):
     """The grey image of a file, and what had to be assumed to show it."""
@@ -46,6 +49,30 @@ def read_image_file(path: str | os.PathLike) -> ImageFile:
 
         return ImageFile(*read_dicom_image(path))
     return ImageFile(_decode(data, path))
+
+
+def image_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Width and height of an image file in pixels, from its header alone.
+
+    Raises :class:`CxrfastError` for a file that is missing or whose header cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+        if path.suffix.lower() in DICOM_SUFFIXES or head[128:] == b"DICM" or head[:2] == _FIRST_GROUP:
+            from cxrfast.data.dicom import dicom_size
+
+            return dicom_size(path)
+        from PIL import Image
+
+        with Image.open(path, formats=_FORMATS) as image:
+            turned = image.getexif().get(274, 1) in (5, 6, 7, 8)  # the EXIF orientation exchanges width and height
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except CxrfastError:
+        raise
+    except Exception as error:
+        raise CxrfastError(f"{path}: the header of the image cannot be read ({error})") from error
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -32,7 +32,7 @@ class GroundTruth:
             for k, name in enumerate(class_names)
             for box in record.boxes.get(name, ())
         ]
-        labels = [[float(name in record.labels) for name in class_names] for record in records]
+        labels = [[record.label(name) for name in class_names] for record in records]
         return cls(
             tuple(class_names),
             [record.image for record in records],

@@ -11,13 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cxrfast.data.datasets.chestxray14 import read_chestxray14
-from cxrfast.data.labels import CLASSES
+from cxrfast.data.class_names import ClassMatcher, describe_matches
+from cxrfast.data.datasets.interface import DataOptions
+from cxrfast.data.datasets.registry import read_data
+from cxrfast.data.image_names import ImageIndex
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.protocols import Protocol, find_protocol
+from cxrfast.evaluation.record import EvaluatedData
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource, Source
@@ -58,7 +61,7 @@ def read_files(paths: Sequence[Path]) -> ParsedPredictions:
 def read_maps(path: Path, ground_truth: GroundTruth) -> tuple[Source | None, MethodDefaults]:
     """Read a file of maps: the regions on the images of ``ground_truth``, and the defaults of the method."""
     found = read_files([path])
-    return _source(found, ground_truth, _places(ground_truth.images)), _own(found, ground_truth)
+    return _source(found, ground_truth, ImageIndex(ground_truth.images)), _own(found, ground_truth)
 
 
 def score_files(
@@ -70,7 +73,7 @@ def score_files(
     resamples: int = 1000,
 ) -> EvaluationResult:
     """Score parsed files: the second half of :func:`evaluate_files`."""
-    image_of = _places(ground_truth.images)
+    image_of = ImageIndex(ground_truth.images)
     if found.images and not any(name in image_of for name in found.images):
         raise _strangers(found, facts.weights, f"the {len(ground_truth.images)} evaluated images", ground_truth.images)
     source = _source(found, ground_truth, image_of)
@@ -86,22 +89,24 @@ def evaluate_data_set(
     *,
     splits: Path | None = None,
     split: str = "test",
-    labels: str = "auto",
+    options: DataOptions = DataOptions(),  # noqa: B008, frozen
     protocol: str = "strict",
     thresholds: Sequence[float] = (),
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """Score files against a folder in the layout of ChestX-ray14, of which only the tables are needed.
+    """Score files against a data set in any known layout, of which only the tables are needed.
 
     With ``splits``, the images of its part ``split`` are evaluated. Without, the images that the files name and, if the
     files have regions, all images with boxes, because files of boxes do not list images without a detection. Classes
-    are those of the data set that occur in the files or have boxes.
+    are those of the data set that occur in the files or have boxes. Names of classes in the files are matched by their
+    synonyms.
     """
     rules = find_protocol(protocol)
     if thresholds:
         rules = rules.with_thresholds(*thresholds)
     found = read_files(paths)
-    source = read_chestxray14(data, labels=labels, images_required=False)
+    source = read_data(data, replace(options, images_required=False))
+    matches = _match_classes(found, source.class_names)
     records, name, split_hash, patients = list(source.records), "all", None, None
     notes: tuple[str, ...] = ()
     if splits is not None:
@@ -114,7 +119,7 @@ def evaluate_data_set(
             notes = (f"{splits} was made with the labels of {parts.label_version}, not of {source.label_version}",)
     else:
         records = _named_records(found, records, f"the {len(records)} images of {data}", _and(paths))
-    classes = _named_classes(found, records, _and(paths))
+    classes = _named_classes(found, source.class_names, records, _and(paths))
     if not records or not classes:
         raise CxrfastError(f"{_and(paths)}: no prediction in it, and no box to miss in {data}; is the file complete?")
     facts = EvaluationMetadata(
@@ -125,7 +130,8 @@ def evaluate_data_set(
         prediction_files=tuple(map(str, paths)),
         split_hash=split_hash,
         training_patients=patients,
-        notes=notes,
+        notes=(*notes, *((matches,) if matches else ())),
+        data=EvaluatedData.of(source, options),
     )
     return score_files(found, GroundTruth.from_records(records, classes), rules, facts, resamples=resamples)
 
@@ -151,20 +157,27 @@ def _and(paths: Sequence[Path]) -> str:
 def _named_records(found: ParsedPredictions, records: list[Record], images: str, files: str) -> list[Record]:
     """The records that the files name and, if the files have regions, those with boxes."""
     names = [record.image for record in records]
-    image_of = _places(names)
+    image_of = ImageIndex(names)
     named = {image_of[name] for name in found.images if name in image_of}
     if found.images and not named:
         raise _strangers(found, files, images, names)
     return [r for n, r in enumerate(records) if n in named or (r.boxes and found.has_regions)]
 
 
-def _named_classes(found: ParsedPredictions, records: Sequence[Record], files: str) -> list[str]:
+def _match_classes(found: ParsedPredictions, known: Sequence[str]) -> str | None:
+    """Rename the classes of the files to those of the data set. Returns what was matched between other spellings."""
+    matches = ClassMatcher(known).matches(found.classes)
+    found.rename_classes(matches)
+    return describe_matches(matches)
+
+
+def _named_classes(found: ParsedPredictions, known: Sequence[str], records: Sequence[Record], files: str) -> list[str]:
     """The classes that occur in the files or have boxes."""
-    if found.classes and not any(name in found.classes for name in CLASSES):
+    if found.classes and not any(name in found.classes for name in known):
         first = next(iter(found.classes))
-        raise CxrfastError(f"{files}: no known class (the first is {first}); expected {', '.join(CLASSES)}")
+        raise CxrfastError(f"{files}: no known class (the first is {first}); expected {', '.join(known)}")
     boxed = {class_name for record in records for class_name in record.boxes}
-    return [name for name in CLASSES if name in boxed or name in found.classes]
+    return [name for name in known if name in boxed or name in found.classes]
 
 
 def _strangers(found: ParsedPredictions, files: str, images: str, names: Sequence[str]) -> CxrfastError:
@@ -174,13 +187,7 @@ def _strangers(found: ParsedPredictions, files: str, images: str, names: Sequenc
     )
 
 
-def _places(images: Sequence[str]) -> dict[str, int]:
-    """Index of every image, by its name and by its stem."""
-    places = {Path(name).stem: n for n, name in enumerate(images)}
-    return places | {name: n for n, name in enumerate(images)}
-
-
-def _source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int]) -> Source | None:
+def _source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: ImageIndex) -> Source | None:
     if found.maps and found.regions:
         raise UsageError("predictions: maps in one file and boxes or masks in another; give one kind of regions")
     if not found.has_regions:
@@ -200,7 +207,7 @@ def _source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[
     return MaskSource(masks, boxes) if masks else BoxSource(boxes)
 
 
-def _map_source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int]) -> MapSource:
+def _map_source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: ImageIndex) -> MapSource:
     """The maps of all files in one order of images and classes. A map that is in no file is 0."""
     images = sorted({image_of[name] for part in found.maps for name in part.images if name in image_of})
     row_of = {place: row for row, place in enumerate(images)}
@@ -225,7 +232,7 @@ def _map_source(found: ParsedPredictions, ground_truth: GroundTruth, image_of: d
 
 
 def _scores(
-    found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int], source: Source | None
+    found: ParsedPredictions, ground_truth: GroundTruth, image_of: ImageIndex, source: Source | None
 ) -> Tensor:  # [N, K]
     """NaN where there is no score: a class that is in no file has none."""
     scores = torch.full((len(ground_truth.images), len(ground_truth.class_names)), torch.nan)
@@ -275,7 +282,7 @@ def _own(found: ParsedPredictions, ground_truth: GroundTruth) -> MethodDefaults:
     )
 
 
-def _notes(found: ParsedPredictions, ground_truth: GroundTruth, image_of: dict[str, int], scores: Tensor) -> list[str]:
+def _notes(found: ParsedPredictions, ground_truth: GroundTruth, image_of: ImageIndex, scores: Tensor) -> list[str]:
     named = {image_of[name] for name in found.images if name in image_of}
     strangers = [name for name in found.images if name not in image_of]
     unknown = sorted(found.classes.keys() - set(ground_truth.class_names))

@@ -17,6 +17,7 @@ from cxrfast.evaluation.record import (
     AnnotationRecord,
     ClassRecord,
     DetectionRecord,
+    EvaluatedData,
     EvaluationRecord,
     FixedLevels,
     FixedThreshold,
@@ -77,6 +78,7 @@ class EvaluationResult:
     split_hash: str | None  # of the splits file, if there is one
     images_hash: str  # of the names of the evaluated images
     label_version: str  # of the labels
+    data: EvaluatedData | None
     method: str
     weights: str
     prediction_files: tuple[str, ...]
@@ -111,6 +113,7 @@ class EvaluationResult:
             split_hash=self.split_hash,
             images_hash=self.images_hash,
             label_version=self.label_version,
+            data=self.data,
             method=self.method,
             weights=self.weights,
             prediction_files=self.prediction_files,

@@ -11,6 +11,7 @@ from cxrfast.errors import UsageError
 from cxrfast.evaluation.ground_truth import GroundTruth, count_pairs
 from cxrfast.evaluation.localization import score_localization
 from cxrfast.evaluation.protocols import Protocol
+from cxrfast.evaluation.record import EvaluatedData
 from cxrfast.evaluation.result import Calibration, Detection, EvaluationResult
 from cxrfast.evaluation.sources import MapSource, Source
 from cxrfast.metrics.bootstrap import (
@@ -43,6 +44,7 @@ class EvaluationMetadata:
     prediction_files: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    data: EvaluatedData | None = None
 
 
 def score_predictions(
@@ -88,6 +90,7 @@ def score_predictions(
         split_hash=facts.split_hash,
         images_hash=images_hash(ground_truth.images),
         label_version=facts.label_version,
+        data=facts.data,
         method=facts.method,
         weights=facts.weights,
         prediction_files=facts.prediction_files,

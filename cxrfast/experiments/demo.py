@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast._logging import get_logger, indented
-from cxrfast.data import Splits, read_chestxray14, write_phantoms
+from cxrfast.data import Splits, read_data, write_phantoms
 from cxrfast.errors import UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.inference import load_predictor, localize, save_overlay
@@ -130,5 +130,5 @@ def run_demo(out: Path | None = None, *, method: str = "rozenberg", seed: int = 
 
 def _held_out_image(run: RunDirectory, phantoms: Path) -> Path:
     """The first test image with two annotated lesions, or as near to two as there is."""
-    records = Splits.load(run.splits).part("test", read_chestxray14(phantoms).records)
+    records = Splits.load(run.splits).part("test", read_data(phantoms).records)
     return min(records, key=lambda record: abs(len(record.boxes) - 2)).path

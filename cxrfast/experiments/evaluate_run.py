@@ -1,10 +1,11 @@
 """`evaluate` for what `train` has left: a run's folder, one part of its split, its data or others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cxrfast.data import ChestXray14, Record, Splits, XrayDataset, read_chestxray14
+from cxrfast.data import DataOptions, DataSource, Record, Splits, XrayDataset, read_data
 from cxrfast.devices import Device
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import (
@@ -16,6 +17,7 @@ from cxrfast.evaluation import (
     score_outputs,
 )
 from cxrfast.evaluation.map_file import write_maps
+from cxrfast.evaluation.record import EvaluatedData
 from cxrfast.inference.model import TrainedModel, load_predictor
 from cxrfast.metrics import fit_temperature
 from cxrfast.report import from_result, write_report
@@ -38,7 +40,7 @@ def evaluate_run(
     *,
     data: Path | None = None,
     split: str = "test",
-    labels: str | None = None,
+    options: DataOptions | None = None,
     protocol: str = "strict",
     thresholds: Sequence[float] = (),
     batch_size: int = 16,
@@ -55,6 +57,9 @@ def evaluate_run(
     fitted on its validation part, for the output `prob_calibrated`. The report, `predictions.csv`, `maps.npz` and, with
     `page`, `report.html` go to the run's folder, or to `out`.
 
+    `options` say how the data are read; default: as the run's. Classes are matched by their synonyms. Classes of the
+    model that the data set does not label are unknown, and have no numbers.
+
     Raises UsageError if the weights belong to no run and neither `data` nor `out` is given, or if training has seen
     patients that the protocol wants apart; CxrfastError for data, weights or a splits file that do not fit.
     """
@@ -70,8 +75,7 @@ def evaluate_run(
         if run is None:
             raise UsageError(f"out: {model.weights} lies in no run's folder; say where to write with --out")
         out = run.path
-    version = labels or (config.labels if config is not None else "auto")
-    source = read_chestxray14(data or config.data, labels=version)  # type: ignore[union-attr]
+    source = _source(data, options, config, model)
     part, temperature = EvaluatedPart(list(source.records), "all"), None
     if run is not None and config is not None and not _same_data(data, config):
         part = _elsewhere(run, config, source, rules)
@@ -91,7 +95,8 @@ def evaluate_run(
         weights=model.weights,
         split_hash=part.split_hash,
         training_patients=part.training_patients,
-        notes=(*model.notes, *part.notes),
+        notes=(*model.notes, *part.notes, *source.class_notes),
+        data=EvaluatedData.of(source, options or (config.data_options if config is not None else DataOptions())),
     )
     result = score_outputs(rules, outputs, facts, temperature=temperature)
     folder = RunDirectory(out)
@@ -103,6 +108,24 @@ def evaluate_run(
     if html is not None:
         write_report(from_result(result, source.records, None if run is None else run.path), html)
     return Assessment(result, report, predictions, maps, html)
+
+
+def _source(
+    data: Path | None, options: DataOptions | None, config: RunConfig | None, model: TrainedModel
+) -> DataSource:
+    """The data set in the class names of the model."""
+    if config is not None and _same_data(data, config):
+        source = read_data(config.data, options or config.data_options)
+    else:
+        assert data is not None
+        source = read_data(data, options or DataOptions())
+    found = source.for_classes(model.class_names)
+    if not set(model.class_names) & set(found.class_names):
+        raise UsageError(
+            f"data: {source.root} labels none of the model's classes ({', '.join(model.class_names)}), but "
+            f"{', '.join(source.class_names)}; match them with --map 'CLASS OF THE DATA=CLASS OF THE MODEL'"
+        )
+    return found
 
 
 class EvaluatedPart(NamedTuple):
@@ -122,7 +145,7 @@ def _part(splits: Splits, name: str, records: Sequence[Record]) -> EvaluatedPart
     return EvaluatedPart(splits.part(name, records), name, splits.hash, patients)
 
 
-def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules: Protocol) -> EvaluatedPart:
+def _elsewhere(run: RunDirectory, config: RunConfig, source: DataSource, rules: Protocol) -> EvaluatedPart:
     """All of another data set, with the patients of it that training or validation has seen.
 
     An image of the same name and patient as one of the run's is that image, in another size perhaps, if most of such
@@ -133,7 +156,7 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: ChestXray14, rules:
     splits = Splits.load(run.splits)
     own: Sequence[Record]
     try:
-        own = read_chestxray14(config.data, labels=config.labels, images_required=False).records
+        own = read_data(config.data, replace(config.data_options, images_required=False)).records
     except CxrfastError:  # gone: its images had the patients that they have here
         named = {*splits.train, *splits.val, *splits.test}
         own = [record for record in source.records if record.image in named]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cxrfast._files import write_text
 from cxrfast._logging import get_logger
-from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, make_folds, read_chestxray14
+from cxrfast.data import DataSource, FoldsBy, FoldsOf, FoldSplits, Record, make_folds, read_data
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
 from cxrfast.runs.directory import RUNS, RunDirectory, fold_name, make_folder, refuse_full_folder
@@ -23,6 +23,15 @@ from cxrfast.training.preparation import check_without_validation, choose_classe
 logger = get_logger(__name__)
 
 _OF_THE_MACHINE = {"device", "workers", "cache"}  # may differ when a cross-validation goes on
+
+# Options that earlier versions lacked. Their defaults are not part of a folder's name, so that it stays the same.
+_NEW_DATA_OPTIONS: dict[str, Any] = {
+    "dataset": None,
+    "uncertain": None,
+    "readers": None,
+    "views": "frontal",
+    "class_map": {},
+}
 
 
 class CrossValidation(BaseModel):
@@ -120,7 +129,7 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> P
         return folder.path
     if folder.path.is_dir() and set(folder.path.iterdir()) != {folder.splits}:
         refuse_full_folder(folder.path)
-    source = read_chestxray14(config.data, labels=config.labels)
+    source = read_data(config.data, config.data_options)
     if folder.splits.is_file():
         splits = FoldSplits.load(folder.splits)
         _check_splits(folder, splits, plan, source.records)
@@ -137,7 +146,7 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> P
         )
     if not all(fold.val for fold in splits.folds):
         check_without_validation(config)
-    config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source.records)})
+    config = config.model_copy(update={"classes": _classes_of_all_folds(config, splits, source)})
     make_folder(folder.path)
     if not folder.splits.is_file():
         splits.save(folder.splits)
@@ -151,6 +160,9 @@ def _default_folder(config: RunConfig, plan: CrossValidation) -> Path:
     settings = _comparable(config, plan) | {"classes": config.classes}
     if plan.of == "boxes":  # as in earlier versions, which knew no other
         del settings["of"]
+    for name, default in _NEW_DATA_OPTIONS.items():
+        if settings[name] == default:
+            del settings[name]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return RUNS / f"{config.method}-{plan.folds}-folds-{digest[:8]}"
 
@@ -190,13 +202,14 @@ def _check_splits(folder: FoldsDirectory, splits: FoldSplits, plan: CrossValidat
         raise CxrfastError(f"{folder.splits}: {error}") from None
 
 
-def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequence[Record]) -> list[str]:
+def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, source: DataSource) -> list[str]:
     """Those that are asked for, or all that training images of every fold show."""
     chosen, found = [], set()
     for number in range(len(splits.folds)):
         notes: list[str] = []
         try:
-            chosen.append(choose_classes(config, splits.splits(number, records).part("train", records), notes))
+            train = splits.splits(number, source.records).part("train", source.records)
+            chosen.append(choose_classes(config, source.class_names, train, notes))
         except CxrfastError as error:
             raise type(error)(f"fold {number}: {error}") from None
         found |= set(chosen[-1])
@@ -209,7 +222,7 @@ def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, records: Sequen
 
 
 def read_splits(folder: FoldsDirectory, config: RunConfig) -> tuple[FoldSplits, list[Record]]:
-    records = list(read_chestxray14(config.data, labels=config.labels).records)
+    records = list(read_data(config.data, config.data_options).records)
     splits = FoldSplits.load(folder.splits)
     _check_splits(folder, splits, folder.load()[1], records)
     return splits, records

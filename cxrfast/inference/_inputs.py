@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
+from cxrfast.data.images import DICOM_SUFFIXES
+from cxrfast.data.images import IMAGE_SUFFIXES as SUFFIXES
 
 
 def expand_inputs(

@@ -159,7 +159,7 @@ class Rozenberg(Method):
         gamma = self.options.gamma
         if not isinstance(self.criterion, RozenbergLoss) or not isinstance(gamma, str):
             return
-        labels = torch.tensor([[name in record.labels for name in self.class_names] for record in records]).float()
+        labels = torch.tensor([[record.label(name) for name in self.class_names] for record in records])
         try:
             found = positive_to_negative(labels, self.class_names, per_class=gamma == "data-per-class")
         except ValueError as error:

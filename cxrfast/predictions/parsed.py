@@ -1,6 +1,7 @@
 """The content of files of predictions in one form, with images and classes by name."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,27 @@ class ParsedPredictions:
         if known != value:
             of = f" of {class_name}" if class_name else ""
             raise CxrfastError(f"{path}: {what}{of} is {value}, but {known} in a file before; write the same in all")
+
+    def rename_classes(self, names: Mapping[str, str]) -> None:
+        """Give classes other names. Two classes that get one name are an error."""
+        names = {name: new for name, new in names.items() if name != new}
+        for name, new in names.items():
+            if new in self.classes or list(names.values()).count(new) > 1:
+                raise CxrfastError(
+                    f"predictions: class {name!r} means {new!r}, which is there too; keep one of the two"
+                )
+        if not names:
+            return
+
+        def of(name: str) -> str:
+            return names.get(name, name)
+
+        self.classes = dict.fromkeys(map(of, self.classes))
+        self.region_classes = dict.fromkeys(map(of, self.region_classes))
+        self.scores = {(image, of(name)): value for (image, name), value in self.scores.items()}
+        self.regions = [replace(region, class_name=of(region.class_name)) for region in self.regions]
+        self.maps = [maps._replace(classes=tuple(map(of, maps.classes))) for maps in self.maps]
+        self.method = {(what, of(name)): value for (what, name), value in self.method.items()}
 
 
 def checked_score(value: float, where: str) -> float:

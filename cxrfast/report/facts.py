@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxrfast.data.datasets.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.interface import DataOptions, DataSource
+from cxrfast.data.datasets.registry import read_data
 from cxrfast.data.records import Record
 from cxrfast.data.splits import PARTS
 from cxrfast.errors import CxrfastError
@@ -69,8 +70,7 @@ def from_result(result: EvaluationResult, records: Sequence[Record], folder: Pat
 
 def from_predictions(result: EvaluationResult, data: Path) -> Evaluated:
     """From a new evaluation of files against the data set in ``data``."""
-    source = read_chestxray14(data, labels=result.label_version, images_required=False)
-    return from_result(result, source.records)
+    return from_result(result, _source(data, result.record).records)
 
 
 def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) -> Evaluated:
@@ -98,14 +98,22 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
             "not the same; evaluate again"
         )
     evaluated = Evaluated(record, predictions, read_run(folder))
-    where = data or evaluated.run.config.get("data")
+    known = record.data.path if record.data is not None else evaluated.run.config.get("data")
+    where = data or known
     if where is None:
         return replace(evaluated, notes=("No cases are shown: the data set is not known (--data).",))
     try:
-        source = read_chestxray14(where, labels=record.label_version, images_required=False)
+        source = _source(Path(where), record)
     except CxrfastError as error:
         return replace(evaluated, notes=(f"No cases are shown: {error}",))
     return _with_data(evaluated, source.records, run.maps(split))
+
+
+def _source(data: Path, record: EvaluationRecord) -> DataSource:
+    """The data set as the evaluation read it, with the class names of the evaluation."""
+    earlier = DataOptions(labels=record.label_version, images_required=False)  # versions that knew one layout
+    options = earlier if record.data is None else record.data.options()
+    return read_data(data, options).for_classes(record.class_names)
 
 
 def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> Evaluated:

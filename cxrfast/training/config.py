@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cxrfast._files import write_text
+from cxrfast.data import DataOptions
+from cxrfast.data.datasets.interface import ReaderMerge, Uncertain, Views
 from cxrfast.devices import Device, Precision
 from cxrfast.errors import UsageError
 from cxrfast.methods import MethodOptions, get_method
@@ -38,7 +40,14 @@ class RunConfig(BaseModel):
 
     method: str
     data: Path
-    labels: Annotated[Literal["auto", "2017", "2020"], _AS_TEXT] = "auto"
+    dataset: str | None = Field(None, description="name of the data set's layout; default: recognised")
+    labels: Annotated[Literal["auto", "2017", "2020"], _AS_TEXT] = Field(
+        "auto", description="label version of ChestX-ray14"
+    )
+    uncertain: Uncertain | None = Field(None, description="what uncertain labels become; default: unknown")
+    readers: ReaderMerge | None = Field(None, description="how the annotations of several readers become one")
+    views: Views = Field("frontal", description="frontal leaves out images that are known to be lateral")
+    class_map: dict[str, str] = Field(default_factory=dict, description="class of the data set: name to use")
     classes: list[str] | None = Field(None, description="default: the classes with a positive training image")
     annotated: float | None = Field(
         None, ge=0, le=1, description="share of the training images that may keep boxes; default: all that have them"
@@ -70,6 +79,18 @@ class RunConfig(BaseModel):
     precision: Annotated[Precision, _AS_TEXT] = "32"
     workers: int = Field(0, ge=0)
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+
+    @property
+    def data_options(self) -> DataOptions:
+        """How the data set is read."""
+        return DataOptions(
+            dataset=self.dataset,
+            labels=self.labels,
+            uncertain=self.uncertain,
+            readers=self.readers,
+            views=self.views,
+            class_map=self.class_map,
+        )
 
     def method_options(self) -> MethodOptions:
         return get_method(self.method).Options(**self.options)

@@ -5,7 +5,8 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 
-from cxrfast.data import CLASSES, Record, Splits, XrayDataset, fractions_with, make_splits, read_chestxray14
+from cxrfast.data import Record, Splits, XrayDataset, fractions_with, make_splits, read_data
+from cxrfast.data.class_names import ClassMatcher, describe_matches
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import get_method
 from cxrfast.training.config import RunConfig
@@ -30,7 +31,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         raise UsageError(
             "split: folds belong to a cross-validation; add --folds, or choose --split patient or official"
         )
-    source = read_chestxray14(config.data, labels=config.labels)
+    source = read_data(config.data, config.data_options)
     if splits is None:
         splits = make_splits(
             source.records,
@@ -43,7 +44,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
     if not records["train"]:
         raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
-    notes = [*source.notes, *splits.notes]
+    notes = [*source.notes, *source.class_notes, *splits.notes]
     if not records["val"]:
         check_without_validation(config)
         notes.append("no image validates: the last epoch is kept, and every class is called present from 0.5 on")
@@ -51,7 +52,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         for part in ("train", "val"):
             records[part] = limit_annotation(records[part], config.annotated, config.seed)
     if classes is None:
-        classes = choose_classes(config, records["train"], notes)
+        classes = choose_classes(config, source.class_names, records["train"], notes)
     notes.append(_describe(records, classes))
     return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
 
@@ -79,19 +80,18 @@ def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list
     return [record if record.image in kept else dataclasses.replace(record, boxes={}) for record in records]
 
 
-def choose_classes(config: RunConfig, train: Sequence[Record], notes: list[str]) -> list[str]:
-    """The classes that are asked for, or all that a training image shows; what is left out goes to `notes`."""
-    known = [*CLASSES, *sorted({name for record in train for name in record.labels} - set(CLASSES))]
+def choose_classes(config: RunConfig, known: Sequence[str], train: Sequence[Record], notes: list[str]) -> list[str]:
+    """The classes that are asked for, or all of `known` that a training image shows. What is left out goes to
+    `notes`."""
     present = {name for record in train for name in record.labels}
     if config.classes is not None:
-        for name in config.classes:
-            if name not in known:
-                raise UsageError(f"classes: unknown class {name!r}; known: {', '.join(known)}")
+        asked = matched_classes(config.classes, known, notes)
+        for name in asked:
             if name not in present:
                 raise UsageError(f"classes: no training image shows {name}; leave it out")
-        if len(set(config.classes)) < len(config.classes):
+        if len(set(asked)) < len(asked):
             raise UsageError(f"classes: expected each once, got {', '.join(config.classes)}")
-        return config.classes
+        return asked
     absent = [name for name in known if name not in present]
     if absent:
         notes.append(f"left out, no training image shows them: {', '.join(absent)}")
@@ -99,6 +99,16 @@ def choose_classes(config: RunConfig, train: Sequence[Record], notes: list[str])
     if not chosen:
         raise CxrfastError(f"data: no training image in {config.data} has a finding; there is nothing to learn")
     return chosen
+
+
+def matched_classes(asked: Sequence[str], known: Sequence[str], notes: list[str]) -> list[str]:
+    """The data set's own spelling of the classes that are asked for. Other spellings go to `notes`."""
+    matches = ClassMatcher(known).matches(asked)
+    for name in asked:
+        if name not in matches:
+            raise UsageError(f"classes: unknown class {name!r}; known: {', '.join(known)}")
+    notes.extend(text for text in (describe_matches(matches),) if text)
+    return [matches[name] for name in asked]
 
 
 def _describe(records: dict[str, list[Record]], classes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
         (["train"], 2, "method: required"),
         (["train", "--method=rozenberg"], 2, "data: required; give the folder of the data set with --data"),
         (["train", "--method=zhou", "--data=x"], 2, "method: expected one of li, rozenberg, "),
-        (["train", "--method=li", "--data=nowhere"], 1, "no folder nowhere"),
+        (["train", "--method=li", "--data=nowhere"], 1, "no folder or file nowhere"),
         (["train", "--method=li", "--data=.", "--epochs=0"], 2, "epochs"),
         (["train", "--method=li", "--data=.", "--set", "grid"], 2, "set: expected NAME=VALUE, got 'grid'"),
         (

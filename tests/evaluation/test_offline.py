@@ -10,6 +10,7 @@ import torch
 
 from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.interface import DataOptions
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import EvaluationMetadata, GroundTruth, collect_outputs, evaluate, find_protocol
@@ -271,7 +272,9 @@ def test_a_folder_with_tables_and_no_images_will_do(real_data, tmp_path):
     assert len(rows) == 985
     path = tmp_path / "boxes.csv"
     path.write_text("\n".join(rows) + "\n")
-    result = evaluate_data_set([path], real_data / "nih", protocol="wang2017", labels="2017", resamples=20)
+    result = evaluate_data_set(
+        [path], real_data / "nih", protocol="wang2017", options=DataOptions(labels="2017"), resamples=20
+    )
     assert result.n_images == 880
     assert result.n_patients == 726
     n = dict(zip(result.class_names, result.localization.n_units.tolist(), strict=True))

@@ -6,13 +6,14 @@ docs/data.md lists irregularities of the released files and how they are handled
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cxrfast.data.datasets._boxes import read_boxes
 from cxrfast.data.datasets._tables import CsvTable
+from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -28,23 +29,13 @@ _FOLLOW_UP, _AGE, _SEX, _VIEW = "Follow-up #", "Patient Age", "Patient Gender", 
 _WIDTH, _HEIGHT = "OriginalImage[Width", "Height]"  # one column name with a comma in it, hence two columns
 
 
-@dataclass(frozen=True)
-class ChestXray14:
-    """A local copy of the data set: the images that exist, and notes on what was found."""
-
-    root: Path
-    records: tuple[Record, ...]  # in the order of the label file
-    label_version: str  # "2017" or "2020"
-    notes: list[str]  # one line each
-
-
 def read_chestxray14(
     root: str | os.PathLike,
     *,
     labels: str = "auto",  # "2017", "2020" or "auto"
     boxes_imply_labels: bool = True,
     images_required: bool = True,
-) -> ChestXray14:
+) -> DataSource:
     """Read the tables under ``root`` and find the images that exist.
 
     ``labels`` selects ``Data_Entry_2017.csv`` ("2017") or ``Data_Entry_2017_v2020.csv`` ("2020"). "auto" reads the 2017
@@ -81,7 +72,7 @@ def read_chestxray14(
         records = _add_boxed_labels(records, notes)
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
-    return ChestXray14(root, tuple(records), version, notes)
+    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes)
 
 
 def _label_file(root: Path, labels: str) -> tuple[str, Path]:
@@ -270,3 +261,26 @@ def _describe_lists(root: Path, splits: Mapping[str, str], records: list[Record]
         return [f"no {' and no '.join(missing)} in {root}: the official split cannot be used"]
     unlisted = sum(record.split is None for record in records)
     return [f"{unlisted} images are in none of the official lists"] if unlisted else []
+
+
+def _recognise(path: Path) -> str | None:
+    return next((name for name in LABEL_FILES.values() if (path / name).is_file()), None)
+
+
+def _read(path: Path, options: DataOptions) -> DataSource:
+    return read_chestxray14(
+        path,
+        labels=options.labels,
+        boxes_imply_labels=options.boxes_imply_labels,
+        images_required=options.images_required,
+    )
+
+
+LAYOUT = Layout(
+    "chestxray14",
+    "NIH ChestX-ray14",
+    f"a table {' or '.join(LABEL_FILES.values())}",
+    _recognise,
+    _read,
+    frozenset({"labels"}),
+)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxrfast.data import ChestXray14
+from cxrfast.data import DataSource
 from cxrfast.experiments.reproduction.plans import PlannedRun, TablePlan
 from cxrfast.experiments.reproduction.register import stated, statements_on, value_of
 from cxrfast.experiments.reproduction.settings import LABELS, Overrides, run_config
@@ -31,7 +31,7 @@ class _Stated:
 
 
 def deviations_of(
-    run: PlannedRun, config: RunConfig, table: TablePlan, folds: int, data: ChestXray14 | None
+    run: PlannedRun, config: RunConfig, table: TablePlan, folds: int, data: DataSource | None
 ) -> Deviations:
     """How the configuration, the code and the data differ from what the paper states.
 

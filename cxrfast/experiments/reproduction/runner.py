@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cxrfast._files import write_text
 from cxrfast._logging import get_logger, indented
-from cxrfast.data import read_chestxray14
+from cxrfast.data import DataOptions, read_data
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import CrossValidationRecord, EvaluationRecord
 from cxrfast.experiments.cross_validation import cross_validate
@@ -103,7 +103,7 @@ def _prepare(
 ) -> dict[str, _Job]:
     runs = [row.run for row in chosen if row.run is not None]
     overrides.check(runs)
-    source = read_chestxray14(data, labels=str(overrides.settings.get("labels", LABELS))) if runs else None
+    source = read_data(data, DataOptions(labels=str(overrides.settings.get("labels", LABELS)))) if runs else None
     jobs = {}
     for row in chosen:
         if row.run is None:

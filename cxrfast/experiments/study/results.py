@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cxrfast.data import Record, Splits, read_chestxray14
+from cxrfast.data import Record, Splits, read_data
 from cxrfast.evaluation.record import EvaluationRecord, NoGate
 from cxrfast.experiments.study.plan import CONTRIBUTIONS, Study, StudyRow, StudyRun
 from cxrfast.metrics.detection import Measure
@@ -115,7 +115,7 @@ def read_outcome(cell: StudyRun, out: Path) -> StudyOutcome:
 
 @lru_cache
 def _records(phantoms: Path) -> Sequence[Record]:
-    return read_chestxray14(phantoms).records
+    return read_data(phantoms).records
 
 
 def _accuracy(record: EvaluationRecord, measure: Measure, t: float) -> float:

@@ -1,0 +1,98 @@
+"""The layouts that can be read, and the choice among them."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from cxrfast.data.class_names import ClassMatcher
+from cxrfast.data.datasets import chestxray14
+from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.errors import CxrfastError, UsageError
+
+# In the order in which they are tried. Layouts of one data set come before general formats.
+LAYOUTS: tuple[Layout, ...] = (chestxray14.LAYOUT,)
+
+_SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand
+
+
+def read_data(path: str | Path, options: DataOptions = DataOptions()) -> DataSource:  # noqa: B008, frozen
+    """Read a data set in any known layout.
+
+    Args:
+        path: the data set's folder, or the file of a format that is one file (a manifest, COCO).
+        options: see :class:`DataOptions`.
+
+    Raises:
+        UsageError: an unknown layout name, or an option that the layout does not understand.
+        CxrfastError: no known layout, or files that are missing or inconsistent.
+
+    Example::
+
+        source = read_data("chest-xrays")
+        print(source.layout, len(source.records), source.class_names)
+    """
+    path = Path(path)
+    layout, evidence = choose_layout(path, options.dataset)
+    for name in _SPECIFIC:
+        default = next(field.default for field in fields(options) if field.name == name)
+        if getattr(options, name) != default and name not in layout.options:
+            able = [other.name for other in LAYOUTS if name in other.options]
+            raise UsageError(f"{name}: goes with {', '.join(able)}, got data of layout {layout.name}; leave it out")
+    source = layout.read(path, options)
+    source = replace(source, notes=[f"data set of layout {layout.name} ({layout.title}), by {evidence}", *source.notes])
+    return _mapped(_of_views(source, options), options)
+
+
+def choose_layout(path: Path, name: str | None = None) -> tuple[Layout, str]:
+    """The layout of ``path``, and what identifies it."""
+    if name is not None:
+        chosen = next((layout for layout in LAYOUTS if layout.name == name), None)
+        if chosen is None:
+            raise UsageError(f"dataset: expected one of {', '.join(x.name for x in LAYOUTS)}, got {name!r}")
+        return chosen, "--dataset"
+    if not path.exists():
+        raise CxrfastError(f"data: no folder or file {path}; check the path, or make phantoms: cxrfast synth DIR")
+    for layout in LAYOUTS:
+        evidence = layout.recognise(path)
+        if evidence is not None:
+            return layout, evidence
+    known = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
+    raise CxrfastError(
+        f"data: {path} has no layout that is known ({known}); choose one with --dataset, or write a manifest.csv with "
+        "the columns image and one for each class (1, 0, empty)"
+    )
+
+
+def layout_options(name: str) -> frozenset[str]:
+    """The special options that a layout understands."""
+    return next((layout.options for layout in LAYOUTS if layout.name == name), frozenset())
+
+
+def _of_views(source: DataSource, options: DataOptions) -> DataSource:
+    if options.views == "all":
+        return source
+    kept = tuple(record for record in source.records if record.view != "lateral")
+    left_out = len(source.records) - len(kept)
+    if not left_out:
+        return source
+    if not kept:
+        raise CxrfastError(f"views: all {left_out} images of {source.root} are lateral; keep them with --views all")
+    note = f"{left_out} lateral images are left out (--views all keeps them)"
+    return replace(source, records=kept, notes=[*source.notes, note])
+
+
+def _mapped(source: DataSource, options: DataOptions) -> DataSource:
+    """Apply ``class_map``, whose keys may be any name of a class."""
+    if not options.class_map:
+        return source
+    matcher = ClassMatcher(source.class_names)
+    names = {}
+    for name, new in options.class_map.items():
+        of = matcher.match(name)
+        if of is None:
+            raise UsageError(
+                f"map: {source.root} has no class {name!r}; expected one of {', '.join(source.class_names)}"
+            )
+        names[of] = matcher.match(new) or new
+    listed = ", ".join(f"{name} → {new}" for name, new in names.items())
+    source = source.renamed(names)
+    return replace(source, class_notes=[*source.class_notes, f"classes renamed by --map: {listed}"])
