@@ -324,7 +324,7 @@ def test_a_deviation_of_some_rows_names_them_and_what_was_not_compared_is_said()
     alone = replace(table, rows=(replace(first, deviations=()),))
     assert alone.to_dict()["papers_setting"] is None
     assert "Not compared with the paper's setting: the register has nothing on a." in to_markdown(alone)
-    assert "The paper's setting, statement" not in to_markdown(alone)
+    assert "The paper's setting, according to" not in to_markdown(alone)
 
 
 def test_pages_show_ours_published_and_difference():
