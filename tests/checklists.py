@@ -1,7 +1,7 @@
-"""What a new operator, method, protocol, metric, format, reader or renderer touches, as CONTRIBUTING.md lists it.
+"""What a new operator, method, protocol, metric, format, layout or renderer touches, as CONTRIBUTING.md lists it.
 
-An item is a file and what it must contain. `<name>` is the thing's name. `<op>` is the stem of an operator's family, or
-the name of a reader's layout. The files are read as text: nothing is imported, so a check says what is missing even
+An item is a file and what it must contain. `<name>` is the thing's name, `<op>` the stem of an operator's family or a
+layout's name for `--dataset`. The files are read as text: nothing is imported, so a check says what is missing even
 where the package does not import.
 """
 
@@ -66,11 +66,11 @@ CHECKLISTS: dict[str, tuple[Item, ...]] = {
         Item("tests/predictions/test_files.py", r'<name>"'),
         Item("docs/evaluation.md", r"^\| `<name>`"),
     ),
-    "reader of data": (
-        Item("cxrfast/data/datasets/<name>.py", r"^LAYOUT = Layout\("),
+    "layout of a data set": (
+        Item("cxrfast/data/datasets/<name>.py", r"^LAYOUT = Layout\($"),
         Item("cxrfast/data/datasets/registry.py", r"\b<name>\.LAYOUT\b"),
-        Item("tests/data/datasets/test_<name>.py", r"^def test_"),
-        Item("docs/data.md", r"(?i)\b<op>\b"),
+        Item("tests/data/datasets/test_<name>.py", r"\bread_data\(|\bread_<name>\(|\bLAYOUT\b"),
+        Item("docs/data.md", r"`<op>`"),
     ),
     "renderer": (
         Item("cxrfast/report/<name>/__init__.py", ""),
@@ -102,7 +102,7 @@ def missing(kind: str, name: str, op: str | None = None) -> list[str]:
 
 
 def entries(kind: str) -> list[tuple[str, str]]:
-    """`<name>` and `<op>` of everything of a kind that the package has now."""
+    """Name and stem of everything of a kind that the package has now."""
     if kind == "operator":
         stems = _origins("cxrfast/ops/__init__.py")
         return [(name, stems[name]) for name in _public("cxrfast/ops/__init__.py") if name[0].islower()]
@@ -111,10 +111,12 @@ def entries(kind: str) -> list[tuple[str, str]]:
         return [(stem, stem) for stem in stems.values() if stem not in ("base", "errors")]
     if kind == "metric":
         return [(name, name) for name in _public("cxrfast/metrics/__init__.py") if name[0].islower()]
-    if kind == "reader of data":
-        texts = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "cxrfast/data/datasets").glob("*.py"))}
-        found = ((stem, re.search(r'^LAYOUT = Layout\(\s*"([^"]+)"', text, re.M)) for stem, text in texts.items())
-        return [(stem, layout[1]) for stem, layout in found if layout]
+    if kind == "layout of a data set":  # its module, and its name for --dataset
+        found = []
+        for path in sorted((ROOT / "cxrfast/data/datasets").glob("[a-z]*.py")):
+            name = re.search(r'^LAYOUT = Layout\(\s*(?:name=)?"([^"]+)"', path.read_text(encoding="utf-8"), re.M)
+            found += [(path.stem, name[1])] if name else []
+        return found
     if kind == "renderer":
         folders = sorted(path for path in (ROOT / "cxrfast/report").iterdir() if any(path.glob("*.py")))
         return [(path.name, path.name) for path in folders]

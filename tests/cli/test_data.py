@@ -5,21 +5,7 @@ import shutil
 
 import pytest
 
-from cxrfast.cli.main import run
 from cxrfast.data import make_splits, read_data
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    """Run the command in an empty folder: cli("data", …) -> (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_text_json_and_page(cli, phantoms, tmp_path):
