@@ -44,12 +44,13 @@ def _contradictions(found: Duplicates, summary: DataSummary) -> Iterator[str]:
         a, b = _example(labels[0].images)
         classes = _some(labels[0].different_labels)
         yield f"groups of identical images with contradictory labels: {len(labels):,} (first: {a} and {b}: {classes})"
-    patients = [group for group in found.groups if group.different_patients]
-    if patients and summary.grouping == "patient":
-        a, b = _example(patients[0].images)
+    apart = [group for group in found.groups if group.different_patients]
+    if apart:
+        a, b = _example(apart[0].images)
+        whose = "" if summary.grouping == "image" else f" of different {UNITS[summary.grouping]}"
         yield (
-            f"groups of identical images of different patients: {len(patients):,} (first: {a} and {b}); a split by "
-            "patient may put the same image into two parts"
+            f"groups of identical images{whose}: {len(apart):,} (first: {a} and {b}); a split by {summary.grouping} "
+            "may put the same image into two parts"
         )
 
 

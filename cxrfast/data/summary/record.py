@@ -90,7 +90,7 @@ class DuplicateGroup(_Part):
 
     images: tuple[str, ...]
     different_labels: tuple[str, ...]  # classes that are present in one of the images and absent in another
-    different_patients: bool
+    different_patients: bool  # or studies or images, as in `grouping`
 
 
 class Duplicates(_Part):
