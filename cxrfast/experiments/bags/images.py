@@ -45,6 +45,7 @@ def read_source(
     positive_class: str | None = None,
     download: bool = False,
     seed: int = 0,
+    fetch: str = "give --download to fetch it",
 ) -> BagSource:
     """Read images, and which of them are of the positive class.
 
@@ -58,6 +59,7 @@ def read_source(
             ``cifar-10-batches-py``.
         positive_class: a name or number; default: 9 for MNIST, dog for CIFAR-10; required for files.
         download: let torchvision download missing files.
+        fetch: how the user gets missing files, for the error message.
 
     Images of other sizes are resized to 32×32 (bilinear, antialiased), the input size of the paper's LeNet-5.
 
@@ -66,7 +68,7 @@ def read_source(
         CxrfastError: a file that cannot be read or lacks arrays.
     """
     if dataset in DATASETS:
-        arrays = _torchvision(dataset, root, download)
+        arrays = _torchvision(dataset, root, download, fetch)
         chosen = positive_class or DATASETS[dataset]
     elif dataset.endswith(".npz"):
         arrays = _array_file(Path(dataset), seed)
@@ -105,7 +107,7 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:  # [N, C, H, W] uint8 
     return mean.float(), variance.sqrt().clamp(min=1).float()
 
 
-def _torchvision(dataset: str, root: Path | None, download: bool) -> dict[str, Any]:
+def _torchvision(dataset: str, root: Path | None, download: bool, fetch: str) -> dict[str, Any]:
     from torchvision import datasets
 
     if root is None or not (download or root.is_dir()):
@@ -120,7 +122,7 @@ def _torchvision(dataset: str, root: Path | None, download: bool) -> dict[str, A
                 data = kind(str(folder), train=part == "train", download=download)
             except Exception as error:  # network errors, damaged archives, failed checksums
                 reason = str(error).splitlines()[0].rstrip(".")
-                raise CxrfastError(f"{root}: cannot read {dataset} ({reason}); give --download to fetch it") from error
+                raise CxrfastError(f"{root}: cannot read {dataset} ({reason}); {fetch}") from error
             arrays[f"{part}_images"] = np.asarray(data.data)
             arrays[f"{part}_labels"] = np.asarray(data.targets)
     names = [name.partition(" - ")[0] for name in data.classes]  # MNIST's are "9 - nine"
