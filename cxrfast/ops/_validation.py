@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import torch
-from torch.autograd import forward_ad
 
 Key = TypeVar("Key", bound=str)
 Value = TypeVar("Value")
@@ -14,17 +13,11 @@ _INT64_MAX = 2**63 - 1  # the largest integer that an operator accepts
 
 
 def check_floating(name: str, x: torch.Tensor) -> None:
-    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor, and RuntimeError if it has a
-    forward-mode tangent. (torch drops the tangent if no input requires a gradient, so the derivative would silently be
-    zero.)"""
+    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # there are no tangents
-        return
-    if forward_ad.unpack_dual(x).tangent is not None:
-        raise RuntimeError(f"{name}: cxrfast's operators have no forward-mode derivative")
 
 
 def check_shape(name: str, x: torch.Tensor, expected: str, dims: int | Iterable[int]) -> None:

@@ -4,8 +4,10 @@ Shift-Invariant Again")."""
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 
 from cxrfast.ops._registration import call, register
+from cxrfast.ops._transforms import Batching
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
 
 PaddingMode = Literal["reflect", "replicate", "zeros"]
@@ -33,7 +35,8 @@ def blur_pool2d(
         padding_mode: "reflect" (without repeating the edge), "replicate" or "zeros".
 
     Returns:
-        Tensor of x's dtype and memory format. Forward and backward are deterministic.
+        Tensor of x's dtype and memory format. Forward and backward are deterministic. The operator is linear: all
+        higher derivatives, forward mode and the transforms of torch.func are exact.
 
     Raises:
         TypeError: x is not a floating-point tensor, or an option is not an integer.
@@ -159,7 +162,23 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    return torch.ops.cxrfast._blur_pool2d_backward(grad, *ctx.size, *ctx.options), None, None, None
+    return call(torch.ops.cxrfast._blur_pool2d_backward, grad, *ctx.size, *ctx.options), None, None, None
+
+
+def _jvp(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    return call(torch.ops.cxrfast.blur_pool2d, tangents[0], *inputs[1:])  # the operator is linear
+
+
+def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.options = inputs[3:]
+
+
+def _backward_of_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    return call(torch.ops.cxrfast.blur_pool2d, grad, *ctx.options), None, None, None, None, None
+
+
+def _jvp_of_backward(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    return call(torch.ops.cxrfast._blur_pool2d_backward, tangents[0], *inputs[1:])
 
 
 def _fake_max(
@@ -180,11 +199,40 @@ def _setup_max_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 
 def _backward_max(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     (x,) = ctx.saved_tensors
-    grad_x = torch.ops.cxrfast._max_blur_pool2d_backward(grad, x, *ctx.options)
+    grad_x = call(torch.ops.cxrfast._max_blur_pool2d_backward, grad, x, *ctx.options)
     return grad_x, None, None, None, None, None
 
 
-register("blur_pool2d", fake=_fake, backward=_backward, setup_context=_setup_context)
-register("_blur_pool2d_backward", fake=_fake_backward)
-register("max_blur_pool2d", fake=_fake_max, backward=_backward_max, setup_context=_setup_max_context)
-register("_max_blur_pool2d_backward", fake=_fake_max_backward)
+def _jvp_max(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    """The blur of the tangents at the maxima."""
+    x, kernel_size, filter_size, stride, padding_mode, padding = inputs
+    _, index = F.max_pool2d(x, kernel_size, stride=1, padding=padding, return_indices=True)
+    chosen = tangents[0].flatten(2).gather(2, index.flatten(2)).view_as(index)
+    return call(torch.ops.cxrfast.blur_pool2d, chosen, filter_size, stride, padding_mode)
+
+
+register(
+    "blur_pool2d",
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+    jvp=_jvp,
+    batching=[Batching((0, None, None, None))],
+)
+register(
+    "_blur_pool2d_backward",
+    fake=_fake_backward,
+    backward=_backward_of_backward,
+    setup_context=_setup_context_of_backward,
+    jvp=_jvp_of_backward,
+    batching=[Batching((0, *[None] * 5))],
+)
+register(
+    "max_blur_pool2d",
+    fake=_fake_max,
+    backward=_backward_max,
+    setup_context=_setup_max_context,
+    jvp=_jvp_max,
+    batching=[Batching((0, *[None] * 5))],
+)
+register("_max_blur_pool2d_backward", fake=_fake_max_backward, batching=[Batching((0, 0, *[None] * 5))])

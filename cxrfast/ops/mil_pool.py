@@ -6,6 +6,7 @@ import torch
 
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
+from cxrfast.ops._transforms import Batching, Shared
 from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
 
 
@@ -70,7 +71,8 @@ def mil_pool(
 
     Returns:
         `[B, K]` of logits' dtype; `torch.sigmoid` of it is P(bag). Forward and backward are deterministic. There is no
-        double backward. For infinite logits the value is the limit and the gradient is undefined; NaN gives NaN.
+        double backward. There is a forward mode, but not for ragged bags. For infinite logits the value is the limit
+        and the gradient is undefined; NaN gives NaN.
 
     Raises:
         TypeError: logits not floating-point, mask not boolean, or sharpness not a number or floating-point tensor.
@@ -186,7 +188,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
 def _backward(ctx: Any, grad: torch.Tensor, operator: Any) -> tuple[torch.Tensor | None, ...]:
     logits, mask_or_offsets, sharpness = ctx.saved_tensors
     wanted = bool(ctx.needs_input_grad[2])
-    grad_logits, per_bag = operator(grad, logits, mask_or_offsets, sharpness, ctx.mode, wanted)
+    grad_logits, per_bag = call(operator, grad, logits, mask_or_offsets, sharpness, ctx.mode, wanted)
     return grad_logits, None, per_bag.sum(0) if wanted else None, None
 
 
@@ -198,14 +200,44 @@ def _backward_ragged(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None,
     return _backward(ctx, grad, torch.ops.cxrfast._mil_pool_ragged_backward)
 
 
+def _jvp(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    """Every result depends on the instances of one bag and class only, so the derivatives of the results with respect
+    to them are the gradient for ones."""
+    logits, mask, sharpness, mode = inputs
+    ones = logits.new_ones(logits.shape[:2])
+    wanted = tangents[2] is not None
+    slopes, per_bag = call(torch.ops.cxrfast._mil_pool_backward, ones, logits, mask, sharpness, mode, wanted)
+    change = per_bag * tangents[2] if wanted else torch.zeros((), device=logits.device)
+    if tangents[0] is not None:
+        change = change + (slopes.to(accumulate_dtype(logits.dtype)) * tangents[0]).sum(2)
+    return change.to(logits.dtype)
+
+
+_BATCHED = [Batching((0, Shared(0), None, None)), Batching((1, Shared(1), 0, None), (1,))]
+_BATCHED_BACKWARD = [
+    Batching((0, 0, Shared(0), None, None, None), (0, 0)),
+    Batching((1, 1, Shared(1), 0, None, None), (1, 1)),
+]
+_BATCHED_RAGGED = [Batching((1, None, 0, None), (1,))]
+_BATCHED_RAGGED_BACKWARD = [Batching((1, 1, None, 0, None, None), (1, 1))]
+
 # Autocast computes in float32, because the logit of a thousand confident instances overflows half precision.
-register("mil_pool", fake=_fake, backward=_backward_dense, setup_context=_setup_context, autocast=torch.float32)
+register(
+    "mil_pool",
+    fake=_fake,
+    backward=_backward_dense,
+    setup_context=_setup_context,
+    autocast=torch.float32,
+    jvp=_jvp,
+    batching=_BATCHED,
+)
 register(
     "mil_pool_ragged",
     fake=_fake_ragged,
     backward=_backward_ragged,
     setup_context=_setup_context,
     autocast=torch.float32,
+    batching=_BATCHED_RAGGED,
 )
-register("_mil_pool_backward", fake=_fake_backward)
-register("_mil_pool_ragged_backward", fake=_fake_backward)
+register("_mil_pool_backward", fake=_fake_backward, batching=_BATCHED_BACKWARD)
+register("_mil_pool_ragged_backward", fake=_fake_backward, batching=_BATCHED_RAGGED_BACKWARD)

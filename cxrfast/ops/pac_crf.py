@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import torch
 
-from cxrfast.ops._registration import register
+from cxrfast.ops._registration import call, register
+from cxrfast.ops._transforms import Batching
 from cxrfast.ops._validation import check_floating, check_integer, check_same, check_shape, choose
 
 Activation = Literal["softmax", "sigmoid"]
@@ -39,7 +40,8 @@ def pac_conv2d(
     Returns:
         Contiguous tensor of x's dtype. float16 and bfloat16 are computed in float32 and rounded once; autocast casts to
         float32, because half precision is too coarse for the distances. Forward and backward are deterministic for any
-        number of threads. All four tensors have gradients. There is no double backward.
+        number of threads. All four tensors have gradients. There is no double backward, and
+        forward mode only for x, weight and bias.
 
         Memory: no buffer of size C·k²·H·W is allocated. Images are processed in groups whose buffers take at most 96 MB
         on the CPU, or whose affinities take at most 64 MB on CUDA. For a single larger image, affinities are not
@@ -64,7 +66,7 @@ def pac_conv2d(
         _check_operand("bias", bias, "x", x)
         if bias.shape != (outputs,):
             raise ValueError(f"bias: expected shape ({outputs},), got {tuple(bias.shape)}")
-    return torch.ops.cxrfast.pac_conv2d(x, guide, weight, bias, dilation)
+    return call(torch.ops.cxrfast.pac_conv2d, x, guide, weight, bias, dilation)
 
 
 def pac_crf(
@@ -112,7 +114,7 @@ def pac_crf(
         through all steps and rounded once; autocast casts to float32. The memory is that of :func:`pac_conv2d`. The
         backward pass recomputes the steps and stores `steps`·K·H·W activations per image of the current group. Forward
         and backward are deterministic for any number of threads. All tensors have gradients. There is no double
-        backward.
+        backward and no forward mode.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, their dtypes differ (outside autocast), steps or dilation
@@ -138,7 +140,7 @@ def pac_crf(
     check_integer("steps", steps, 0)
     mode = choose("activation", activation, ACTIVATIONS)
     scale = _as_scalar_tensor("unary_weight", unary_weight, unary)
-    return torch.ops.cxrfast.pac_crf(unary, guide, weight, compatibility, scale, steps, dilation, mode)
+    return call(torch.ops.cxrfast.pac_crf, unary, guide, weight, compatibility, scale, steps, dilation, mode)
 
 
 def _check_image(name: str, x: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor, dilation: int) -> None:
@@ -201,9 +203,24 @@ def _conv_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor)
 
 
 def _conv_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    grads = torch.ops.cxrfast._pac_conv2d_backward(grad, *ctx.saved_tensors, ctx.dilation)
+    grads = call(torch.ops.cxrfast._pac_conv2d_backward, grad, *ctx.saved_tensors, ctx.dilation)
     grad_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[3] else None
     return *grads, grad_bias, None
+
+
+def _conv_jvp(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    x, guide, weight, _, dilation = inputs
+    if tangents[1] is not None:
+        raise RuntimeError("guide: pac_conv2d has no forward-mode derivative with respect to it")
+    terms = []
+    if tangents[0] is not None:
+        terms.append(call(torch.ops.cxrfast.pac_conv2d, tangents[0], guide, weight, None, dilation))
+    if tangents[2] is not None:
+        terms.append(call(torch.ops.cxrfast.pac_conv2d, x, guide, tangents[2], None, dilation))
+    if tangents[3] is not None:
+        outputs = x.shape[1] if weight.shape[:2] == (1, 1) else weight.shape[0]
+        terms.append(tangents[3][:, None, None].expand(x.shape[0], outputs, *x.shape[2:]))
+    return torch.stack(terms).sum(0)
 
 
 def _crf_fake(
@@ -242,7 +259,7 @@ def _crf_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 
 def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     tensors = ctx.saved_tensors  # unpack once: activation checkpointing raises an error the second time
-    grads = list(torch.ops.cxrfast._pac_crf_backward(grad, *tensors, *ctx.options))
+    grads = list(call(torch.ops.cxrfast._pac_crf_backward, grad, *tensors, *ctx.options))
     if tensors[3] is None:
         grads[3] = None
     return *grads, None, None, None
@@ -250,8 +267,21 @@ def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ..
 
 # float32 in an autocast region: half precision is too coarse for squared distances and logits.
 register(
-    "pac_conv2d", fake=_conv_fake, backward=_conv_backward, setup_context=_conv_setup_context, autocast=torch.float32
+    "pac_conv2d",
+    fake=_conv_fake,
+    backward=_conv_backward,
+    setup_context=_conv_setup_context,
+    autocast=torch.float32,
+    jvp=_conv_jvp,
+    batching=[Batching((0, 0, None, None, None))],
 )
-register("_pac_conv2d_backward", fake=_conv_fake_backward)
-register("pac_crf", fake=_crf_fake, backward=_crf_backward, setup_context=_crf_setup_context, autocast=torch.float32)
+register("_pac_conv2d_backward", fake=_conv_fake_backward)  # every element has a gradient of the weight of its own
+register(
+    "pac_crf",
+    fake=_crf_fake,
+    backward=_crf_backward,
+    setup_context=_crf_setup_context,
+    autocast=torch.float32,
+    batching=[Batching((0, 0, *[None] * 6))],
+)
 register("_pac_crf_backward", fake=_crf_fake_backward)
