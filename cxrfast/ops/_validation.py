@@ -1,8 +1,9 @@
 """Argument checks shared by the operators. Invalid arguments raise a one-line error before C++ is called."""
 
 import itertools
+import numbers
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 
@@ -36,13 +37,33 @@ def check_same(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor)
 
 
 def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise unless value is an integer in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Raise unless value is an integer, of NumPy too, in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     highest = _INT64_MAX if high is None else high
     if not low <= value <= highest:
         allowed = f"at least {low}" if high is None and value < low else f"in {low}..{highest}"
         raise ValueError(f"{name}: expected {allowed}, got {value}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether value is a real number, of NumPy too."""
+    return isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool)
+
+
+def filled(
+    shape: tuple[int, ...], value: float, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:  # of the given shape
+    """A tensor filled with a number. Compiled code takes the number as an input, so that another one needs no
+    compilation. (A number in `torch.full` is a constant of the compiled code.)"""
+    if torch.compiler.is_compiling():
+        return (torch.ones(shape, dtype=torch.float64, device=device) * value).to(dtype)
+    if not isinstance(value, int | float):
+        value = float(value)
+    if dtype in (torch.float32, torch.float64) and abs(value) < 3e38:
+        return torch.full(shape, value, dtype=dtype, device=device)
+    # Through float64, because torch.full raises on values that overflow a narrower dtype.
+    return torch.full(shape, value, dtype=torch.float64, device=device).to(dtype)
 
 
 def check_offsets(offsets: torch.Tensor, name: str, instances: torch.Tensor) -> None:

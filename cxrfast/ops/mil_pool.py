@@ -7,7 +7,7 @@ import torch
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching, Shared
-from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
+from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose, filled, is_number
 
 
 class PoolingMode(NamedTuple):
@@ -66,7 +66,8 @@ def mil_pool(
         mode: a row of the table.
         sharpness: r, s or α of the table: a finite number, or a differentiable tensor with one value for all classes or
             one per class. Larger values approach the maximum, negative ones the minimum; 0 is the limit, which is the
-            arithmetic mean (the geometric mean for generalized_mean). The values of a tensor are not checked.
+            arithmetic mean (the geometric mean for generalized_mean). The values of a tensor are not checked, nor is a
+            number inside `torch.compile`, where another number needs no compilation.
         mask: true for instances that belong to the bag; `[B, 1, *]` and `[1, 1, *]` are not copied.
 
     Returns:
@@ -146,14 +147,16 @@ def kernel_options(
         return chosen.code, sharpness.to(dtype).expand(classes)
     value = chosen.sharpness if sharpness is None else sharpness
     check_sharpness(value)
-    return chosen.code, torch.full((classes,), value, dtype=dtype, device=logits.device)
+    return chosen.code, filled((classes,), value, dtype, logits.device)
 
 
 def check_sharpness(value: float) -> None:
     """Raise unless value is a number that is finite in float32."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise TypeError(f"sharpness: expected a number or a floating-point tensor, got {value!r}")
-    if not abs(value) <= torch.finfo(torch.float32).max:
+    if torch.compiler.is_compiling():  # a comparison would make the number a constant of the compiled code
+        return
+    if not abs(float(value)) <= torch.finfo(torch.float32).max:
         raise ValueError(f"sharpness: expected a finite number, got {value}")
 
 

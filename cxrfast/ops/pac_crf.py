@@ -7,7 +7,7 @@ import torch
 
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching
-from cxrfast.ops._validation import check_floating, check_integer, check_same, check_shape, choose
+from cxrfast.ops._validation import check_floating, check_integer, check_same, check_shape, choose, filled, is_number
 
 Activation = Literal["softmax", "sigmoid"]
 ACTIVATIONS: dict[Activation, int] = {"softmax": 0, "sigmoid": 1}
@@ -178,10 +178,9 @@ def _as_scalar_tensor(name: str, value: float | torch.Tensor, image: torch.Tenso
         if value.numel() != 1:
             raise ValueError(f"{name}: expected one element, got shape {tuple(value.shape)}")
         return value.reshape(()).to(device=image.device, dtype=_accumulated(image))
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise TypeError(f"{name}: expected a number or a tensor of one element, got {value!r}")
-    # Through float64, because torch.full raises on values that overflow float32.
-    return torch.full((), value, dtype=torch.float64, device=image.device).to(_accumulated(image))
+    return filled((), value, _accumulated(image), image.device)
 
 
 def _conv_fake(

@@ -9,6 +9,7 @@ from cxrfast._operator_results import RegionSums
 from cxrfast.ops._mask import accumulate_dtype, check_region
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching, Shared
+from cxrfast.ops._validation import is_number
 
 
 def region_sums(
@@ -84,7 +85,7 @@ def box_log_likelihood(
 
 def check_floor(floor: float) -> None:
     """Raise unless floor is a number in [0, 1)."""
-    if isinstance(floor, bool) or not isinstance(floor, int | float):
+    if not is_number(floor):
         raise TypeError(f"floor: expected a number, got {floor!r}")
     if not 0 <= floor < 1:
         raise ValueError(f"floor: expected at least 0 and below 1, got {floor}")

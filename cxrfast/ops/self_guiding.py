@@ -9,7 +9,7 @@ from cxrfast._operator_results import SelfGuidedSums
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching, Shared
-from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
+from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose, is_number
 from cxrfast.ops.mil_pool import MILPoolMode, kernel_options
 
 Median = Literal["lower", "mean"]  # of an even number of values: the lower of the two middle values, or their mean
@@ -162,7 +162,7 @@ def pooled_and_stacked_sums(
 
 def check_delta(delta: float) -> None:
     """Raise unless delta is a number in [0, 0.5]."""
-    if isinstance(delta, bool) or not isinstance(delta, int | float):
+    if not is_number(delta):
         raise TypeError(f"delta: expected a number, got {delta!r}")
     if not 0 <= delta <= 0.5:
         raise ValueError(f"delta: expected at least 0 and at most 0.5, got {delta}")
