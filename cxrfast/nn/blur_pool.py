@@ -186,7 +186,11 @@ def _crop_to_multiple(x: torch.Tensor, stride: int) -> torch.Tensor:
     height, width = x.shape[-2] // stride * stride, x.shape[-1] // stride * stride
     if height == 0 or width == 0:
         raise ValueError(f"x: ceil_mode=False expected height and width of at least {stride}, got {tuple(x.shape)}")
-    return x[..., :height, :width]
+    if torch.compiler.is_compiling():  # for any size
+        return x[..., :height, :width]
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))  # keeps the memory format, in the gradient too
 
 
 def _pad_last_window(x: torch.Tensor, kernel_size: int, stride: int, padding: int) -> torch.Tensor:

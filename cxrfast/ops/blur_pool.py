@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
+from cxrfast.ops._layout import dense_image, image_memory_format
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
@@ -27,9 +28,9 @@ def blur_pool2d(
     padded pixels, `(f−1)//2` are before the image and the rest after it. `filter_size=1` only subsamples.
 
     Args:
-        x: float16, bfloat16, float32 or float64 image batch. Contiguous and channels_last memory formats are kept;
-            other strides are copied. Sums are accumulated in float32 (float64 for float64). Autocast does not change
-            the dtype.
+        x: float16, bfloat16, float32 or float64 image batch. Contiguous and channels_last memory formats are kept,
+            in the gradient too; other strides are copied. Sums are accumulated in float32 (float64 for float64).
+            Autocast does not change the dtype.
         filter_size: f, 1 to 7.
         stride: 1 or more.
         padding_mode: "reflect" (without repeating the edge), "replicate" or "zeros".
@@ -56,7 +57,7 @@ def blur_pool2d(
     check_integer("stride", stride, 1)
     padding = choose("padding_mode", padding_mode, PADDING_MODES)
     _check_reflects("x", x.shape[2], x.shape[3], filter_size, padding_mode)
-    return call(torch.ops.cxrfast.blur_pool2d, x, filter_size, stride, padding)
+    return call(torch.ops.cxrfast.blur_pool2d, dense_image(x), filter_size, stride, padding)
 
 
 def max_blur_pool2d(
@@ -114,7 +115,8 @@ def max_blur_pool2d(
         )
     map_height, map_width = max_map_size(height, kernel_size, padding), max_map_size(width, kernel_size, padding)
     _check_reflects("x after the maximum", map_height, map_width, filter_size, padding_mode)
-    return call(torch.ops.cxrfast.max_blur_pool2d, x, kernel_size, filter_size, stride, mode, padding)
+    options = kernel_size, filter_size, stride, mode, padding
+    return call(torch.ops.cxrfast.max_blur_pool2d, dense_image(x), *options)
 
 
 def _check_reflects(name: str, height: int, width: int, filter_size: int, padding_mode: str) -> None:
@@ -124,12 +126,6 @@ def _check_reflects(name: str, height: int, width: int, filter_size: int, paddin
             f"{name}: padding_mode 'reflect' with filter_size {filter_size} expected height and width over "
             f"{filter_size // 2}, got {height}x{width}; use 'replicate' or 'zeros'"
         )
-
-
-def image_memory_format(x: torch.Tensor) -> torch.memory_format:
-    """The output's memory format: channels_last if x is channels_last and not also contiguous."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def pooled_size(n: int, stride: int) -> int:
@@ -159,9 +155,11 @@ def _fake_backward(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     x, *ctx.options = inputs
     ctx.size = x.shape[2], x.shape[3]
+    ctx.memory_format = image_memory_format(x)
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    grad = grad.contiguous(memory_format=ctx.memory_format)  # it decides that of the result
     return call(torch.ops.cxrfast._blur_pool2d_backward, grad, *ctx.size, *ctx.options), None, None, None
 
 

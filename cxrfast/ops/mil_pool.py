@@ -4,6 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from cxrfast.ops._layout import in_layout_of
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching, Shared
@@ -192,6 +193,8 @@ def _backward(ctx: Any, grad: torch.Tensor, operator: Any) -> tuple[torch.Tensor
     logits, mask_or_offsets, sharpness = ctx.saved_tensors
     wanted = bool(ctx.needs_input_grad[2])
     grad_logits, per_bag = call(operator, grad, logits, mask_or_offsets, sharpness, ctx.mode, wanted)
+    if logits.dim() == 3:
+        grad_logits = in_layout_of(logits, grad_logits)
     return grad_logits, None, per_bag.sum(0) if wanted else None, None
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 
+from cxrfast.ops._layout import in_format_of
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching
 from cxrfast.ops._validation import check_floating, check_integer, check_same, check_shape, choose, filled, is_number
@@ -38,10 +39,10 @@ def pac_conv2d(
         dilation: distance between the taps of the window, 1 or more.
 
     Returns:
-        Contiguous tensor of x's dtype. float16 and bfloat16 are computed in float32 and rounded once; autocast casts to
-        float32, because half precision is too coarse for the distances. Forward and backward are deterministic for any
-        number of threads. All four tensors have gradients. There is no double backward, and
-        forward mode only for x, weight and bias.
+        Tensor of x's dtype and memory format, contiguous or channels_last. float16 and bfloat16 are computed in float32
+        and rounded once; autocast casts to float32, because half precision is too coarse for the distances. Forward and
+        backward are deterministic for any number of threads. All four tensors have gradients. There is no double
+        backward, and forward mode only for x, weight and bias.
 
         Memory: no buffer of size C·k²·H·W is allocated. Images are processed in groups whose buffers take at most 96 MB
         on the CPU, or whose affinities take at most 64 MB on CUDA. For a single larger image, affinities are not
@@ -66,7 +67,7 @@ def pac_conv2d(
         _check_operand("bias", bias, "x", x)
         if bias.shape != (outputs,):
             raise ValueError(f"bias: expected shape ({outputs},), got {tuple(bias.shape)}")
-    return call(torch.ops.cxrfast.pac_conv2d, x, guide, weight, bias, dilation)
+    return in_format_of(x, call(torch.ops.cxrfast.pac_conv2d, x, guide, weight, bias, dilation))
 
 
 def pac_crf(
@@ -110,7 +111,7 @@ def pac_crf(
         activation: "softmax" or "sigmoid".
 
     Returns:
-        The logits after the last step, contiguous, of unary's dtype. float16 and bfloat16 are computed in float32
+        The logits after the last step, of unary's dtype and memory format. float16 and bfloat16 are computed in float32
         through all steps and rounded once; autocast casts to float32. The memory is that of :func:`pac_conv2d`. The
         backward pass recomputes the steps and stores `steps`·K·H·W activations per image of the current group. Forward
         and backward are deterministic for any number of threads. All tensors have gradients. There is no double
@@ -140,7 +141,8 @@ def pac_crf(
     check_integer("steps", steps, 0)
     mode = choose("activation", activation, ACTIVATIONS)
     scale = _as_scalar_tensor("unary_weight", unary_weight, unary)
-    return call(torch.ops.cxrfast.pac_crf, unary, guide, weight, compatibility, scale, steps, dilation, mode)
+    options = steps, dilation, mode
+    return in_format_of(unary, call(torch.ops.cxrfast.pac_crf, unary, guide, weight, compatibility, scale, *options))
 
 
 def _check_image(name: str, x: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor, dilation: int) -> None:
@@ -202,9 +204,10 @@ def _conv_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor)
 
 
 def _conv_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    grads = call(torch.ops.cxrfast._pac_conv2d_backward, grad, *ctx.saved_tensors, ctx.dilation)
+    x, guide, weight = ctx.saved_tensors
+    grad_x, grad_guide, grad_weight = call(torch.ops.cxrfast._pac_conv2d_backward, grad, x, guide, weight, ctx.dilation)
     grad_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[3] else None
-    return *grads, grad_bias, None
+    return in_format_of(x, grad_x), in_format_of(guide, grad_guide), grad_weight, grad_bias, None
 
 
 def _conv_jvp(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
@@ -259,6 +262,7 @@ def _crf_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     tensors = ctx.saved_tensors  # unpack once: activation checkpointing raises an error the second time
     grads = list(call(torch.ops.cxrfast._pac_crf_backward, grad, *tensors, *ctx.options))
+    grads[:2] = in_format_of(tensors[0], grads[0]), in_format_of(tensors[1], grads[1])
     if tensors[3] is None:
         grads[3] = None
     return *grads, None, None, None

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from cxrfast._operator_results import RegionSums
+from cxrfast.ops._layout import in_layout_of
 from cxrfast.ops._mask import accumulate_dtype, check_region
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching, Shared
@@ -111,7 +112,8 @@ def _setup_sums(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward_sums(ctx: Any, grad_inside: torch.Tensor, grad_outside: torch.Tensor, *counts: Any) -> tuple[Any, ...]:
     logits, mask = ctx.saved_tensors
-    return call(torch.ops.cxrfast._region_sums_backward, grad_inside, grad_outside, logits, mask), None
+    grad = call(torch.ops.cxrfast._region_sums_backward, grad_inside, grad_outside, logits, mask)
+    return in_layout_of(logits, grad), None
 
 
 def _jvp_sums(inputs: list[Any], tangents: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
@@ -140,7 +142,8 @@ def _setup_likelihood(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -
 
 def _backward_likelihood(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     logits, mask = ctx.saved_tensors
-    return call(torch.ops.cxrfast._box_log_likelihood_backward, grad, logits, mask, ctx.floor), None, None
+    grad_logits = call(torch.ops.cxrfast._box_log_likelihood_backward, grad, logits, mask, ctx.floor)
+    return in_layout_of(logits, grad_logits), None, None
 
 
 def _jvp_likelihood(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:

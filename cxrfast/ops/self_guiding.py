@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 from cxrfast._operator_results import SelfGuidedSums
+from cxrfast.ops._layout import in_layout_of
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
 from cxrfast.ops._transforms import Batching, Shared
@@ -211,7 +212,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
 
 
 def _backward(ctx: Any, grad: torch.Tensor, operator: Any) -> tuple[torch.Tensor | None, ...]:
-    grad_logits = call(operator, grad, *ctx.saved_tensors, ctx.delta, ctx.rescale)
+    saved = ctx.saved_tensors
+    grad_logits = call(operator, grad, *saved, ctx.delta, ctx.rescale)
+    if grad_logits.dim() == 3:
+        grad_logits = in_layout_of(saved[0], grad_logits)
     return grad_logits, None, None, None, None, None
 
 
@@ -245,8 +249,9 @@ def _backward_pool(
 ) -> tuple[torch.Tensor | None, ...]:
     operator = torch.ops.cxrfast._self_guided_pool_backward
     options = ctx.mode, ctx.delta, ctx.rescale
-    grad_logits = call(operator, grad_pooled, grad_sums, *ctx.saved_tensors, *options)
-    return grad_logits, *[None] * 7
+    saved = ctx.saved_tensors
+    grad_logits = call(operator, grad_pooled, grad_sums, *saved, *options)
+    return in_layout_of(saved[0], grad_logits), *[None] * 7
 
 
 # No autocast: the kernels read half-precision logits directly, and all results are float32.

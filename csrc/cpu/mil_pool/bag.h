@@ -154,7 +154,7 @@ ExponentialMean<acc_t> exponential_mean(const acc_t* c, int64_t n, acc_t r, LogC
         const acc_t reference = pivot(c, n, r);
         double sum = 0;
         for (int64_t i = 0; i < n; ++i) sum += std::exp(r * (c[i] - reference));
-        const bool infinite = std::isinf(reference) && !std::isnan(mean);
+        const bool infinite = std::isinf(reference) && !std::isnan(largest(c, n));
         value = infinite ? reference : reference + std::log(sum / static_cast<double>(n)) / r;
     }
     return {static_cast<acc_t>(value), static_cast<acc_t>(std::log(value))};
