@@ -1,7 +1,7 @@
 """Anti-aliased downsampling as modules (Zhang 2019, "Making Convolutional Networks Shift-Invariant Again")."""
 
 import warnings
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.fx
@@ -69,6 +69,9 @@ class BlurPool2d(nn.Module):
         blur = blur_pool2d if self.small_maps == "error" else _blur_pool_any_size
         return blur(x, filter_size=self.filter_size, stride=self.stride, padding_mode=self.padding_mode)
 
+    if TYPE_CHECKING:  # a call of nn.Module returns Any
+        __call__ = forward
+
     def extra_repr(self) -> str:
         channels = "" if self.channels is None else f"{self.channels}, "
         ceil = "" if self.ceil_mode else ", ceil_mode=False"
@@ -132,6 +135,9 @@ class MaxBlurPool2d(nn.Module):
             padding_mode=self.padding_mode,
             padding=self.padding,
         )
+
+    if TYPE_CHECKING:  # a call of nn.Module returns Any
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return (
