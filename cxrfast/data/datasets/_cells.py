@@ -1,6 +1,7 @@
 """Values that the tables of many data sets have: patients, ages, sexes, projections."""
 
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from cxrfast.data.datasets._tables import is_empty
@@ -60,3 +61,33 @@ def parse_sex(cell: str) -> str | None:
     if is_empty(text) or text.casefold() == "unknown":
         return None
     return {"male": "M", "m": "M", "female": "F", "f": "F"}.get(text.casefold(), text)
+
+
+def parse_pixels(
+    cells: Sequence[str], names: Sequence[str], number: Callable[[str], float | None]
+) -> tuple[float, float, float, float] | None:
+    """The four numbers of a box, as ``number`` reads a cell; None if all four cells are empty.
+
+    Raises ValueError for text and for a box of which only some cells are empty.
+    """
+    shown = ", ".join(f"{name} {cell.strip() or 'empty'}" for name, cell in zip(names, cells, strict=True))
+    try:
+        a, b, c, d = (number(cell) for cell in cells)
+    except ValueError:
+        raise ValueError(f"box is {shown}, expected four numbers") from None
+    if a is None and b is None and c is None and d is None:
+        return None
+    if a is None or b is None or c is None or d is None:
+        raise ValueError(f"box is {shown}, expected four numbers")
+    return a, b, c, d
+
+
+def count_rows(found: int, missing: Sequence[str], total_files: int, tables: str) -> list[str]:
+    """Notes on rows without an image file and on image files without a row."""
+    notes = []
+    if missing:
+        notes.append(f"{len(missing)} images of {tables} have no file (first: {missing[0]}): left out")
+    extra = total_files - found
+    if extra > 0:
+        notes.append(f"{extra} image files are not in {tables}: left out")
+    return notes
