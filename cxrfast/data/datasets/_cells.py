@@ -82,12 +82,12 @@ def parse_pixels(
     return a, b, c, d
 
 
-def count_rows(found: int, missing: Sequence[str], total_files: int, tables: str) -> list[str]:
-    """Notes on rows without an image file and on image files without a row."""
+def count_rows(found: int, missing: Sequence[str], files: int, tables: str, *, required: bool) -> list[str]:
+    """Notes on images of the tables without a file, and on image files that no table names."""
     notes = []
     if missing:
-        notes.append(f"{len(missing)} images of {tables} have no file (first: {missing[0]}): left out")
-    extra = total_files - found
-    if extra > 0:
-        notes.append(f"{extra} image files are not in {tables}: left out")
+        what = "left out" if required else "kept without pixels"
+        notes.append(f"{len(missing)} images of {tables} have no file (first: {missing[0]}): {what}")
+    if files > found:
+        notes.append(f"{files - found} image files are not in {tables}: left out")
     return notes

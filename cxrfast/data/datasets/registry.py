@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets import chestxray14, vindr_cxr
+from cxrfast.data.datasets import chestxray14, rsna_pneumonia, vindr_cxr
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -12,6 +12,7 @@ from cxrfast.errors import CxrfastError, UsageError
 LAYOUTS: tuple[Layout, ...] = (
     chestxray14.LAYOUT,
     vindr_cxr.LAYOUT,
+    rsna_pneumonia.LAYOUT,
 )
 
 _SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand

@@ -115,7 +115,7 @@ def read_vindr_cxr(root: Path, options: DataOptions = DataOptions()) -> DataSour
             else f"{' and '.join(read)} in {root} have no rows; restore the original files"
         )
     notes = [f"{len(records)} images, read from {', '.join(read)}"]
-    notes += count_rows(len(image_of), missing, len(files.paths), " or ".join(read)) if options.images_required else []
+    notes += count_rows(len(image_of), missing, len(files.paths), " or ".join(read), required=options.images_required)
     notes += _describe(counts, tables, rule)
     notes.append("the data set names no patients: every image counts as a patient of its own")
     class_notes = [text for text in (describe_matches(tables.spellings),) if text]
