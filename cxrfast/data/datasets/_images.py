@@ -30,6 +30,10 @@ class ImageFiles:
         self._exact = frozenset(self.paths)
         self._by_end: dict[int, dict[str, list[str]]] = {}  # number of components -> end of the path -> paths
 
+    def __contains__(self, path: str) -> bool:
+        """Whether there is an image file with exactly this path."""
+        return path in self._exact
+
     def find(self, name: str) -> str | None:
         """The path, relative to the data folder, of the image that a table calls ``name``; None if it is missing.
 
