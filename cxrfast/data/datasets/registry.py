@@ -90,7 +90,7 @@ def _of_views(source: DataSource, options: DataOptions) -> DataSource:
         raise CxrfastError(
             f"views: all {left_out.total()} images of {source.root} are {what}; keep them with --views all"
         )
-    note = f"{left_out.total()} {what} images are left out (--views all keeps them)"
+    note = f"{what} images left out: {left_out.total()} (--views all keeps them)"
     return replace(source, records=kept, notes=[*source.notes, note])
 
 

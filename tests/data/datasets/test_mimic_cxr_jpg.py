@@ -70,7 +70,7 @@ def test_release(release):
     assert (last.split, last.view, last.labels, last.known) == ("test", "ap axial", frozenset(), frozenset())
     for text in (
         "2 images are of studies without a row",
-        "2 lateral or oblique (lateral 1, lao 1) images are left out",
+        "lateral or oblique (lateral 1, lao 1) images left out: 2",
         "1 images have no ViewPosition",
         "38 labels are blank",  # 13 of each of two images, 6 of each of two images
         "4 labels are uncertain (-1): unknown",
