@@ -82,7 +82,7 @@ class Draft:
 
 
 @dataclass
-class Case:
+class ImageRows:
     """One image of the tables."""
 
     part: str | None
@@ -95,7 +95,7 @@ class Case:
 class Tables:
     """Everything that the tables say, and counts for the notes."""
 
-    cases: dict[str, Case] = field(default_factory=dict)
+    cases: dict[str, ImageRows] = field(default_factory=dict)
     spellings: dict[str, str] = field(default_factory=dict)
     twice: int = 0
     blank: int = 0
@@ -212,7 +212,7 @@ def _who(table: CsvTable, row: Sequence[str], line: int) -> tuple[str, str]:
 
 
 def _draft(tables: Tables, image: str, part: str | None, path: Path, reader: str, table: CsvTable, line: int) -> Draft:
-    case = tables.cases.setdefault(image, Case(part, path.name))
+    case = tables.cases.setdefault(image, ImageRows(part, path.name))
     if case.part != part:
         raise table.error(line, f"image {image} is in {path.name} and in {case.table}, expected one part")
     return case.readers.setdefault(reader, Draft())
@@ -228,7 +228,7 @@ def _flag(table: CsvTable, line: int, name: str, cell: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _note_size(table: CsvTable, row: Sequence[str], line: int, case: Case) -> None:
+def _note_size(table: CsvTable, row: Sequence[str], line: int, case: ImageRows) -> None:
     if "width" in table.column and "height" in table.column and case.size is None:
         width, height = row[table.column["width"]], row[table.column["height"]]
         if not (is_empty(width) or is_empty(height)):

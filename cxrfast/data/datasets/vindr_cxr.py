@@ -18,9 +18,9 @@ from cxrfast.data.datasets._vindr_tables import (
     KAGGLE,
     LOCAL,
     NO_FINDING_KEY,
-    Case,
     Draft,
     DraftBox,
+    ImageRows,
     Tables,
     find_table,
     label_columns,
@@ -159,12 +159,12 @@ def _kaggle_table(root: Path) -> Path | None:
     return path
 
 
-def _find(files: ImageFiles, image: str, case: Case) -> str | None:
+def _find(files: ImageFiles, image: str, case: ImageRows) -> str | None:
     """The file in the folder of the image's part, else anywhere."""
     return files.find(f"{case.part or 'train'}/{image}") or files.find(image)
 
 
-def _original_size(root: Path, path: str | None, image: str, case: Case) -> tuple[float, float] | None:
+def _original_size(root: Path, path: str | None, image: str, case: ImageRows) -> tuple[float, float] | None:
     """Width and height of the original image, which the boxes refer to; None if nothing needs it.
 
     Raises :class:`CxrfastError` for an image with boxes whose original size is not known.
@@ -207,7 +207,7 @@ def _fractions(box: DraftBox, size: tuple[float, float], counts: _Counts) -> Box
     return inside
 
 
-def _count(case: Case, present: frozenset[str], disputed: frozenset[str], counts: _Counts) -> None:
+def _count(case: ImageRows, present: frozenset[str], disputed: frozenset[str], counts: _Counts) -> None:
     found = {name for draft in case.readers.values() for name in draft.present | draft.boxes.keys()}
     counts.outvoted.update(found - present)
     counts.disputed += len(disputed)
