@@ -24,6 +24,12 @@ LABEL_FILES = {"2017": "Data_Entry_2017.csv", "2020": "Data_Entry_2017_v2020.csv
 SAMPLE_FILE = "sample_labels.csv"  # a random sample of 5,606 images on Kaggle, with the 2017 labels
 BOX_FILE = "BBox_List_2017.csv"
 LIST_FILES = {"train_val": "train_val_list.txt", "test": "test_list.txt"}
+# Kaggle's resized copy has these names.
+_OTHER_NAMES = {
+    BOX_FILE: "BBox_List_2017_Official_NIH.csv",
+    "train_val_list.txt": "train_val_list_NIH.txt",
+    "test_list.txt": "test_list_NIH.txt",
+}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 
 _IMAGE, _LABELS, _PATIENT = "Image Index", "Finding Labels", "Patient ID"
@@ -67,8 +73,9 @@ def read_chestxray14(
         places = _search_folders(root, notes)
     splits = _read_lists(root)
     boxes: Mapping[str, Mapping[str, tuple[Box, ...]]] = {}
-    if (root / BOX_FILE).is_file():
-        boxes = read_boxes(root / BOX_FILE, notes)
+    box_path = _path(root, BOX_FILE)
+    if box_path.is_file():
+        boxes = read_boxes(box_path, notes)
     else:
         notes.append(f"no {BOX_FILE} in {root}: no image has boxes")
 
@@ -85,6 +92,12 @@ def read_chestxray14(
     notes.extend(_describe_lists(root, splits, records))
     class_notes = [text for text in (describe_matches(spellings),) if text]
     return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, class_notes)
+
+
+def _path(root: Path, name: str) -> Path:
+    """The file of this name, or of its other name if only that exists."""
+    other = root / _OTHER_NAMES[name]
+    return other if other.is_file() and not (root / name).is_file() else root / name
 
 
 def _label_file(root: Path, labels: str) -> tuple[str, Path]:
@@ -167,7 +180,7 @@ def _read_lists(root: Path) -> dict[str, str]:
     """Image -> official list it is in."""
     splits: dict[str, str] = {}
     for split, file_name in LIST_FILES.items():
-        path = root / file_name
+        path = _path(root, file_name)
         if not path.is_file():
             continue
         try:
@@ -314,7 +327,7 @@ def _describe(found: int, total: int, table: str, root: Path) -> str:
 
 
 def _describe_lists(root: Path, splits: Mapping[str, str], records: list[Record]) -> list[str]:
-    missing = [name for name in LIST_FILES.values() if not (root / name).is_file()]
+    missing = [name for name in LIST_FILES.values() if not _path(root, name).is_file()]
     if missing:
         return [f"no {' and no '.join(missing)} in {root}: the official split cannot be used"]
     unlisted = sum(record.split is None for record in records)

@@ -322,3 +322,16 @@ def test_other_spellings_of_labels_are_matched_and_said(release):
     assert data.records[0].labels == {"Effusion", "Infiltration"}
     assert data.records[1].labels == frozenset()
     assert "pleural effusion = Effusion" in data.class_notes[0]
+
+
+def test_names_of_files_in_the_resized_copy_on_kaggle(release):
+    plain = read_chestxray14(release.root)
+    for name, other in (
+        ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv"),
+        ("train_val_list.txt", "train_val_list_NIH.txt"),
+        ("test_list.txt", "test_list_NIH.txt"),
+    ):
+        (release.root / name).rename(release.root / other)
+    data = read_chestxray14(release.root)
+    assert data.records == plain.records
+    assert data.notes == plain.notes
