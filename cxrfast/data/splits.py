@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cxrfast.data.datasets.interface import Grouping
+from cxrfast.data.datasets.interface import UNITS, Grouping
 from cxrfast.data.dealing import count_groups, rarity
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -19,7 +19,6 @@ from cxrfast.errors import CxrfastError, UsageError
 PARTS = ("train", "val", "test")
 Strategy = Literal["patient", "official"]
 TEST_SHARE = 0.2  # of all images, without official lists
-PLURALS = {"patient": "patients", "study": "studies", "image": "images"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Splits:
         """Raise :class:`CxrfastError` if two parts share an image or a patient, or if an image is unknown.
 
         Parts and folds by image (strategy ``"image"``) may share patients."""
-        group = self.strategy if self.strategy in PLURALS else "patient"
+        group = self.strategy if self.strategy in UNITS else "patient"
         by_name = {record.image: record for record in records}
         self._require_known(by_name)
         part_of_image: dict[str, str] = {}
@@ -227,7 +226,7 @@ def _deal_official(
 def _describe_grouping(grouping: Grouping) -> list[str]:
     if grouping == "patient":
         return []
-    groups = PLURALS[grouping]
+    groups = UNITS[grouping]
     return [f"split by {grouping}, as the data set names no patients: {groups} of one patient may be in two parts"]
 
 
@@ -252,7 +251,7 @@ def deal(
         images.setdefault(record.patient, []).append(record)
     wanted = sum(fraction > 0 for fraction in fractions)
     if len(images) < wanted:
-        groups = PLURALS[grouping]
+        groups = UNITS[grouping]
         of = "other images" if grouping == "image" else f"images of other {groups}"
         raise CxrfastError(f"{len(images)} {groups} cannot be split into {wanted} parts; add {of}")
     boxed = {name: of for name, of in images.items() if any(record.boxes for record in of)}

@@ -1,7 +1,7 @@
 """Finds the image files of a data set, and their sizes."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrfast.data.images import IMAGE_SUFFIXES
@@ -20,18 +20,23 @@ class ImageFiles:
     Args:
         root: the data folder.
         folders: search only these sub-folders; default: everything below ``root``.
+        paths: the files relative to ``root``, if they are known, instead of a search.
     """
 
-    def __init__(self, root: Path, folders: Iterable[str] = ("",)):
+    def __init__(self, root: Path, folders: Iterable[str] = ("",), *, paths: Iterable[str] | None = None):
         self.root = root
-        self.paths: list[str] = []  # relative to root, with "/"
-        for folder in folders:
+        self.paths: list[str] = [] if paths is None else list(paths)  # relative to root, with "/"
+        for folder in folders if paths is None else ():
             self.paths.extend(_walk(root, folder))
         self._exact = frozenset(self.paths)
         self._by_end: dict[int, dict[str, list[str]]] = {}  # number of components -> end of the path -> paths
 
     def __contains__(self, path: str) -> bool:
         """Whether there is an image file with exactly this path."""
+        return path in self._exact
+
+    def holds(self, path: str) -> bool:
+        """Whether there is an image file at exactly this relative path."""
         return path in self._exact
 
     def find(self, name: str) -> str | None:
@@ -128,3 +133,33 @@ def pixel_box(
     inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
     box = (inside[0] / width, inside[1] / height, inside[2] / width, inside[3] / height)
     return box, inside != (x1, y1, x2, y2)
+
+
+def parse_pixels(
+    cells: Sequence[str], names: Sequence[str], number: Callable[[str], float | None]
+) -> tuple[float, float, float, float] | None:
+    """The four numbers of a box, as ``number`` reads a cell; None if all four cells are empty.
+
+    Raises ValueError for text and for a box of which only some cells are empty.
+    """
+    shown = ", ".join(f"{name} {cell.strip() or 'empty'}" for name, cell in zip(names, cells, strict=True))
+    try:
+        a, b, c, d = (number(cell) for cell in cells)
+    except ValueError:
+        raise ValueError(f"box is {shown}, expected four numbers") from None
+    if a is None and b is None and c is None and d is None:
+        return None
+    if a is None or b is None or c is None or d is None:
+        raise ValueError(f"box is {shown}, expected four numbers")
+    return a, b, c, d
+
+
+def count_rows(found: int, missing: Sequence[str], files: int, tables: str, *, required: bool) -> list[str]:
+    """Notes on images of the tables without a file, and on image files that no table names."""
+    notes = []
+    if missing:
+        what = "left out" if required else "kept without pixels"
+        notes.append(f"{len(missing)} images of {tables} have no file (first: {missing[0]}): {what}")
+    if files > found:
+        notes.append(f"{files - found} image files are not in {tables}: left out")
+    return notes

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher, class_key
-from cxrfast.data.datasets._cells import parse_pixels
+from cxrfast.data.datasets._images import parse_pixels
 from cxrfast.data.datasets._tables import Column, CsvTable, is_empty, parse_number
 from cxrfast.errors import CxrfastError
 
@@ -64,19 +64,19 @@ _HEIGHT: Column = ("height", "original_height")
 
 
 @dataclass
-class DraftBox:
+class PixelBox:
     pixels: Pixels
     table: CsvTable
     line: int
 
 
 @dataclass
-class Draft:
+class ReaderRows:
     """What one reader says about one image, in pixels."""
 
     present: set[str] = field(default_factory=set)
     known: frozenset[str] = frozenset()
-    boxes: dict[str, dict[Pixels, DraftBox]] = field(default_factory=dict)
+    boxes: dict[str, dict[Pixels, PixelBox]] = field(default_factory=dict)
     labelled: bool = False  # has a row of image labels
     no_finding: bool = False
 
@@ -87,7 +87,7 @@ class ImageRows:
 
     part: str | None
     table: str
-    readers: dict[str, Draft] = field(default_factory=dict)
+    readers: dict[str, ReaderRows] = field(default_factory=dict)
     size: tuple[float, float] | None = None  # of the original image, if a table has it
 
 
@@ -185,7 +185,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
         elif pixels in draft.boxes.setdefault(of, {}):
             tables.twice += 1
         else:
-            draft.boxes[of][pixels] = DraftBox(pixels, table, line)
+            draft.boxes[of][pixels] = PixelBox(pixels, table, line)
 
 
 def read_sizes(path: Path, tables: Tables) -> None:
@@ -211,11 +211,13 @@ def _who(table: CsvTable, row: Sequence[str], line: int) -> tuple[str, str]:
     return image, reader
 
 
-def _draft(tables: Tables, image: str, part: str | None, path: Path, reader: str, table: CsvTable, line: int) -> Draft:
+def _draft(
+    tables: Tables, image: str, part: str | None, path: Path, reader: str, table: CsvTable, line: int
+) -> ReaderRows:
     entry = tables.images.setdefault(image, ImageRows(part, path.name))
     if entry.part != part:
         raise table.error(line, f"image {image} is in {path.name} and in {entry.table}, expected one part")
-    return entry.readers.setdefault(reader, Draft())
+    return entry.readers.setdefault(reader, ReaderRows())
 
 
 def _flag(table: CsvTable, line: int, name: str, cell: str) -> int | None:

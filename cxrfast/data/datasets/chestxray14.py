@@ -12,9 +12,9 @@ from typing import Any
 
 from cxrfast.data.class_names import ClassMatcher, describe_matches
 from cxrfast.data.datasets._boxes import read_boxes
-from cxrfast.data.datasets._cells import MAX_AGE, parse_age, parse_id
 from cxrfast.data.datasets._images import ImageFiles
 from cxrfast.data.datasets._tables import CsvTable, column_names, parse_integer
+from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_identifier
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
@@ -272,10 +272,10 @@ def _parse_labels(cell: str, spellings: dict[str, str]) -> frozenset[str]:
 
 def _parse_patient(cell: str) -> str:
     """Without leading zeros: the two label files write the same patient as 00000001 and as 1."""
-    patient = parse_id(cell)
-    if not patient:
+    patient = parse_identifier(cell)
+    if patient is None:
         raise ValueError(f"'{_PATIENT}' is {cell.strip()!r}, and splits by patient need it")
-    return patient
+    return (patient.lstrip("0") or "0") if patient.isdecimal() else patient
 
 
 def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
@@ -294,8 +294,9 @@ def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
 def _parse_age(cell: str) -> int | None:
     try:
         return parse_age(cell)
-    except ValueError as error:
-        raise ValueError(f"'{_AGE}' is {error}") from None
+    except ValueError:
+        expected = "years as in '58' or '058Y', '005M' or '013D'"
+        raise ValueError(f"'{_AGE}' is {cell!r}, expected {expected}") from None
 
 
 def _parse_integer(cell: str) -> int | None:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key, describe_matches
-from cxrfast.data.datasets._cells import MAX_AGE, count_rows, parse_age, parse_sex, parse_view
 from cxrfast.data.datasets._chexpert_labels import LabelColumns, LabelCounts, RowLabels
-from cxrfast.data.datasets._images import ImageFiles
+from cxrfast.data.datasets._images import ImageFiles, count_rows
 from cxrfast.data.datasets._tables import CsvTable, column_names
+from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_sex, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError
@@ -95,7 +95,7 @@ class _Reader:
         try:
             age = parse_age(cells.get("Age", ""))
         except ValueError as error:
-            raise table.error(line, f"'Age' is {error}") from None
+            raise table.error(line, str(error)) from None
         if (age or 0) > MAX_AGE:
             self.old += 1
             age = None

@@ -4,15 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key, describe_matches
-from cxrfast.data.datasets._cells import count_rows, parse_id, parse_view
 from cxrfast.data.datasets._chexpert_labels import LabelColumns, LabelCounts, RowLabels
-from cxrfast.data.datasets._images import ImageFiles
+from cxrfast.data.datasets._images import ImageFiles, count_rows
 from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.datasets._values import parse_identifier, parse_part, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError
 
-_PARTS = {"train": "train", "validate": "val", "valid": "val", "val": "val", "test": "test"}
 _LABELLERS = ("chexpert", "negbio")  # the release has the labels of both
 _STUDY = ("subject_id", "study_id")
 
@@ -156,9 +155,12 @@ def _read_splits(path: Path) -> dict[str, str]:
     at_image, at_split = table.column["dicom_id"], table.column["split"]
     splits: dict[str, str] = {}
     for line, row in table.rows():
-        part = _PARTS.get(row[at_split].strip().casefold())
+        try:
+            part = parse_part(row[at_split])
+        except ValueError as error:
+            raise table.error(line, str(error)) from None
         if part is None:
-            raise table.error(line, f"'split' is {row[at_split].strip()!r}, expected train, validate or test")
+            continue
         name = row[at_image].strip()
         if splits.setdefault(name, part) != part:
             raise table.error(line, f"image {name} is in another part in a row above")
@@ -183,7 +185,7 @@ def _read_images(root: Path, split_path: Path | None, notes: list[str]) -> tuple
         study = _study(table, line, *(row[table.column[column]] for column in _STUDY))
         image = _Image(study, line)
         if "ViewPosition" in table.column:
-            image.view = parse_view(row[table.column["ViewPosition"]])
+            image.view = _view(row[table.column["ViewPosition"]])
         try:
             image.width, image.height = (
                 parse_integer(row[table.column[column]]) if column in table.column else None
@@ -201,10 +203,16 @@ def _read_images(root: Path, split_path: Path | None, notes: list[str]) -> tuple
 
 def _study(table: CsvTable, line: int, subject: str, study: str) -> Study:
     """Numbers without the letters of folder names: "p10000032", "10000032" and "10000032.0" are one patient."""
-    ids = parse_id(subject).removeprefix("p"), parse_id(study).removeprefix("s")
+    ids = (parse_identifier(subject) or "").removeprefix("p"), (parse_identifier(study) or "").removeprefix("s")
     if not all(ids):
         raise table.error(line, "'subject_id' or 'study_id' is empty")
     return ids
+
+
+def _view(cell: str) -> str | None:
+    """ "XTABLE LATERAL" is lateral too."""
+    view = parse_view(cell)
+    return "lateral" if view is not None and "lateral" in view.split() else view
 
 
 def _expected(name: str, study: Study) -> str:

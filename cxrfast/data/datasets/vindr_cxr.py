@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
-from cxrfast.data.datasets._cells import count_rows
-from cxrfast.data.datasets._images import ImageFiles, pixel_box
+from cxrfast.data.datasets._images import ImageFiles, count_rows, pixel_box
 from cxrfast.data.datasets._readers import Reading, merge_readings
 from cxrfast.data.datasets._tables import column_names
 from cxrfast.data.datasets._vindr_tables import (
@@ -18,9 +17,9 @@ from cxrfast.data.datasets._vindr_tables import (
     KAGGLE,
     LOCAL,
     NO_FINDING_KEY,
-    Draft,
-    DraftBox,
     ImageRows,
+    PixelBox,
+    ReaderRows,
     Tables,
     find_table,
     label_columns,
@@ -200,7 +199,7 @@ def _original_size(root: Path, path: str | None, rows: ImageRows) -> tuple[float
     )
 
 
-def _reading(draft: Draft, size: tuple[float, float] | None, counts: _Counts, options: DataOptions) -> Reading:
+def _reading(draft: ReaderRows, size: tuple[float, float] | None, counts: _Counts, options: DataOptions) -> Reading:
     """One reader's findings, with boxes as fractions."""
     boxes: dict[str, tuple[Box, ...]] = {}
     for name, of in draft.boxes.items():
@@ -216,7 +215,7 @@ def _reading(draft: Draft, size: tuple[float, float] | None, counts: _Counts, op
     return Reading(frozenset(present), draft.known, boxes)
 
 
-def _fractions(box: DraftBox, size: tuple[float, float], counts: _Counts) -> Box:
+def _fractions(box: PixelBox, size: tuple[float, float], counts: _Counts) -> Box:
     try:
         inside, clipped = pixel_box(box.pixels, *size, tolerance=max(1.0, _TOLERANCE * max(size)))
     except ValueError as error:

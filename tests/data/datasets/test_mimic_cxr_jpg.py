@@ -179,7 +179,7 @@ def test_rows_listed_twice(release):
         ("chexpert", ",50414268,1.0,,,,,,,,1.0,,,,,", "line 4: 'subject_id' or 'study_id' is empty"),
         ("chexpert", "10000033,50414268,1.0", "line 4: 3 fields"),
         ("split", "02aa804e-bde0afdd,50414267,10000032,test", "line 8: .*another part"),
-        ("split", "x,50414267,10000032,dev", "line 8: 'split' is 'dev'"),
+        ("split", "x,50414267,10000032,fold 3", "line 8: part of the split is 'fold 3'"),
         ("metadata", "02aa804e-bde0afdd,10000032,50414268,,PA,1,1,,", "line 8: .*another study in line 2"),
         ("metadata", "x,10000032,50414268,,PA,many,1,,", "line 8: 'Rows' or 'Columns'"),
         ("metadata", ",10000032,50414268,,PA,1,1,,", "line 8: 'dicom_id' is empty"),
