@@ -245,8 +245,8 @@ def _label_version(rule: str, counts: _Counts) -> str:
 def _describe(counts: _Counts, tables: Tables, rule: str) -> list[str]:
     notes = []
     if counts.readers:
-        many = ", ".join(f"{number} of {count} images" for number, count in sorted(counts.readers.items()))
-        notes.append(f"readers merged by {rule} (readers: {many})")
+        many = ", ".join(f"{number} for {count} images" for number, count in sorted(counts.readers.items()))
+        notes.append(f"readers merged by {rule}; readers of an image: {many}")
     if counts.consensus:
         notes.append(f"{counts.consensus} images have labels of a consensus")
     if counts.outvoted:
