@@ -115,7 +115,7 @@ def test_coco_without_unknown_labels_is_plain_coco(source, tmp_path):
     write_coco(replace(source, records=records), tmp_path / "data" / "coco.json")
     content = json.loads((tmp_path / "data" / "coco.json").read_text(encoding="utf-8"))
     assert not any("neg_category_ids" in image for image in content["images"])
-    assert [(i["file_name"], i["width"], i["height"]) for i in content["images"]][0] == ("images/a.png", 123, 77)
+    assert next((i["file_name"], i["width"], i["height"]) for i in content["images"]) == ("images/a.png", 123, 77)
     boxed = [annotation for annotation in content["annotations"] if "bbox" in annotation]
     assert boxed[0]["bbox"] == pytest.approx([41, 7.7, 41, 46.2])
     assert boxed[0]["area"] == pytest.approx(41 * 46.2)
