@@ -4,12 +4,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets import chestxray14, coco, manifest, yolo
+from cxrfast.data.datasets import chestxray14, coco, folders, manifest, voc, yolo
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError, UsageError
 
 # In the order in which they are tried. Layouts of one data set come before general formats.
-LAYOUTS: tuple[Layout, ...] = (chestxray14.LAYOUT, coco.LAYOUT, yolo.LAYOUT, manifest.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (
+    chestxray14.LAYOUT,
+    coco.LAYOUT,
+    yolo.LAYOUT,
+    voc.LAYOUT,
+    manifest.LAYOUT,
+    folders.LAYOUT,
+)
 
 _SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand
 
