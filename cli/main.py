@@ -39,12 +39,12 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. An error that a user can cause is one line on stderr and an exit code, not a traceback."""
+    """Run the command line. User errors print one line to stderr and set an exit code; there is no traceback."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """Exit code: 0 done, 1 work failed, 2 wrong usage, 130 interrupted."""
+    """Returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     try:
         with console():
             result = typer.main.get_command(app).main(

@@ -6,10 +6,6 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tests.cli.test_cli import cli
-
-__all__ = ["cli"]  # a fixture
-
 VIT = "vit_tiny_patch16_224"
 
 
@@ -49,12 +45,15 @@ def test_folds_of_all_images(cli, phantoms, tmp_path):
             ["--set", "backbone=crossvit_tiny_240", "--image-size", "240"],
             "backbone: crossvit_tiny_240 has no spatial map to localise with",
         ),
-        (["--set", f"backbone={VIT}", "--image-size", "100"], "16×16, of which 100 is no multiple; take 96 or 112"),
-        (["--set", f"backbone={VIT}", "--set", "antialias=true"], f"antialias: {VIT} cuts images into patches"),
+        (["--set", f"backbone={VIT}", "--image-size", "100"], ", got 100; choose 96 or 112"),
+        (
+            ["--set", f"backbone={VIT}", "--set", "antialias=true"],
+            f"antialias: expected false for {VIT}, which divides images into patches",
+        ),
         (["--set", "backbone=vgg11", "--set", "output_stride=8"], "output_stride: expected 32 for vgg11, got 8"),
-        (["--freeze-backbone"], "freeze-backbone: the backbone would stay at random weights; give some with"),
+        (["--freeze-backbone"], "freeze-backbone: expected pretrained weights, got random ones; add --pretrained"),
         (["--set", "input_mean=[0.5, 0.5]"], "expected input_mean and input_std of equal length"),
-        (["--folds-of", "all"], "folds-of: goes with a cross-validation; add --folds 5, or leave it out"),
+        (["--folds-of", "all"], "folds-of: expected only for a cross-validation; add --folds 5, or leave it out"),
         (["--folds", "2", "--folds-of", "half"], "folds-of: expected boxes or all, got 'half'"),
     ],
 )

@@ -183,7 +183,9 @@ def test_half_of_the_images_without_a_finding_are_trained_on(phantoms):
 def test_without_negatives(phantoms):
     records = read_chestxray14(phantoms).records
     ill = [record for record in records if record.labels]
-    with pytest.raises(CxrfastError, match="no training image is without a finding.* --set attention=none") as failure:
+    with pytest.raises(
+        CxrfastError, match="no training image is known to be without a finding.* --set attention=none"
+    ) as failure:
         sampler(cia(), ill, phantoms)
     assert "\n" not in str(failure.value)
     method = cia(attention="none")
@@ -241,9 +243,9 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": "self"}, "options.attention: input should be 'contrast' or 'none', got 'self'"),
-        ({"negatives": 0}, "options.negatives: input should be greater than or equal to 1"),
-        ({"alignment_epochs": -1}, "options.alignment_epochs: input should be greater than or equal to 0"),
+        ({"attention": "self"}, "options.attention: expected 'contrast' or 'none', got 'self'"),
+        ({"negatives": 0}, "options.negatives: expected a number greater than or equal to 1"),
+        ({"alignment_epochs": -1}, "options.alignment_epochs: expected a number greater than or equal to 0"),
         ({"lambda_boxes": 4}, "options.lambda_boxes: unknown option; did you mean lambda_box?"),
     ],
 )

@@ -22,7 +22,7 @@ from cxrfast.data import FoldSplits, make_folds, read_chestxray14
 from cxrfast.errors import UsageError
 from cxrfast.experiments.cross_validation import cross_validate
 from cxrfast.experiments.transfer import compare, linear_probe, pooled_features, probe_folds, runs_csv, to_markdown
-from cxrfast.experiments.transfer.probe import STRENGTHS
+from cxrfast.experiments.transfer.probe import STRENGTHS, _fit
 from cxrfast.methods import get_method
 from cxrfast.models import create_backbone
 from cxrfast.predictions.table import read_predictions
@@ -156,11 +156,11 @@ def test_wrong_use(crossed, tmp_path, phantoms):
     (unfinished / "cross-validation.json").write_text(
         text.replace('"complete": true', '"complete": false').replace('"missing": []', '"missing": ["fold-1/seed-0"]')
     )
-    with pytest.raises(UsageError, match="these runs are missing: fold-1/seed-0"):
+    with pytest.raises(UsageError, match="expected all runs to be finished, got none of fold-1/seed-0"):
         compare({"a": unfinished})
     other = shutil.copytree(crossed, tmp_path / "other")
     shutil.copy(other / "fold-0/seed-0/predictions.csv", other / "fold-1/seed-0/predictions.csv")
-    with pytest.raises(UsageError, match="b was tested on other images than the first"):
+    with pytest.raises(UsageError, match="b: expected the test images of the first, got others"):
         compare({"a": crossed, "b": other})
     config = build_config({"method": "chexnet", "data": phantoms, "options": {"backbone": "resnet_nano"}})
     random = tmp_path / "random"
@@ -170,5 +170,19 @@ def test_wrong_use(crossed, tmp_path, phantoms):
         "\n".join("  pretrained: false" if "pretrained:" in line else line for line in settings.splitlines())
     )
     assert not config.options["pretrained"]
-    with pytest.raises(UsageError, match="chexnet starts from no pretrained weights"):
+    with pytest.raises(UsageError, match="expected a cross-validation with pretrained weights, got chexnet without"):
         linear_probe(random)
+
+
+def test_unknown_labels_do_not_train_the_probe():
+    """As if the images were left out, but for the standardisation, which takes all images."""
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(60, 4)), (random.random((60, 2)) < 0.5).astype(float)
+    unknown = np.arange(60) < 30
+    found = _fit(features, np.where(unknown[:, None], np.nan, labels), features, 1.0)
+    x = (features - features.mean(axis=0)) / features.std(axis=0)
+    by_hand = []
+    for k in range(2):
+        model = LogisticRegression(C=1.0, max_iter=1000).fit(x[~unknown], labels[~unknown, k])
+        by_hand.append(model.predict_proba(x)[:, 1])
+    np.testing.assert_allclose(found, np.stack(by_hand, axis=1), rtol=0, atol=1e-9)
