@@ -1,7 +1,7 @@
 """The boxes of a manifest, in its own rows or in a table beside it."""
 
 from collections import Counter
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,11 +97,15 @@ class BoxSheet:
 class Lists(Protocol):
     """What a table of boxes completes: the images of a manifest and their classes."""
 
-    drafts: MutableMapping[str, Draft]
-    names: MutableMapping[str, str | None]
     long: LongLabels | None
     notes: list[str]
     class_notes: list[str]
+
+    @property
+    def drafts(self) -> Mapping[str, Draft]: ...
+
+    @property
+    def names(self) -> Mapping[str, str | None]: ...  # a name in the manifest -> identity; None: left out
 
     def wide_classes(self) -> list[str]: ...
 

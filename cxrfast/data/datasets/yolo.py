@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +94,20 @@ class _Reader:
         if place is None or not (self.root / place).exists():
             raise CxrfastError(f"{self.path}: {key} is {entry}, which is not in {self.root}; correct the path")
         if (self.root / place).is_file():
-            names = [(line, self._inside(text)) for line, text in read_lines(self.root / place)]
-            found = [(line, name and self.files.find(name)) for line, name in names]
-            lost = [(line, name) for (line, name), (_, image) in zip(names, found, strict=True) if image is None]
-            self.missing.extend(f"{place}, line {line}" for line, _ in lost)
-            if not self.options.images_required:
-                return [image or name for (_, name), (_, image) in zip(names, found, strict=True) if image or name]
-            return [image for _, image in found if image]
+            return list(self._listed(place))
         prefix = "" if place == "." else place + "/"
         return [path for path in self.files.paths if path.startswith(prefix)]
+
+    def _listed(self, place: str) -> Iterator[str]:
+        """The images that a text file lists, one a line."""
+        for line, text in read_lines(self.root / place):
+            name = self._inside(text)
+            image = self.files.find(name) if name else None
+            if image is None:
+                self.missing.append(f"{place}, line {line}")
+                image = None if self.options.images_required else name
+            if image is not None:
+                yield image
 
     def _inside(self, entry: str) -> str | None:
         """A path of the YAML file relative to the data folder.
