@@ -24,7 +24,7 @@ from cxrfast.data.records import Box
 from cxrfast.errors import CxrfastError
 
 
-@dataclass
+@dataclass(slots=True)
 class Draft:
     """An image as far as its rows are read."""
 

@@ -64,7 +64,7 @@ def label_value(cell: str) -> int | None:
     for value, texts in ((1, _TRUE), (0, _FALSE), (-1, _UNCERTAIN)):
         if text in texts:
             return value
-    number = parse_number(text)
+    number = parse_number(text, decimal_comma=True) if "," in text else parse_number(text)  # "1,0"
     if number not in (1, 0, -1):
         raise ValueError(f"{cell!r}, expected 1, 0, -1 or an empty cell")
     return int(number)
@@ -204,10 +204,11 @@ class LongLabels:
                 first = self.names.setdefault(key, name)
                 if name != first:
                     self.spellings[name] = first
-        if self.names and all(_is_label(name) for name in self.names.values()):
+        if self.names and all(_is_number(name) for name in self.names.values()):
+            numbers = ", ".join(sorted(self.names.values())[:5])
             raise CxrfastError(
-                f"column '{self.column}' holds only {', '.join(sorted(self.names.values()))}, which name no class; "
-                "rename the column to the class that it labels"
+                f"column '{self.column}' holds only the numbers {numbers}, which name no class; write names, or rename "
+                "the column to the class that it labels"
             )
 
     def split(self, cell: str) -> list[str]:

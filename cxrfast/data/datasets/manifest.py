@@ -52,7 +52,7 @@ class ManifestReader:
         self.per_finding = "label" in self.roles  # one row for each finding, hence several rows for an image
         self.drafts: dict[str, Draft] = {}
         self.names: dict[str, str | None] = {}  # a name in the table -> identity; None: left out
-        self.repeated = 0
+        self.repeated = self.total = 0
         self._find_images()
         self.long = self._learn_labels()
         self.wide = self._learn_classes()
@@ -97,11 +97,10 @@ class ManifestReader:
         table = self._open()
         for line, row in table.rows():
             self._read_row(table, line, row)
-        total = len(self.names)
-        if not total:
+        if not self.total:
             raise CxrfastError(f"{self.path} has no rows; add one for each image")
-        self.images.check(total)
-        self.notes.insert(0, f"{total} images in {self.path.name}, {len(self.drafts)} of them read")
+        self.images.check(self.total)
+        self.notes.insert(0, f"{self.total} images in {self.path.name}, {len(self.drafts)} of them read")
         self.notes.extend(self.images.notes())
         if self.repeated:
             self.notes.append(f"{self.path.name}: {self.repeated} repeated rows are used once")
@@ -151,6 +150,7 @@ class ManifestReader:
         if name in self.names and known is None:
             return None
         found = self.images.find(name, file)
+        self.total += 1
         self.names[name] = found[0] if found else None
         if file is not None:
             self.names.setdefault(file, self.names[name])
