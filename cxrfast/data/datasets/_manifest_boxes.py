@@ -16,7 +16,15 @@ from cxrfast.data.datasets._box_table import (
     parse_pair,
     resolve_boxes,
 )
-from cxrfast.data.datasets._manifest_columns import NO_FINDING, LongLabels, image_column, label_value, roles
+from cxrfast.data.datasets._manifest_columns import (
+    NO_FINDING,
+    LongLabels,
+    check_fields,
+    check_header,
+    image_column,
+    label_value,
+    roles,
+)
 from cxrfast.data.datasets._tables import CsvTable, is_empty
 from cxrfast.data.image_names import ImageIndex
 from cxrfast.data.images import image_size
@@ -113,6 +121,7 @@ class Lists(Protocol):
 def read_box_table(path: Path, manifest: Lists) -> BoxSheet:
     """Read the table of boxes beside a manifest. Rows without a box list a finding, or "No finding"."""
     table = CsvTable(path, ())
+    check_header(table)
     name, columns = image_column(table.header), box_columns(table)
     found = roles(table.header)
     at_class = found.get("label", found.get("labels"))
@@ -126,10 +135,8 @@ def read_box_table(path: Path, manifest: Lists) -> BoxSheet:
     strangers: dict[str, int] = {}
     identities = list(manifest.drafts)
     index = ImageIndex(identities)
-    needed = 1 + max(place for place, text in enumerate(table.header) if text)
     for line, row in table.rows():
-        if len(row) < needed:
-            raise table.error(line, f"{len(row)} fields, expected at least {needed}")
+        check_fields(table, line, row)
         image = row[at_image].strip()
         identity = _identity(table, line, image, manifest.names, index, identities)
         draft = None if identity is None else manifest.drafts.get(identity)

@@ -140,6 +140,25 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def check_header(table: CsvTable) -> None:
+    """Raise :class:`CxrfastError` if two columns have one name: it is not known which one counts."""
+    counts = Counter(name.casefold() for name in table.header if name)
+    for name in table.header:
+        if counts[name.casefold()] > 1:
+            raise CxrfastError(f"{table.path} has several columns '{name}'; remove or rename all but one")
+
+
+def check_fields(table: CsvTable, line: int, row: Sequence[str]) -> None:
+    """Raise :class:`CxrfastError` for a row with fewer or more fields than the header."""
+    needed = max((place for place, name in enumerate(table.header, 1) if name), default=0)
+    if len(row) < needed:
+        raise table.error(line, f"{len(row)} fields, expected at least {needed}")
+    if any(cell.strip() for cell in row[len(table.header) :]):
+        raise table.error(
+            line, f"{len(row)} fields, but the header has {len(table.header)}; put text with commas in quotes"
+        )
+
+
 def wide_columns(table: CsvTable, taken: set[int], *, keep_empty: bool) -> WideColumns:
     """Read the table once and find the columns of labels among those that are not ``taken``.
 
@@ -147,10 +166,8 @@ def wide_columns(table: CsvTable, taken: set[int], *, keep_empty: bool) -> WideC
     """
     names = {place: name for place, name in enumerate(table.header) if place not in taken}
     columns = {place: _Values(name) for place, name in names.items() if not _NO_CLASS.fullmatch(squash(name))}
-    needed = 1 + max((place for place, name in enumerate(table.header) if name), default=0)
     for line, row in table.rows():
-        if len(row) < needed:
-            raise table.error(line, f"{len(row)} fields, expected at least {needed}")
+        check_fields(table, line, row)
         for place, values in columns.items():
             values.add(row[place], line)
     found = WideColumns()

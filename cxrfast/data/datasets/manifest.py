@@ -11,6 +11,7 @@ from cxrfast.data.datasets._manifest_boxes import BoxSheet, Draft, read_box_tabl
 from cxrfast.data.datasets._manifest_columns import (
     LongLabels,
     WideColumns,
+    check_header,
     image_column,
     roles,
     wide_columns,
@@ -41,6 +42,7 @@ class ManifestReader:
         self.notes: list[str] = []
         self.class_notes: list[str] = []
         table = self._open()
+        check_header(table)
         self.roles = roles(table.header)
         if image_column(table.header) is None:
             there = ", ".join(name for name in table.header if name) or "none"
@@ -188,6 +190,8 @@ class ManifestReader:
         if not (self.per_finding or self.box_columns):
             if self.long and (set(findings or ()), findings is not None) != (old.present, old.listed):
                 raise table.error(line, f"image {old.image} has other findings than in line {old.line}")
+            self.repeated += 1
+        elif not self.box_columns and findings is not None and findings <= old.present and old.listed:
             self.repeated += 1
 
     def _add_box(self, table: CsvTable, line: int, row: list[str], draft: Draft, findings: frozenset | None) -> None:

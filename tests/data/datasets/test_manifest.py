@@ -155,6 +155,19 @@ def test_details(folder):
     assert len(read_data(folder).records) == 2  # without the lateral one
 
 
+def test_blank_rows_and_repeated_findings(folder):
+    write(folder, "image;class", "", "a.png;Mass", " ; ", "a.png;Mass", ";", "b.png;Normal", ";;")
+    source = read_data(folder)
+    same(labels(source), {"a.png": [1], "b.png": [0]})
+    assert any("1 repeated rows are used once" in note for note in source.notes)
+
+
+def test_other_encodings_are_refused_with_a_remedy(folder):
+    write(folder, "image,Ödem", "a.png,1", encoding="latin-1")
+    with pytest.raises(CxrfastError, match=r"text table in UTF-8 or UTF-16 .* save it as CSV in UTF-8"):
+        read_data(folder / "manifest.csv")
+
+
 def test_grouping_without_patients(folder):
     write(folder, "image,study,Mass", "a.png,7,1", "b.png,7,0", "sub/c.png,8,0")
     source = read_data(folder)
@@ -223,6 +236,8 @@ def test_repeated_rows(folder):
         (("image,label", "a.png,Mass", "a.png,No Finding"), "line 3: image a.png has no finding in one row and Mass"),
         (("image,Effusion,Pleural Effusion", "a.png,1,0"), "mean the same finding"),
         (("image,labels,Mass", "a.png,Mass,0"), "line 2: .*column 'Mass' contradict"),
+        (("image,Mass,mass", "a.png,1,0"), "has several columns 'Mass'"),
+        (("image,Mass,age", "a.png,1,1,024"), "line 2: 4 fields, but the header has 3; put text with commas in quotes"),
         (("image,labels,class", "a.png,Mass,Edema"), "may both list findings"),
     ],
 )
