@@ -8,6 +8,7 @@ from cxrfast.data.datasets._values import part_of_name
 from cxrfast.errors import CxrfastError
 
 _KEYS = ('"images"', '"annotations"', '"categories"')
+_EXCERPT = 1 << 16  # bytes
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "image_info", "stuff")
 # In the order in which they are looked for; the first pattern with a file gives the data set.
 _PATTERNS = (
@@ -33,7 +34,8 @@ def coco_files(path: Path) -> tuple[list[CocoFile], list[str]]:
         files = [file for file in found if file not in other]
         if files:
             return [CocoFile(file, _part(file, path)) for file in files], [file.name for file in other]
-    return [], []
+    named_otherwise = [file for file in sorted(path.glob("*.json")) if _looks_like_coco(file, strictly=True)]
+    return [CocoFile(file, _part(file, path)) for file in named_otherwise], []
 
 
 def _part(file: Path, root: Path) -> str | None:
@@ -41,17 +43,25 @@ def _part(file: Path, root: Path) -> str | None:
     return own or (part_of_name(file.parent.name) if file.parent != root else None)
 
 
-def _looks_like_coco(path: Path) -> bool:
+def _looks_like_coco(path: Path, *, strictly: bool = False) -> bool:
+    """Whether a JSON file has keys of COCO near its start, or, strictly, images and labels near its start or end."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
     try:
         with path.open("rb") as file:
-            head = file.read(1 << 16)
+            head = file.read(_EXCERPT)
+            file.seek(max(0, path.stat().st_size - _EXCERPT))
+            tail = file.read(_EXCERPT)
     except OSError:
         return False
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = head.decode(encoding, errors="ignore").lstrip()
-    return text.startswith("{") and any(key in text for key in (*_KEYS, '"info"'))
+    if not text.startswith("{"):
+        return False
+    if strictly:
+        text += tail.decode(encoding, errors="ignore")
+        return '"images"' in text and ('"annotations"' in text or '"categories"' in text)
+    return any(key in text for key in (*_KEYS, '"info"'))
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -136,7 +136,8 @@ def _read_text(path: Path, *, head: bool = False) -> str:
         text = data.decode(encoding, errors="ignore" if head else "strict")
     except UnicodeDecodeError as error:
         raise CxrfastError(
-            f"{path} is not a text table in UTF-8 or UTF-16 ({error}); save it as CSV in UTF-8"
+            f"{path} cannot be read as a text table in UTF-8 or UTF-16 ({error}); save it as CSV in UTF-8, "
+            "or restore the original file"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise CxrfastError(f"{path} cannot be read as a text table ({error}); restore the original file") from error

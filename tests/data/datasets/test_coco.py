@@ -65,7 +65,9 @@ def test_boxes_and_negatives(folder):
     assert any("2 images in instances.json, 2 read, 1 boxes" in note for note in source.notes)
 
 
-@pytest.mark.parametrize("name", ["annotations/instances_default.json", "_annotations.coco.json", "my_coco.json"])
+@pytest.mark.parametrize(
+    "name", ["annotations/instances_default.json", "_annotations.coco.json", "my_coco.json", "labelled by us.json"]
+)
 def test_places_of_the_file(folder, name):
     path = write(folder, content(), name)
     for place in (folder, path):
@@ -303,6 +305,13 @@ def test_damaged_and_other_files(folder):
         choose_layout(folder)
     with pytest.raises(CxrfastError, match="has no COCO file"):
         read_data(folder, DataOptions(dataset="coco"))
+
+
+def test_json_of_another_kind_is_not_taken(folder):
+    write(folder, {"train": ["images/a.png"], "val": [], "test": []}, "splits.json")
+    write(folder, {"images": 2, "note": "x"}, "facts.json")
+    with pytest.raises(CxrfastError, match="no layout that is known"):
+        choose_layout(folder)
 
 
 def test_byte_order_mark_and_repeated_boxes(folder):
