@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from cxrfast.data.labels import CLASSES
+from cxrfast.data.rle import decode_rle
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.predictions.maps import read_npz
 from cxrfast.predictions.masks import Mask
 from cxrfast.predictions.parsed import ParsedPredictions, Region, checked_score
-from cxrfast.predictions.rle import decode_rle
 
 FRAME = 1024.0
 """Side of the image in pixels for boxes of a CSV without columns `width` and `height`, as in ChestX-ray14."""

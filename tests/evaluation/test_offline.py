@@ -12,11 +12,11 @@ from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.datasets.interface import DataOptions
 from cxrfast.data.records import Record
+from cxrfast.data.rle import decode_rle
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import EvaluationMetadata, GroundTruth, collect_outputs, evaluate, find_protocol
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.evaluation.offline import evaluate_data_set, evaluate_files
-from cxrfast.predictions.rle import decode_rle
 from cxrfast.report.terminal import evaluation_to_text
 from tests.predictors import FakePredictor
 

@@ -5,7 +5,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets import chestxray14, chexpert, manifest, mimic_cxr_jpg, rsna_pneumonia, vindr_cxr
+from cxrfast.data.datasets import (
+    chestxray14,
+    chexpert,
+    coco,
+    folders,
+    manifest,
+    mimic_cxr_jpg,
+    rsna_pneumonia,
+    vindr_cxr,
+    voc,
+    yolo,
+)
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -16,7 +27,11 @@ LAYOUTS: tuple[Layout, ...] = (
     rsna_pneumonia.LAYOUT,
     chexpert.LAYOUT,
     mimic_cxr_jpg.LAYOUT,
+    coco.LAYOUT,
+    yolo.LAYOUT,
+    voc.LAYOUT,
     manifest.LAYOUT,
+    folders.LAYOUT,
 )
 
 # Projections that are known not to be frontal; others are kept.
