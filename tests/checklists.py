@@ -1,7 +1,8 @@
-"""What a new operator, method, protocol, metric, format, reader or renderer touches, as CONTRIBUTING.md lists it.
+"""What a new operator, method, protocol, metric, format, layout or renderer touches, as CONTRIBUTING.md lists it.
 
-An item is a file and what it must contain. `<name>` is the thing's name, `<op>` the stem of an operator's family. The
-files are read as text: nothing is imported, so a check says what is missing even where the package does not import.
+An item is a file and what it must contain. `<name>` is the thing's name, `<op>` the stem of an operator's family or a
+layout's name for `--dataset`. The files are read as text: nothing is imported, so a check says what is missing even
+where the package does not import.
 """
 
 import ast
@@ -65,11 +66,11 @@ CHECKLISTS: dict[str, tuple[Item, ...]] = {
         Item("tests/predictions/test_files.py", r'<name>"'),
         Item("docs/evaluation.md", r"^\| `<name>`"),
     ),
-    "reader of data": (
-        Item("cxrfast/data/datasets/<name>.py", r"^def read_<name>\("),
-        Item("cxrfast/data/__init__.py", r'^    "read_<name>",$'),
-        Item("tests/data/**/test_*.py", r"\bread_<name>\("),
-        Item("docs/data.md", r"\bread_<name>\b"),
+    "layout of a data set": (
+        Item("cxrfast/data/datasets/<name>.py", r"^LAYOUT = Layout\($"),
+        Item("cxrfast/data/datasets/registry.py", r"\b<name>\.LAYOUT\b"),
+        Item("tests/data/datasets/test_<name>.py", r"\bread_data\(|\bread_<name>\(|\bLAYOUT\b"),
+        Item("docs/data.md", r"`<op>`"),
     ),
     "renderer": (
         Item("cxrfast/report/<name>/__init__.py", ""),
@@ -110,8 +111,12 @@ def entries(kind: str) -> list[tuple[str, str]]:
         return [(stem, stem) for stem in stems.values() if stem not in ("base", "errors")]
     if kind == "metric":
         return [(name, name) for name in _public("cxrfast/metrics/__init__.py") if name[0].islower()]
-    if kind == "reader of data":
-        return [(path.stem, path.stem) for path in sorted((ROOT / "cxrfast/data/datasets").glob("[a-z]*.py"))]
+    if kind == "layout of a data set":  # its module, and its name for --dataset
+        found = []
+        for path in sorted((ROOT / "cxrfast/data/datasets").glob("[a-z]*.py")):
+            name = re.search(r'^LAYOUT = Layout\(\s*(?:name=)?"([^"]+)"', path.read_text(encoding="utf-8"), re.M)
+            found += [(path.stem, name[1])] if name else []
+        return found
     if kind == "renderer":
         folders = sorted(path for path in (ROOT / "cxrfast/report").iterdir() if any(path.glob("*.py")))
         return [(path.name, path.name) for path in folders]

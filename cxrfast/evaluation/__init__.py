@@ -1,12 +1,16 @@
 """Protocols, ground truth, the evaluation of models and of predictions from files, and its records."""
 
-from cxrfast.evaluation.cross_validation_record import CrossValidationHead, CrossValidationRecord
+from cxrfast.evaluation.cross_validation import (
+    CrossValidationHead,
+    CrossValidationRecord,
+    FoldEvaluation,
+    PooledResult,
+    pool,
+)
 from cxrfast.evaluation.evaluator import ModelOutputs, collect_outputs, evaluate, score_outputs
-from cxrfast.evaluation.fold_evaluation import FoldEvaluation
 from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.localization import AccuracyTable, LocalizationResult, score_localization
 from cxrfast.evaluation.map_file import write_maps
-from cxrfast.evaluation.pooling import PooledResult, pool
 from cxrfast.evaluation.protocols import PROTOCOLS, Folds, HitCriterion, Protocol, find_protocol
 from cxrfast.evaluation.record import EvaluationRecord
 from cxrfast.evaluation.result import EvaluationResult

@@ -18,9 +18,9 @@ from cxrfast.data.image_names import ImageIndex
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation.evaluated_data import EvaluatedData
 from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.protocols import Protocol, find_protocol
-from cxrfast.evaluation.record import EvaluatedData
 from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource, Source

@@ -21,9 +21,8 @@ from pydantic import (
 )
 
 from cxrfast._files import write_text
-from cxrfast.data.datasets.interface import DataOptions, DataSource, ReaderMerge, Uncertain, Views
-from cxrfast.data.datasets.registry import layout_options
 from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.evaluation.evaluated_data import EvaluatedData
 from cxrfast.evaluation.ground_truth import Unit
 from cxrfast.evaluation.protocols import GroupedBy
 from cxrfast.metrics.calibration import ReliabilityCurve
@@ -338,42 +337,6 @@ class DetectionRecord(Part):
     map: tuple[MeanRecord, ...]
     froc: FrocRecord
     pointing_game: dict[str, Number]
-
-
-class EvaluatedData(Part):
-    """The data set that was evaluated, and how it was read."""
-
-    path: str
-    layout: str
-    labels: str = "auto"
-    uncertain: Uncertain | None = None
-    readers: ReaderMerge | None = None
-    views: Views = "frontal"
-    class_map: dict[str, str] = {}
-
-    @classmethod
-    def of(cls, source: DataSource, options: DataOptions) -> Self:
-        return cls(
-            path=str(source.root),
-            layout=source.layout,
-            labels=source.label_version if "labels" in layout_options(source.layout) else "auto",
-            uncertain=options.uncertain,
-            readers=options.readers,
-            views=options.views,
-            class_map=dict(options.class_map),
-        )
-
-    def options(self) -> DataOptions:
-        """To read the same labels and boxes again. Images need not exist."""
-        return DataOptions(
-            dataset=self.layout,
-            labels=self.labels,
-            uncertain=self.uncertain,
-            readers=self.readers,
-            views=self.views,
-            class_map=self.class_map,
-            images_required=False,
-        )
 
 
 class EvaluationRecord(StoredRecord):

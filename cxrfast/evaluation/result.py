@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cxrfast.evaluation.evaluated_data import EvaluatedData
 from cxrfast.evaluation.ground_truth import GroundTruth
 from cxrfast.evaluation.localization import AccuracyTable, LocalizationResult
 from cxrfast.evaluation.protocols import Folds, Protocol
@@ -17,7 +18,6 @@ from cxrfast.evaluation.record import (
     AnnotationRecord,
     ClassRecord,
     DetectionRecord,
-    EvaluatedData,
     EvaluationRecord,
     FixedLevels,
     FixedThreshold,

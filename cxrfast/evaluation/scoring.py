@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cxrfast.errors import UsageError
+from cxrfast.evaluation.evaluated_data import EvaluatedData
 from cxrfast.evaluation.ground_truth import GroundTruth, count_pairs
 from cxrfast.evaluation.localization import score_localization
 from cxrfast.evaluation.protocols import Protocol
-from cxrfast.evaluation.record import EvaluatedData
 from cxrfast.evaluation.result import Calibration, Detection, EvaluationResult
 from cxrfast.evaluation.sources import MapSource, Source
 from cxrfast.metrics.bootstrap import (

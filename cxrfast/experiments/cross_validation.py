@@ -12,7 +12,7 @@ from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
 from cxrfast.devices import Device, make_fabric
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import CrossValidationHead, FoldEvaluation, PooledResult, find_protocol, pool
-from cxrfast.evaluation.fold_evaluation import one_of_each_fold
+from cxrfast.evaluation.cross_validation.fold_evaluation import one_of_each_fold
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.experiments.folds_directory import (
     CrossValidation,

@@ -17,8 +17,8 @@ from cxrfast.evaluation import (
     find_protocol,
     score_outputs,
 )
+from cxrfast.evaluation.evaluated_data import EvaluatedData
 from cxrfast.evaluation.map_file import write_maps
-from cxrfast.evaluation.record import EvaluatedData
 from cxrfast.inference.model import TrainedModel, load_predictor
 from cxrfast.metrics import fit_temperature
 from cxrfast.report import from_result, write_report

@@ -4,8 +4,9 @@ from cxrfast.losses.bags import BagLoss, BILLoss, MMMLoss
 from cxrfast.losses.li import LiLoss
 from cxrfast.losses.rozenberg import RozenbergLoss, positive_to_negative
 from cxrfast.losses.self_guiding import SelfGuidingLoss
+from cxrfast.losses.unknown import binary_cross_entropy
 from cxrfast.losses.wang import WeightedBCE
-from cxrfast.losses.zhang import TripletLoss
+from cxrfast.losses.zhang import TripletLoss, certain_triplets
 
 __all__ = [
     "BILLoss",
@@ -16,5 +17,7 @@ __all__ = [
     "SelfGuidingLoss",
     "TripletLoss",
     "WeightedBCE",
+    "binary_cross_entropy",
+    "certain_triplets",
     "positive_to_negative",
 ]

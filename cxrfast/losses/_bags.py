@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from cxrfast.losses.unknown import masked_cross_entropy, mean_of_known, split_labels
 from cxrfast.ops import mil_pool, mil_pool_ragged
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._validation import check_floating, check_shape, choose
@@ -52,7 +53,7 @@ class BagLossBase(torch.nn.Module):
     def forward(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] 0 or 1
+        labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
         *,
         mask: torch.Tensor | None = None,  # bool, broadcastable to logits
         offsets: torch.Tensor | None = None,  # [B + 1] int64
@@ -68,13 +69,14 @@ class BagLossBase(torch.nn.Module):
         offsets: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """The unweighted terms by name, as listed in the class docstring. The arguments are those of `forward`."""
-        x, y = self.checked(logits, labels, mask, offsets)
-        return self.parts(x, y, mask, offsets)
+        x, y, known = self.checked(logits, labels, mask, offsets)
+        return self.parts(x, y, known, mask, offsets)
 
     def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] of logits' dtype
+        labels: torch.Tensor,  # [B, K] of logits' dtype, 0 where unknown
+        known: torch.Tensor | None,  # [B, K] bool; None: all
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
@@ -87,11 +89,14 @@ class BagLossBase(torch.nn.Module):
     def checked(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] 0 or 1
+        labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
         mask: torch.Tensor | None,  # bool, broadcastable to logits
         offsets: torch.Tensor | None,  # [B + 1] int64
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and labels in the accumulation dtype; raises TypeError or ValueError if the inputs do not match."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Logits and labels in the accumulation dtype, and which labels are known, as for :meth:`parts`.
+
+        Raises TypeError or ValueError if the inputs do not match.
+        """
         check_floating("logits", logits)
         if offsets is not None:
             check_shape("logits", logits, "[N, K] with offsets", 2)
@@ -103,7 +108,7 @@ class BagLossBase(torch.nn.Module):
         if list(labels.shape) != shape:
             raise ValueError(f"labels: expected {shape}, got {list(labels.shape)}")
         dtype = accumulate_dtype(logits.dtype)
-        return logits.to(dtype), labels.to(dtype)
+        return logits.to(dtype), *split_labels(labels, dtype)
 
     def pooled(
         self, logits: torch.Tensor, mask: torch.Tensor | None, offsets: torch.Tensor | None
@@ -117,11 +122,12 @@ class BagLossBase(torch.nn.Module):
         self,
         logits: torch.Tensor,
         labels: torch.Tensor,
+        known: torch.Tensor | None,
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> torch.Tensor:  # []
         """Seibold et al. 2020, Eq. 4."""
-        return mean_bce(self.pooled(logits, mask, offsets), labels, present_bags(logits, mask, offsets))
+        return mean_bce(self.pooled(logits, mask, offsets), labels, present_bags(logits, mask, offsets), known)
 
 
 def present_bags(
@@ -141,10 +147,22 @@ def mean_bce(
     bag_logits: torch.Tensor,  # [B, K]
     targets: torch.Tensor,  # [B, K] in [0, 1]
     present: torch.Tensor | None,  # [B, K] bool, or broadcastable to it; None: all
+    known: torch.Tensor | None,  # [B, K] bool, or broadcastable to it; None: all
 ) -> torch.Tensor:  # []
-    """The binary cross-entropy, averaged over classes and over bags that have instances."""
+    """The binary cross-entropy, averaged over the pairs with a known label of bags that have instances."""
     if present is None:
-        return F.binary_cross_entropy_with_logits(bag_logits, targets, reduction="mean" if targets.numel() else "sum")
-    present = present.expand_as(targets)
+        loss = masked_cross_entropy(bag_logits, targets, known, "mean" if targets.numel() else "sum")
+        return mean_of_known(loss, known)
+    present = counted(targets, present, known)
     loss = F.binary_cross_entropy_with_logits(torch.where(present, bag_logits, 0), targets, reduction="none")
     return torch.where(present, loss, 0).sum() / present.sum().clamp(min=1)
+
+
+def counted(
+    pairs: torch.Tensor,  # any shape
+    present: torch.Tensor | None,  # bool, broadcastable to pairs; None: all
+    known: torch.Tensor | None,  # bool, broadcastable to pairs; None: all
+) -> torch.Tensor:  # bool, of the shape of pairs
+    """True for the pairs with a known label whose bag has instances."""
+    kept = torch.ones_like(pairs, dtype=torch.bool) if present is None else present.expand_as(pairs)
+    return kept if known is None else kept & known

@@ -39,8 +39,3 @@ def check_weight(name: str, value: float) -> None:
         raise TypeError(f"{name}: expected a number, got {value!r}")
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
-
-
-def mean_over_images(loss: torch.Tensor) -> torch.Tensor:  # [B, K] -> []
-    """Summed over classes, averaged over images; 0 for an empty batch."""
-    return loss.sum() / max(loss.shape[0], 1)

@@ -2,13 +2,15 @@
 
 import torch
 
-from cxrfast.losses._bags import present_bags
+from cxrfast.losses._bags import counted, present_bags
+from cxrfast.losses.unknown import mean_of_known
 from cxrfast.ops._mask import mask_rows
 
 
 def mean_target_norm(
     logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-    positive: torch.Tensor,  # [B, K] bool
+    positive: torch.Tensor,  # [B, K] bool, false where unknown
+    known: torch.Tensor | None,  # [B, K] bool; None: all
     mask: torch.Tensor | None,  # bool, broadcastable to logits
     offsets: torch.Tensor | None,  # [B + 1] int64
     delta: float,
@@ -16,6 +18,7 @@ def mean_target_norm(
 ) -> torch.Tensor:  # []
     """Mean over bags and classes of ‖M‖₂ = √(Σ_j M_j²), with the gradient of θ where M = θ (Eq. 5 and 6).
 
+    Pairs of bag and class with an unknown label are excluded.
     0 for a bag whose M is 0: negative, empty, or with predictions that are all equal.
     """
     present = present_bags(logits, mask, offsets)
@@ -26,11 +29,9 @@ def mean_target_norm(
         squares = _dense_squares(logits.flatten(2), positive, inside, delta, rescale)
     found = squares > 0
     norms = torch.where(found, torch.where(found, squares, 1).sqrt(), 0)  # √ has an infinite gradient at 0
-    return norms.sum() / _count(norms, present)
-
-
-def _count(norms: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor | int:
-    return max(norms.numel(), 1) if present is None else present.expand_as(norms).sum().clamp(min=1)
+    if present is None:
+        return mean_of_known(norms.sum() / max(norms.numel(), 1), known)
+    return norms.sum() / counted(norms, present, known).sum().clamp(min=1)
 
 
 def _dense_squares(

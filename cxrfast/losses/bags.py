@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 
-from cxrfast.losses._bags import BagLossBase, ModePool, mean_bce, present_bags
+from cxrfast.losses._bags import BagLossBase, ModePool, counted, mean_bce, present_bags
 from cxrfast.losses._inputs import check_weight
 from cxrfast.ops._mask import mask_rows
 from cxrfast.ops.mil_pool import MILPoolMode
@@ -22,10 +22,10 @@ class BagLoss(BagLossBase):
         sharpness: of the pooling mode. None is the mode's default.
 
     Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally a boolean `mask=`, true for instances
-        that
-    belong to the bag. Or logits `[N, K]` of all bags and `offsets=[B + 1]`, as in :func:`cxrfast.ops.mil_pool_ragged`.
-    The result is a scalar in float32 (float64 for float64 logits). Bags without instances are excluded from means. The
-    method `terms` returns the unweighted terms by name, here only "bag".
+    that belong to the bag. Or logits `[N, K]` of all bags and `offsets=[B + 1]`, as in
+    :func:`cxrfast.ops.mil_pool_ragged`. The result is a scalar in float32 (float64 for float64 logits). NaN marks an
+    unknown label; its pair of bag and class is excluded from means and has a gradient of 0. Bags without instances are
+    excluded too. The method `terms` returns the unweighted terms by name, here only "bag".
 
     Raises:
         TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
@@ -42,11 +42,12 @@ class BagLoss(BagLossBase):
     def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] of logits' dtype
+        labels: torch.Tensor,  # [B, K] of logits' dtype, 0 where unknown
+        known: torch.Tensor | None,  # [B, K] bool; None: all
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        return {"bag": self.bag_loss(logits, labels, mask, offsets)}
+        return {"bag": self.bag_loss(logits, labels, known, mask, offsets)}
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []
         return terms["bag"]
@@ -63,7 +64,8 @@ class BILLoss(BagLossBase):
 
         form="sum"      L = mean BCE(pooled, y) + λ · mean BCE(p, [p > 0.5] · y)
 
-    The first mean is over bags and classes, the second over all instances and classes of the batch. Their published
+    The first mean is over bags and classes, the second over all instances and classes of the batch, both only over
+    known labels. Their published
     script differs. With b = BCE(pooled, y) and r = mean BCE(p, [p > 0.5] · y) of one bag, it penalises the difference
     of r from b (without a gradient through b) for positive bags, and has no bag loss for negative bags::
 
@@ -103,29 +105,33 @@ class BILLoss(BagLossBase):
     def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] of logits' dtype
+        labels: torch.Tensor,  # [B, K] of logits' dtype, 0 where unknown
+        known: torch.Tensor | None,  # [B, K] bool; None: all
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         if self.form == "script":
-            return self._parts_of_the_script(logits, labels, mask, offsets)
-        bag = self.bag_loss(logits, labels, mask, offsets)
+            return self._parts_of_the_script(logits, labels, known, mask, offsets)
+        bag = self.bag_loss(logits, labels, known, mask, offsets)
         if offsets is not None:
-            of_bag = labels.repeat_interleave(offsets.diff(), 0, output_size=logits.shape[0])
-            return {"bag": bag, "instance": mean_bce(logits, of_bag * (logits > 0), None)}
+            sizes, total = offsets.diff(), logits.shape[0]
+            of_bag = labels.repeat_interleave(sizes, 0, output_size=total)
+            known_bag = None if known is None else known.repeat_interleave(sizes, 0, output_size=total)
+            return {"bag": bag, "instance": mean_bce(logits, of_bag * (logits > 0), None, known_bag)}
         rows = logits.flatten(2)
         inside = None if mask is None else mask_rows(mask, logits)
-        return {"bag": bag, "instance": mean_bce(rows, labels[..., None] * (rows > 0), inside)}
+        known_bag = None if known is None else known[..., None].expand_as(rows)
+        return {"bag": bag, "instance": mean_bce(rows, labels[..., None] * (rows > 0), inside, known_bag)}
 
     def _parts_of_the_script(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K]
+        labels: torch.Tensor,  # [B, K], 0 where unknown
+        known: torch.Tensor | None,  # [B, K] bool; None: all
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        present = present_bags(logits, mask, offsets)
-        kept = torch.ones_like(labels, dtype=torch.bool) if present is None else present.expand_as(labels)
+        kept = counted(labels, present_bags(logits, mask, offsets), known)
         pooled = torch.where(kept, self.pooled(logits, mask, offsets), 0)
         bag = F.binary_cross_entropy_with_logits(pooled, labels, reduction="none")
         instance = _mean_bce_of_bags(logits, labels, mask, offsets)
@@ -164,7 +170,7 @@ class MMMLoss(BagLossBase):
     """Max, mean and min (Morfi & Stowell 2018): the targets of a bag's maximum, mean and minimum prediction are its
     label, half its label, and 0.
 
-    With `p = σ(logit)` and means over bags and classes::
+    With `p = σ(logit)` and means over bags and classes with a known label::
 
         L = 1/3 · [BCE(pooled p, y) + BCE(mean p, y / 2) + BCE(min p, 0)]
 
@@ -187,16 +193,17 @@ class MMMLoss(BagLossBase):
     def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] of logits' dtype
+        labels: torch.Tensor,  # [B, K] of logits' dtype, 0 where unknown
+        known: torch.Tensor | None,  # [B, K] bool; None: all
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         present = present_bags(logits, mask, offsets)
         mean, negated_min = self._mean(logits, mask, offsets), self._max(-logits, mask, offsets)
         return {
-            "bag": self.bag_loss(logits, labels, mask, offsets),
-            "mean": mean_bce(mean, labels / 2, present),
-            "min": mean_bce(-negated_min, torch.zeros_like(labels), present),
+            "bag": self.bag_loss(logits, labels, known, mask, offsets),
+            "mean": mean_bce(mean, labels / 2, present, known),
+            "min": mean_bce(-negated_min, torch.zeros_like(labels), present, known),
         }
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:  # []

@@ -5,7 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from cxrfast.losses._inputs import check_patch_inputs, check_weight, mean_over_images
+from cxrfast.losses._inputs import check_patch_inputs, check_weight
+from cxrfast.losses.unknown import known_pairs, mean_over_images, split_labels
 from cxrfast.ops import box_log_likelihood, mil_pool
 from cxrfast.ops.region_loss import check_floor
 
@@ -24,6 +25,9 @@ class LiLoss(torch.nn.Module):
     The loss is summed over classes and averaged over the images of the batch. Products are computed as sums of
     logarithms, and the noisy-OR as a logit, so nothing underflows. A box implies a positive label: where η = 1, p*(y=1)
     is 1 regardless of the label (188 boxes of ChestX-ray14 have a class that is not among the image's labels).
+
+    NaN marks an unknown label; without a box its pair contributes nothing and has a gradient of 0. The average is then
+    over the images of the batch that have at least one known class or box.
 
     Args:
         lambda_box: λ_bbox, the weight of pairs with a box. 5 in the paper.
@@ -52,12 +56,13 @@ class LiLoss(torch.nn.Module):
     def forward(
         self,
         logits: torch.Tensor,  # [B, K, P, P] of patches
-        labels: torch.Tensor,  # [B, K] 0 or 1
+        labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
         annotated: torch.Tensor,  # [B, K] bool: the pair has a box
         region: torch.Tensor,  # [B, K, P, P] bool: the patches of the box
     ) -> torch.Tensor:  # []
         terms = self.terms(logits, labels, annotated, region)
-        return mean_over_images(self.lambda_box * terms["box"] + terms["positive"] + terms["negative"])
+        loss = self.lambda_box * terms["box"] + terms["positive"] + terms["negative"]
+        return mean_over_images(loss, known_pairs(labels, annotated))
 
     def terms(
         self,
@@ -66,16 +71,18 @@ class LiLoss(torch.nn.Module):
         annotated: torch.Tensor,  # [B, K] bool
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> dict[str, torch.Tensor]:
-        """The three terms of Eq. 3 per image and class `[B, K]`, without λ_bbox: "box", "positive", "negative"."""
+        """The three terms of Eq. 3 per image and class `[B, K]`, without λ_bbox: "box", "positive", "negative".
+        All are 0 where the label is unknown and there is no box."""
         check_patch_inputs(logits, labels, annotated, region)
         log_likelihood = box_log_likelihood(logits, region, floor=self.floor)  # Eq. 1
         eta = annotated.to(log_likelihood.dtype)
-        label = labels.to(log_likelihood.dtype)
+        label, known = split_labels(labels, log_likelihood.dtype)
+        absent = 1 - label if known is None else (1 - label) * known
         bag = self._bag_logits(logits.to(log_likelihood.dtype))  # Eq. 2
         return {  # Eq. 3
             "box": -eta * log_likelihood,
             "positive": (1 - eta) * label * F.softplus(-bag, threshold=50),  # −log p(y | x)
-            "negative": (1 - eta) * (1 - label) * F.softplus(bag, threshold=50),  # −log(1 − p(y | x))
+            "negative": (1 - eta) * absent * F.softplus(bag, threshold=50),  # −log(1 − p(y | x))
         }
 
     def _bag_logits(self, logits: torch.Tensor) -> torch.Tensor:  # [B, K, P, P] -> [B, K]

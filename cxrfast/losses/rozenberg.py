@@ -5,7 +5,8 @@ from typing import Literal, get_args
 
 import torch
 
-from cxrfast.losses._inputs import check_patch_inputs, check_weight, mean_over_images
+from cxrfast.losses._inputs import check_patch_inputs, check_weight
+from cxrfast.losses.unknown import known_pairs, mean_over_images, split_labels
 from cxrfast.ops import region_sums
 from cxrfast.ops._validation import check_integer, choose
 
@@ -37,6 +38,9 @@ class RozenbergLoss(torch.nn.Module):
     At this point the paper has no γ; γ = 1 gives Eq. 8 as published. a is defined per image *and* class; where it is 1
     the label is not used. In Eq. 9 a term over zero patches (an empty box, or the outside of a box that covers the
     whole map) is 0.
+
+    NaN marks an unknown label; without a box its pair contributes nothing and has a gradient of 0. The average is then
+    over the images of the batch that have at least one known class or box.
 
     γ is the ratio of positive to negative examples in the training data (:func:`positive_to_negative`). It reduces the
     weight of the negatives, which are far more numerous. τ and ρ are fractions of |b| and |b̄|; τ̂ and ρ̂ are numbers
@@ -163,12 +167,13 @@ class RozenbergLoss(torch.nn.Module):
     def forward(
         self,
         logits: torch.Tensor,  # [B, K, P, P] of patches
-        labels: torch.Tensor,  # [B, K] 0 or 1
+        labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
         annotated: torch.Tensor,  # [B, K] bool: the pair has a box
         region: torch.Tensor,  # [B, K, P, P] bool: the patches of the box
     ) -> torch.Tensor:  # []
         terms = self.terms(logits, labels, annotated, region)
-        return mean_over_images(self.lambda_ann * terms["annotated"] + terms["positive"] + terms["negative"])  # Eq. 12
+        loss = self.lambda_ann * terms["annotated"] + terms["positive"] + terms["negative"]  # Eq. 12
+        return mean_over_images(loss, known_pairs(labels, annotated))
 
     def terms(
         self,
@@ -178,7 +183,7 @@ class RozenbergLoss(torch.nn.Module):
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> dict[str, torch.Tensor]:
         """The terms of Eq. 12 per image and class `[B, K]`: "annotated" (without λ_ann), "positive" and "negative"
-        (with γ)."""
+        (with γ). All are 0 where the label is unknown and there is no box."""
         check_patch_inputs(logits, labels, annotated, region)
         if logits.shape[1] != self.num_classes:
             raise ValueError(f"logits: expected {self.num_classes} classes, got {logits.shape[1]}")
@@ -201,11 +206,12 @@ class RozenbergLoss(torch.nn.Module):
             loss_annotated = -enough_inside * little_outside  # Eq. 5
             loss_positive = -torch.sigmoid(area - t["tau_hat"])  # Eq. 6
             loss_negative = -torch.sigmoid(t["rho_hat"] - area)  # Eq. 7
-        a, y = annotated.to(dtype), labels.to(dtype)
+        a, (y, known) = annotated.to(dtype), split_labels(labels, dtype)
+        absent = 1 - y if known is None else (1 - y) * known
         return {
             "annotated": a * loss_annotated,
             "positive": (1 - a) * y * loss_positive,
-            "negative": (1 - a) * self.gamma.to(dtype) * (1 - y) * loss_negative,
+            "negative": (1 - a) * self.gamma.to(dtype) * absent * loss_negative,
         }
 
     def extra_repr(self) -> str:
@@ -217,31 +223,31 @@ class RozenbergLoss(torch.nn.Module):
 
 
 def positive_to_negative(
-    labels: torch.Tensor,  # [N, K] 0 or 1, of the training images
+    labels: torch.Tensor,  # [N, K] 0 or 1, NaN where unknown; of the training images
     class_names: Sequence[str],
     *,
     per_class: bool = False,
 ) -> torch.Tensor:  # [K]
     """γ of Eq. 11: the number of positive examples divided by the number of negative ones.
 
-    An example is a pair of image and class. By default there is one ratio over all pairs, returned for every class
-    (0.0545 on ChestX-ray14 with the labels of 2017). With `per_class` each class has its own ratio (0.0020 to 0.216).
+    An example is a pair of image and class. NaN marks an unknown label, which is no example of either kind. By default
+    there is one ratio over all pairs, returned for every class (0.0545 on ChestX-ray14 with the labels of 2017). With
+    `per_class` each class has its own ratio (0.0020 to 0.216).
 
     Raises:
-        ValueError: a ratio is 0 or infinite, because there is no positive or no negative example.
+        ValueError: a ratio is 0, infinite or undefined, because there is no positive or no negative example.
 
     Example:
         >>> labels = torch.tensor([[1, 0], [0, 0], [0, 0], [0, 1]])
         >>> positive_to_negative(labels, ["Mass", "Nodule"], per_class=True).tolist()
         [0.3333..., 0.3333...]
     """
-    positive = (labels > 0.5).double().sum(dim=0)
-    negative = len(labels) - positive
+    positive, negative = (kind.double().sum(dim=0) for kind in (labels > 0.5, labels <= 0.5))  # NaN is neither
     if not per_class:
         positive, negative = (count.sum().expand(len(class_names)) for count in (positive, negative))
     for name, p, n in zip(class_names, positive.tolist(), negative.tolist(), strict=True):
         if p == 0 or n == 0:
-            what, ratio = ("positive", 0) if p == 0 else ("negative", "infinite")
+            what, ratio = ("negative", "infinite") if p else ("positive", 0) if n else ("known", "undefined")
             where = f"of {name} " if per_class else ""
             raise ValueError(
                 f"gamma: there is no {what} example {where}among {len(labels)} training images, so that the ratio of "

@@ -42,6 +42,8 @@ class SelfGuidingLoss(BagLossBase):
     such as a bag of one instance, Eq. 5 is 0/0; such a bag has no instance loss, only its bag loss. A kind of
     supervision that does not occur in the batch contributes 0. Bags without instances are excluded.
 
+    NaN marks an unknown label; its bag contributes to no term of its class and is not counted by any mean.
+
     `terms` returns the terms without λ and without the weight of the penalty: "bag" (Eq. 4), "negative", "soft" and
     "positive" (the kinds of Eq. 7: M = 0, θ and 1) and, unless its weight is 0, "l2".
 
@@ -65,10 +67,9 @@ class SelfGuidingLoss(BagLossBase):
         l2_form: the interpretation of the penalty. The gradient of "norm" is proportional to 1 / (max p − min p), so it
             is large when all predictions of a bag are similar.
 
-    Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype) and optionally a boolean `mask=`, true for instances
-        that
-    belong to the bag. Or logits `[N, K]` of all bags and `offsets=[B + 1]`, as in :func:`cxrfast.ops.mil_pool_ragged`.
-    The result is a scalar in float32 (float64 for float64 logits).
+    Shape: logits `[B, K, *]`, labels `[B, K]` (0 or 1, any dtype; NaN where unknown) and optionally a boolean `mask=`,
+    true for instances that belong to the bag. Or logits `[N, K]` of all bags and `offsets=[B + 1]`, as in
+    :func:`cxrfast.ops.mil_pool_ragged`. The result is a scalar in float32 (float64 for float64 logits).
 
     Raises:
         TypeError, ValueError: options out of range; in a call, shapes or dtypes that do not match.
@@ -111,31 +112,32 @@ class SelfGuidingLoss(BagLossBase):
     def forward(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] 0 or 1
+        labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
         *,
         mask: torch.Tensor | None = None,  # bool, broadcastable to logits
         offsets: torch.Tensor | None = None,  # [B + 1] int64
     ) -> torch.Tensor:  # []
-        x, y = self.checked(logits, labels, mask, offsets)
+        x, y, known = self.checked(logits, labels, mask, offsets)
         pooled, sums, statistics = self._pooled_and_sums(x, y, mask, offsets)
         # The sum of `terms` in fewer operations, because their overhead dominates on small maps.
-        factors = self._factors(statistics) * statistics.new_tensor([[[self.lam]]] * 3 + [[[self.l2]]])
-        loss = mean_bce(pooled, y, present_bags(x, mask, offsets)) + (factors * sums).sum()  # Eq. 9
-        return loss + self.l2 * self._norm(x, y, mask, offsets) if self._by_norm else loss
+        factors = self._factors(statistics, known) * statistics.new_tensor([[[self.lam]]] * 3 + [[[self.l2]]])
+        loss = mean_bce(pooled, y, present_bags(x, mask, offsets), known) + (factors * sums).sum()  # Eq. 9
+        return loss + self.l2 * self._norm(x, y, known, mask, offsets) if self._by_norm else loss
 
     def parts(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K] of logits' dtype
+        labels: torch.Tensor,  # [B, K] of logits' dtype, 0 where unknown
+        known: torch.Tensor | None,  # [B, K] bool; None: all
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         pooled, sums, statistics = self._pooled_and_sums(logits, labels, mask, offsets)
-        means = (self._factors(statistics) * sums).sum((1, 2))
-        terms = {"bag": mean_bce(pooled, labels, present_bags(logits, mask, offsets))}
+        means = (self._factors(statistics, known) * sums).sum((1, 2))
+        terms = {"bag": mean_bce(pooled, labels, present_bags(logits, mask, offsets), known)}
         terms |= zip((*KINDS, "l2"), means.unbind(), strict=True)
         if self._by_norm:
-            terms["l2"] = self._norm(logits, labels, mask, offsets)
+            terms["l2"] = self._norm(logits, labels, known, mask, offsets)
         return terms if self.l2 else {name: term for name, term in terms.items() if name != "l2"}
 
     @property
@@ -145,11 +147,12 @@ class SelfGuidingLoss(BagLossBase):
     def _norm(
         self,
         logits: torch.Tensor,  # [B, K, *], or [N, K] with offsets
-        labels: torch.Tensor,  # [B, K]
+        labels: torch.Tensor,  # [B, K], 0 where unknown
+        known: torch.Tensor | None,  # [B, K] bool; None: all
         mask: torch.Tensor | None,
         offsets: torch.Tensor | None,
     ) -> torch.Tensor:  # []
-        return mean_target_norm(logits, labels > 0.5, mask, offsets, self.delta, self.rescale)
+        return mean_target_norm(logits, labels > 0.5, known, mask, offsets, self.delta, self.rescale)
 
     def _pooled_and_sums(
         self,
@@ -167,11 +170,14 @@ class SelfGuidingLoss(BagLossBase):
     def _factors(
         self,
         statistics: torch.Tensor,  # [6, B, K]
+        known: torch.Tensor | None,  # [B, K] bool; None: all
     ) -> torch.Tensor:  # [4, B, K]
         """The factors of the sums: the weights of Eq. 8 divided by the numbers of instances of Eq. 7, and for the
-        penalty 1 divided by the number of instances with M ≠ 0."""
+        penalty 1 divided by the number of instances with M ≠ 0. 0 where the label is unknown."""
         counts, certainty = statistics[:3], statistics[5]
-        bags = max(certainty.numel(), 1)
+        bags: int | torch.Tensor = max(certainty.numel(), 1)
+        if known is not None:
+            counts, bags = counts * known, known.sum().clamp(min=1)
         per_batch = NORMALIZATIONS[self.normalize]
         numbers = counts.sum((1, 2), keepdim=True).clamp_(min=1) if per_batch else counts.clamp(min=1) * bags
         factors = torch.zeros_like(statistics[:4])
@@ -182,7 +188,7 @@ class SelfGuidingLoss(BagLossBase):
         if self.l2 and not self._by_norm:
             found = counts[1] + counts[2]
             factors[3] = 1 / (found.sum().clamp(min=1) if per_batch else found.clamp(min=1) * bags)
-        return factors
+        return factors if known is None else factors * known
 
     def extra_repr(self) -> str:
         return (

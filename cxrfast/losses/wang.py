@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from cxrfast.losses._inputs import check_labels
+from cxrfast.losses.unknown import split_labels
 
 
 class WeightedBCE(torch.nn.Module):
@@ -17,6 +18,8 @@ class WeightedBCE(torch.nn.Module):
     Here L is divided by |P| + |N|, so that its scale does not depend on the batch size. The result is the mean over the
     positive pairs plus the mean over the negative pairs. If there are no positive (or negative) pairs, that mean is 0.
 
+    NaN marks an unknown label; its pair is in neither P nor N and has a gradient of 0.
+
     Raises:
         TypeError, ValueError: in a call, shapes or dtypes that do not match.
 
@@ -28,12 +31,15 @@ class WeightedBCE(torch.nn.Module):
     def forward(
         self,
         logits: torch.Tensor,  # [B, K]
-        labels: torch.Tensor,  # [B, K] 0 or 1
+        labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
     ) -> torch.Tensor:  # []
         check_labels(logits, labels)
         logits = logits.float() if logits.dtype.itemsize < 4 else logits
+        labels, known = split_labels(labels, logits.dtype)
         positive = (labels > 0.5).to(logits.dtype)
         negative = 1 - positive
+        if known is not None:
+            logits, negative = torch.where(known, logits, 0), negative * known
         missed = (positive * F.softplus(-logits, threshold=50)).sum() / positive.sum().clamp_min(1)
         false = (negative * F.softplus(logits, threshold=50)).sum() / negative.sum().clamp_min(1)
         return missed + false

@@ -61,6 +61,53 @@ class TripletLoss(torch.nn.Module):
         return f"margin={self.margin}"
 
 
+def certain_triplets(
+    anchor: torch.Tensor,  # [B, K] labels 0 or 1, NaN where unknown
+    positive: torch.Tensor,  # [B, K]
+    negative: torch.Tensor,  # [B, K]
+) -> torch.Tensor:  # [B] bool
+    """Which triplets of Eq. 3 the known labels confirm; the others do not belong in the loss.
+
+    NaN marks an unknown label. A pair of images is compared only through the classes that are known in both:
+
+    - *similar*: a class is present in both; or neither image has a known finding, and some class is absent in both.
+    - *dissimilar*: no class is present in both, and some class is present in one and absent in the other.
+
+    A triplet is confirmed if anchor and positive are similar, and anchor and negative are dissimilar. A pair without an
+    unknown label is always accepted: images may share a finding that is not among these K classes.
+
+    Raises:
+        ValueError: shapes that differ.
+
+    Example:
+        >>> nan = torch.nan
+        >>> anchor, positive = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, nan]])
+        >>> certain_triplets(anchor, positive, torch.tensor([[0.0, nan]])).item()  # absent there, present in the anchor
+        True
+        >>> certain_triplets(anchor, positive, torch.tensor([[nan, 1.0]])).item()  # by the second class
+        True
+        >>> certain_triplets(anchor, positive, torch.tensor([[nan, 0.0]])).item()  # it may have the anchor's finding
+        False
+    """
+    check_shape("anchor", anchor, "[B, K]", 2)
+    for name, labels in (("positive", positive), ("negative", negative)):
+        if labels.shape != anchor.shape:
+            raise ValueError(f"{name}: expected anchor's shape {list(anchor.shape)}, got {list(labels.shape)}")
+    similar, _ = _compared(anchor, positive)
+    _, dissimilar = _compared(anchor, negative)
+    return similar & dissimilar
+
+
+def _compared(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # [B, K] -> [B] bool
+    """Which pairs count as similar, and which as dissimilar, as in :func:`certain_triplets`."""
+    certain = ~(a.isnan() | b.isnan()).any(dim=1)
+    present, absent = (a > 0.5, b > 0.5), (a <= 0.5, b <= 0.5)  # both false for NaN
+    shared = (present[0] & present[1]).any(dim=1)
+    healthy = ~(present[0] | present[1]).any(dim=1) & (absent[0] & absent[1]).any(dim=1)
+    differ = (present[0] & absent[1] | absent[0] & present[1]).any(dim=1)
+    return certain | shared | healthy, certain | ~shared & differ
+
+
 def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # [B, D] -> [B]
     """The distances of Eq. 4. At 0, `vector_norm` has the subgradient 0; the square root of a sum of squares has
     NaN."""

@@ -17,7 +17,9 @@ from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
 
 Batch = Mapping[str, torch.Tensor]
-"""A batch of the data loader: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B]."""
+"""A batch of the data loader: image [B, 1, S, S], labels [B, K], boxes [B, K, M, 4], has_box [B, K, M], index [B].
+
+Labels are 1 or 0, or NaN where they are unknown. The losses of `cxrfast.losses` leave unknown labels out."""
 
 
 class EpochBatches(Protocol):

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from cxrfast.data import Augmentation
+from cxrfast.losses import binary_cross_entropy
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import CAMNetwork
@@ -52,7 +52,7 @@ class CheXNet(Method):
 
     def loss(self, output: torch.Tensor, batch: Batch) -> torch.Tensor:
         # The paper sums over classes; the mean over pairs of image and class differs only by a factor.
-        return F.binary_cross_entropy_with_logits(output, batch["labels"])
+        return binary_cross_entropy(output, batch["labels"])
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
         output = self.network(images)

@@ -26,6 +26,7 @@ Everything else is our own design, including all equations of alignment and atte
 4. *Loss*: Li's (`cxrfast/losses/li.py`) on the grid of the aligned image, with a weight of 4 for boxes.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -154,11 +155,12 @@ class CIA(Method):
                 self.canonical.copy_(normalize(torch.from_numpy(images.mean(axis=0))))
         if self.library is None:
             return None
-        healthy = set(without_finding(records))
+        # An image with an unknown label may have this finding.
+        healthy = {place for place in without_finding(records) if self._all_known(records[place])}
         if not healthy:
             raise CxrfastError(
-                "cia: no training image is without a finding, so there is no negative to compare with; add such "
-                "images, or train with --set attention=none"
+                "cia: no training image is known to be without a finding, so there is no negative to compare with; "
+                "add such images, or train with --set attention=none"
             )
         # At least half of them are used for training. (An image must not be its own negative: it has no contrast.)
         count = min(self.options.negatives, max(1, len(healthy) // 2))
@@ -181,6 +183,9 @@ class CIA(Method):
         )
         rest = sorted(set(range(len(records))) - set(chosen))
         return SubsetBatches(rest, batch_size, seed=seed, rank=rank, world_size=world_size)
+
+    def _all_known(self, record: Record) -> bool:
+        return not any(math.isnan(record.label(name)) for name in self.class_names)
 
     def before_epoch(self, stage: Stage, epoch: int) -> None:
         """After the alignment stage, align the images of the library once."""
@@ -208,8 +213,8 @@ class CIA(Method):
             batch["boxes"], has_box, self.image_size, options.grid, output.theta, rule=options.patch_rule
         )
         annotated = region.flatten(-2).any(dim=-1)
-        # A box outside the aligned frame still implies that the class is present.
-        labels = torch.maximum(batch["labels"], has_box.any(dim=-1).to(batch["labels"].dtype))
+        # A box outside the aligned frame still implies that the class is present, also if its label is unknown.
+        labels = torch.where(has_box.any(dim=-1), 1, batch["labels"])
         return self.criterion(output.logits, labels, annotated, region)
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:

@@ -12,7 +12,8 @@ network improves, and are always strict enough for positive patches to have z �
          lower quartile of the class's box areas (or areas could only grow)        at least 1 patch
     ρ̂  = (1−q)-quantile of the area Σz on images without the class                 in [0, 1] patch
 
-If a class has fewer than `MINIMUM` images of the kind that a threshold applies to, the threshold is not changed.
+An image whose label of the class is unknown (NaN) counts only for τ and ρ, if it has a box. If a class has fewer than
+`MINIMUM` images of the kind that a threshold applies to, the threshold is not changed.
 """
 
 from collections.abc import Iterable
@@ -42,12 +43,13 @@ class ThresholdFit:
     def add(
         self,
         logits: torch.Tensor,  # [B, K, P, P]
-        labels: torch.Tensor,  # [B, K]
+        labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
         annotated: torch.Tensor,  # [B, K] bool
         region: torch.Tensor,  # [B, K, P, P] bool
     ) -> None:
         sums = region_sums(logits.float(), region)
         area = (sums.inside + sums.outside) * self.patch_area
+        # Without a box, a pair with an unknown label is in neither group.
         positive = (labels > 0.5) & ~annotated
         negative = (labels < 0.5) & ~annotated
         for k in range(len(self.inside)):

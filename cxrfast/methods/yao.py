@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
+from cxrfast.losses import binary_cross_entropy
 from cxrfast.methods.base import Batch, Defaults, Method, MethodOptions, Stage
 from cxrfast.models import MultiResolutionNetwork
 from cxrfast.nn import LSELBAPool
@@ -70,7 +70,7 @@ class Yao(Method):
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         # With logits, so that neither p nor 1 − p is rounded to 0.
-        return F.binary_cross_entropy_with_logits(self.pooling(logits), batch["labels"])
+        return binary_cross_entropy(self.pooling(logits), batch["labels"])
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
         logits = self(images, stage).float()

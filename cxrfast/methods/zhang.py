@@ -29,7 +29,8 @@ from cxrfast._logging import get_logger
 from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
 from cxrfast.data.similarity.triplets import PartialOf, Sampling
 from cxrfast.errors import UsageError
-from cxrfast.losses import TripletLoss
+from cxrfast.losses import TripletLoss, certain_triplets
+from cxrfast.losses.unknown import masked_cross_entropy, mean_of_known, split_labels
 from cxrfast.methods._cam import UNCHANGED, CAMOptions, heat_maps, same_for_all
 from cxrfast.methods.base import Batch, Defaults, Method, Stage
 from cxrfast.models import CAMNetwork, attended_region, class_activation_maps, region_logits
@@ -167,22 +168,24 @@ class Zhang(Method):
         if options.triplet:
             total = total + options.triplet * self._distances(output.features, batch)  # Eq. 5
         if self.verifier is not None and output.verifier_maps is not None:
-            shown = labels > 0.5
+            shown = labels > 0.5  # not where the label is unknown
             if options.without_finding == "top":
-                shown = one_at_least(shown, logits)
+                shown = one_at_least(shown, torch.where(labels.isnan(), -torch.inf, logits))
             region = self._region(output.maps[:seen].detach(), shown)
             verified = region_logits(output.verifier_maps[:seen], region, self.verifier.bias)
             total = total + options.verification * cross_entropy(verified, labels)  # Eq. 8
         return total
 
     def _distances(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:  # [3 · B, D] -> []
-        """Eq. 5 per anchor. An image without a triplet is its own positive and negative, and contributes 0."""
-        thirds = features.unflatten(0, (3, -1))
-        if "index" not in batch:
-            return self.distance(*thirds)
-        anchor, positive, _ = batch["index"].unflatten(0, (3, -1))
-        matched = anchor != positive
-        return self.distance(*thirds[:, matched]) * matched.to(features.dtype).mean()
+        """Eq. 5 per anchor. An image without a triplet is its own positive and negative, and contributes 0. So does a
+        triplet that unknown labels leave in doubt (:func:`cxrfast.losses.certain_triplets`)."""
+        thirds, labels = features.unflatten(0, (3, -1)), batch["labels"].unflatten(0, (3, -1))
+        matched = certain_triplets(*labels)
+        if "index" in batch:
+            anchor, positive, _ = batch["index"].unflatten(0, (3, -1))
+            matched = matched & (anchor != positive)
+        loss = self.distance(*thirds[:, matched]) * matched.to(features.dtype).mean()
+        return mean_of_known(loss, ~labels[0].isnan().all(dim=1))
 
     def predict(self, images: torch.Tensor, stage: str) -> Prediction:
         output = self(images, stage)
@@ -226,10 +229,13 @@ class Zhang(Method):
 
 def cross_entropy(
     logits: torch.Tensor,  # [B, K]
-    labels: torch.Tensor,  # [B, K]
+    labels: torch.Tensor,  # [B, K] 0 or 1, NaN where unknown
 ) -> torch.Tensor:  # []
-    """Binary cross-entropy summed over classes. With a mean over classes the triplet loss would dominate Eq. 9."""
-    return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(labels)
+    """Binary cross-entropy summed over the known classes, averaged over the images with a known class. With a mean over
+    classes the triplet loss would dominate Eq. 9."""
+    targets, known = split_labels(labels, logits.dtype)
+    total = masked_cross_entropy(logits, targets, known, "sum") / len(labels)
+    return total if known is None else mean_of_known(total, known.any(dim=1))
 
 
 def one_at_least(

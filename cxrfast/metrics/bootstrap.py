@@ -69,6 +69,9 @@ def bootstrap_interval(
     Percentile intervals are simpler, but too narrow (docs/evaluation.md). For a θ of 0 or 1 the resamples do not vary;
     the other end of the interval is then the share that n patients would miss with probability (1 − level)/2.
 
+    An unknown label (NaN) is left out of its class in every resample. A patient without a known label of a class is
+    still drawn, and n does not count this patient.
+
     NaN for a statistic of fewer than two patients, or one that more than 5 % of the resamples do not have, such as the
     AUROC of a class with two patients. The same patients, number of resamples and seed give the same resamples for
     every statistic.

@@ -31,7 +31,10 @@ def reliability_curve(
     *,
     bins: int = 15,
 ) -> ReliabilityCurve:
-    """Reliability over bins of equal width: the first is [0, 1/bins], the others are (b/bins, (b+1)/bins]."""
+    """Reliability over bins of equal width: the first is [0, 1/bins], the others are (b/bins, (b+1)/bins].
+
+    NaN marks an unknown label, whose image is left out of its class.
+    """
     probabilities, labels = _check(probabilities, labels)
     known = ~labels.isnan()
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1]
@@ -39,7 +42,8 @@ def reliability_curve(
     size = (probabilities.shape[1], bins)
 
     def total(values: Tensor) -> Tensor:  # [N, K] -> [K, bins]
-        return torch.bincount(place[known], values[known], minlength=size[0] * size[1]).view(size)
+        # Of nothing, the counts are float32.
+        return torch.bincount(place[known], values[known], minlength=size[0] * size[1]).double().view(size)
 
     count = total(torch.ones_like(labels))
     return ReliabilityCurve(total(probabilities) / count, total(labels) / count, count.long())

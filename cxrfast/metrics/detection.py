@@ -26,6 +26,21 @@ class Boxes(NamedTuple):
     score: Tensor | None = None  # [D]
 
 
+def boxes_of_known_labels(
+    boxes: Boxes,
+    known: Tensor,  # [N, K] bool: whether image n is known to have, or not to have, class k
+) -> Boxes:
+    """The boxes of pairs of image and class with a known label.
+
+    Where a label is unknown, a predicted box is neither a true nor a false positive. Call this for predicted and
+    annotated boxes, and pass ``known.sum(dim=0)`` to :func:`froc` as the number of images. A box that is annotated
+    makes the label known, so no annotated box should be lost.
+    """
+    kept = known.cpu()[boxes.image, boxes.class_index]
+    score = None if boxes.score is None else boxes.score[kept]
+    return Boxes(boxes.image[kept], boxes.class_index[kept], boxes.xyxy[kept], score)
+
+
 def box_overlap(
     first: Tensor,  # [N, 4] xyxy
     second: Tensor,  # [N, 4] xyxy
@@ -124,7 +139,7 @@ def froc(
     predicted: Boxes,
     annotated: Boxes,
     num_classes: int,  # K
-    num_images: int,
+    num_images: int | Tensor,  # evaluated images, or [K] of each class
     threshold: float,  # T
     *,
     rates: Sequence[float] = FROC_RATES,
@@ -132,18 +147,20 @@ def froc(
 ) -> FROC:
     """FROC of every class over all ``num_images`` evaluated images, including those without a box.
 
+    If some labels are unknown, the images of a class are those with a known label (:func:`boxes_of_known_labels`).
     The sensitivity at a rate is the largest on the curve at up to that rate, without interpolation.
     """
     score, hit = _scores(predicted), match_boxes(predicted, annotated, threshold, measure=measure)
     total = torch.bincount(annotated.class_index, minlength=num_classes)
     limits = torch.tensor(rates, dtype=torch.float64)
+    images = torch.as_tensor(num_images).cpu().expand(num_classes)
     sensitivity = torch.full((num_classes, len(limits)), torch.nan, dtype=torch.float64)
     curves = []
     for k in range(num_classes):
         of_class = predicted.class_index == k
         hits, called = _curve(score[of_class], hit[of_class])
         zero = torch.zeros(1, dtype=torch.float64)
-        false, found = torch.cat([zero, (called - hits) / num_images]), torch.cat([zero, hits / total[k]])
+        false, found = torch.cat([zero, (called - hits) / images[k]]), torch.cat([zero, hits / total[k]])
         curves.append((false, found))
         if total[k]:
             sensitivity[k] = torch.where(false[:, None] <= limits, found[:, None], 0.0).amax(dim=0)

@@ -6,10 +6,6 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tests.cli.test_cli import cli
-
-__all__ = ["cli"]  # a fixture
-
 VIT = "vit_tiny_patch16_224"
 
 

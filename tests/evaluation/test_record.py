@@ -7,8 +7,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import PROTOCOLS, CrossValidationHead, EvaluationRecord, FoldEvaluation, pool
-from cxrfast.evaluation.cross_validation_record import CrossValidationRecord
+from cxrfast.evaluation import PROTOCOLS, EvaluationRecord, FoldEvaluation, pool
+from cxrfast.evaluation.cross_validation.record import CrossValidationRecord
 from cxrfast.evaluation.record import (
     FixedLevels,
     FixedThreshold,
@@ -22,6 +22,7 @@ from cxrfast.evaluation.record import (
     Threshold,
 )
 from cxrfast.regions.rule import RegionRule
+from tests.evaluation.cross_validation.heads import head_of
 from tests.report.made_up import made_up
 
 CLASSES = ("Mass", "Nodule", "Edema")  # nothing has boxes of Edema
@@ -48,24 +49,7 @@ def pooled(folder):
         found.predictions.write_csv(place / "predictions.csv")
         files = place / "evaluation-test.json", place / "predictions.csv"
         runs.append(FoldEvaluation.load(f"fold-{fold}/seed-0", fold, 0, *files))
-    head = CrossValidationHead(
-        protocol="wang2017",
-        method="made-up",
-        label_version="2017",
-        folds=2,
-        by="patient",
-        of="boxes",
-        seeds=(0,),
-        unannotated=1.0,
-        validation_images=(0, 0),
-        classes_left_out={"Hernia": 3},
-        splits_hash="0123456789abcdef",
-        complete=True,
-        missing=(),
-        n_patients=20,
-        shared_patients=0,
-    )
-    return pool(runs, head).record
+    return pool(runs, head_of("wang2017", unannotated=1.0, classes_left_out={"Hernia": 3})).record
 
 
 def plain(value):

@@ -145,6 +145,28 @@ def test_gamma_from_the_data(per_class):
     assert_close(found, torch.tensor([3 / 2, 1 / 4]) if per_class else torch.full((2,), 4 / 6))
 
 
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_gamma_counts_known_labels_only(seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.cat([torch.tensor([[1.0] * 3, [0.0] * 3]), torch.rand(20, 3, generator=generator).round()])
+    labels[2:][torch.rand(20, 3, generator=generator) < 0.4] = torch.nan
+    names, known = ("Mass", "Nodule", "Edema"), ~labels.isnan()
+    pooled = positive_to_negative(labels[known][:, None], ("all",))
+    assert torch.equal(positive_to_negative(labels, names), pooled.expand(3))
+    alone = [positive_to_negative(labels[known[:, k], k, None], names[k : k + 1]) for k in range(3)]
+    assert torch.equal(positive_to_negative(labels, names, per_class=True), torch.cat(alone))
+    full = labels.nan_to_num(0.0)
+    assert torch.equal(positive_to_negative(full, names), positive_to_negative(full.bool(), names))
+
+
+def test_gamma_of_a_class_without_known_labels():
+    labels = torch.tensor([[1, torch.nan], [0, torch.nan]])
+    assert positive_to_negative(labels, ("Mass", "Nodule")).tolist() == [1, 1]
+    with pytest.raises(ValueError, match="no known example of Nodule among 2 .* is undefined"):
+        positive_to_negative(labels, ("Mass", "Nodule"), per_class=True)
+
+
 def test_gamma_of_data_that_have_none():
     labels = torch.tensor([[1, 0], [1, 0]]).float()
     with pytest.raises(ValueError, match="no negative example of Mass among 2 .* is infinite"):

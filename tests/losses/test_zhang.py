@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.losses import TripletLoss
+from cxrfast.losses import TripletLoss, certain_triplets
 from tests.ops.inputs import tensor
 from tests.tolerances import assert_close
 
@@ -94,6 +94,43 @@ def test_compiles():
     inputs = triplets()
     criterion = TripletLoss()
     assert_close(torch.compile(criterion, fullgraph=True, backend="aot_eager")(*inputs), criterion(*inputs))
+
+
+def related(a, b):
+    """(similar, dissimilar) of two lists of labels, by the classes that are known in both; None where unknown."""
+    if None not in (*a, *b):
+        return True, True  # whoever chose the pair knew all classes
+    both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    shared, healthy = (1, 1) in both, (0, 0) in both and 1 not in (*a, *b)
+    return shared or healthy, not shared and ((0, 1) in both or (1, 0) in both)
+
+
+LABELS = st.lists(st.sampled_from((0, 1, None)), min_size=3, max_size=3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(triplets=st.lists(st.tuples(LABELS, LABELS, LABELS), max_size=4))
+def test_triplets_are_confirmed_by_classes_that_are_known_in_both_images(triplets):
+    anchor, positive, negative = (
+        torch.tensor([[math.nan if y is None else float(y) for y in row] for row in rows]).reshape(-1, 3)
+        for rows in (zip(*triplets, strict=True) if triplets else ([], [], []))
+    )
+    expected = [related(a, p)[0] and related(a, n)[1] for a, p, n in triplets]
+    assert certain_triplets(anchor, positive, negative).tolist() == expected
+
+
+def test_an_image_of_which_nothing_is_known_is_in_no_triplet():
+    ill, healthy, nothing = torch.tensor([[1.0, 0]]), torch.tensor([[0.0, 0]]), torch.full((1, 2), torch.nan)
+    assert certain_triplets(ill, ill, healthy)
+    for triplet in ((nothing, ill, healthy), (ill, nothing, healthy), (ill, ill, nothing), (healthy, nothing, ill)):
+        assert not certain_triplets(*triplet)
+
+
+def test_labels_of_triplets_that_do_not_match():
+    with pytest.raises(ValueError, match=r"negative: expected anchor's shape \[2, 3\], got \[3, 3\]"):
+        certain_triplets(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"anchor: expected \[B, K\]"):
+        certain_triplets(torch.zeros(3), torch.zeros(3), torch.zeros(3))
 
 
 A, P, N = triplets()

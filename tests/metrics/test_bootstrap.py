@@ -47,6 +47,56 @@ def test_a_weight_is_a_repetition(table):
         torch.testing.assert_close(row, expected, rtol=0, atol=1e-12, equal_nan=True)
 
 
+@pytest.mark.parametrize("weighted", [weighted_auroc, weighted_average_precision, weighted_mean])
+@given(table=weighted_tables())
+def test_a_resample_without_unknown_labels_is_the_same_one(weighted, table):
+    """The statistic of a class equals that of its known images under the weights that they have in the resample."""
+    scores, labels, weights = table
+    for k in range(labels.shape[1]):
+        known = ~labels[:, k].isnan()
+        whole, rows = [scores[:, k, None], labels[:, k, None]], [scores[known, k, None], labels[known, k, None]]
+        found, alone = (weighted(*(part[1:] if weighted is weighted_mean else part)) for part in (whole, rows))
+        expected = alone(weights[:, known].double())
+        torch.testing.assert_close(found(weights.double()), expected, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("weighted", [weighted_auroc, weighted_average_precision])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_intervals_and_tests_are_those_without_the_unknown_labels(weighted, share):
+    """Every patient keeps a known label, so that the resamples are of the same patients."""
+    generator = torch.Generator().manual_seed(3)
+    scores, labels, patients = clustered(generator, 50, 0.75)
+    other = scores + torch.randn(scores.shape, generator=generator)
+    unknown = torch.rand(len(patients), generator=generator) < share
+    for first in {patient: patients.index(patient) for patient in patients}.values():
+        unknown[first] = False
+    known, kept = ~unknown, [name for name, gone in zip(patients, unknown.tolist(), strict=True) if not gone]
+    masked = torch.where(unknown[:, None], math.nan, labels)
+    masked_two = torch.cat([masked, torch.full_like(masked, math.nan)], dim=1)  # and a class of which nothing is known
+    runs = [weighted(run.expand(-1, 2), masked_two) for run in (scores, other)]
+    alone = [weighted(run[known], labels[known].bool()) for run in (scores, other)]
+    interval, mean = bootstrap_interval_with_mean(runs[0], patients, resamples=200)
+    expected = bootstrap_interval(alone[0], kept, resamples=200)
+    close([column[:1] for column in interval], expected)
+    close(mean, expected)
+    assert all(column[1].isnan() for column in interval)
+    difference, of_mean = paired_bootstrap_with_mean(*runs, patients, resamples=200)
+    expected = paired_bootstrap(*alone, kept, resamples=200)
+    close([column[:1] for column in difference], expected)
+    close(of_mean, expected)
+    assert all(column[1].isnan() for column in difference)
+
+
+def test_nothing_known_has_no_interval_and_no_test():
+    statistic = weighted_auroc(torch.rand(6, 2), torch.full((6, 2), math.nan))
+    patients = list("aabbcd")
+    results = (
+        *bootstrap_interval_with_mean(statistic, patients, resamples=20),
+        *paired_bootstrap_with_mean(statistic, statistic, patients, resamples=20),
+    )
+    assert all(column.isnan().all() for result in results for column in result)
+
+
 def clustered(generator, patients, auc, *, by_patient=True):
     """Images of `patients` patients, 1 to 5 each and alike in their scores, whose AUROC is `auc` in the population."""
     images = torch.randint(1, 6, (patients,), generator=generator)

@@ -90,6 +90,31 @@ def test_unknown_labels_do_not_count(overconfident):
     )
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_unknown_labels_are_as_if_removed_by_hand(seed):
+    """Three classes of which some labels are unknown, and one of which nothing is known."""
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.rand(200, 4, generator=generator, dtype=torch.float64)
+    labels = (torch.rand(200, 4, generator=generator) < probabilities.square()).double()
+    labels[torch.rand(200, 4, generator=generator) < 0.2 * seed] = math.nan
+    labels[:, 3] = math.nan
+    measures = (expected_calibration_error, fit_temperature, negative_log_likelihood)
+    curve = reliability_curve(probabilities, labels)
+    for k in range(4):
+        rows = ~labels[:, k].isnan()
+        alone = probabilities[rows, k, None], labels[rows, k, None]
+        for measure in measures:
+            found, expected = measure(probabilities, labels)[k, None], measure(*alone)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
+        for found, expected in zip(curve, reliability_curve(*alone), strict=True):
+            torch.testing.assert_close(found[k, None], expected, rtol=1e-9, atol=1e-12, equal_nan=True)
+    assert all(measure(probabilities, labels)[3].isnan() for measure in measures)
+    full = labels.nan_to_num(0.0)
+    for measure in measures:
+        bits = measure(probabilities, full), measure(probabilities, full.bool())
+        torch.testing.assert_close(*bits, rtol=0, atol=0, equal_nan=True)
+
+
 def test_what_cannot_be_fitted_is_nan_and_the_extremes_are_bounded():
     perfect = torch.tensor([[0.1]] * 5 + [[0.9]] * 5)
     labels = torch.tensor([[0.0]] * 5 + [[1.0]] * 5)

@@ -107,6 +107,26 @@ def test_operating_points_lie_between_the_groups_and_need_enough_images():
     assert points[1].isnan()
 
 
+@given(seed=st.integers(0, 10_000), share=st.sampled_from([0.1, 0.5, 0.9]), levels=st.integers(2, 30))
+def test_unknown_labels_are_as_if_removed_by_hand(seed, share, levels):
+    """Three classes of which some labels are unknown, and one of which nothing is known."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(levels, (40, 4), generator=generator) / levels
+    labels = (torch.rand(40, 4, generator=generator) < 0.4).double()
+    labels[torch.rand(40, 4, generator=generator) < share] = math.nan
+    labels[:, 3] = math.nan
+    known = ~labels.isnan()
+    for measure in (auroc, average_precision, operating_points):
+        found = measure(scores, labels)
+        for k in range(4):
+            rows = known[:, k]
+            expected = measure(scores[rows, k, None], labels[rows, k, None].bool())
+            assert torch.equal(found[k, None].nan_to_num(-1), expected.nan_to_num(-1))
+        assert found[3].isnan()
+        full = labels.nan_to_num(0.0)
+        assert torch.equal(measure(scores, full).nan_to_num(-1), measure(scores, full.bool()).nan_to_num(-1))
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_average_precision_equals_scikit_learn_and_torchmetrics(ties):
     generator = torch.Generator().manual_seed(4)

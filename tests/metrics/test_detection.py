@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrfast.metrics import Boxes, box_average_precision, box_overlap, froc, match_boxes, pointing_game, union_overlap
+from cxrfast.metrics import (
+    Boxes,
+    box_average_precision,
+    box_overlap,
+    boxes_of_known_labels,
+    froc,
+    match_boxes,
+    pointing_game,
+    union_overlap,
+)
 
 GRID = 8  # boxes of the property tests lie on eighths
 
@@ -136,6 +145,33 @@ def test_nothing_predicted_is_zero_and_nothing_annotated_is_nan():
     assert precision[0, 0] == 0
     assert math.isnan(precision[0, 1])
     assert froc(predicted, annotated, 2, 1, 0.5).sensitivity[0].tolist() == [0.0] * 7
+
+
+@given(scene=scenes(), threshold=st.sampled_from([0.1, 0.5]), seed=st.integers(0, 1000))
+def test_boxes_of_unknown_labels_are_as_if_removed_by_hand(scene, threshold, seed):
+    """Of every class alone, over the images whose label is known; an annotated box makes it known."""
+    predicted, annotated = scene
+    known = torch.rand(3, 2, generator=torch.Generator().manual_seed(seed)) < 0.6
+    known[annotated.image, annotated.class_index] = True
+    kept = boxes_of_known_labels(predicted, known)
+    assert len(boxes_of_known_labels(annotated, known).xyxy) == len(annotated.xyxy)
+    precision = box_average_precision(kept, annotated, 2, (threshold,))
+    curve = froc(kept, annotated, 2, known.sum(dim=0), threshold)
+    for k in range(2):
+        images = known[:, k].nonzero()[:, 0]
+        place = torch.full((3,), -1).scatter_(0, images, torch.arange(len(images)))
+        alone = []
+        for boxes in scene:
+            rows = (boxes.class_index == k) & (place[boxes.image] >= 0)
+            score = None if boxes.score is None else boxes.score[rows]
+            alone.append(Boxes(place[boxes.image[rows]], torch.zeros_like(boxes.image[rows]), boxes.xyxy[rows], score))
+        expected = box_average_precision(*alone, 1, (threshold,))
+        torch.testing.assert_close(precision[:, k], expected[:, 0], rtol=0, atol=0, equal_nan=True)
+        expected = froc(*alone, 1, max(len(images), 1), threshold)
+        torch.testing.assert_close(curve.sensitivity[k], expected.sensitivity[0], rtol=0, atol=0, equal_nan=True)
+        if len(images):
+            for found, by_hand in zip(curve.curves[k], expected.curves[0], strict=True):
+                torch.testing.assert_close(found, by_hand, rtol=0, atol=0, equal_nan=True)
 
 
 def test_pointing_game():

@@ -29,6 +29,11 @@ def random(sample: Callable[..., torch.Tensor], *args: Any, seed: int, **options
     return sample(*args, generator=generator, device="cpu", **options).to(torch.get_default_device())
 
 
+def random_mask(shape: Sequence[int], density: float = 0.5, seed: int = 0) -> torch.Tensor:
+    """A mask in which each element is true with probability `density`."""
+    return random(torch.rand, tuple(shape), seed=seed) < density
+
+
 def laid_out(values: torch.Tensor, layout: str) -> torch.Tensor:
     """A copy of `values` with another memory layout."""
     if layout == "sliced":

@@ -60,7 +60,11 @@ def alternatives_are_other_settings(statement: Statement) -> None:
 
 
 def probes_of(paper: str) -> dict[str, Callable[[], None]]:
-    """The probes of a paper's statements by their ids, from `probes_PAPER.py` beside this file."""
-    if not (Path(__file__).parent / f"probes_{paper}.py").exists():
-        return {}
-    return importlib.import_module(f"tests.published.probes_{paper}").PROBES
+    """The probes of a paper's statements by their ids, from `probes_PAPER.py` and `probes_PAPER_PART.py` beside this
+    file."""
+    folder, found = Path(__file__).parent, {}
+    for file in sorted([*folder.glob(f"probes_{paper}.py"), *folder.glob(f"probes_{paper}_*.py")]):
+        probes = importlib.import_module(f"tests.published.{file.stem}").PROBES
+        assert not probes.keys() & found.keys(), f"{file.name} has a probe that another file has"
+        found |= probes
+    return found

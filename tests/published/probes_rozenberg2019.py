@@ -149,7 +149,7 @@ def image_range() -> None:
 def all_classes() -> None:
     images = [Record(f"{name}.png", Path(name), name, frozenset({name})) for name in CLASSES]
     config = build_config({"method": "rozenberg", "data": Path("x")})
-    assert set(choose_classes(config, images, [])) == set(CLASSES)
+    assert set(choose_classes(config, CLASSES, images, [])) == set(CLASSES)
 
 
 def hit() -> None:

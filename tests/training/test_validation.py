@@ -3,8 +3,12 @@
 import math
 
 import pytest
+import torch
 
-from cxrfast.training.validation import Validation
+from cxrfast.metrics import auroc, operating_points
+from cxrfast.regions.prediction import Prediction
+from cxrfast.regions.rule import RegionRule
+from cxrfast.training.validation import Validation, validate
 
 NAN = math.nan
 
@@ -33,3 +37,40 @@ def test_without_boxes_the_score_is_the_auroc_and_without_anything_not_a_number(
     nothing = made((NAN,), (NAN,))
     assert math.isnan(nothing.score)
     assert nothing.row() == {"val_auroc": None, "val_iou_accuracy": None, "val_score": None}
+
+
+class Scores:
+    """A method without boxes whose scores are the first pixels of the images."""
+
+    class_names = ("Mass", "Nodule", "Edema")
+    map_thresholds = torch.full((3,), 0.5)
+    region_rule = RegionRule()
+
+    def predict(self, images, stage):
+        return Prediction(images[:, 0, 0, :3], torch.zeros(len(images), 3, 4, 4))
+
+    def fit_map_thresholds(self, annotated):
+        pass
+
+
+def test_unknown_labels_are_as_if_removed_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(60, 3, generator=generator) < 0.5).float()
+    labels[torch.rand(60, 3, generator=generator) < 0.4] = NAN
+    labels[:, 2] = NAN
+    data = {
+        "image": torch.rand(60, 1, 4, 4, generator=generator),
+        "labels": labels,
+        "boxes": torch.zeros(60, 3, 1, 4),
+        "has_box": torch.zeros(60, 3, 1, dtype=torch.bool),
+    }
+    batches = [{key: value[rows] for key, value in data.items()} for rows in (slice(0, 25), slice(25, 60))]
+    found = validate(Scores(), "stage", batches, 4)
+    for k in range(2):
+        known = ~labels[:, k].isnan()
+        alone = data["image"][known, 0, 0, k, None], labels[known, k, None].bool()
+        assert found.class_auroc[k] == auroc(*alone).item()
+        assert found.operating_points[k] == operating_points(*alone).item()
+    assert math.isnan(found.class_auroc[2])
+    assert math.isnan(found.operating_points[2])
+    assert found.score == pytest.approx(sum(found.class_auroc[:2]) / 2)

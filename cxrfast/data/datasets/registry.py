@@ -76,7 +76,7 @@ def _of_views(source: DataSource, options: DataOptions) -> DataSource:
         return source
     if not kept:
         raise CxrfastError(f"views: all {left_out} images of {source.root} are lateral; keep them with --views all")
-    note = f"{left_out} lateral images are left out (--views all keeps them)"
+    note = f"lateral images left out: {left_out} (--views all keeps them)"
     return replace(source, records=kept, notes=[*source.notes, note])
 
 

@@ -21,8 +21,18 @@ def draw_records(records: Sequence[Record], seed: int) -> list[int]:
 
 
 def without_finding(records: Sequence[Record]) -> list[int]:
-    """The indices of images without any label and without any box."""
-    return [place for place, record in enumerate(records) if not record.labels and not any(record.boxes.values())]
+    """The indices of images without any label and without any box, and without an unknown label.
+
+    A label is unknown if some of the records know its class, and this record does not.
+    """
+    classes = frozenset[str]().union(*{record.known for record in records if record.known is not None})
+    return [
+        place
+        for place, record in enumerate(records)
+        if not record.labels
+        and not any(record.boxes.values())
+        and (record.known is None or record.known.issuperset(classes))
+    ]
 
 
 def read_some(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cxrfast.evaluation.cross_validation_record import (
+from cxrfast.evaluation.cross_validation.record import (
     CrossValidationRecord,
     MeanSpreadRecord,
     PooledRow,

@@ -39,7 +39,7 @@ def linear_probe(folder: Path, *, image_size: int | None = None, batch_size: int
     records = [record for record in records if record.image in tested]
     names = tuple(config.classes or ())
     features = pooled_features(options, records, image_size or config.image_size, batch_size=batch_size)
-    labels = np.array([[name in record.labels for name in names] for record in records])
+    labels = np.array([[record.label(name) for name in names] for record in records])
     prob = probe_folds(features, labels, records, splits)
     scored = np.flatnonzero(~np.isnan(prob).any(axis=1))
     kept = [records[n] for n in scored]
@@ -72,7 +72,7 @@ def pooled_features(options: Any, records: Sequence[Record], image_size: int, *,
 
 def probe_folds(
     features: np.ndarray,  # [N, D]
-    labels: np.ndarray,  # [N, K] bool
+    labels: np.ndarray,  # [N, K] 1, 0, or NaN where unknown
     records: Sequence[Record],  # [N]
     splits: FoldSplits,
 ) -> np.ndarray:  # [N, K]
@@ -80,7 +80,8 @@ def probe_folds(
 
     Features are standardised. The strength of the penalty is that of `STRENGTHS` with the largest mean AUROC over
     classes, in folds by patient inside the training part; it is the same for all classes. NaN for images that no fold
-    tests; a class with one label in training has its share of positives.
+    tests; a class with one label in training has its share of positives. Images whose label of a class is unknown do
+    not train that class.
     """
     place = {record.image: n for n, record in enumerate(records)}
     patients = np.array([record.patient for record in records])
@@ -97,13 +98,15 @@ def _choose(features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> f
     """The strength that serves other patients best."""
     from sklearn.metrics import roc_auc_score
 
-    both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].sum() < len(labels)]
+    known = ~np.isnan(labels)
+    both = [k for k in range(labels.shape[1]) if len(set(labels[known[:, k], k])) == 2]
     means = []
     for strength in STRENGTHS:
         prob = np.zeros(labels.shape)
         for train, test in _inner(patients):
             prob[test] = _fit(features[train], labels[train], features[test], strength)
-        means.append(np.mean([roc_auc_score(labels[:, k], prob[:, k]) for k in both]) if both else 0.0)
+        areas = [roc_auc_score(labels[known[:, k], k], prob[known[:, k], k]) for k in both]
+        means.append(np.mean(areas) if areas else 0.0)
     return STRENGTHS[int(np.argmax(means))]
 
 
@@ -122,9 +125,11 @@ def _fit(features: np.ndarray, labels: np.ndarray, others: np.ndarray, strength:
     x, y = scaler.transform(features), scaler.transform(others)
     columns = []
     for k in range(labels.shape[1]):
-        if labels[:, k].all() or not labels[:, k].any():
-            columns.append(np.full(len(y), labels[:, k].mean()))
+        known = ~np.isnan(labels[:, k])
+        values = labels[known, k]
+        if len(set(values)) < 2:
+            columns.append(np.full(len(y), values.mean() if len(values) else np.nan))
         else:
-            fitted = LogisticRegression(C=strength, max_iter=1000).fit(x, labels[:, k])
+            fitted = LogisticRegression(C=strength, max_iter=1000).fit(x[known], values)
             columns.append(fitted.predict_proba(y)[:, 1])
     return np.stack(columns, axis=1)

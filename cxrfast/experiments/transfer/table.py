@@ -10,7 +10,7 @@ from typing import Any
 
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import CrossValidationRecord
-from cxrfast.evaluation.cross_validation_record import PooledLocalization
+from cxrfast.evaluation.cross_validation.record import PooledLocalization
 from cxrfast.evaluation.record import TableHead
 from cxrfast.metrics.bootstrap import (
     Interval,

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from cxrfast.evaluation.cross_validation_record import CrossValidationRecord, PooledScores, SpreadRecord
-from cxrfast.evaluation.fold_evaluation import FoldEvaluation, by_seed
+from cxrfast.evaluation.cross_validation.fold_evaluation import FoldEvaluation, by_seed
+from cxrfast.evaluation.cross_validation.record import CrossValidationRecord, PooledScores, SpreadRecord
 from cxrfast.predictions.table import Predictions, concatenate
 from cxrfast.report.html.charts import thin
 from cxrfast.report.html.curves import (

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from cxrfast._files import write_text
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation.cross_validation_record import (
+from cxrfast.evaluation.cross_validation.fold_evaluation import FoldEvaluation
+from cxrfast.evaluation.cross_validation.record import (
     CrossValidationRecord,
     PooledClassDetection,
     PooledLocalization,
@@ -16,7 +17,6 @@ from cxrfast.evaluation.cross_validation_record import (
     PooledTableRecord,
     SpreadRecord,
 )
-from cxrfast.evaluation.fold_evaluation import FoldEvaluation
 from cxrfast.evaluation.record import NoGate
 from cxrfast.published.numbers import PublishedRow
 from cxrfast.report import published

@@ -2,8 +2,8 @@
 
 import math
 
-from cxrfast.evaluation.pooled_numbers import Column, Spread
-from cxrfast.evaluation.pooling import PooledResult, PooledTable
+from cxrfast.evaluation.cross_validation.numbers import Column, Spread
+from cxrfast.evaluation.cross_validation.pooling import PooledResult, PooledTable
 from cxrfast.metrics.classification import mean_without_nan
 from cxrfast.report.terminal.layout import between, decimal, ruled, wrap
 

@@ -28,6 +28,17 @@ def test_without_finding(tmp_path):
     assert without_finding(records) == [0, 3]
 
 
+def test_an_image_with_an_unknown_label_is_not_known_to_have_no_finding(tmp_path):
+    some, both = frozenset({"Mass"}), frozenset({"Mass", "Edema"})
+    records = [
+        Record(str(n), tmp_path, str(n), labels, known=known)
+        for n, (labels, known) in enumerate(
+            [(frozenset(), both), (frozenset(), some), (some, both), (frozenset(), None)]
+        )
+    ]
+    assert without_finding(records) == [0, 3]
+
+
 def test_reads_in_order_and_goes_past_what_cannot_be_read(phantoms, tmp_path):
     records = list(read_chestxray14(phantoms).records)
     records[7] = dataclasses.replace(records[7], path=tmp_path / "gone.png")

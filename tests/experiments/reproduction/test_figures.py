@@ -10,8 +10,8 @@ from cxrfast.cli.main import run
 from cxrfast.errors import CxrfastError
 from cxrfast.experiments.bags import PRESETS
 from cxrfast.experiments.bags.results import RunSpread, Summary
-from cxrfast.experiments.reproduction.claims import CLAIMS, Results, against, chance, grows, maxima, spreads
 from cxrfast.experiments.reproduction.figures import FIGURES
+from cxrfast.experiments.reproduction.figures.claims import CLAIMS, Results, against, chance, grows, maxima, spreads
 from cxrfast.experiments.reproduction.registry import PLANS
 from cxrfast.experiments.reproduction.settings import Overrides
 from cxrfast.published import find_statements
@@ -53,7 +53,9 @@ def test_figures_are_plans_with_a_preset_and_claims_of_the_register():
             assert known[name].kind in ("evaluation", "ablation")
             assert f"Figure {figure.removeprefix('seibold').replace('5a', '5(a)')}" in known[name].place
     listed = {name for claims in CLAIMS.values() for name, _ in claims}
-    realised = {name for name, of in known.items() if "cxrfast.experiments.reproduction.claims:CLAIMS" in of.code}
+    realised = {
+        name for name, of in known.items() if "cxrfast.experiments.reproduction.figures.claims:CLAIMS" in of.code
+    }
     assert listed == realised
 
 

@@ -22,7 +22,7 @@ from cxrfast.data import FoldSplits, make_folds, read_chestxray14
 from cxrfast.errors import UsageError
 from cxrfast.experiments.cross_validation import cross_validate
 from cxrfast.experiments.transfer import compare, linear_probe, pooled_features, probe_folds, runs_csv, to_markdown
-from cxrfast.experiments.transfer.probe import STRENGTHS
+from cxrfast.experiments.transfer.probe import STRENGTHS, _fit
 from cxrfast.methods import get_method
 from cxrfast.models import create_backbone
 from cxrfast.predictions.table import read_predictions
@@ -172,3 +172,17 @@ def test_wrong_use(crossed, tmp_path, phantoms):
     assert not config.options["pretrained"]
     with pytest.raises(UsageError, match="chexnet starts from no pretrained weights"):
         linear_probe(random)
+
+
+def test_unknown_labels_do_not_train_the_probe():
+    """As if the images were left out, but for the standardisation, which takes all images."""
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(60, 4)), (random.random((60, 2)) < 0.5).astype(float)
+    unknown = np.arange(60) < 30
+    found = _fit(features, np.where(unknown[:, None], np.nan, labels), features, 1.0)
+    x = (features - features.mean(axis=0)) / features.std(axis=0)
+    by_hand = []
+    for k in range(2):
+        model = LogisticRegression(C=1.0, max_iter=1000).fit(x[~unknown], labels[~unknown, k])
+        by_hand.append(model.predict_proba(x)[:, 1])
+    np.testing.assert_allclose(found, np.stack(by_hand, axis=1), rtol=0, atol=1e-9)

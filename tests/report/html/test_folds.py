@@ -8,25 +8,18 @@ import pytest
 import torch
 
 from cxrfast.errors import CxrfastError
-from cxrfast.evaluation import CrossValidationHead, FoldEvaluation, pool
+from cxrfast.evaluation import FoldEvaluation, pool
 from cxrfast.metrics import calibrate, expected_calibration_error
 from cxrfast.report import is_folds, write_folds
 from cxrfast.report.published import BOXES
+from tests.evaluation.cross_validation.heads import head_of
 from tests.report.made_up import CUT_OFF, made_up
 
-HEAD = CrossValidationHead(
-    protocol="wang2017",
-    method="made-up",
-    label_version="2017",
-    folds=2,
+HEAD = head_of(
+    "wang2017",
     by="image",
-    of="boxes",
-    seeds=(0,),
-    unannotated=0.2,
     validation_images=(5, 7),
     classes_left_out={"Hernia": 3},
-    splits_hash="0123456789abcdef",
-    complete=True,
     missing=("fold-1/seed-1",),
     n_patients=40,
     shared_patients=3,

@@ -22,7 +22,7 @@ from cxrfast.experiments.bags import (
 )
 from cxrfast.experiments.bags.images import DATASETS
 from cxrfast.experiments.bags.results import Summary, markdown
-from cxrfast.experiments.reproduction.claims import CLAIMS, Evidence, Results
+from cxrfast.experiments.reproduction.figures.claims import CLAIMS, Evidence, Results
 from cxrfast.experiments.reproduction.settings import Overrides
 from cxrfast.published import Statement, find_statements
 from cxrfast.report.terminal.layout import ruled, wrap

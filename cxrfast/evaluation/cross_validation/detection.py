@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxrfast.evaluation.cross_validation_record import (
+from cxrfast.evaluation.cross_validation.fold_evaluation import FoldEvaluation
+from cxrfast.evaluation.cross_validation.numbers import Column, Spread, average
+from cxrfast.evaluation.cross_validation.record import (
     PooledClassDetection,
     PooledDetectionRecord,
     PooledMeanDetection,
 )
-from cxrfast.evaluation.fold_evaluation import FoldEvaluation
-from cxrfast.evaluation.pooled_numbers import Column, Spread, average
 from cxrfast.evaluation.record import DetectionRecord
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxrfast.evaluation.cross_validation_record import MeanSpreadRecord, SpreadRecord
+from cxrfast.evaluation.cross_validation.record import MeanSpreadRecord, SpreadRecord
 from cxrfast.metrics.classification import mean_without_nan
 
 

@@ -11,7 +11,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import (
-    CrossValidationHead,
     EvaluationMetadata,
     EvaluationRecord,
     FoldEvaluation,
@@ -26,25 +25,10 @@ from cxrfast.metrics.detection import Boxes
 from cxrfast.predictions.table import concatenate
 from cxrfast.regions.rule import MethodDefaults, RegionRule
 from cxrfast.report.terminal import cross_validation_to_text
+from tests.evaluation.cross_validation.heads import head_of
 
 NAMES = ("Mass", "Nodule", "Effusion", "Hernia")  # no image of the first fold has Effusion; nothing has Hernia
-HEAD = CrossValidationHead(
-    protocol="own",
-    method="li",
-    label_version="2017",
-    folds=2,
-    by="patient",
-    of="boxes",
-    seeds=(0, 1),
-    unannotated=0.2,
-    validation_images=(4, 4),
-    classes_left_out={},
-    splits_hash="0123456789abcdef",
-    complete=True,
-    missing=(),
-    n_patients=24,
-    shared_patients=0,
-)
+HEAD = head_of("own", method="li", seeds=(0, 1), validation_images=(4, 4), n_patients=24)
 
 
 def content_of(pooled):

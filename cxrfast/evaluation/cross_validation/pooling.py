@@ -4,12 +4,14 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cxrfast.evaluation.cross_validation_record import (
+from cxrfast.evaluation.cross_validation.detection import PooledDetection, pool_detection
+from cxrfast.evaluation.cross_validation.fold_evaluation import FoldEvaluation, by_seed, check_alike, one_of_each_fold
+from cxrfast.evaluation.cross_validation.numbers import Column, Spread, average
+from cxrfast.evaluation.cross_validation.record import (
     CrossValidationHead,
     CrossValidationRecord,
     PooledAccuracy,
@@ -20,9 +22,6 @@ from cxrfast.evaluation.cross_validation_record import (
     PooledTableRecord,
     RunRecord,
 )
-from cxrfast.evaluation.fold_evaluation import FoldEvaluation, by_seed, check_alike, one_of_each_fold
-from cxrfast.evaluation.pooled_detection import PooledDetection, pool_detection
-from cxrfast.evaluation.pooled_numbers import Column, Spread, average
 from cxrfast.evaluation.record import AccuracyRecord, LocalizationHead, ReliabilityBin, TableHead
 from cxrfast.metrics.bootstrap import Statistic, bootstrap_interval_with_mean, weighted_auroc
 from cxrfast.metrics.calibration import ReliabilityCurve, expected_calibration_error, reliability_curve
@@ -101,9 +100,7 @@ class PooledResult:
         if found is None:
             return None
         tables = tuple(
-            PooledTableRecord(
-                **_head(table.head), rows=tuple(self._row(table, i) for i in range(len(table.thresholds)))
-            )
+            PooledTableRecord(**dict(table.head), rows=tuple(self._row(table, i) for i in range(len(table.thresholds))))
             for table in self.tables
         )
         return PooledLocalization(
@@ -126,10 +123,6 @@ class PooledResult:
     def save(self, path: str | os.PathLike) -> None:
         """Write :attr:`record` as JSON to ``path``."""
         self.record.save(path)
-
-
-def _head(table: TableHead) -> dict[str, Any]:
-    return {name: getattr(table, name) for name in TableHead.model_fields}
 
 
 def _run(run: FoldEvaluation) -> RunRecord:
@@ -271,7 +264,7 @@ def _pool_table(
     own, all_ = [[name] for name in names], [names] * len(names)
     on_a_grid = any(run.record.localization is not None and run.record.localization.grid is not None for run in runs)
     return PooledTable(
-        head=table,
+        head=TableHead(**{name: getattr(table, name) for name in TableHead.model_fields}),
         thresholds=tuple(row.T for row in table.rows),
         accuracy=tuple(column(i, "accuracy", "hits", own) for i in rows),
         hits=tuple(tuple(tuple(count(run, i, name, "hits") for run in runs) for name in names) for i in rows),
