@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets import chestxray14, chexpert, rsna_pneumonia, siim_acr, vindr_cxr
+from cxrfast.data.datasets import chestxray14, chexpert, padchest, rsna_pneumonia, siim_acr, vindr_cxr
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -14,6 +14,7 @@ LAYOUTS: tuple[Layout, ...] = (
     vindr_cxr.LAYOUT,
     rsna_pneumonia.LAYOUT,
     chexpert.LAYOUT,
+    padchest.LAYOUT,
     siim_acr.LAYOUT,
 )
 
