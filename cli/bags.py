@@ -12,7 +12,7 @@ def bags(
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset", help="Experiment of a figure: seibold4, seibold5a or seibold6. Other options take precedence."
+            "--preset", help="Settings of a figure: seibold4, seibold5a or seibold6. Other options take precedence."
         ),
     ] = None,
     dataset: Annotated[
@@ -23,7 +23,7 @@ def bags(
     positive_class: Annotated[
         str | None,
         typer.Option(
-            "--positive-class", help="Class whose images make a bag positive; default: 9 (mnist), dog (cifar10)."
+            "--positive-class", help="Class of the positive instances; default: 9 for mnist, dog for cifar10."
         ),
     ] = None,
     bag_size: Annotated[
@@ -85,7 +85,7 @@ def bags(
     ] = None,
     val_bags: Annotated[
         int | None,
-        typer.Option("--val-bags", min=2, help="Number of validation bags, which choose the epoch. [50]"),
+        typer.Option("--val-bags", min=2, help="Number of validation bags, on which the best epoch is chosen. [50]"),
     ] = None,
     test_bags: Annotated[int | None, typer.Option("--test-bags", min=2, help="Number of test bags. [1000]")] = None,
     device: Device = None,
@@ -96,8 +96,8 @@ def bags(
 ) -> None:
     """Compare methods of multiple-instance learning on bags of images.
 
-    Trains every method on every kind of bag. AUC measures the classification of bags, IoU the detection of the positive
-    images in them. Runs that are in runs.csv already are not repeated.
+    Trains all methods for all combinations of the bag options. AUC measures the classification of bags, IoU the
+    detection of positive images within them. Runs that are already in runs.csv are not repeated.
 
     Examples: cxrfast bags --dataset mnist --root data --download --method sgl,max --bag-size 10,50
 
@@ -138,7 +138,7 @@ def bags(
         chosen = find_preset(preset)
         typer.echo(f"{chosen.title}. {chosen.sources()}")
         if differs := plan.differences(chosen.plan):
-            typer.echo(f"NOT THE PRESET'S: {'; '.join(differs)}")
+            typer.echo(f"DIFFERENT FROM THE PRESET: {'; '.join(differs)}")
     folder = out or Path("runs") / f"bags-{preset or source.name}"
     summaries = run_grid(source, grid, folder, device=place)
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):

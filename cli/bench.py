@@ -17,9 +17,9 @@ def bench(
         list[str] | None,
         typer.Argument(metavar="[CASES]...", help="Operator families, operators or patterns; default: all."),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the cases and their peers, and exit.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the cases and the libraries compared, and exit.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small inputs, to check that everything runs. Times are meaningless.")
+        bool, typer.Option("--quick", help="Check on small inputs that everything runs. The times are not meaningful.")
     ] = False,
     peers: Annotated[
         str | None,
@@ -28,7 +28,7 @@ def bench(
         ),
     ] = None,
     peer_path: Annotated[
-        list[Path] | None, typer.Option("--peer-path", help="Folder with peers that cannot be installed. Repeatable.")
+        list[Path] | None, typer.Option("--peer-path", help="Folder to import further libraries from. Repeatable.")
     ] = None,
     device: Device = None,
     dtype: Annotated[str, typer.Option("--dtype", help=f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")] = "float32",
@@ -38,9 +38,9 @@ def bench(
 ) -> None:
     """Benchmark the operators against other libraries.
 
-    Times all implementations in turn, compares their results, and relates the times to the memory bandwidth and the
-    arithmetic throughput of this machine. Missing libraries are listed (pip install 'cxrfast[bench]'). A new
-    measurement of a case replaces the earlier one.
+    Times all implementations, compares their results, and relates the times to the memory bandwidth and arithmetic
+    throughput of this machine. Libraries that are not installed are listed (pip install 'cxrfast[bench]'). A new
+    measurement of a case replaces the old one.
 
     Examples: cxrfast bench blur_pool --peers kornia,timm
 
@@ -50,7 +50,7 @@ def bench(
         raise UsageError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     for folder in peer_path or []:
         if not folder.is_dir():
-            raise UsageError(f"peer-path: no folder {folder}")
+            raise UsageError(f"peer-path: expected a folder, got {folder}")
         sys.path.append(str(folder))
     import torch
 

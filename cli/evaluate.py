@@ -32,7 +32,7 @@ def evaluate(
     data: Data = None,
     split: Annotated[
         str,
-        typer.Option("--split", help="Part to evaluate: train, val or test of the run's splits.json, or of --splits."),
+        typer.Option("--split", help="Part to evaluate: train, val or test, of the run's splits.json or of --splits."),
     ] = "test",
     protocol: Annotated[
         str | None,
@@ -45,19 +45,20 @@ def evaluate(
     iou_threshold: Annotated[
         list[float] | None,
         typer.Option(
-            "--iou-threshold", "-T", help="Overlap T that counts as found. Repeatable; default: the protocol's."
+            "--iou-threshold", "-T", help="Overlap threshold T of a hit. Repeatable; default: the protocol's."
         ),
     ] = None,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(
             "--predictions",
-            help="Evaluate a file instead of a model: .csv, COCO .json or .npz maps. Repeatable; needs --data.",
+            help="Predictions to evaluate instead of a model: .csv, COCO .json or .npz maps. Repeatable; requires "
+            "--data.",
         ),
     ] = None,
     splits: Annotated[
         Path | None,
-        typer.Option("--splits", help="With --predictions: a splits.json, of which only --split is evaluated."),
+        typer.Option("--splits", help="With --predictions: splits.json file; only the part --split is evaluated."),
     ] = None,
     dataset: Dataset = None,
     labels: Labels = None,
@@ -67,13 +68,13 @@ def evaluate(
     map_: ClassMap = None,
     method: Annotated[
         str | None,
-        typer.Option("--method", help="Expected method; weights of another one are refused."),
+        typer.Option("--method", help="Expected method; weights of other methods are rejected."),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="Output folder; default: the run's, or with --predictions a new one beside the file.",
+            help="Output folder; default: the run's folder; with --predictions, a new folder beside the file.",
         ),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html as well.")] = True,
@@ -83,12 +84,12 @@ def evaluate(
 ) -> None:
     """Measure AUROC and localisation accuracy by a named protocol.
 
-    A run is evaluated on the test part of its own data, or, with --data, on all of another data set. A
-    cross-validation is evaluated run by run, and the results are pooled. With --predictions, files of predictions are
-    evaluated instead of a model.
+    A run is evaluated on the test part of its own data; with --data, on all images of another data set. The runs of a
+    cross-validation are evaluated one by one, and the results are pooled. With --predictions, files of predictions
+    are evaluated instead of a model.
     """
     if run is not None and checkpoint is not None:
-        raise UsageError(f"checkpoint: {checkpoint} or the run {run}? Give one of them")
+        raise UsageError(f"checkpoint: expected one model, got {checkpoint} and the run {run}; leave one out")
     given = data_settings(dataset, labels, uncertain, readers, views, map_)
     if predictions:
         rules, model = protocol or "strict", run or checkpoint
@@ -97,7 +98,7 @@ def evaluate(
         )
         return
     if splits is not None:
-        raise UsageError("splits: goes with --predictions; a run has its own splits.json")
+        raise UsageError("splits: expected only with --predictions; a run has its own splits.json")
     from cxrfast.experiments.cross_validation import evaluate_folds
     from cxrfast.experiments.evaluate_run import evaluate_run
     from cxrfast.report.terminal import cross_validation_to_text, evaluation_to_text
@@ -119,10 +120,13 @@ def evaluate(
             *((n, v, None) for n, v in given.items()),
         ):
             if value != default:
-                raise UsageError(f"{name}: {folder} holds folds, evaluated on what each held out; leave out --{name}")
+                raise UsageError(
+                    f"{name}: not for a cross-validation, whose folds are evaluated on their own test images; leave "
+                    f"out --{name}"
+                )
         pooled = evaluate_folds(folder, protocol=protocol, page=report, **common)
         typer.echo(cross_validation_to_text(pooled.result))
-        typer.echo(f"written: {pooled.report}, and the results of its runs beside it")
+        typer.echo(f"written: {pooled.report}, and results in the folders of its runs")
         unreadable = pooled.result.unreadable
     else:
         assessment = evaluate_run(
@@ -155,11 +159,13 @@ def _evaluate_files(
     page: bool,
 ) -> None:
     if model is not None:
-        raise UsageError(f"predictions: {predictions[0]} or the model {model}? Give one of them")
+        raise UsageError(
+            f"predictions: expected predictions or a model, got {predictions[0]} and the model {model}; leave one out"
+        )
     if data is None:
-        raise UsageError("data: required with --predictions; give the folder of labels and boxes with --data")
+        raise UsageError("data: expected the folder with labels and boxes for --predictions, got none; add --data DIR")
     if splits is None and split != "test":
-        raise UsageError(f"split: {split} of which splits? Give --splits as well; without it, all images are evaluated")
+        raise UsageError(f"split: expected a splits.json file for {split}, got none; add --splits FILE")
     first, part = predictions[0], "all" if splits is None else split
     folder = out or first.parent / f"{first.stem}-{first.suffix[1:].lower()}-{protocol}"
     from cxrfast.runs import RunDirectory
@@ -185,7 +191,7 @@ def _evaluate_files(
 
 
 def _refuse_other(report: Path, predictions: list[Path], protocol: str) -> None:
-    """An evaluation of other files, or by another protocol, is not overwritten; nor one that cannot be read."""
+    """Raise UsageError rather than overwrite an unreadable file or an evaluation of other files or protocols."""
     from cxrfast.errors import CxrfastError
     from cxrfast.evaluation import EvaluationRecord
 
@@ -197,4 +203,7 @@ def _refuse_other(report: Path, predictions: list[Path], protocol: str) -> None:
         raise UsageError(f"out: {error}, into another folder with --out, or delete it") from error
     there = f"{', '.join(known.prediction_files) or known.weights} by {known.protocol}"
     if there != f"{', '.join(map(str, predictions))} by {protocol}":
-        raise UsageError(f"out: {report} is of {there}; choose another folder with --out, or delete it")
+        raise UsageError(
+            f"out: expected a new folder, got {report} with the evaluation of {there}; choose another folder with "
+            "--out, or delete the file"
+        )

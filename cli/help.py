@@ -1,4 +1,4 @@
-"""Help texts with names from the package, which is imported only when such a text is shown."""
+"""Help texts that list methods. The package is imported only when such a text is shown, so that commands start fast."""
 
 from importlib import import_module
 from typing import Any
@@ -9,7 +9,7 @@ _NAMES = {"{methods}": ("cxrfast.methods", "METHODS"), "{demos}": ("cxrfast.expe
 
 
 class HelpWithNames(TyperCommand):
-    """A command whose help texts may contain `{methods}` (all methods) and `{demos}` (the methods that have a demo)."""
+    """A command whose help texts may contain `{methods}` (all methods) and `{demos}` (the methods with a demo)."""
 
     def get_help(self, ctx: Any) -> str:  # a click.Context, or in newer versions typer's own
         for parameter in self.params:

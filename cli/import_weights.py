@@ -37,8 +37,8 @@ def import_weights(
 ) -> None:
     """Import a classifier trained by another program.
 
-    Turns checkpoints of DenseNets and ResNets with a linear classifier (CheXNet reimplementations, torchvision, timm,
-    torchxrayvision) into weights of method chexnet with the same outputs. Pickled models are refused: save their
+    Converts checkpoints of DenseNets and ResNets with a linear classifier (CheXNet reimplementations, torchvision,
+    timm, torchxrayvision) to weights of method chexnet with the same outputs. Pickled models are rejected; save their
     state_dict instead.
 
     Example: cxrfast import-weights model.pth.tar --preset chexnet --out chexnet.safetensors

@@ -11,7 +11,7 @@ def info(
     """Show what is installed, or a method's options.
 
     Without METHOD: versions, compiler settings of the operators, devices and methods. With METHOD: its options for
-    --set, their defaults and meanings, and its defaults of the options that all methods share.
+    --set with defaults and meanings, and its defaults for the options that all methods share.
     """
     if method is None:
         _installation()
@@ -34,7 +34,7 @@ def _options(name: str) -> None:
     from cxrfast.methods import get_method
 
     method = get_method(name)
-    typer.echo(f"{method.title}\n\noptions of cxrfast train (the published settings, where the paper states them)")
+    typer.echo(f"{method.title}\n\ndefaults of cxrfast train (the published settings, where the paper states them)")
     for option, value in vars(method.defaults).items():
         typer.echo(f"  {option.replace('_', '-'):<18} {value}")
     typer.echo("\noptions for --set NAME=VALUE")

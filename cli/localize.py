@@ -19,7 +19,7 @@ def localize(
         float | None,
         typer.Option(
             "--threshold",
-            help="Report classes with at least this score; default: chosen on validation images, per class.",
+            help="Report classes with at least this score; default: chosen per class on validation images.",
         ),
     ] = None,
     top: Annotated[
@@ -46,7 +46,7 @@ def localize(
             typer.echo(f"  note: {note}")
     typer.echo("Research use only; not for diagnosis.")
     if batch.failures:
-        typer.echo(f"\n{len(batch.failures)} of the inputs failed:", err=True)
+        typer.echo(f"\ninputs that failed: {len(batch.failures)}", err=True)
         for reason in batch.failures.values():
             typer.echo(f"  {reason}", err=True)
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ import typer
 from cxrfast._logging import console
 from cxrfast.cli.bags import bags
 from cxrfast.cli.bench import bench
+from cxrfast.cli.data import data
 from cxrfast.cli.demo import demo
 from cxrfast.cli.evaluate import evaluate
 from cxrfast.cli.help import HelpWithNames
@@ -30,7 +31,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, synth, train, evaluate, report, localize, reproduce, study, import_weights, bags, bench, info):
+for command in (
+    demo,
+    synth,
+    data,
+    train,
+    evaluate,
+    report,
+    localize,
+    reproduce,
+    study,
+    import_weights,
+    bags,
+    bench,
+    info,
+):
     app.command(cls=HelpWithNames)(command)
 
 
@@ -39,12 +54,12 @@ _ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. An error that a user can cause is one line on stderr and an exit code, not a traceback."""
+    """Run the command line. User errors print one line to stderr and set an exit code; there is no traceback."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """Exit code: 0 done, 1 work failed, 2 wrong usage, 130 interrupted."""
+    """Returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     try:
         with console():
             result = typer.main.get_command(app).main(

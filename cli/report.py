@@ -18,7 +18,9 @@ def report(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Evaluated part: train, val, test or all; default: the only one, else test."),
+        typer.Option(
+            "--split", help="Evaluated part: train, val, test or all; default: the only one evaluated, else test."
+        ),
     ] = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; default: in the run's folder.")] = None,
@@ -30,7 +32,7 @@ def report(
     cxrfast report runs/a runs/b --out comparison.html
     """
     if runs and len(runs) > 2:
-        raise UsageError(f"report: {len(runs)} runs; expected one, or two to compare")
+        raise UsageError(f"run: expected one run, or two to compare, got {len(runs)}")
     from cxrfast.report import (
         compare,
         from_folder,
@@ -61,7 +63,7 @@ def report(
 
 
 def _evaluated_part(folders: list[Path]) -> str:
-    """test, unless all folders have an evaluation of one other part only, as those of predictions have."""
+    """The only part that all folders have an evaluation of, such as "all" for predictions; else "test"."""
     from cxrfast.runs.directory import RunDirectory
 
     shared = set.intersection(*(RunDirectory(folder).evaluated_parts() for folder in folders))

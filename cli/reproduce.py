@@ -22,7 +22,7 @@ def reproduce(
         typer.Option("--rows", help="Rows of the table, comma-separated; default: all."),
     ] = None,
     scale: Annotated[
-        str | None, typer.Option("--scale", help="small: tiny networks and 2 epochs, for a trial in minutes.")
+        str | None, typer.Option("--scale", help="small: tiny networks and 2 epochs, a trial that takes minutes.")
     ] = None,
     folds: Annotated[
         int | None,
@@ -63,8 +63,8 @@ def reproduce(
 ) -> None:
     """Reproduce a table or a figure of a paper, and compare with the published numbers.
 
-    Without TABLE: lists all tables and figures, their rows and their cost. With TABLE: does the runs that are not
-    finished, and writes TABLE.md and TABLE.json. After an interruption, the same command goes on.
+    Without TABLE: lists all tables and figures, their rows and their cost. With TABLE: trains and evaluates the
+    unfinished runs, and writes TABLE.md and TABLE.json. After an interruption, the same command resumes.
 
     Examples: cxrfast reproduce rozenberg1 --data ChestX-ray14 --pretrained imagenet --workers 16
 
@@ -77,7 +77,7 @@ def reproduce(
         return
     plan = reproduction.find_plan(table)
     if data is None:
-        raise UsageError(f"data: required; give {plan.data}: cxrfast reproduce {table} --data DIR")
+        raise UsageError(f"data: expected {plan.data}, got none; add --data DIR")
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,

@@ -17,7 +17,7 @@ def study(
         str | None,
         typer.Option(
             "--rows",
-            help="Rows of the table, comma-separated; default: all but gamma-per-class, li-unary, first-pass and "
+            help="Rows of the table, comma-separated; default: all except gamma-per-class, li-unary, first-pass and "
             "learnt-thresholds, which are variants of Rozenberg's method. An unknown name lists all rows.",
         ),
     ] = None,
@@ -33,14 +33,14 @@ def study(
         int | None,
         typer.Option("--epochs", min=1, help="Epochs of every method; default: the method's."),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time; they share the cores equally.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs in parallel; they share the cores equally.")] = 1,
     device: Device = None,
 ) -> None:
     """Compare methods on phantoms with few boxes.
 
     Trains Rozenberg's method, its ablations and the other methods, with boxes on 1 %, 5 % and 20 % of the training
     images. Writes study.md, runs.csv and study.png. Takes 90 minutes on two cores. After an interruption, the same
-    command goes on.
+    command resumes.
 
     Examples: cxrfast study --jobs 2 --device cpu
 
@@ -68,11 +68,11 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(name: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
-    """The different numbers in comma-separated text; UsageError if one is below 0."""
+    """The distinct numbers in comma-separated text. Raises UsageError if one is below 0."""
     try:
         values = [kind(word) for word in _words(text)]
     except ValueError:
         values = []
     if not values or min(values) < 0:
-        raise UsageError(f"{name}: expected comma-separated numbers, got {text!r}")
+        raise UsageError(f"{name}: expected comma-separated numbers of at least 0, got {text!r}")
     return tuple(dict.fromkeys(values))

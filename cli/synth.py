@@ -20,8 +20,8 @@ def synth(
 ) -> None:
     """Draw phantom chest X-rays to train on.
 
-    Phantoms have lesions and boxes, in the layout of ChestX-ray14. They are synthetic and only good for trying the
-    software.
+    Phantoms are synthetic images with lesions and boxes, in the layout of ChestX-ray14. They are only meant for trying
+    the software.
     """
     from cxrfast.data import write_phantoms
 

@@ -64,22 +64,23 @@ def train(
         typer.Option(
             "--val-share",
             "--val",
-            help="Share of the non-test images that validates and so chooses the epoch, or none; default: the paper's.",
+            help="Share of the non-test images used for validation, which chooses the best epoch, or none; default: "
+            "the paper's.",
         ),
     ] = None,
     lr_schedule: Annotated[
         str | None,
         typer.Option(
             "--lr-schedule",
-            help="When the learning rate falls: steps, milestones, plateau (once, when validation stops improving) "
-            "or search (once; validation chooses among several epochs).",
+            help="When the learning rate decreases: steps, milestones, plateau (once, when validation stops improving) "
+            "or search (once, after the epoch that validation chooses).",
         ),
     ] = None,
     lr_milestones: Annotated[
         str | None,
         typer.Option(
             "--lr-milestones",
-            help="Epochs after which the learning rate is divided, or that search tries; comma-separated.",
+            help="Epochs after which the learning rate decreases, comma-separated; with search, the epochs to try.",
         ),
     ] = None,
     classes: Annotated[
@@ -194,7 +195,7 @@ def _start(
     fold: int | None,
     out: Path | None,
 ) -> None:
-    """Start a run, or a cross-validation if the options or the file have folds."""
+    """Start a run, or a cross-validation if the options or the configuration file set folds."""
     from cxrfast import training
     from cxrfast.experiments.cross_validation import cross_validate
     from cxrfast.experiments.folds_directory import build_cross_validation, take_section
@@ -212,7 +213,7 @@ def _start(
     lonely = [*plan, *(["fold"] if fold is not None else [])]
     if lonely:
         name = {"by": "folds-by", "of": "folds-of"}.get(lonely[0], lonely[0])
-        raise UsageError(f"{name}: goes with a cross-validation; add --folds 5, or leave it out")
+        raise UsageError(f"{name}: expected only for a cross-validation; add --folds 5, or leave it out")
     _say_next(training.train(config, out))
 
 
@@ -224,7 +225,7 @@ def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
     if RunDirectory(path).is_cross_validation:
         _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold))
     elif fold is not None:
-        raise UsageError(f"fold: {path} is not the folder of a cross-validation; leave out --fold")
+        raise UsageError(f"fold: expected the folder of a cross-validation, got {path}; leave out --fold")
     else:
         _say_next(training.resume(path, **machine))
 
@@ -240,12 +241,12 @@ def _say_next_of_folds(folder: Path) -> None:
     from cxrfast.runs import RunDirectory
 
     typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
-    for run in RunDirectory(folder).trained_folds()[:1]:  # with --fold, not of fold 0
+    for run in RunDirectory(folder).trained_folds()[:1]:  # with --fold, not necessarily fold 0
         typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
-    """`NAME=VALUE` pairs as a dictionary. Values are read as YAML, so that numbers, true and false get their types."""
+    """`NAME=VALUE` pairs as a dictionary. Values are parsed as YAML, so that numbers and booleans get their types."""
     import yaml
 
     options: dict[str, Any] = {}
@@ -256,7 +257,7 @@ def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
         try:
             options[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UsageError(f"set: cannot read the value of {pair!r}") from error
+            raise UsageError(f"set: expected a YAML value, got {pair!r}") from error
     if pretrained is not None:
         options["pretrained"] = True if pretrained == "imagenet" else pretrained
     return options
@@ -265,4 +266,4 @@ def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
 def refuse_with_resume(names: list[str]) -> None:
     if names:
         listed = ", ".join("--" + name.replace("_", "-") for name in names)
-        raise UsageError(f"resume: takes its settings from the folder's config.yaml; leave out {listed}")
+        raise UsageError(f"resume: a resumed run uses the settings in its config.yaml; leave out {listed}")

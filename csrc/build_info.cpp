@@ -1,5 +1,5 @@
-// cxrfast._build_info: how this installation was compiled. The only part that depends on CPython, so the only one built
-// with pybind11 and without the stable ABI's target macro.
+// cxrfast._build_info: how this installation was compiled. This is the only part that uses CPython. It is therefore
+// built separately, with pybind11 and without the target macro of the stable ABI.
 #include <pybind11/pybind11.h>
 
 #ifndef CXRFAST_TORCH_VERSION
@@ -13,7 +13,7 @@ PYBIND11_MODULE(_build_info, m) {
     m.attr("torch_target") = CXRFAST_TARGET;          // the oldest torch that can load the libraries
     m.attr("compiler_flags") = CXRFAST_FLAGS;
     m.attr("cuda_archs") = CXRFAST_CUDA_ARCHS;      // empty: no CUDA library was built
-    m.attr("cuda_missing") = CXRFAST_CUDA_MISSING;  // and why
+    m.attr("cuda_missing") = CXRFAST_CUDA_MISSING;  // the reason
 #if defined(__clang__)
     m.attr("compiler") = "clang " __clang_version__;
 #elif defined(__GNUC__)

@@ -1,5 +1,5 @@
-// Every operator of the package: the table of contents. Kernels are in cpu/<op>/ and cuda/<op>/.
-// `_<op>_backward` has no derivative of its own. Shapes, formulas and errors are documented in cxrfast/ops/<op>.py.
+// The signatures of all operators. Kernels are in cpu/<op>/ and cuda/<op>/. `_<op>_backward` has no derivative. Shapes,
+// formulas and errors are documented in cxrfast/ops/<op>.py.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(cxrfast, m) {

@@ -39,7 +39,7 @@ def make_fabric(device: Device, precision: Precision) -> Fabric:
     """One process on one device; under `torchrun`, all of its processes and devices."""
     accelerator = resolve_device(device)
     if precision == "16" and accelerator == "cpu":
-        raise UsageError("precision: 16 needs a GPU; on the CPU use bf16 or 32")
+        raise UsageError("precision: expected bf16 or 32 on the CPU, got 16")
     if not torch.distributed.is_torchelastic_launched():
         return Fabric(accelerator=accelerator, devices=1, precision=_PRECISIONS[precision])
     here, all_ = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])

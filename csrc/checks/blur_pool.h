@@ -1,4 +1,4 @@
-// What blur_pool2d, and the blur of max_blur_pool2d, rely on, on every back end.
+// Invariants of blur_pool2d, and of the blur in max_blur_pool2d, for all back ends.
 #pragma once
 
 #include "common/check.h"

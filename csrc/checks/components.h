@@ -1,4 +1,4 @@
-// What component_boxes and component_boxes_static rely on, on every back end.
+// Invariants of component_boxes and component_boxes_static, for all back ends.
 #pragma once
 
 #include <tuple>
@@ -10,7 +10,7 @@ namespace cxrfast {
 
 // boxes [N, 4], peak, mean, area, image, channel [N]
 using Boxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-// and how many there are
+// and the total number of components
 using StaticBoxes = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 inline Boxes empty_boxes(const Tensor& scores, int64_t rows) {

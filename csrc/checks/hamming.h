@@ -1,4 +1,4 @@
-// What hamming_topk relies on, on every back end.
+// Invariants of hamming_topk, for all back ends.
 #pragma once
 
 #include <limits>
@@ -11,7 +11,7 @@
 
 namespace cxrfast {
 
-// Dense inputs, which keep the pointers alive, and the outputs.
+// Contiguous inputs, which keep the memory of the pointers alive, and the outputs.
 struct HammingTensors {
     Tensor queries, hashes;                                     // [A], [N]
     std::optional<Tensor> query_labels, labels, query_indices;  // [A], [N], [A]

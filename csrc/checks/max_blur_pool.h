@@ -1,4 +1,4 @@
-// What max_blur_pool2d relies on, on every back end.
+// Invariants of max_blur_pool2d, for all back ends.
 #pragma once
 
 #include "checks/blur_pool.h"
@@ -12,7 +12,7 @@ struct MapSize {
     int64_t height, width;
 };
 
-// The size of the map between maximum and blur, once the options are known to be valid.
+// The size of the map between maximum and blur. The options are checked first.
 inline MapSize checked_map_size(const Tensor& x,  // [B, C, H, W]
                                 int64_t kernel_size,
                                 int64_t padding,  // of the maximum

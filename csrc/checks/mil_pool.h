@@ -1,4 +1,4 @@
-// What mil_pool and mil_pool_ragged rely on, on every back end.
+// Invariants of mil_pool and mil_pool_ragged, for all back ends.
 #pragma once
 
 #include <optional>
@@ -10,7 +10,7 @@
 
 namespace cxrfast {
 
-// A dense copy of sharpness, which keeps the pointer alive; undefined where the mode has none.
+// A contiguous copy of sharpness, which keeps its memory alive; undefined for modes without sharpness.
 inline std::optional<Tensor> checked_sharpness(const std::optional<Tensor>& sharpness,
                                                const Tensor& logits,
                                                int64_t mode) {

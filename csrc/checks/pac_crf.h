@@ -1,4 +1,4 @@
-// What pac_conv2d and pac_crf rely on for memory safety, on every back end.
+// Invariants of pac_conv2d and pac_crf that memory safety depends on, for all back ends.
 #pragma once
 
 #include <optional>
@@ -8,7 +8,7 @@
 
 namespace cxrfast {
 
-// A [1, 1, k, k] weight filters every channel alike.
+// A weight of shape [1, 1, k, k] applies to every channel.
 inline bool is_shared(const Tensor& weight) {
     return weight.size(0) == 1 && weight.size(1) == 1;
 }

@@ -1,4 +1,4 @@
-// What region_sums and box_log_likelihood rely on, on every back end.
+// Invariants of region_sums and box_log_likelihood, for all back ends.
 #pragma once
 
 #include "common/check.h"

@@ -1,4 +1,4 @@
-// What self_guided_sums and self_guided_sums_ragged rely on, on every back end.
+// Invariants of self_guided_sums and self_guided_sums_ragged, for all back ends.
 #pragma once
 
 #include "common/check.h"
@@ -11,7 +11,7 @@ namespace cxrfast {
 struct GuideOptions {
     double delta;
     bool rescale;
-    bool mean_of_middle;  // the median of an even number of values; else the lower of the two
+    bool mean_of_middle;  // median of an even number of values: mean of the middle two, or the lower one
 };
 
 inline GuideOptions checked_options(double delta, bool rescale, int64_t median) {
@@ -20,7 +20,7 @@ inline GuideOptions checked_options(double delta, bool rescale, int64_t median) 
     return {delta, rescale, median == 1};
 }
 
-// A dense copy of which bags are positive. A bool tensor that views other bytes has more than 0 and 1.
+// A contiguous copy of `positive`. Values other than 0 and 1 occur in a bool tensor that is a view of other bytes.
 inline Tensor checked_positive(const Tensor& positive, int64_t images, int64_t classes) {
     CXRFAST_CHECK(positive.dim() == 2 && positive.size(0) == images && positive.size(1) == classes,
                   "positive must be [B, K]");
@@ -32,7 +32,7 @@ inline const uint8_t* boolean_bytes(const Tensor& boolean) {
     return reinterpret_cast<const uint8_t*>(boolean.const_data_ptr<bool>());
 }
 
-// A dense copy of [rows, B, K] in the dtype that logits are summed in.
+// A contiguous copy of [rows, B, K] in the accumulation dtype of the logits.
 inline Tensor checked_rows(const Tensor& x, const Tensor& logits, int64_t rows, int64_t images) {
     CXRFAST_CHECK(x.dim() == 3 && x.size(0) == rows && x.size(1) == images && x.size(2) == logits.size(1), "expected [",
                   rows, ", B, K]");

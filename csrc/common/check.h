@@ -1,4 +1,4 @@
-// One check for all kernels. Python has validated what a user passes; these repeat the invariants memory safety needs.
+// The check of all kernels. Python validates what users pass; these checks repeat what memory safety depends on.
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>

@@ -1,4 +1,4 @@
-// One dispatch for all kernels: float32, float64, and float16/bfloat16 that accumulate in float32.
+// The type dispatch of all kernels: float32, float64, and float16 and bfloat16, which accumulate in float32.
 #pragma once
 
 #include <torch/headeronly/core/Dispatch.h>
@@ -6,7 +6,7 @@
 
 #include <type_traits>
 
-// The body is a lambda, [&] { ... }, in which `scalar_t` is the element type; it may contain commas.
+// The body is a lambda, [&] { ... }, in which `scalar_t` is the element type. It may contain commas.
 #define CXRFAST_DISPATCH_FLOATING(TYPE, NAME, ...)                                                  \
     THO_DISPATCH_SWITCH(TYPE, NAME,                                                                 \
                         THO_DISPATCH_CASE(torch::headeronly::ScalarType::Float, __VA_ARGS__)        \
@@ -16,7 +16,7 @@
 
 namespace cxrfast {
 
-// What a sum of scalar_t is accumulated in.
+// The accumulation type of sums of scalar_t.
 template <typename scalar_t>
 using accumulate_t = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 

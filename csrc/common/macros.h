@@ -1,4 +1,4 @@
-// What lets csrc/math be compiled by g++ and by nvcc, and one CPU binary use the vector units it finds.
+// Macros to compile csrc/math with g++ and nvcc, and to select CPU functions by the vector unit at run time.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -7,8 +7,9 @@
 #define CXRFAST_HOST_DEVICE inline
 #endif
 
-// Run-time dispatch: the compiler emits the function for plain x86-64, AVX2 and AVX-512, and the loader picks one.
-// Callees must be inlined into it to profit. Only g++ on x86-64 ELF has it; elsewhere the plain function stands.
+// Run-time dispatch: the compiler emits the function for plain x86-64, AVX2 and AVX-512, and the loader selects one.
+// Functions that it calls must be inlined to benefit. Only g++ on x86-64 ELF supports this; elsewhere, the plain
+// function is used.
 #if defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define CXRFAST_CPU_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
@@ -16,10 +17,10 @@
 #define CXRFAST_CPU_CLONES
 #endif
 
-// For what a function with CXRFAST_CPU_CLONES calls in its inner loop.
+// For functions called in the inner loop of a function with CXRFAST_CPU_CLONES.
 #define CXRFAST_ALWAYS_INLINE inline __attribute__((always_inline))
 
-// For a formula of csrc/math that vectorised loops call too.
+// For formulas of csrc/math that vectorised loops also call.
 #if defined(__CUDACC__)
 #define CXRFAST_FORMULA CXRFAST_HOST_DEVICE
 #else

@@ -1,4 +1,4 @@
-// A boolean mask over [B, K, N] that may have one row for all images or all classes.
+// A boolean mask over [B, K, N]; a size of 1 broadcasts over images or classes.
 #pragma once
 
 #include "common/check.h"
@@ -7,8 +7,8 @@
 namespace cxrfast {
 
 struct RowMask {
-    Tensor holder;        // keeps data alive
-    const uint8_t* data;  // nullptr: everything is selected. A bool tensor that views other bytes has more than 0 and 1
+    Tensor holder;        // keeps the memory of `data` alive
+    const uint8_t* data;  // nullptr: all are selected. Any nonzero byte is true
     int64_t image_stride, class_stride;
 
     const uint8_t* row(int64_t image, int64_t channel) const {

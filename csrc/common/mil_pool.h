@@ -1,4 +1,4 @@
-// mil_pool as other operators of the same library call it: each of the two libraries, CPU and CUDA, defines its own.
+// mil_pool as called by other operators of the same library. The CPU and the CUDA library define it separately.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ Tensor mil_pool(const Tensor& logits,                    // [B, K, N]
                 const std::optional<Tensor>& sharpness,  // [K], accumulation dtype
                 int64_t mode);
 
-// The gradients of logits and, where it is wanted, of every bag's sharpness.
+// The gradients of logits and, if requested, of the sharpness of every bag.
 std::tuple<Tensor, Tensor> mil_pool_backward(const Tensor& grad,    // [B, K]
                                              const Tensor& logits,  // [B, K, N]
                                              const std::optional<Tensor>& mask,

@@ -19,7 +19,7 @@ CXRFAST_HOST_DEVICE double binomial_tap(int64_t size, int64_t i) {
     return value;
 }
 
-// (size-1)/2 elements are padded before the image, the rest after it.
+// The image is padded by (size-1)/2 elements before it, and by the rest after it.
 CXRFAST_HOST_DEVICE int64_t padding_before(int64_t size) {
     return (size - 1) / 2;
 }
@@ -28,8 +28,8 @@ CXRFAST_HOST_DEVICE int64_t blur_pool_output_size(int64_t n, int64_t stride) {
     return n == 0 ? 0 : (n - 1) / stride + 1;
 }
 
-// The element of [0, n) that stands at position i of the padded line; -1 where that is a zero.
-// Reflection needs |overhang| < n, which is checked before a kernel runs.
+// The element of [0, n) at position i of the padded line; -1 for zero padding. Reflection requires |overhang| < n,
+// which is checked before kernels run.
 CXRFAST_HOST_DEVICE int64_t padded_index(int64_t i, int64_t n, Padding padding) {
     if (i >= 0 && i < n) return i;
     switch (padding) {

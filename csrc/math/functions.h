@@ -1,5 +1,5 @@
-// The elementary functions that the formulas of csrc/math are written in. A formula takes them as its template
-// parameter F, so that one text serves CUDA threads, single numbers on the CPU, and loops that g++ vectorises:
+// The elementary functions of the formulas in csrc/math. A formula has them as its template parameter F, so that the
+// same code serves CUDA threads, scalars on the CPU, and vectorised loops:
 //
 //   StandardFunctions  <cmath>'s; what a formula uses unless told otherwise
 //   VectorFunctions    without branch, table or call, to the last digits      (cpu/common/vector_functions.h)
@@ -41,13 +41,13 @@ struct StandardFunctions {
         return T(1) / (T(1) + e);
     }
 
-    // log(value), where value = 1 − lost, from whichever of the two keeps its digits.
+    // log(value), where value = 1 − lost, from whichever of the two is more accurate.
     template <typename T>
     static CXRFAST_FORMULA T log_of_complement(T value, T lost) {
         return value < T(0.5) ? std::log(value) : std::log1p(-lost);
     }
 
-    // x where the condition holds, else 0, even of an infinity or a NaN.
+    // x if the condition holds, else 0, also for infinities and NaN.
     template <typename T>
     static CXRFAST_FORMULA T only(bool condition, T x) {
         return condition ? x : T(0);

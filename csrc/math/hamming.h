@@ -1,4 +1,4 @@
-// What hamming_topk is made of: the rules of labels, and the key that candidates are ordered by.
+// The label rules of hamming_topk, and the key by which candidates are ordered.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace cxrfast {
 
-// Labels are sets, a bit per class. Exact, partial and disjoint exclude each other and leave nothing out: two images
-// without a finding have the same set, so they match exactly and are not disjoint.
+// Labels are sets, with one bit per class. Exactly one of the rules exact, partial and disjoint holds for any two
+// images. Two images without findings have equal sets, so that they match exactly and are not disjoint.
 enum class LabelRule : int64_t { kAny = 0, kExact = 1, kPartial = 2, kDisjoint = 3, kShared = 4 };
 constexpr int64_t kLabelRules = 5;
 
@@ -39,7 +39,8 @@ CXRFAST_HOST_DEVICE int count_bits(uint64_t x) {
 #endif
 }
 
-// A query whose distance to a hash is the key, the smaller the sooner: the complement is at distance 64 − d.
+// The query whose distance to a hash is the key, where small keys come first. For the farthest hashes, it is the
+// complement, which is at distance 64 − d.
 CXRFAST_HOST_DEVICE uint64_t key_query(uint64_t query, bool farthest) {
     return farthest ? ~query : query;
 }

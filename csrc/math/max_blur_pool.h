@@ -7,14 +7,14 @@
 
 namespace cxrfast {
 
-// The stride-1 maximum over `kernel` elements, `padding` times -inf at either end, leaves this many.
+// The size of the stride-1 maximum over `kernel` elements, with `padding` elements of -inf at each end.
 CXRFAST_HOST_DEVICE int64_t max_map_size(int64_t n, int64_t kernel, int64_t padding) {
     const int64_t size = n + 2 * padding - kernel + 1;
     return n == 0 || size < 0 ? 0 : size;
 }
 
-// torch.max_pool2d's rule, for a window visited in raster order: a NaN wins, else the first of equal elements.
-// Without ||, a branch that keeps loops from being vectorised.
+// The rule of torch.max_pool2d, for windows visited in raster order: a NaN wins, else the first of equal elements. It
+// does not use ||, whose branch would prevent vectorisation.
 template <typename acc_t>
 CXRFAST_HOST_DEVICE bool replaces_maximum(acc_t value, acc_t maximum) {
     return (value > maximum) | (value != value);

@@ -31,14 +31,14 @@ CXRFAST_HOST_DEVICE bool has_sharpness(MilPool mode) {
     return mode == MilPool::kLse || mode == MilPool::kSoftmax || mode == MilPool::kGeneralizedMean;
 }
 
-// Below this logit softplus(x) is e^x to double precision; sums over such instances are carried as logarithms, because
-// the terms may underflow.
+// Below this logit, softplus(x) is e^x in double precision. Sums over such instances are computed as logarithms,
+// because their terms may underflow.
 constexpr double kTailLogit = -40.0;
 
-// Where |r·c| is below this, exp(r·c) is linear to double precision and E_r(c) is the arithmetic mean, at r = 0 too.
+// For |r·c| below this, exp(r·c) is linear in double precision, and E_r(c) is the arithmetic mean, also at r = 0.
 constexpr double kLinearExponent = 1e-17;
 
-// The log-odds of nothing: no instance supports the class; and no average exists.
+// Results for a bag without instances: the logit of probability 0; and NaN for means.
 template <typename T>
 CXRFAST_HOST_DEVICE T empty_bag(MilPool mode) {
     const bool zero = mode == MilPool::kNoisyOr || mode == MilPool::kMax;
@@ -52,7 +52,7 @@ CXRFAST_HOST_DEVICE T log_weight(MilPool mode, T sharpness, T x) {
     return mode == MilPool::kLinearSoftmax ? log_sigmoid(x) : T(0);
 }
 
-// d logit p̄ / dx, from the instance's shares P of Σ w p and Q of Σ w q.
+// d logit p̄ / dx, from the shares P and Q of the instance in Σ w p and Σ w q.
 template <typename T>
 CXRFAST_HOST_DEVICE T weighted_mean_gradient(MilPool mode, T sharpness, T x, T share_p, T share_q) {
     const T p = sigmoid(x), q = sigmoid(-x);
@@ -75,9 +75,9 @@ CXRFAST_HOST_DEVICE T exponential_mean_curvature(T delta) {
     return sum;
 }
 
-// The terms of the direct sums, for all modes but noisy-OR and max: an instance adds a and b to two sums, and its
-// gradient is g·(c₀ + c₁·p + c₂·q), where the c follow from the sums (PooledSums). Terms may underflow where the
-// formulas above, which go by logarithms, do not.
+// The terms of the direct sums, for all modes except noisy-OR and max: an instance adds a and b to two sums. Its
+// gradient is g·(c₀ + c₁·p + c₂·q), where the factors c follow from the sums (PooledSums). Terms may underflow where
+// the logarithmic formulas above do not.
 template <typename T>
 struct Terms {
     T a, b, g, p, q;
@@ -92,7 +92,7 @@ struct MeanTerms {
     }
 };
 
-// With weights w = exp(s·(p − ½)): e^½ˢ, which all of them lack, cancels.
+// Weights are w = exp(s·(p − ½)); the constant factor e^−½ˢ cancels.
 struct SoftmaxTerms {
     static constexpr bool kConstantFactor = false;
     template <typename F, typename T>
@@ -144,7 +144,7 @@ struct GeneralizedMeanTerms {
     }
 };
 
-// What direct sums give: the pooled logit, and the factor c0 + c1·p + c2·q that turns an instance's g into a gradient.
+// Results of direct sums: the pooled logit, and the factor c0 + c1·p + c2·q of an instance's g in its gradient.
 struct PooledSums {
     bool valid;
     double logit, c0, c1, c2;
@@ -158,7 +158,7 @@ CXRFAST_HOST_DEVICE PooledSums pooled_weighted_mean(MilPool mode, double sum_p, 
     return {true, logit, p + q, 0, 0};
 }
 
-// Where p̄ is neither near 0 nor near 1: there E_r by itself has digits enough.
+// For p̄ neither near 0 nor near 1, where E_r is accurate without logarithms.
 CXRFAST_HOST_DEVICE PooledSums pooled_lse(double sum, int64_t n, double r) {
     const double above_half = std::log(sum / static_cast<double>(n)) / r;  // p̄ − ½
     if (!(std::abs(above_half) <= 0.45)) return {};

@@ -15,12 +15,12 @@ struct Offset {
     int64_t dy, dx;
 };
 
-// Where tap 0 .. k*k-1 of a window, in raster order, lies relative to its centre.
+// The offset of tap 0 .. k*k-1 of a window, in raster order, from its centre.
 CXRFAST_HOST_DEVICE Offset window_offset(int64_t tap, int64_t kernel, int64_t dilation) {
     return {(tap / kernel - kernel / 2) * dilation, (tap % kernel - kernel / 2) * dilation};
 }
 
-// The tap that points the other way: pixel j is tap t of pixel i exactly if i is tap mirrored_tap(t) of j.
+// The opposite tap: pixel j is tap t of pixel i exactly if i is tap mirrored_tap(t) of j.
 CXRFAST_HOST_DEVICE int64_t mirrored_tap(int64_t tap, int64_t kernel) {
     return kernel * kernel - 1 - tap;
 }
@@ -31,13 +31,14 @@ CXRFAST_FORMULA T pair_affinity(T squared_distance) {
     return F::exp(T(-0.5) * squared_distance);
 }
 
-// A label's share before it is divided by the sum over labels: softmax, relative to the greatest logit.
+// The softmax of a label before division by the sum over labels, relative to the largest logit.
 template <typename F = StandardFunctions, typename T>
 CXRFAST_FORMULA T softmax_numerator(T logit, T greatest) {
     return F::exp(logit - greatest);
 }
 
-// Gradients of the logits from the activations' values and gradients; `mean` is Σ q·grad over the labels of a pixel.
+// Gradients of the logits from the values and gradients of the activations; `mean` is Σ q·grad over the labels of a
+// pixel.
 template <typename T>
 CXRFAST_FORMULA T softmax_backward(T q, T grad, T mean) {
     return q * (grad - mean);

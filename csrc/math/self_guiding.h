@@ -1,4 +1,4 @@
-// The targets that a bag makes for its instances (Seibold et al. 2020, Eq. 5 and 6), for all back ends.
+// The targets that a bag provides for its instances (Seibold et al. 2020, Eq. 5 and 6), for all back ends.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ enum GuidedStatistic {
     kGuidedStatistics
 };
 
-// Below this logit σ(x) is e^x to double precision.
+// Below this logit, σ(x) is e^x in double precision.
 constexpr double kLowLogit = -40.0;
 
-enum class Theta { kPrediction, kRescaled, kRescaledLow };  // θ = p; Eq. 5; Eq. 5 where the greatest logit is low
+enum class Theta { kPrediction, kRescaled, kRescaledLow };  // θ = p; Eq. 5; Eq. 5 with a low largest logit
 
 // θ of Eq. 5 from logits. Where all predictions are close to 1, or to 0, no digit of p − min p would be left, so with
 // a ≥ b: σ(a) − σ(b) = σ(a)·σ(−b)·(1 − e^(b−a)), and
@@ -50,7 +50,7 @@ struct Guide {
                 low};
     }
 
-    // Eq. 5 is 0/0: the bag says nothing about its instances. (Not so for NaN.)
+    // Eq. 5 is 0/0: all instances are equal. (False for NaN.)
     CXRFAST_HOST_DEVICE bool is_silent() const { return rescale && least == most; }
 
     CXRFAST_HOST_DEVICE Theta kind() const {
@@ -67,8 +67,8 @@ struct Guide {
     }
 };
 
-// What an instance of a positive bag adds to the four sums: its binary cross-entropy to the one that its target M
-// belongs to (Eq. 6: 0 below δ_l, 1 above δ_h, else θ), and p² where M is not 0.
+// The contribution of an instance of a positive bag to the four sums: its binary cross-entropy, to the sum that its
+// target M selects (Eq. 6: 0 below δ_l, 1 above δ_h, else θ), and p² if M is not 0.
 template <typename T>
 struct GuidedTerms {
     T negative, soft, positive, squares;
@@ -81,7 +81,7 @@ CXRFAST_FORMULA GuidedTerms<T> guided_terms(const Guide<T>& guide, Theta kind, T
     const T theta = guide.template theta<F>(kind, x, o.p);
     const T above = x > T(0) ? x : T(0), below = above - x;
     const bool zero = theta<guide.delta_low, one = theta> guide.delta_high, soft = !(zero | one);
-    // −log max(p, q); −log q is `above` more, −log p is `below` more
+    // −log max(p, q). −log q is larger by `above`, −log p is larger by `below`
     const T log_larger = F::log1p_unit(o.e), mixed = theta * below + (T(1) - theta) * above;
     return {F::only(zero, log_larger + above),
             F::only(soft, log_larger + mixed),
@@ -91,7 +91,7 @@ CXRFAST_FORMULA GuidedTerms<T> guided_terms(const Guide<T>& guide, Theta kind, T
             one};
 }
 
-// Upstream gradients of the four sums.
+// The gradients of the four sums.
 template <typename T>
 struct GuidedSlopes {
     T negative, soft, positive, squares;

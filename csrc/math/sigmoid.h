@@ -1,4 +1,4 @@
-// σ and its logarithms, exact in both tails: p = σ(x) and q = 1 − p = σ(−x) are never computed from one another.
+// σ and its logarithms, accurate in both tails: p = σ(x) and q = 1 − p = σ(−x) are never computed from each other.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,7 @@ CXRFAST_FORMULA T sigmoid(T x) {
     return (x >= T(0) ? T(1) : e) / (T(1) + e);
 }
 
-// σ(x) and σ(−x), neither from the other, and e^-|x|, from one exponential.
+// σ(x), σ(−x) and e^-|x| from one exponential; neither σ is computed from the other.
 template <typename T>
 struct Odds {
     T p, q, e;
@@ -26,7 +26,7 @@ CXRFAST_FORMULA Odds<T> odds(T x) {
     return {x >= T(0) ? larger : smaller, x >= T(0) ? smaller : larger, e};
 }
 
-// p·(1 − p), which is dσ/dx.
+// p·(1 − p) = dσ/dx.
 template <typename F = StandardFunctions, typename T>
 CXRFAST_FORMULA T sigmoid_gradient(T x) {
     const T e = F::exp_minus_abs(x), d = T(1) + e;
@@ -44,7 +44,7 @@ CXRFAST_FORMULA T log_sigmoid(T x) {
     return -softplus<F>(-x);
 }
 
-// log(log(1 + e^x)), also where softplus itself underflows: softplus(x) = e^x·(1 − e^x/2 + …).
+// log(log(1 + e^x)), also where softplus underflows: softplus(x) = e^x·(1 − e^x/2 + …).
 template <typename T>
 CXRFAST_HOST_DEVICE T log_softplus(T x) {
     return x < T(-40) ? x : std::log(softplus(x));

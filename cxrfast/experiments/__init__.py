@@ -1,1 +1,1 @@
-"""Whole experiments: evaluating a run, cross-validation, bags, published tables, the study on phantoms, the demo."""
+"""Experiments: evaluation of a run, cross-validation, bags, published tables, the study on phantoms, the demo."""

@@ -1,4 +1,4 @@
-"""Cross-validation: folds and seeds as runs of one folder, each skipped, resumed or trained, evaluated, and pooled."""
+"""Cross-validation: trains and evaluates a run for every fold and seed, in one folder, and pools the results."""
 
 import shlex
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ logger = get_logger(__name__)
 
 
 class PooledAssessment(NamedTuple):
-    """Numbers, and where they were written."""
+    """Pooled results, and the file they were written to."""
 
     result: PooledResult
     report: Path
@@ -55,20 +55,27 @@ def cross_validate(
     fold: int | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Train and evaluate every fold (or only `fold`) with every seed, and pool the results; returns the folder.
+    """Train and evaluate every fold with every seed, pool the results, and return the folder.
 
-    Images with boxes are dealt into `folds` (see :func:`cxrfast.data.make_folds`, by `config.seed`); the fraction
-    `unannotated` of the others joins training. With `of="all"`, all images are dealt, and each is tested once. Runs of
-    a fold have the seeds `config.seed`, `config.seed` + 1, … Folds are `by` "patient" or "image"; None: as the
-    protocol's paper has them, else by patient. Of what a fold may train on, `val_share` validates; None: as the
-    protocol's paper has it (rozenberg2019, li2018: none), else `config.val_share`.
+    If `out` already contains the same cross-validation, finished runs are skipped and interrupted ones are resumed. A
+    run that fails does not stop the others.
 
-    The folder `out` may be that of the same cross-validation: what is finished is skipped, what was interrupted goes
-    on; only `seeds` may have grown. By default it has a name under `runs/` that is the same for the same settings. A
-    `splits.json` that lies in it is used as it is. A run that fails does not stop the others.
+    Args:
+        folds: number of folds, see :func:`cxrfast.data.make_folds`; `config.seed` is the seed of the division.
+        of: "boxes" divides the images with boxes among the folds; "all" divides all images, so that each is tested
+            once.
+        unannotated: with `of="boxes"`, the share of the images without boxes that every fold uses for training.
+        seeds: number of runs per fold, with the seeds `config.seed`, `config.seed` + 1, … It may be increased later.
+        by: units of the folds, "patient" or "image". None: as in the protocol's paper, else by patient.
+        val_share: validation share of the images that are not tested. None: as in the protocol's paper (no validation
+            for rozenberg2019 and li2018), else `config.val_share`.
+        fold: train only this fold.
+        out: default: a folder under `runs/` whose name depends only on the settings. If it contains a `splits.json`,
+            this file defines the folds.
 
-    Raises UsageError for settings that make no sense or are not those of the folder, CxrfastError for splits that
-    contradict the data or themselves, and at the end if a run has failed.
+    Raises:
+        UsageError: settings that contradict each other or those of the folder.
+        CxrfastError: splits that contradict the data or themselves; or, at the end, a run that failed.
     """
     given = {"folds": folds, "seeds": seeds, "unannotated": unannotated, "protocol": protocol, "by": by, "of": of}
     plan = build_cross_validation(given)
@@ -88,7 +95,7 @@ def resume_cross_validation(
     device: Device | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Go on with the cross-validation in a folder, with its own settings: all folds, or only `fold`."""
+    """Resume the cross-validation in a folder, with the settings of the folder: all folds, or only `fold`."""
     folder = FoldsDirectory(path)
     config, plan = folder.load()
     check_fold(fold, plan)
@@ -110,17 +117,19 @@ def evaluate_folds(
     method: str | None = None,
     page: bool = True,
 ) -> PooledAssessment:
-    """Evaluate every finished run of a cross-validation on the images that it held out, and pool the results.
+    """Evaluate every finished run of a cross-validation on its test images, and pool the results.
 
-    `protocol` None is the folder's; `thresholds` replace its T. Results go to the folder, or to `out`; with `page`, a
-    `report.html` beside each.
+    The default protocol is that of the folder; `thresholds` replace its values of T. Results are written to the folder,
+    or to `out`; with `page`, each with a `report.html`.
     """
     folder = FoldsDirectory(path)
     config, plan = folder.load()
     plan = plan.model_copy(update={"protocol": find_protocol(protocol or plan.protocol).name})
     finished = [run for run in all_runs(config, plan) if is_finished(folder.run(run.name))]
     if not finished:
-        raise CxrfastError(f"{path}: no run has finished training; go on with: cxrfast train --resume {_quoted(path)}")
+        raise CxrfastError(
+            f"{path}: expected finished runs, got none; resume training with: cxrfast train --resume {_quoted(path)}"
+        )
     for run in finished:
         evaluate_run(
             folder.run(run.name).best,
@@ -140,13 +149,13 @@ def evaluate_folds(
 
 
 def _go_on(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: Device, workers: int) -> Path:
-    """Every run that is not finished, then the pooled result."""
-    with quiet(when=not fabric.is_global_zero), once():  # remarks on the data are the same for every run
+    """Do all unfinished runs, then pool the results."""
+    with quiet(when=not fabric.is_global_zero), once():  # notes on the data are the same for every run
         return _do_runs(folder, fabric, fold, device, workers)
 
 
 def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: Device, workers: int) -> Path:
-    """As :func:`_go_on`, whatever is shown of it."""
+    """As :func:`_go_on`, with all log lines."""
     config, plan = folder.load()
     config = config.model_copy(update={"device": device, "workers": workers})
     splits, records = read_splits(folder, config)
@@ -161,16 +170,16 @@ def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: D
         except UsageError:
             raise
         except CxrfastError as error:
-            if fabric.world_size > 1:  # other processes would wait for this one
+            if fabric.world_size > 1:  # the other processes would wait for this one
                 raise
             logger.warning(f"{run.name} failed: {error}")
             failures[run.name] = error
             continue
-        if fabric.is_global_zero:  # now, not only at the end: whoever stops then has what there is
+        if fabric.is_global_zero:  # after every run, so that an interruption leaves results
             done.add(run)
             _pool(folder, config, plan, [run for run in planned if run in done], splits, records)
     if fabric.is_global_zero:
-        evaluated = _evaluated(folder, planned, plan)  # other machines may have worked, too
+        evaluated = _evaluated(folder, planned, plan)  # other machines may have finished runs too
         if evaluated:
             result, report = _pool(folder, config, plan, evaluated, splits, records)
             logger.info(f"\n{cross_validation_to_text(result)}\nwritten: {report}, {write_folds(folder.path)}")
@@ -178,7 +187,7 @@ def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: D
         name, reason = next(iter(failures.items()))
         raise CxrfastError(
             f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}); {name}: {reason}. The others are "
-            f"kept; try again with: cxrfast train --resume {_quoted(folder.path)}"
+            f"kept; retry with: cxrfast train --resume {_quoted(folder.path)}"
         )
     return folder.path
 
@@ -194,13 +203,13 @@ def _train_and_evaluate(
 ) -> None:
     directory = folder.run(run.name)
     parts = splits.splits(run.fold, records)
-    # One process looks, and tells the others: it will write while they still look
+    # One process reads the state and broadcasts it, because it may change the folder before the others have read it
     state = _state(directory, plan, parts.hash) if fabric.is_global_zero else None
     state = cast(RunState, fabric.broadcast(state))
     settings = config.model_copy(update={"seed": run.seed})
     finish_training(directory, state, settings, splits=parts, within=folder.path)
     if state == RunState.EVALUATED:
-        logger.info(f"{run.name}: finished before")
+        logger.info(f"{run.name}: already finished")
     elif fabric.is_global_zero:
         assessment = evaluate_run(directory.best, protocol=plan.protocol, workers=config.workers, device=config.device)
         logger.info(f"evaluated: mean AUROC {assessment.result.mean_auroc.value:.3f}, {assessment.report}")
@@ -211,8 +220,8 @@ def _state(run: RunDirectory, plan: CrossValidation, split_hash: str) -> RunStat
     state = run_state(run, {plan.protocol: run})
     if state != RunState.NEW and run.splits.is_file() and Splits.load(run.splits).hash != split_hash:
         raise UsageError(
-            f"{run.path} was trained on other images than splits.json now says; restore the file, or delete the folder "
-            f"{run.path}, which is then trained again"
+            f"splits: expected the splits.json that {run.path} was trained with, got another one; restore the file, or "
+            f"delete {run.path} to train it again"
         )
     return state
 
@@ -261,7 +270,7 @@ def _pool(
 def _patients(
     runs: Sequence[FoldEvaluation], splits: FoldSplits, records: Sequence[Record]
 ) -> tuple[set[str], set[str]]:
-    """Those whose images the runs have tested, and of these those on the training side of the same fold."""
+    """Patients with test images, and those of them who also have training or validation images in the same fold."""
     patient = {record.image: record.patient for record in records}
     tested, shared = set[str](), set[str]()
     for run in one_of_each_fold(runs):
@@ -272,8 +281,10 @@ def _patients(
 
 
 def _left_out(config: RunConfig, runs: Sequence[FoldEvaluation], records: Sequence[Record]) -> dict[str, int]:
-    """Classes of the data that the runs do not have, for want of training images in a fold or by choice; and how many
-    boxes of them the tested images have, which nobody looks for."""
+    """Classes of the data that the runs do not predict, with the number of their boxes in the test images.
+
+    A class is left out by choice, or because a fold has no training images of it.
+    """
     tested = {image for run in runs for image in run.predictions.images}
     boxes: dict[str, int] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""The whole path on phantoms: make them, train, evaluate, localise a held-out image."""
+"""The demo: draws phantoms, trains, evaluates, and localises diseases on a held-out image."""
 
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ IMAGE_SIZE = 128
 BOXED_FRACTION = 0.3
 SHARED: dict[str, Any] = {
     "image_size": IMAGE_SIZE,
-    "split": "official",  # all lesions of the phantoms' test list have boxes
+    "split": "official",  # all lesions on the test list have boxes
     "batch_size": 16,
     "weight_decay": 1e-4,
     "device": "cpu",
@@ -56,12 +56,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "lr": 2e-3,
         "lr_decay": 0.1,
         "lr_step": 16,
-        # Softmax pooling is close to the mean: the score of a lesion that covers a tenth of the image never reaches ½,
-        # so a gate there would close on every small one. docs/results/sgl_phantoms.md has λ = 20 beside λ = 1.
+        # Softmax pooling is close to the mean, so that a lesion on a tenth of the image never reaches a score of ½. A
+        # gate at ½ would reject all small lesions. docs/results/sgl_phantoms.md compares λ = 20 with λ = 1.
         "options": {"backbone": "resnet_nano", "output_stride": 16, "lam": 1.0, "gate": None},
     },
     "zhang": {
-        "epochs": 8,  # every image is an anchor once, so an epoch is three of the others
+        "epochs": 8,  # every image is an anchor once, so that an epoch takes as long as three of other methods
         "batch_size": 24,
         "lr": 2e-3,
         "lr_decay": 0.3,
@@ -84,14 +84,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "options": {"backbone": "resnet_nano", "output_stride": 8, "fine": 2, "hidden": 128, "negatives": 64},
     },
 }
-"""For each method, a network that two CPU cores train in minutes. On phantoms only: docs/papers.md has the papers'
-settings."""
+"""For each method, settings that two CPU cores train in minutes. They are for phantoms only; docs/papers.md has the
+settings of the papers."""
 
 logger = get_logger(__name__)
 
 
 def run_demo(out: Path | None = None, *, method: str = "rozenberg", seed: int = 0) -> RunDirectory:
-    """Phantoms, training, evaluation and one localised image, all in the folder `out`; says where everything lies."""
+    """Draw phantoms, train, evaluate and localise one image, all in the folder `out`; logs the paths of the files."""
     if method not in SETTINGS:
         raise UsageError(f"method: expected one of {', '.join(SETTINGS)}, got {method!r}")
     out = RUNS / f"demo-{datetime.now():%Y%m%d-%H%M%S}" if out is None else Path(out)
@@ -129,6 +129,6 @@ def run_demo(out: Path | None = None, *, method: str = "rozenberg", seed: int = 
 
 
 def _held_out_image(run: RunDirectory, phantoms: Path) -> Path:
-    """The first test image with two annotated lesions, or as near to two as there is."""
+    """The first test image with two annotated lesions, or with the number closest to two."""
     records = Splits.load(run.splits).part("test", read_data(phantoms).records)
     return min(records, key=lambda record: abs(len(record.boxes) - 2)).path

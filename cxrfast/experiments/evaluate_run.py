@@ -1,4 +1,4 @@
-"""`evaluate` for what `train` has left: a run's folder, one part of its split, its data or others."""
+"""Evaluates a trained run: on one part of its own data, or on another data set."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ _NO_FINDING = class_key("No Finding")
 
 
 class Assessment(NamedTuple):
-    """Numbers, and where they were written."""
+    """Results, and the files they were written to."""
 
     result: EvaluationResult
     report: Path
@@ -53,18 +53,25 @@ def evaluate_run(
     method: str | None = None,
     page: bool = True,
 ) -> Assessment:
-    """Evaluate weights (default: the latest run's best) on `split` of the run that they belong to.
+    """Evaluate weights on a part of the data of their run. The default is the best weights of the latest run.
 
-    With `data`, another data set is evaluated as a whole. Images and patients of it that training has seen count as
-    shared (see :func:`_elsewhere`). `thresholds` replace the protocol's T. On the run's test part, a temperature is
-    fitted on its validation part, for the output `prob_calibrated`. The report, `predictions.csv`, `maps.npz` and, with
-    `page`, `report.html` go to the run's folder, or to `out`.
+    With `data`, all images of another data set are evaluated. Its images and patients that also occur in the training
+    data count as shared (see :func:`_elsewhere`). `thresholds` replace the protocol's values of T. For the test part, a
+    temperature is fitted on the validation part, for the column `prob_calibrated`. The results, `predictions.csv`,
+    `maps.npz` and, with `page`, `report.html` are written to the folder of the run, or to `out`.
 
+<<<<<<< HEAD
     `options` say how the data are read; default: as the run's. Classes are matched by their synonyms and have the names
     of the data set. Classes of the model that the data set does not label are unknown, and have no numbers.
+=======
+    `options` are those for reading the data; default: those of the run. Classes are matched by their synonyms. Classes
+    of the model that the data set does not label count as unknown and have no results.
+>>>>>>> main
 
-    Raises UsageError if the weights belong to no run and neither `data` nor `out` is given, or if training has seen
-    patients that the protocol wants apart; CxrfastError for data, weights or a splits file that do not fit.
+    Raises:
+        UsageError: weights without a run need both `data` and `out`; or training patients are among the evaluated
+            ones and the protocol does not allow this.
+        CxrfastError: data, weights and splits that do not fit together.
     """
     rules = find_protocol(protocol)
     if thresholds:
@@ -73,10 +80,10 @@ def evaluate_run(
     run = run_of(Path(model.weights))
     config = build_config(run.read_config()) if run is not None else None
     if data is None and config is None:
-        raise UsageError(f"data: {model.weights} lies in no run's folder; name the data set with --data")
+        raise UsageError(f"data: expected a data set for {model.weights}, which is in no run; add --data DIR")
     if out is None:
         if run is None:
-            raise UsageError(f"out: {model.weights} lies in no run's folder; say where to write with --out")
+            raise UsageError(f"out: expected a folder for {model.weights}, which is in no run; add --out DIR")
         out = run.path
     source = _source(data, options, config)
     model, source = _in_common(model, source)
@@ -145,7 +152,7 @@ def _in_common(model: TrainedModel, source: DataSource) -> tuple[TrainedModel, D
 
 
 class EvaluatedPart(NamedTuple):
-    """Images to evaluate, and what training has seen."""
+    """Images to evaluate, and the patients in the training data."""
 
     records: list[Record]
     name: str
@@ -155,25 +162,25 @@ class EvaluatedPart(NamedTuple):
 
 
 def _part(splits: Splits, name: str, records: Sequence[Record]) -> EvaluatedPart:
-    """Training has seen the training part; for the test part, validation has chosen among its models, too."""
+    """One part of the run's split. For the test part, validation patients count as training patients."""
     seen = ("train", "val") if name == "test" else ("train",)
     patients = frozenset(record.patient for part in seen for record in splits.part(part, records))
     return EvaluatedPart(splits.part(name, records), name, splits.hash, patients)
 
 
 def _elsewhere(run: RunDirectory, config: RunConfig, source: DataSource, rules: Protocol) -> EvaluatedPart:
-    """All of another data set, with the patients of it that training or validation has seen.
+    """All images of another data set, with its patients that are in the training or validation data.
 
-    An image of the same name and patient as one of the run's is that image, in another size perhaps, if most of such
-    images agree in age and sex too. Then both data sets number the same patients, so all patients of the same name are
-    the same. Otherwise they may be so by chance, as most data sets count theirs from 1: a note says how many, and
-    shared patients are unknown.
+    Two images with equal names and patient identifiers are taken to be the same image, if age and sex agree for most
+    such pairs. In this case, equal patient identifiers mean equal patients in both data sets. Otherwise, identifiers
+    may coincide by chance, because most data sets number their patients from 1. Shared patients are then unknown, and
+    a note states how many identifiers coincide.
     """
     splits = Splits.load(run.splits)
     own: Sequence[Record]
     try:
         own = read_data(config.data, replace(config.data_options, images_required=False)).records
-    except CxrfastError:  # gone: its images had the patients that they have here
+    except CxrfastError:  # the run's data are missing: take the patients of its images from this data set
         named = {*splits.train, *splits.val, *splits.test}
         own = [record for record in source.records if record.image in named]
     patient = {record.image: record.patient for record in own}
@@ -183,20 +190,20 @@ def _elsewhere(run: RunDirectory, config: RunConfig, source: DataSource, rules: 
     shared = len(patients & {record.patient for record in source.records})
     everything = list(source.records)
     if not known:
-        note = f"{shared} patients have names of training patients; whether they are the same is unknown"
+        note = f"{shared} patient identifiers also occur in the training data; whether they are the same is unknown"
         return EvaluatedPart(everything, "all", notes=(note,) if shared else ())
     if shared and rules.patients_apart:
         raise UsageError(
-            f"data: {shared} patients of {source.root} are in the training data of {run.path}, with "
-            f"{len(known & set(seen))} of its very images; protocol {rules.name} wants patients apart. Take others, "
-            "or choose another --protocol, as own, which counts them; if the run's own data have moved there, write so "
-            f"in {run.config} (data:) and leave out --data"
+            f"data: expected no training patients under protocol {rules.name}, got {shared} patients of {run.path} in "
+            f"{source.root}, with {len(known & set(seen))} of its training images; choose other data or another "
+            "--protocol, such as own, which counts them. If this is the run's own data in a new place, change data in "
+            f"{run.config} and leave out --data"
         )
     return EvaluatedPart(everything, "all", training_patients=patients)
 
 
 def _same_images(first: Sequence[Record], second: Sequence[Record]) -> set[str]:
-    """Names of the images that both have, of the same patients; none if most of these patients are other people."""
+    """Names of the images in both, with equal patients; empty if age or sex differ for most of them."""
     by_name = {record.image: record for record in first}
     pairs = [(by_name[record.image], record) for record in second if record.image in by_name]
     pairs = [(a, b) for a, b in pairs if a.patient == b.patient]

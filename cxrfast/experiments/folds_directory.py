@@ -22,7 +22,7 @@ from cxrfast.training.preparation import check_without_validation, choose_classe
 
 logger = get_logger(__name__)
 
-_OF_THE_MACHINE = {"device", "workers", "cache"}  # may differ when a cross-validation goes on
+_OF_THE_MACHINE = {"device", "workers", "cache"}  # may differ when a cross-validation is resumed
 
 # Options that earlier versions lacked. Their defaults are not part of a folder's name, so that it stays the same.
 _NEW_DATA_OPTIONS: dict[str, Any] = {
@@ -35,20 +35,22 @@ _NEW_DATA_OPTIONS: dict[str, Any] = {
 
 
 class CrossValidation(BaseModel):
-    """What a cross-validation is, beside the settings of its runs. A section of the folder's `config.yaml`."""
+    """The settings of a cross-validation itself, a section of the folder's `config.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folds: int = Field(5, ge=2)
-    seeds: int = Field(1, ge=1, description="runs of every fold: seed, seed + 1, …, all on the same splits")
-    unannotated: float = Field(1.0, ge=0, le=1, description="fraction of the images without boxes that may train")
+    seeds: int = Field(1, ge=1, description="runs per fold, with the seeds seed, seed + 1, … and the same splits")
+    unannotated: float = Field(
+        1.0, ge=0, le=1, description="share of the images without boxes that is used for training"
+    )
     by: FoldsBy = "patient"
     of: FoldsOf = "boxes"
     protocol: str = "strict"
 
 
 class FoldsDirectory(RunDirectory):
-    """The folder of a cross-validation, with its settings read and written."""
+    """The folder of a cross-validation; reads and writes its settings."""
 
     def load(self) -> tuple[RunConfig, CrossValidation]:
         settings = self.read_config()
@@ -65,11 +67,11 @@ class FoldRun(NamedTuple):
 
     fold: int
     seed: int
-    name: str  # and its folder within that of the cross-validation
+    name: str  # also its folder, relative to that of the cross-validation
 
 
 def take_section(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a configuration file says about a cross-validation, taken out of its settings; empty if nothing."""
+    """Remove the section of the cross-validation from the settings of a configuration file, and return it."""
     section = settings.pop(CROSS_VALIDATION, None) or {}
     if not isinstance(section, dict) or not all(isinstance(name, str) for name in section):
         raise UsageError(f"{CROSS_VALIDATION}: expected 'name: value' lines, got {section!r}")
@@ -77,9 +79,9 @@ def take_section(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_cross_validation(settings: dict[str, Any]) -> CrossValidation:
-    """Complete `settings`: folds are by image where the protocol's paper has them so, else by patient.
+    """Complete `settings`. Folds are by image if they are so in the protocol's paper, else by patient.
 
-    Raises UsageError, in one line, for an unknown protocol, a value out of range, or folds that the protocol refuses.
+    Raises UsageError for an unknown protocol, a value out of range, or folds that the protocol does not allow.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     protocol = find_protocol(given.get("protocol", "strict"))
@@ -90,38 +92,40 @@ def build_cross_validation(settings: dict[str, Any]) -> CrossValidation:
             raise UsageError(f"folds-{name}: expected {' or '.join(known)}, got {given[name]!r}")
     plan = validated(CrossValidation, given)
     if plan.of == "all" and plan.unannotated < 1:
-        raise UsageError(f"unannotated: folds of all images have none beside them; leave out {plan.unannotated:g}")
+        raise UsageError(
+            f"unannotated: expected no value with folds of all images, got {plan.unannotated:g}; leave it out"
+        )
     if protocol.patients_apart and plan.by != "patient":
         others = ", ".join(name for name, entry in PROTOCOLS.items() if not entry.patients_apart)
         raise UsageError(
-            f"folds-by: by {plan.by}, training has seen patients that protocol {protocol.name} evaluates; leave it "
-            f"out, or choose another --protocol: {others}"
+            f"folds-by: expected patient for protocol {protocol.name}, so that no test patient is in training, got "
+            f"{plan.by}; leave it out, or choose another --protocol: {others}"
         )
     return plan
 
 
 def with_val_share(config: RunConfig, plan: CrossValidation, val_share: float | None) -> RunConfig:
-    """The share of what a fold may train on that validates: as given, as the protocol's paper has it, or the run's."""
+    """Set the validation share: `val_share` if given, else that of the protocol's paper, else that of `config`."""
     if val_share is None:
         val_share = PROTOCOLS[plan.protocol].training_validation
     return config if val_share is None else config.model_copy(update={"val_share": val_share})
 
 
 def all_runs(config: RunConfig, plan: CrossValidation) -> list[FoldRun]:
-    """Seed by seed: after the first seed every image has been tested once."""
+    """All runs, seed by seed, so that after the first seed every image has been tested once."""
     seeds = range(config.seed, config.seed + plan.seeds)
     return [FoldRun(fold, seed, fold_name(fold, seed)) for seed in seeds for fold in range(plan.folds)]
 
 
 def check_fold(fold: int | None, plan: CrossValidation) -> None:
     if fold is not None and not 0 <= fold < plan.folds:
-        raise UsageError(f"fold: expected 0 to {plan.folds - 1}, as there are {plan.folds} folds, got {fold}")
+        raise UsageError(f"fold: expected 0 to {plan.folds - 1}, because there are {plan.folds} folds, got {fold}")
 
 
 def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> Path:
-    """The folder with config.yaml and splits.json, new or of the same cross-validation. Data are read first."""
+    """The folder with config.yaml and splits.json. It is created, or it must be of the same cross-validation."""
     if config.split == "official":
-        raise UsageError("split: folds take the place of the official lists; leave out --split official")
+        raise UsageError("split: expected none for a cross-validation, got official; leave out --split")
     config = config.model_copy(update={"data": config.data.absolute(), "split": "folds"})
     folder = FoldsDirectory(_default_folder(config, plan) if out is None else out)
     if folder.is_cross_validation:
@@ -156,9 +160,9 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> P
 
 
 def _default_folder(config: RunConfig, plan: CrossValidation) -> Path:
-    """The same for the same settings, so that a repeated command, on another machine too, finds what there is."""
+    """The same for equal settings, so that a repeated command finds the finished runs, also on another machine."""
     settings = _comparable(config, plan) | {"classes": config.classes}
-    if plan.of == "boxes":  # as in earlier versions, which knew no other
+    if plan.of == "boxes":  # keeps the names of earlier versions, which lacked the option
         del settings["of"]
     for name, default in _NEW_DATA_OPTIONS.items():
         if settings[name] == default:
@@ -168,13 +172,13 @@ def _default_folder(config: RunConfig, plan: CrossValidation) -> Path:
 
 
 def _comparable(config: RunConfig, plan: CrossValidation) -> dict[str, Any]:
-    """All settings that make up a cross-validation, but those of the machine and what may grow."""
+    """All settings that must not change: not those of the machine, nor the number of seeds."""
     settings = config.model_dump(mode="json", exclude={*_OF_THE_MACHINE, "classes", "options"})
     return settings | config.options | plan.model_dump(exclude={"seeds"})
 
 
 def _add_seeds(folder: FoldsDirectory, config: RunConfig, plan: CrossValidation) -> None:
-    """Refuse other settings than the folder's; more seeds are fine."""
+    """Raise UsageError if the settings differ from those of the folder. An increased number of seeds is saved."""
     old_config, old_plan = folder.load()
     old, new = _comparable(old_config, old_plan), _comparable(config, plan)
     if config.classes is not None:
@@ -183,9 +187,10 @@ def _add_seeds(folder: FoldsDirectory, config: RunConfig, plan: CrossValidation)
         old["seeds"], new["seeds"] = old_plan.seeds, plan.seeds
     for name in new:
         if old[name] != new[name]:
+            option = {"by": "folds-by", "of": "folds-of"}.get(name, name)
             raise UsageError(
-                f"out: {folder.path} has {name} {old[name]}, not {new[name]}; choose another folder, or go on with its "
-                f"own settings: --resume {shlex.quote(str(folder.path))}"
+                f"out: expected a folder with {option} {new[name]}, got {folder.path} with {old[name]}; choose another "
+                f"folder, or resume with its own settings: --resume {shlex.quote(str(folder.path))}"
             )
     if plan.seeds > old_plan.seeds:
         folder.save(old_config, plan)
@@ -195,7 +200,7 @@ def _check_splits(folder: FoldsDirectory, splits: FoldSplits, plan: CrossValidat
     pairs = {"folds": (len(splits.folds), plan.folds), "by": (splits.by, plan.by), "of": (splits.of, plan.of)}
     for name, (in_file, wanted) in pairs.items():
         if in_file != wanted:
-            raise UsageError(f"{folder.splits} has {name} {in_file}, not {wanted}; correct one of the two")
+            raise UsageError(f"{folder.splits}, {name}: expected {wanted}, got {in_file}; correct one of the two")
     try:
         splits.check(records)
     except CxrfastError as error:
@@ -203,7 +208,7 @@ def _check_splits(folder: FoldsDirectory, splits: FoldSplits, plan: CrossValidat
 
 
 def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, source: DataSource) -> list[str]:
-    """Those that are asked for, or all that training images of every fold show."""
+    """The requested classes, or all with positive training images in every fold."""
     chosen, found = [], set()
     for number in range(len(splits.folds)):
         notes: list[str] = []
@@ -215,9 +220,12 @@ def _classes_of_all_folds(config: RunConfig, splits: FoldSplits, source: DataSou
         found |= set(chosen[-1])
     common = [name for name in chosen[0] if all(name in names for names in chosen)]
     if found - set(common):
-        logger.info(f"left out, not in the training images of every fold: {', '.join(sorted(found - set(common)))}")
+        absent = ", ".join(sorted(found - set(common)))
+        logger.info(f"classes without a positive training image in every fold are left out: {absent}")
     if not common:
-        raise CxrfastError(f"data: no class is in the training images of every fold of {config.data}")
+        raise CxrfastError(
+            f"data: expected a class with positive training images in every fold, got none in {config.data}"
+        )
     return common
 
 

@@ -1,4 +1,4 @@
-"""How far a run has come, for whatever does runs one after the other: cross-validation, published tables, the study."""
+"""The state of a run: new, started, trained or evaluated. Experiments of several runs resume by it."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,19 +15,19 @@ from cxrfast.training.train import is_finished
 
 
 class RunState(StrEnum):
-    """How far a run has come."""
+    """The state of a run."""
 
-    NEW = "new"  # no epoch is done
-    STARTED = "started"  # an epoch is done, but not the last one
+    NEW = "new"  # no epoch is finished
+    STARTED = "started"  # some epochs are finished
     TRAINED = "trained"
-    EVALUATED = "evaluated"  # by every protocol that was asked for
+    EVALUATED = "evaluated"  # by every requested protocol
 
 
 def run_state(run: RunDirectory, evaluations: Mapping[str, RunDirectory]) -> RunState:
-    """How far the run in a folder has come.
+    """The state of the run in a folder.
 
     Args:
-        evaluations: by the name of the protocol, the folder that the evaluation by it is written to.
+        evaluations: for each protocol, by name, the folder of its evaluation.
     """
     if is_evaluated(run, evaluations):
         return RunState.EVALUATED
@@ -37,7 +37,7 @@ def run_state(run: RunDirectory, evaluations: Mapping[str, RunDirectory]) -> Run
 
 
 def is_evaluated(run: RunDirectory, evaluations: Mapping[str, RunDirectory]) -> bool:
-    """Whether there are results by each of the protocols, of the weights after the last epoch."""
+    """Whether there are results by each of the protocols, computed after the last epoch."""
     return all(_is_evaluated(run, folder, PROTOCOLS[name]) for name, folder in evaluations.items())
 
 
@@ -45,14 +45,14 @@ def _is_evaluated(run: RunDirectory, folder: RunDirectory, protocol: Protocol) -
     results = folder.evaluation()
     if not (results.is_file() and folder.predictions().is_file() and _is_by(protocol, results)):
         return False
-    if folder.path != run.path:  # written by this program, which waits for the last epoch
+    if folder.path != run.path:  # only written after the last epoch
         return True
-    # `cxrfast evaluate` writes into the run's own folder, also while training goes on.
+    # `cxrfast evaluate` writes to the folder of the run, also during training.
     return is_finished(run) and results.stat().st_mtime >= run.checkpoint.stat().st_mtime
 
 
 def _is_by(protocol: Protocol, results: Path) -> bool:
-    """By this protocol, with its own T. A file that cannot be read is made again."""
+    """Whether the results are by this protocol with its default T; False for a file that cannot be read."""
     try:
         record = EvaluationRecord.load(results)
     except CxrfastError:
@@ -65,7 +65,7 @@ def _is_by(protocol: Protocol, results: Path) -> bool:
 
 
 def is_pooled(folder: RunDirectory, protocol: str, folds: int) -> bool:
-    """Whether all runs of a cross-validation are done, and pooled by the protocol."""
+    """Whether all runs of a cross-validation are finished, and pooled by the protocol."""
     try:
         record = CrossValidationRecord.load(folder.pooled)
     except CxrfastError:
@@ -81,7 +81,7 @@ def finish_training(
     splits: Splits | None = None,
     within: Path | None = None,
 ) -> None:
-    """Train what is not trained yet; arguments as for :func:`cxrfast.training.train`."""
+    """Train or resume a run that is not trained yet; arguments as for :func:`cxrfast.training.train`."""
     if state == RunState.NEW:
         train(config, run.path, splits=splits, restart=True, within=within)
     elif state == RunState.STARTED:
@@ -89,13 +89,11 @@ def finish_training(
 
 
 def refuse_other_settings(run: RunDirectory, wanted: RunConfig, *, folds: int | None = None) -> None:
-    """A folder of other settings is neither skipped nor gone on with.
+    """Raise UsageError, with the first difference, if the folder has a run of other settings.
 
     Args:
-        wanted: the settings; where they may differ, see :meth:`~cxrfast.training.RunConfig.first_difference`.
-        folds: of a cross-validation, whose folds take the place of `split` and `val_share`; None: of a single run.
-
-    Raises UsageError that names the first difference.
+        wanted: the settings; :meth:`~cxrfast.training.RunConfig.first_difference` states which may differ.
+        folds: number of folds of a cross-validation, for which `split` and `val_share` are ignored; None: a single run.
     """
     if not run.exists:
         return
@@ -108,4 +106,4 @@ def refuse_other_settings(run: RunDirectory, wanted: RunConfig, *, folds: int | 
     if different is None and section.get("folds") != folds:
         different = f"folds {section.get('folds')}, not {folds}"
     if different is not None:
-        raise UsageError(f"out: {run.path} is a run with {different}; choose another folder with --out")
+        raise UsageError(f"out: {run.path} has a run with {different}; choose another folder with --out")

@@ -1,4 +1,4 @@
-"""Inference: findings on an image with boxes in its pixels, as objects, JSON and pictures."""
+"""Inference: findings on an image, with boxes in its pixel coordinates, as objects, JSON and pictures."""
 
 from cxrfast.inference.batch import Batch, Output, localize_many
 from cxrfast.inference.findings import NOTICE, ClassFinding, FoundBox, Localization

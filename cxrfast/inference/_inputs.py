@@ -12,22 +12,25 @@ from cxrfast.data.images import IMAGE_SUFFIXES as SUFFIXES
 def expand_inputs(
     inputs: Sequence[str | os.PathLike], *, skip: Path | None = None
 ) -> tuple[list[Path], dict[str, str]]:
-    """(image files in order, without duplicates; {input: why it has no files}).
+    """Expand files, folders and glob patterns to image files.
 
-    A folder stands for the images below it, known by suffix or, without one, by their DICOM header; files in the folder
-    ``skip`` are not taken, nor hidden ones, nor DICOM files without an image (directories, presentation states). A file
-    that is named is taken whatever it is called.
+    Folders are searched recursively. Images are recognised by suffix or by their DICOM header. The folder ``skip``,
+    hidden files and DICOM files without an image (directories, presentation states) are left out. Files that are given
+    by name are not checked.
+
+    Returns:
+        The image files in order, without duplicates, and for each input without files the reason.
     """
     files: dict[Path, Path] = {}
     failures: dict[str, str] = {}
     for given in [os.fspath(path) for path in inputs]:
         if os.path.isdir(given):
             found = _images_below(Path(given), skip)
-            why = f"{given} holds no images ({', '.join(SUFFIXES)})"
+            why = f"{given}: expected images ({', '.join(SUFFIXES)}), got none in the folder"
         elif glob.has_magic(given) and not os.path.exists(given):
             matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
             found = [file for match in matches for file in (_images_below(match, skip) if match.is_dir() else [match])]
-            why = f"{given} matches no file"
+            why = f"{given}: expected a pattern that matches files, got no match"
         else:
             found, why = [Path(given)], ""  # a missing file is reported when it is read
         if not found:
@@ -54,7 +57,7 @@ def _is_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES and suffix not in DICOM_SUFFIXES:
         return True
-    # DICOM files often have no suffix, or one that is part of a number
+    # DICOM files often have no suffix, or end in a part of a number that looks like one
     try:
         with path.open("rb") as file:
             dicom = suffix in DICOM_SUFFIXES or file.read(132)[128:] == b"DICM"
@@ -64,7 +67,7 @@ def _is_image(path: Path) -> bool:
         return False
     from cxrfast.data.dicom import holds_image
 
-    return holds_image(path)  # a folder as exported has directories, presentation states and reports beside the images
+    return holds_image(path)  # DICOM exports also contain directories, presentation states and reports
 
 
 def output_stems(files: Sequence[Path]) -> list[str]:

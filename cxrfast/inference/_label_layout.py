@@ -1,4 +1,4 @@
-"""Places the labels of boxes: inside the picture, next to their box, without overlaps."""
+"""Places the labels of boxes: inside the picture, next to their box, if possible without overlaps."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,10 +11,10 @@ def place_labels(
     sizes: Sequence[tuple[float, float]],  # width and height of each label
     frame: Rectangle,
 ) -> list[Rectangle]:
-    """A rectangle for every label. Labels are placed in order, so that earlier ones get the better places.
+    """A rectangle for every label. Labels are placed in order; earlier labels get better places.
 
     A label is placed above its box, else below it, else in its corners, else further down or up. If no place is free,
-    the one that overlaps the other labels least is taken.
+    the place with the least overlap with other labels is taken.
     """
     placed: list[Rectangle] = []
     for box, (width, height) in zip(boxes, sizes, strict=True):

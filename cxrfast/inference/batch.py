@@ -20,14 +20,14 @@ class Output(NamedTuple):
     json: Path
     overlay: Path
     findings: tuple[ClassFinding, ...]
-    notes: tuple[str, ...] = ()  # what had to be assumed to read the image
+    notes: tuple[str, ...] = ()  # assumptions made to read the image
 
 
 class Batch(NamedTuple):
     """Result of :func:`localize_many`."""
 
     outputs: list[Output]
-    failures: dict[str, str]  # input -> why, in one line
+    failures: dict[str, str]  # input -> reason, one line
 
 
 def localize_many(
@@ -41,10 +41,10 @@ def localize_many(
     """Localise every image of ``inputs`` and write ``<stem>.json`` and ``<stem>.png`` to ``out_dir``.
 
     ``inputs`` are files, folders (searched recursively) and glob patterns; duplicates are processed once. Further
-    images with the same stem become ``<stem>-2``, ``<stem>-3``, …; each JSON has the path of its image. An input that
-    fails is listed in ``failures``, and does not stop the others.
+    images with the same stem become ``<stem>-2``, ``<stem>-3``, …; each JSON file contains the path of its image. An
+    input that fails is listed in ``failures``; the others are still processed.
 
-    Raises :class:`UsageError` if an image lies in ``out_dir``, where its picture could overwrite it.
+    Raises :class:`UsageError` if an image is in ``out_dir``, where its picture could overwrite it.
     """
     from tqdm import tqdm
 
@@ -53,7 +53,8 @@ def localize_many(
     for file in files:
         if file.resolve().parent == out_dir.resolve():
             raise UsageError(
-                f"{file} lies in the output folder {out_dir}, where it could be overwritten; choose another"
+                f"out: expected a folder without input images, got {out_dir} with {file}, which could be overwritten; "
+                "choose another folder"
             )
     outputs = []
     for file, stem in zip(tqdm(files, desc="localizing", unit="image", disable=None), output_stems(files), strict=True):

@@ -24,12 +24,12 @@ COORDINATES = (
 
 @dataclass(frozen=True)
 class FoundBox:
-    """The box of one connected region of patches."""
+    """The bounding box of one connected region of patches."""
 
     xyxy: tuple[float, float, float, float]  # pixels of the original image
     confidence: float  # largest value of the map in the region, in (0, 1)
     mean: float  # mean value of the map in the region
-    area: float  # of the region itself, not of the box, in square pixels
+    area: float  # of the region, not of its box, in square pixels
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Localization:
     maps: Tensor  # [K, P, P] float32 in (0, 1), on the CPU
     top: int | None
     model: dict[str, Any]  # method, weights, label_version, image_size
-    notes: tuple[str, ...] = ()  # what had to be assumed to read the image
+    notes: tuple[str, ...] = ()  # assumptions made to read the image
 
     @property
     def height(self) -> int:
@@ -66,7 +66,7 @@ class Localization:
 
     @property
     def findings(self) -> tuple[ClassFinding, ...]:
-        """The reported classes, highest score first: the detected ones or, if given, the ``top`` highest scores."""
+        """The reported classes, highest score first: the detected classes or, if ``top`` was given, that many."""
         ranked = sorted(self.classes, key=lambda finding: -finding.score)
         return tuple(ranked[: self.top] if self.top is not None else [f for f in ranked if f.detected])
 
@@ -88,7 +88,7 @@ class Localization:
 
     def to_json(self) -> str:
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        # Write each box on one line. JSON strings contain no line breaks, so only lists of numbers match.
+        # Join the lines of each box. JSON strings contain no line breaks, so that only lists of numbers match.
         return re.sub(r"\[\n([-+.e\d,\s]+)\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
     def save_json(self, path: str | os.PathLike) -> None:
@@ -110,5 +110,5 @@ def _finding_to_dict(finding: ClassFinding) -> dict[str, Any]:
 
 
 def _short(value: float) -> float:
-    """The shortest decimal that has this value in float32: 0.1, not 0.10000000149."""
+    """The shortest decimal that rounds to the same float32 value: 0.1, not 0.10000000149."""
     return float(str(np.float32(value)))

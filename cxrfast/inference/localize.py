@@ -1,4 +1,4 @@
-"""Localises diseases on one image, with boxes in its pixels."""
+"""Localises diseases on one image, with boxes in its pixel coordinates."""
 
 import os
 
@@ -22,23 +22,23 @@ def localize(
 ) -> Localization:
     """Find diseases on one image, with boxes.
 
-    A class is *detected* if its score is at least ``score_threshold``, by default the model's own operating point for
-    the class, ``predictor.operating_points``; the detected classes are reported. The boxes of a class enclose its
-    regions by the method's own rule, ``predictor.region_rule``: for most methods the connected regions (8 neighbours)
-    of patches whose value in the map is at least the class's threshold ``predictor.thresholds``. Score and map are
-    separate outputs: if many weak patches add up, a class may be detected although no patch reaches the threshold. It
-    is then reported without a box.
+    A class is *detected*, and reported, if its score is at least ``score_threshold``. The default threshold is the
+    model's operating point for the class, ``predictor.operating_points``. The boxes of a class enclose its regions
+    according to the method's rule, ``predictor.region_rule``. For most methods, regions are connected patches (8
+    neighbours) whose map value is at least the threshold of the class, ``predictor.thresholds``. Scores and maps are
+    separate outputs: many weak patches may add up to a high score although none reaches the map threshold. Such a class
+    is reported without a box.
 
     Args:
-        image: a file that :func:`cxrfast.data.images.read_image` reads, or grey values ``[H, W]`` in [0, 1].
+        image: a file that :func:`cxrfast.data.images.read_image` can read, or grey values ``[H, W]`` in [0, 1].
         top: report the ``top`` classes with the highest scores instead, detected or not.
 
     Raises :class:`CxrfastError` for a file that cannot be read.
     """
     if score_threshold is not None and not 0 <= score_threshold <= 1:
-        raise UsageError(f"score threshold is {score_threshold}; expected a value in [0, 1]")
+        raise UsageError(f"score-threshold: expected a number in [0, 1], got {score_threshold}")
     if top is not None and top < 1:
-        raise UsageError(f"top is {top}; expected a number of classes, 1 or more")
+        raise UsageError(f"top: expected a number of classes of at least 1, got {top}")
     source = None if isinstance(image, np.ndarray) else os.fspath(image)
     read = ImageFile(_check_pixels(image)) if isinstance(image, np.ndarray) else read_image_file(image)
     pixels = read.pixels
@@ -73,9 +73,9 @@ def localize(
 
 def _check_pixels(image: np.ndarray) -> np.ndarray:
     if image.ndim != 2 or image.size == 0 or image.dtype.kind != "f":
-        raise ValueError(f"expected grey values as floats [H, W] in [0, 1], got {image.dtype} {list(image.shape)}")
+        raise ValueError(f"image: expected floating-point values [H, W], got {image.dtype} {list(image.shape)}")
     if not (image.min() >= 0 and image.max() <= 1):  # NaN too
-        raise ValueError(f"expected grey values in [0, 1], got {image.min():g} to {image.max():g}")
+        raise ValueError(f"image: expected values in [0, 1], got {image.min():g} to {image.max():g}")
     return np.ascontiguousarray(image, dtype=np.float32)
 
 
@@ -86,7 +86,7 @@ def _boxes(
 ) -> list[tuple[FoundBox, ...]]:
     """Boxes of each of the K classes, in an image of ``height`` × ``width`` pixels, most confident first."""
     found, (rows, columns) = regions.boxes, regions.size
-    # Multiply first, in float64, so that a box at the edge of the grid ends exactly at the edge of the image
+    # Multiply before dividing, in float64, so that a box at the edge of the grid ends exactly at the edge of the image
     corners = found.boxes.double().cpu() * torch.tensor([width, height] * 2) / torch.tensor([columns, rows] * 2)
     areas = found.area.double().cpu() * (width * height) / (columns * rows)
     per_class: list[list[FoundBox]] = [[] for _ in range(regions.masks.shape[1])]

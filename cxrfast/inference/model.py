@@ -16,8 +16,8 @@ from cxrfast.runs.directory import RunDirectory, fold_name, latest_run
 from cxrfast.runs.weights import load_weights
 
 WITHOUT_VALIDATION = (
-    "trained without validation images: the weights are of the last epoch, every class is called present from 0.5 on, "
-    "and no map threshold was fitted to validation"
+    "trained without validation images: the weights are of the last epoch, the score threshold of every class is 0.5, "
+    "and the map thresholds were not fitted"
 )
 
 
@@ -61,11 +61,14 @@ class TrainedModel:
 def load_predictor(
     checkpoint: Path | None = None, *, device: Device = "auto", expected_method: str | None = None
 ) -> TrainedModel:
-    """Load a weights file, the best weights of a run's folder, or (None) of the latest run under `runs/`."""
+    """Load a weights file, or the best weights of a run's folder; None stands for the latest run under `runs/`."""
     path = latest_run().best if checkpoint is None else Path(checkpoint)
     run = RunDirectory(path)
     if run.is_cross_validation:
-        raise UsageError(f"checkpoint: {path} holds folds; choose one of its runs, as {path / fold_name(0, 0)}")
+        raise UsageError(
+            f"checkpoint: expected a run, got the cross-validation {path}; choose one of its runs, such as "
+            f"{path / fold_name(0, 0)}"
+        )
     if path.is_dir():
         path = run.best
     network, metadata = load_weights(path, expected_method=expected_method)

@@ -1,4 +1,4 @@
-"""Draws a localisation: the radiograph, and beside it the same with heat map and boxes."""
+"""Draws a localisation: the original radiograph beside the radiograph with heat map and boxes."""
 
 import os
 import warnings
@@ -20,15 +20,15 @@ DPI = 150
 FOOTER = "cxrfast — research use only, not for diagnosis"
 
 # Of the figure, in inches
-_HEIGHTS = (2.5, 6.0)  # lowest and highest panel
-_WIDTHS = (3.0, 9.0)  # narrowest and widest panel
+_HEIGHTS = (2.5, 6.0)  # minimum and maximum of a panel
+_WIDTHS = (3.0, 9.0)  # minimum and maximum of a panel
 _MARGIN, _GAP, _TITLE, _BAR, _LINE, _COLUMN = 0.3, 0.15, 0.95, 0.75, 0.26, 3.6
 
 _BACKGROUND, _INK, _DIM = "#16181c", "#f2f2f2", "#a8adb5"
 _HEAT = "YlOrRd"  # ends in a saturated colour: near-white would be invisible on bone, heart and fluid
 _OPACITY = 0.5  # of the heat map where the map reaches the threshold
 _MAX_LABELS = 20  # only the most confident boxes are labelled
-# Distinct on grey. The colour of a class is the same in all pictures.
+# Distinguishable on grey. A class has the same colour in all pictures.
 _COLOURS = (
     "#35d0ff", "#ff5fa2", "#5be35b", "#ffd23f", "#ff7a3d", "#b48cff", "#2fe0b5",
     "#ff4d4d", "#8fb3ff", "#d8f24b", "#ff9ee5", "#c9a06a", "#00b7c7", "#f4f4f4",
@@ -40,7 +40,7 @@ def save_overlay(localization: Localization, path: str | os.PathLike) -> None:
     with warnings.catch_warnings(), atomic_path(path) as temporary:
         # File names may have characters that the font lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        # Encoding dominates the time; this level takes two thirds of it, for files a seventh larger
+        # Encoding takes most of the time. This level saves a third of it; files are a seventh larger
         draw(localization).savefig(temporary, format="png", facecolor=_BACKGROUND, pil_kwargs={"compress_level": 3})
 
 
@@ -124,7 +124,7 @@ def _describe(localization: Localization, finding: ClassFinding) -> str:
 
 def _draw_image(axes: "Axes", localization: Localization, title: str) -> None:
     image = _shrink(localization.image)
-    # 16-bit files may use a small part of their range: stretch the range that occurs
+    # 16-bit files may use a small part of their range: display the range of values that occur
     darkest, brightest = np.percentile(image, [0.1, 99.9])
     axes.imshow(
         image,
@@ -140,7 +140,7 @@ def _draw_image(axes: "Axes", localization: Localization, title: str) -> None:
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """Shrink an image to about the pixels of its panel."""
+    """Downscale an image to about the resolution of its panel."""
     import cv2
 
     factor = 2 * DPI * _HEIGHTS[1] / max(image.shape)
@@ -150,7 +150,7 @@ def _shrink(image: np.ndarray) -> np.ndarray:
 
 
 def _draw_heat(axes: "Axes", bar: "Axes", localization: Localization) -> None:
-    """The largest value of the reported classes' maps, transparent below half of the class's threshold."""
+    """The maximum of the reported classes' maps, transparent where all are below half of their threshold."""
     from matplotlib import colormaps
 
     shown = [localization.classes.index(finding) for finding in localization.findings]
@@ -179,7 +179,7 @@ def _draw_boxes(axes: "Axes", localization: Localization) -> None:
     drawn: Counter[tuple[float, ...]] = Counter()
     for finding, box in reversed(boxes):  # draw the most confident last, on top
         x1, y1, x2, y2 = box.xyxy
-        # Boxes in the same place are dashed over a solid line, with wider gaps for a third, so that all colours show
+        # Of equal boxes, the first is solid and the others are dashed with increasing gaps, so that all are visible
         style = (0, (6, 6 * drawn[box.xyxy])) if drawn[box.xyxy] else "solid"
         drawn[box.xyxy] += 1
         frame = Rectangle(

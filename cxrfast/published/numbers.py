@@ -114,7 +114,7 @@ def rows(
     everything = published_rows()
     papers = sorted({line.paper for line in everything})
     if paper is not None and paper not in papers:
-        raise UsageError(f"paper is {paper!r}; expected one of {', '.join(papers)}")
+        raise UsageError(f"paper: expected one of {', '.join(papers)}, got {paper!r}")
     wanted = {
         "paper": paper,
         "table": table,

@@ -50,9 +50,9 @@ class _Entry(BaseModel):
     def _named(cls, setting: Setting) -> Setting:
         for name in setting:
             if not _SETTING.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a setting; expected NAME or options.NAME")
+                raise ValueError(f"setting: expected NAME or options.NAME, got {name!r}")
         if setting.get("pretrained", "imagenet") != "imagenet":
-            raise ValueError(f"pretrained is {setting['pretrained']!r}; expected imagenet")
+            raise ValueError(f"pretrained: expected imagenet, got {setting['pretrained']!r}")
         return setting
 
 
@@ -127,7 +127,7 @@ def find_paper(key: str) -> Paper:
         if paper.paper == key:
             return paper
     known = ", ".join(paper.paper for paper in papers()) or "none"
-    raise UsageError(f"paper is {key!r}; the register has {known}")
+    raise UsageError(f"paper: expected one of {known}, got {key!r}")
 
 
 def find_statements(

@@ -126,7 +126,8 @@ def compare(first: Evaluated, second: Evaluated) -> RunComparison:
     protocols = [run.record.protocol for run in (first, second)]
     if protocols[0] != protocols[1]:
         raise UsageError(
-            f"{names[0]} is evaluated by protocol {protocols[0]}, {names[1]} by {protocols[1]}; evaluate both by one"
+            f"protocol: expected the same for both, got {protocols[0]} for {names[0]} and {protocols[1]} for "
+            f"{names[1]}; evaluate both by one"
         )
     a, b = first.predictions, second.predictions
     classes = [name for name in a.class_names if name in b.class_names]
@@ -138,8 +139,8 @@ def compare(first: Evaluated, second: Evaluated) -> RunComparison:
     a, b = _part(a, images, classes), _part(b, images, classes)
     if not torch.equal(a.labels.nan_to_num(-1), b.labels.nan_to_num(-1)):
         raise UsageError(
-            f"{names[0]} and {names[1]} are evaluated with different labels ({first.record.label_version} and "
-            f"{second.record.label_version}); evaluate both with one --labels"
+            f"labels: expected the same for both, got {first.record.label_version} for {names[0]} and other labels "
+            f"({second.record.label_version}) for {names[1]}; evaluate both with one --labels"
         )
     notes = _notes(first, second, names, images, classes)
     return RunComparison(
@@ -241,7 +242,9 @@ def _common_tables(
         return []
     kinds = [[(table.measure, table.inclusive, side.unit) for table in side.tables] for side in sides if side]
     if kinds[0] != kinds[1]:
-        raise UsageError(f"protocol {first.record.protocol} is not the same in both evaluations; evaluate both again")
+        raise UsageError(
+            f"protocol: expected one definition of {first.record.protocol}, got different ones; evaluate both again"
+        )
     tables: list[_Table] = []
     only: dict[str, None] = {}
     for one, other in zip(sides[0].tables, sides[1].tables, strict=True):

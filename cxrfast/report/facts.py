@@ -80,12 +80,12 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     ``notes`` says so. Raises :class:`CxrfastError` if the folder has no evaluation of ``split``.
     """
     if not folder.is_dir():
-        raise CxrfastError(f"no folder {folder}; name the folder of a run")
+        raise CxrfastError(f"run: expected a folder, got {folder}, which does not exist")
     run = RunDirectory(folder)
     path, table = run.evaluation(split), run.predictions(split)
     if not path.is_file():
         again = f"cxrfast evaluate {folder}" + ("" if split == "test" else f" --split {split}")
-        raise CxrfastError(f"{folder} has no evaluation of its {split} part ({path.name}); make it: {again}")
+        raise CxrfastError(f"{folder}: expected an evaluation of the {split} part, got no {path.name}; run: {again}")
     record = EvaluationRecord.load(path)
     predictions = read_predictions(table)
     if record.class_names != predictions.class_names:
@@ -94,8 +94,8 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
     same = record.images_hash == images_hash(predictions.images)
     if not same or not {annotation.image for annotation in annotations} <= set(predictions.images):
         raise CxrfastError(
-            f"{path} is of {record.n_images} images, {table.name} of {len(predictions.images)} that are "
-            "not the same; evaluate again"
+            f"{path}: expected the {len(predictions.images)} images of {table.name}, got {record.n_images} others; "
+            "evaluate again"
         )
     evaluated = Evaluated(record, predictions, read_run(folder))
     known = record.data.path if record.data is not None else evaluated.run.config.get("data")

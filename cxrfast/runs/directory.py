@@ -205,7 +205,7 @@ def new_run(out: Path | None, method: str, *, restart: bool = False) -> RunDirec
 
 
 def _new_folder_name(method: str) -> Path:
-    """`runs/<method>-<date>-<time>`, with a number behind it if that exists."""
+    """`runs/<method>-<date>-<time>`, with a number appended if that exists."""
     stem = f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
     out = RUNS / stem
     number = 2
@@ -218,14 +218,14 @@ def _new_folder_name(method: str) -> Path:
 def refuse_full_folder(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()):
         again = shlex.quote(str(out))
-        raise UsageError(f"out: {out} exists and is not empty; choose another folder, or go on with --resume {again}")
+        raise UsageError(f"out: {out} exists and is not empty; choose another folder, or add --resume {again}")
 
 
 def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CxrfastError(f"out: {path} cannot be made ({error.strerror}); choose another folder") from error
+        raise CxrfastError(f"out: {path} cannot be created ({error.strerror}); choose another folder") from error
 
 
 def open_run(path: Path) -> RunDirectory:

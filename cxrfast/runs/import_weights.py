@@ -96,9 +96,14 @@ def import_weights(
     classes = known.classes if classes is None and known is not None else classes
     preprocessing = known.preprocessing if preprocessing is None and known is not None else preprocessing
     if classes is None:
-        raise UsageError(f"classes: required; name the outputs in order, or give --preset {'|'.join(PRESETS)}")
+        raise UsageError(
+            f"classes: expected the class of each output, got none; add --classes, or --preset {'|'.join(PRESETS)}"
+        )
     if preprocessing is None:
-        raise UsageError(f"preprocessing: required; {', '.join(PREPROCESSING)}, or give --preset {'|'.join(PRESETS)}")
+        raise UsageError(
+            f"preprocessing: expected one of {', '.join(PREPROCESSING)}, got none; add --preprocessing, or --preset "
+            f"{'|'.join(PRESETS)}"
+        )
     scaling = _choose("preprocessing", preprocessing, PREPROCESSING)
     size = image_size or (known.image_size if known is not None else 224)
     foreign = match_classifier(read_foreign(Path(checkpoint)), str(checkpoint), ignore)
@@ -123,8 +128,8 @@ def _input(foreign: ForeignClassifier, scaling: Preprocessing, name: str, source
         mean, std = mean * foreign.in_chans, std * foreign.in_chans
     if len(mean) != foreign.in_chans:
         raise CxrfastError(
-            f"import: {source} takes {foreign.in_chans} channel, but preprocessing {name!r} gives {len(mean)}; choose "
-            "another with --preprocessing"
+            f"preprocessing: expected one for {foreign.in_chans} channel, the input of {source}, got {name!r} for "
+            f"{len(mean)}; choose another with --preprocessing"
         )
     return Preprocessing(mean, std)
 
@@ -133,13 +138,17 @@ def _outputs(foreign: ForeignClassifier, classes: Sequence[str], source: str) ->
     """Which outputs become classes, and what is to be said about the others."""
     outputs = len(foreign.bias)
     if len(classes) != outputs:
-        raise CxrfastError(f"import: {source} has {outputs} outputs, but {len(classes)} classes are named")
+        raise CxrfastError(f"classes: expected {outputs}, one for each output of {source}, got {len(classes)}")
     if foreign.midpoints is not None and len(foreign.midpoints) != outputs:
-        raise CxrfastError(f"import: {source} has {outputs} outputs, but {len(foreign.midpoints)} op_threshs")
+        raise CxrfastError(
+            f"import: expected {outputs} op_threshs, one for each output of {source}, got {len(foreign.midpoints)}"
+        )
     named = [k for k in range(outputs) if classes[k]]
     twice = sorted({classes[k] for k in named if list(classes).count(classes[k]) > 1})
     if twice or not named:
-        raise UsageError(f"classes: expected each once, got {', '.join(twice) or 'none'}{' twice' if twice else ''}")
+        raise UsageError(
+            f"classes: expected each class once, got {', '.join(twice) or 'none'}{' twice' if twice else ''}"
+        )
     notes = [f"{outputs - len(named)} outputs without a name are left out"] if len(named) < outputs else []
     # torchxrayvision marks outputs that a model was not trained for in this way.
     untrained = [k for k in named if foreign.midpoints is not None and bool(foreign.midpoints[k].isnan())]

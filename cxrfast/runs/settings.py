@@ -21,10 +21,10 @@ def load_config(path: Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise CxrfastError(f"config: {path} is not valid YAML: {reason}") from error
     if not _is_mapping(settings):
-        raise CxrfastError(f"config: {path} expected 'name: value' lines, got {settings!r}")
+        raise CxrfastError(f"config: expected 'name: value' lines in {path}, got {settings!r}")
     settings["options"] = settings.get("options") or {}
     if not _is_mapping(settings["options"]):
-        raise CxrfastError(f"config: {path} expected 'name: value' lines under options, got {settings['options']!r}")
+        raise CxrfastError(f"config: expected 'name: value' lines under options in {path}, got {settings['options']!r}")
     return settings
 
 

@@ -66,12 +66,12 @@ def load_weights(path: Path, *, expected_method: str | None = None) -> tuple[Met
     path = Path(path)
     metadata, state = read_weights(path)
     if metadata.get("format") != _FORMAT:
-        raise CxrfastError(f"checkpoint: {path} was not written by cxrfast train (its metadata names no method)")
+        raise CxrfastError(f"checkpoint: expected weights written by cxrfast train, got {path} without their metadata")
     name = metadata.get("method", "")
     if expected_method is not None and name != expected_method:
-        raise CxrfastError(f"checkpoint: {path} was trained by method {name!r}, not {expected_method!r}")
+        raise CxrfastError(f"checkpoint: expected weights of method {expected_method!r}, got {name!r} in {path}")
     if name not in METHODS:
-        raise CxrfastError(f"checkpoint: {path} is of method {name!r}; this version knows {', '.join(METHODS)}")
+        raise CxrfastError(f"checkpoint: expected a method of {', '.join(METHODS)}, got {name!r} in {path}")
     cls = get_method(name)
     try:
         options = cls.Options(**json.loads(metadata["options"]))
@@ -104,7 +104,9 @@ def load_state(method: Method, state: dict[str, torch.Tensor], source: str) -> N
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Metadata and tensors of a safetensors file, whoever wrote it."""
     if path.suffix == ".ckpt":
-        raise CxrfastError(f"checkpoint: {path} is for --resume; give weights/best.safetensors of the same run")
+        raise CxrfastError(
+            f"checkpoint: expected weights, got {path}, which is for --resume; use weights/best.safetensors of the run"
+        )
     if not path.is_file():
         raise CxrfastError(f"checkpoint: no file {path}")
     try:

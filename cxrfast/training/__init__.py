@@ -1,4 +1,4 @@
-"""From a configuration to trained weights in the folder of a run."""
+"""Training: reads a configuration and writes trained weights to the folder of a run."""
 
 from cxrfast.runs.settings import load_config
 from cxrfast.training.config import RunConfig, build_config, save_config

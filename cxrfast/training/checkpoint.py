@@ -1,4 +1,4 @@
-"""The state from which a run resumes."""
+"""Checkpoints: the state from which an interrupted run resumes."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,22 @@ _KEYS = {"leg", "epoch", "best", "method", "state", "optimizer", "scheduler"}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Tensors, numbers, strings, lists and dictionaries only, so that it can be read without unpickling code."""
+    """Write a checkpoint, atomically.
+
+    `state` may contain only tensors, numbers, strings, lists and dictionaries, so that reading it executes no code.
+    """
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` was given; CxrfastError, in one line, for any other file."""
+    """Read the state written by :func:`save_checkpoint`. Raises CxrfastError for any other file."""
     problem = f"resume: {path} cannot be read; it is damaged or not a checkpoint of cxrfast"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and runtime errors of a damaged file
+    except Exception as error:  # a damaged file raises zip, pickle or runtime errors
         raise CxrfastError(problem) from error
-    if isinstance(state, dict) and "stage" in state:  # earlier versions trained every stage in one go
+    if isinstance(state, dict) and "stage" in state:  # the name in earlier versions, where a leg was a whole stage
         state["leg"] = state.pop("stage")
     if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise CxrfastError(problem)

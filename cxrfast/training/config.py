@@ -1,7 +1,8 @@
-"""The configuration of a run: what `cxrfast train` was asked for, completed by the method's defaults."""
+"""The configuration of a run: the options of `cxrfast train`, completed by the method's defaults."""
 
 import difflib
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +17,12 @@ from cxrfast.errors import UsageError
 from cxrfast.methods import MethodOptions, get_method
 from cxrfast.methods.base import LrSchedule, Optimizer
 
-_ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # do not make it another run
+_ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # ignored when two configurations are compared
 _AS_TEXT = BeforeValidator(str)  # YAML reads 2017 and 32 as numbers
 
 
 def _share(value: Any) -> Any:
-    """A share from 0 to below 1; "none" is 0."""
+    """A share in [0, 1); "none" means 0."""
     if value in ("none", "None"):
         return 0.0
     try:
@@ -34,7 +35,7 @@ def _share(value: Any) -> Any:
 
 
 class RunConfig(BaseModel):
-    """Everything that determines a run. Saved as `config.yaml` in its folder, and accepted back by `--config`."""
+    """All settings of a run. They are saved as `config.yaml` in its folder, a file that `--config` accepts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,9 +53,9 @@ class RunConfig(BaseModel):
     annotated: float | None = Field(
         None, ge=0, le=1, description="share of the training images that may keep boxes; default: all that have them"
     )
-    split: Literal["patient", "official", "folds"] = "patient"  # "folds": by the cross-validation that it is a run of
+    split: Literal["patient", "official", "folds"] = "patient"  # "folds": set by a cross-validation for its runs
     val_share: Annotated[float, BeforeValidator(_share)] = Field(
-        1 / 8, description="of the images that are not tested, the share that chooses the epoch; 0: the last is kept"
+        1 / 8, description="validation share of the non-test images, which choose the epoch; 0: the last epoch is kept"
     )
     image_size: int = Field(ge=32)
     epochs: int = Field(ge=1)
@@ -65,15 +66,16 @@ class RunConfig(BaseModel):
     lr_step: int = Field(1, ge=1)
     lr_schedule: LrSchedule = Field(
         "steps",
-        description="lr_decay applies after every lr_step epochs; after the epochs lr_milestones; once, after "
-        "lr_patience epochs without a better validation score; or once, after that one of lr_milestones (default: a "
-        "third, half and two thirds of the epochs) which validation chooses by trying all",
+        description="steps: lr_decay is applied after every lr_step epochs; milestones: after each of lr_milestones; "
+        "plateau: once, after lr_patience epochs without a better validation score; search: once, after the epoch of "
+        "lr_milestones (default: a third, half and two thirds of the epochs) with the best validation score; all are "
+        "tried",
     )
     lr_milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
     lr_patience: int = Field(3, ge=1)
-    optimizer: Optimizer = Field("adam", description="sgd: with a momentum of 0.9")
+    optimizer: Optimizer = Field("adam", description="sgd has a momentum of 0.9")
     augment: bool = True
-    cache: bool | None = Field(None, description="keep decoded images in memory; default: if they need under 2 GB")
+    cache: bool | None = Field(None, description="keep decoded images in memory; default: if they take less than 2 GB")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
     precision: Annotated[Precision, _AS_TEXT] = "32"
@@ -96,9 +98,10 @@ class RunConfig(BaseModel):
         return get_method(self.method).Options(**self.options)
 
     def first_difference(self, other: "RunConfig") -> str | None:
-        """What tells two runs apart, as "name a, not b"; None for the same run.
+        """The first setting in which `other` differs, as "name a, not b"; None if there is none.
 
-        Where a run computes may change when it goes on; the classes are completed by the data.
+        Settings of the machine are ignored, because a run may resume on another one. Classes are ignored, because the
+        data determine them where they are not given.
         """
         mine, wanted = (
             {**config.model_dump(mode="json", exclude=_ANYWHERE), **config.options, "data": str(config.data.resolve())}
@@ -113,13 +116,14 @@ class RunConfig(BaseModel):
 def build_config(settings: dict[str, Any]) -> RunConfig:
     """Complete `settings` with the method's defaults.
 
-    Raises UsageError, in one line, for an unknown method or option, a value out of range, or a required option that is
-    missing.
+    Raises UsageError for an unknown method or option, a value out of range, or a missing required option.
     """
     if "method" not in settings:
-        raise UsageError("method: required; for example --method rozenberg")
+        raise UsageError("method: expected the name of a method, got none; for example --method rozenberg")
     if "data" not in settings:
-        raise UsageError("data: required; give the folder of the data set with --data, or make one: cxrfast synth DIR")
+        raise UsageError(
+            "data: expected the folder of a data set, got none; add --data DIR, or draw phantoms with cxrfast synth DIR"
+        )
     method = get_method(settings["method"])
     given = {**vars(method.defaults), **_implied_schedule(settings), **settings}
     options = validated(method.Options, given.get("options") or {}, prefix="options.")
@@ -129,9 +133,10 @@ def build_config(settings: dict[str, Any]) -> RunConfig:
 
 
 def _implied_schedule(settings: dict[str, Any]) -> dict[str, str]:
-    """Who gives the epochs of a division, or how often it comes, does not mean the method's own schedule.
+    """The schedule that `lr_milestones` or `lr_step` implies if none is named; it replaces the method's default.
 
-    (Files of earlier versions have lr_step, and no schedule.)"""
+    Configuration files of earlier versions have `lr_step` but no schedule.
+    """
     if "lr_milestones" in settings:
         return {"lr_schedule": "milestones"}
     return {"lr_schedule": "steps"} if "lr_step" in settings else {}
@@ -140,11 +145,11 @@ def _implied_schedule(settings: dict[str, Any]) -> dict[str, str]:
 def _check_milestones(config: RunConfig) -> None:
     milestones = config.lr_milestones
     if config.lr_schedule == "milestones" and not milestones:
-        raise UsageError("lr_milestones: required by lr_schedule milestones; for example 10")
+        raise UsageError("lr_milestones: expected epochs for lr_schedule milestones, got none; for example 10")
     if list(milestones) != sorted(set(milestones)):
-        raise UsageError(f"lr_milestones: expected rising epochs, got {', '.join(map(str, milestones))}")
+        raise UsageError(f"lr_milestones: expected increasing epochs, got {', '.join(map(str, milestones))}")
     if config.lr_schedule == "search" and milestones and milestones[0] >= config.epochs:
-        raise UsageError(f"lr_milestones: expected one below the {config.epochs} epochs to try, got {milestones[0]}")
+        raise UsageError(f"lr_milestones: expected an epoch below {config.epochs}, the last one, got {milestones[0]}")
 
 
 def save_config(config: RunConfig, path: Path) -> None:
@@ -152,7 +157,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 
 def validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
-    """`model(**values)`; UsageError, in one line that names the option, where pydantic says no."""
+    """`model(**values)`, with pydantic's first error as a UsageError that names the option."""
     try:
         return model(**values)
     except ValidationError as error:
@@ -162,6 +167,7 @@ def validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any
             close = difflib.get_close_matches(name, model.model_fields, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(model.model_fields)}"
             raise UsageError(f"{prefix}{name}: unknown option; {hint}") from error
-        message = first["msg"].removeprefix("Value error, ")
+        message = re.sub("^Input should be (?=greater|less)", "Expected a number ", first["msg"])
+        message = message.removeprefix("Value error, ").replace("Input should be", "Expected", 1)
         reason = message[0].lower() + message[1:]
         raise UsageError(f"{prefix}{name}: {reason}, got {first['input']!r}") from error

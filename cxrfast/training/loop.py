@@ -1,4 +1,4 @@
-"""The training loop: stages, epochs, validation, checkpoints. The same seed gives the same numbers, resumed or not."""
+"""The training loop: stages, epochs, validation, checkpoints. A resumed run gives the same numbers as a whole one."""
 
 import logging
 import math
@@ -25,12 +25,12 @@ from cxrfast.training.preparation import PreparedData, make_dataset, without_aug
 from cxrfast.training.schedule import Leg, Schedule, divide, make_schedule, plan_legs
 from cxrfast.training.validation import Validation, validate
 
-# Lines of epochs have their columns, whatever runs the training: no `get_logger`.
+# Not `get_logger`, whose indentation inside other commands would break the columns of the epoch lines.
 logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains `method` into the folder `run`. Every epoch ends with `last.ckpt`, from which :meth:`fit` resumes."""
+    """Trains `method` and writes to the folder `run`. :meth:`fit` resumes from the checkpoint of the last epoch."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Trainer:
         data: PreparedData,
         method: Method,
         fabric: Fabric,
-        batch_sampler: EpochBatches | None = None,  # of the training images; None: shuffle them
+        batch_sampler: EpochBatches | None = None,  # for the training images; None: shuffled batches
     ) -> None:
         self.config = config
         self.run = run
@@ -56,7 +56,7 @@ class Trainer:
         self.best = float("-inf")
 
     def fit(self, *, resume: bool = False) -> None:
-        """Train all stages; with `resume`, go on after the last epoch that was saved."""
+        """Train all stages; with `resume`, continue after the last saved epoch."""
         state = load_checkpoint(self.run.checkpoint) if resume else None
         first = state["leg"] if state else 0
         for number in range(first, len(self.legs)):
@@ -66,7 +66,7 @@ class Trainer:
         leg = self.legs[number]
         stage = self.stages[leg.stage]
         freeze(self.method, stage)
-        self.module = self.fabric.setup_module(self.method)  # anew: what is distributed depends on what trains
+        self.module = self.fabric.setup_module(self.method)  # again for each leg: the trainable parameters differ
         optimizer, schedule = self._optimizer()
         done = leg.first
         if state is not None:
@@ -83,14 +83,14 @@ class Trainer:
             if self.config.lr_schedule == "plateau" and optimizer.param_groups[0]["lr"] != rate:
                 self._log(f"learning rate {optimizer.param_groups[0]['lr']:g} after epoch {epoch}")
         if number + 1 == len(self.legs) or self.legs[number + 1].stage != leg.stage:
-            # The next stage, and whoever takes the last weights, goes on from this stage's best epoch.
+            # The next stage, and the caller after the last one, continues with the weights of the best epoch.
             self._load_best()
             if leg.divided_after is not None and self.fabric.is_global_zero:
                 self._log(search_result([row for row in self.rows if row["stage"] == stage.name]))
                 shutil.rmtree(self.run.forks, ignore_errors=True)
 
     def _branch(self, leg: Leg, optimizer: Any) -> None:
-        """From the trunk's state after E epochs, with its learning rate divided."""
+        """Start a branch: load the state of the trunk after E epochs, and divide its learning rate."""
         self.fabric.barrier()
         path = self.run.fork(leg.stage, leg.first)
         state = load_checkpoint(path)
@@ -101,13 +101,13 @@ class Trainer:
 
     def _epoch(self, number: int, stage: Stage, epoch: int, optimizer: Any) -> dict[str, Any]:
         started = time.perf_counter()
-        # Seeded by where we are, so that a resumed run draws what the uninterrupted one would have.
+        # The seed depends on stage and epoch, so that a resumed run draws the same numbers as an uninterrupted one.
         torch.manual_seed(self.config.seed * 1_000_003 + number * 10_007 + epoch)
         set_training(self.method, stage)
         self.method.before_epoch(stage, epoch)
         total, count = 0.0, 0
         for batch in self._progress(self._training_loader(epoch), f"{stage.name} {epoch}/{stage.epochs}"):
-            loss = self.method.loss(self.module(batch["image"], stage.name), batch)  # outputs arrive in float32
+            loss = self.method.loss(self.module(batch["image"], stage.name), batch)  # outputs are always float32
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
             optimizer.step()
@@ -165,7 +165,7 @@ class Trainer:
     def _loader(self, dataset: XrayDataset, *, shuffle: bool) -> Iterable[Batch]:
         seed = int(torch.randint(2**62, (1,)))
         sampler: DistributedSampler | None = None
-        if shuffle and self.fabric.world_size > 1:  # processes share out training images; all of them validate
+        if shuffle and self.fabric.world_size > 1:  # each process trains on its share; all validate on all images
             sampler = DistributedSampler(
                 dataset, self.fabric.world_size, self.fabric.global_rank, shuffle=True, seed=seed % 2**32
             )
@@ -174,7 +174,7 @@ class Trainer:
             batch_size=self.config.batch_size,
             shuffle=shuffle and sampler is None,
             sampler=sampler,
-            # A last batch of one image would give batch norm no variance.
+            # In a last batch of one image, batch normalisation would have no variance.
             drop_last=shuffle and len(dataset) > self.config.batch_size and len(dataset) % self.config.batch_size == 1,
             num_workers=self.config.workers,
             generator=torch.Generator().manual_seed(seed),
@@ -191,7 +191,7 @@ class Trainer:
         leg = self.legs[number]
         stage = self.stages[leg.stage]
         score = row["val_score"]
-        # Where nothing was measured, no epoch is better than another: the last one is kept.
+        # Without a validation score, the last epoch is kept.
         improved = score is None or score >= self.best
         self.best = max(score, self.best) if score is not None else self.best
         marked = improved if score is not None else epoch == stage.epochs
@@ -199,7 +199,7 @@ class Trainer:
         if improved:
             self._save_weights(self.run.best, stage, epoch)
         self._save_weights(self.run.last, stage, epoch)
-        # Before the checkpoint: a crash in between repeats an epoch, and its row is then written again.
+        # Before the checkpoint: after a crash in between, the epoch is repeated and its row replaced.
         self.run.write_metrics(self.rows)
         state = {
             "leg": number,
@@ -265,7 +265,7 @@ def make_optimizer(config: RunConfig, parameters: Sequence[torch.nn.Parameter]) 
 
 
 def _one_line_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """An error of a worker process arrives with the worker's traceback in its text: only the last line is for users."""
+    """The batches; a CxrfastError from a data-loader worker loses the worker's traceback, which its text contains."""
     try:
         yield from batches
     except CxrfastError as error:
@@ -274,7 +274,7 @@ def _one_line_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def search_result(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which E validation has chosen, and the best score of each. Rows: of one stage of a search."""
+    """One line on a search: the chosen E and the best validation score of each. `rows` are the epochs of one stage."""
     trunk = [row for row in rows if row["divided_after"] is None]
     tried = sorted({row["divided_after"] for row in rows} - {None})
     best = {}
@@ -287,14 +287,14 @@ def search_result(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def freeze(method: Method, stage: Stage) -> None:
-    """Gradients for the parameters that the stage trains, and for no other."""
+    """Require gradients of the parameters that the stage trains, and of no others."""
     frozen = method.frozen
     for name, parameter in method.named_parameters():
         parameter.requires_grad_(name.startswith(stage.trains) and not name.startswith(frozen))
 
 
 def set_training(method: Method, stage: Stage) -> None:
-    """Training mode for the modules that the stage trains; frozen ones keep their batch-norm statistics."""
+    """Training mode for the modules that the stage trains; frozen modules keep their batch-norm statistics."""
     frozen = method.frozen
     for name, module in method.named_modules():
         module.training = f"{name}.".startswith(stage.trains) and not f"{name}.".startswith(frozen)

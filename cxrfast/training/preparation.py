@@ -1,4 +1,4 @@
-"""From a configuration to records, splits, classes and data sets."""
+"""Reads and splits the data that a configuration names, chooses the classes, and builds the data sets."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ _CACHE_LIMIT = 2e9  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class PreparedData:
-    """The data of a run, split, with the remarks that a user should see."""
+    """The data of a run, split into parts, with notes for the user."""
 
     records: dict[str, list[Record]]  # "train", "val", "test"
     splits: Splits
@@ -26,10 +26,10 @@ class PreparedData:
 
 
 def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Sequence[str] | None = None) -> PreparedData:
-    """Read the data set and split it; `splits` and `classes` of an existing run are kept and checked."""
+    """Read and split the data set. `splits` and `classes` of an existing run are reused; the splits are checked."""
     if splits is None and config.split == "folds":
         raise UsageError(
-            "split: folds belong to a cross-validation; add --folds, or choose --split patient or official"
+            "split: expected patient or official for a single run, got folds; choose one, or add --folds 5"
         )
     source = read_data(config.data, config.data_options)
     if splits is None:
@@ -43,11 +43,11 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     splits.check(source.records)
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
     if not records["train"]:
-        raise CxrfastError(f"data: no training image in {config.data} under split {config.split!r}")
+        raise CxrfastError(f"data: expected training images under split {config.split!r}, got none in {config.data}")
     notes = [*source.notes, *source.class_notes, *splits.notes]
     if not records["val"]:
         check_without_validation(config)
-        notes.append("no image validates: the last epoch is kept, and every class is called present from 0.5 on")
+        notes.append("no validation images: the last epoch is kept, and the score threshold of every class is 0.5")
     if config.annotated is not None:
         for part in ("train", "val"):
             records[part] = limit_annotation(records[part], config.annotated, config.seed)
@@ -58,18 +58,18 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
 
 
 def check_without_validation(config: RunConfig) -> None:
-    """Raise UsageError for settings that nothing can follow where no image validates."""
+    """Raise UsageError if the learning-rate schedule needs validation images."""
     if config.lr_schedule in ("plateau", "search"):
         raise UsageError(
-            f"lr_schedule: {config.lr_schedule} divides the learning rate by validation, and no image validates; give "
-            "its epoch (--lr-milestones 10), or a validation part (--val-share 0.1)"
+            f"lr_schedule: expected steps or milestones without validation images, got {config.lr_schedule}; add "
+            "--lr-milestones 10, or validation images with --val-share 0.1"
         )
 
 
 def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list[Record]:
-    """The same images, of which at most `share` keep their boxes; the others count as unannotated.
+    """All images, of which at most the share `share` keep their boxes; the others count as unannotated.
 
-    Which keep them depends on `seed` and on their names, and a larger share keeps those of a smaller one.
+    The choice depends only on `seed` and the names of the images. A larger share contains the images of a smaller one.
     """
 
     def chance(record: Record) -> str:
@@ -81,32 +81,31 @@ def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list
 
 
 def choose_classes(config: RunConfig, known: Sequence[str], train: Sequence[Record], notes: list[str]) -> list[str]:
-    """The classes that are asked for, or all of `known` that a training image shows. What is left out goes to
-    `notes`."""
+    """The requested classes, or all of `known` with a positive training image. A note lists those left out."""
     present = {name for record in train for name in record.labels}
     if config.classes is not None:
         asked = matched_classes(config.classes, known, notes)
         for name in asked:
             if name not in present:
-                raise UsageError(f"classes: no training image shows {name}; leave it out")
+                raise UsageError(f"classes: expected classes with positive training images, got {name}; leave it out")
         if len(set(asked)) < len(asked):
-            raise UsageError(f"classes: expected each once, got {', '.join(config.classes)}")
+            raise UsageError(f"classes: expected each class once, got {', '.join(config.classes)}")
         return asked
     absent = [name for name in known if name not in present]
     if absent:
-        notes.append(f"left out, no training image shows them: {', '.join(absent)}")
+        notes.append(f"classes without a positive training image are left out: {', '.join(absent)}")
     chosen = [name for name in known if name in present]
     if not chosen:
-        raise CxrfastError(f"data: no training image in {config.data} has a finding; there is nothing to learn")
+        raise CxrfastError(f"data: expected training images with findings, got none in {config.data}")
     return chosen
 
 
 def matched_classes(asked: Sequence[str], known: Sequence[str], notes: list[str]) -> list[str]:
-    """The data set's own spelling of the classes that are asked for. Other spellings go to `notes`."""
+    """The requested classes in the spelling of the data set. A note lists other spellings."""
     matches = ClassMatcher(known).matches(asked)
     for name in asked:
         if name not in matches:
-            raise UsageError(f"classes: unknown class {name!r}; known: {', '.join(known)}")
+            raise UsageError(f"classes: expected some of {', '.join(known)}, got {name!r}")
     notes.extend(text for text in (describe_matches(matches),) if text)
     return [matches[name] for name in asked]
 
@@ -120,7 +119,7 @@ def _describe(records: dict[str, list[Record]], classes: Sequence[str]) -> str:
 
 
 def make_dataset(config: RunConfig, data: PreparedData, part: str, *, augment: bool = False) -> XrayDataset:
-    """The data set of one part of the split."""
+    """The data set of one part of the split: train, val or test."""
     records = data.records[part]
     needed = 2 * config.image_size**2 * sum(len(group) for group in data.records.values())
     cache = needed < _CACHE_LIMIT if config.cache is None else config.cache
@@ -134,7 +133,7 @@ def make_dataset(config: RunConfig, data: PreparedData, part: str, *, augment: b
 
 
 def without_augmentation(dataset: XrayDataset) -> XrayDataset:
-    """The same images as they are, from the same cache."""
+    """The same data set without augmentation; both share one cache."""
     plain = copy.copy(dataset)
     plain.augment = None
     return plain

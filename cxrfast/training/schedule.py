@@ -1,4 +1,4 @@
-"""How the learning rate falls, and in which stretches of epochs a stage is trained."""
+"""Learning-rate schedules, and the legs (ranges of epochs) in which a stage is trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,19 @@ from cxrfast.training.config import RunConfig
 
 @dataclass(frozen=True)
 class Leg:
-    """Epochs of a stage, one after the other, from one state of the weights.
+    """Consecutive epochs of a stage.
 
-    A stage has one leg, unless several E are tried ("search"): then a trunk without division up to the largest E, and a
-    branch from each E on. So what the E have in common is trained once, and trunk and branch together are, number for
-    number, a run whose only milestone is E.
+    Normally a stage is one leg. The schedule "search" tries several epochs E after which the learning rate is divided
+    once. It trains a trunk at the initial learning rate up to the largest E, and from each E a branch at the divided
+    rate. The epochs that these trials have in common are thus trained only once. Trunk and branch together give the
+    same numbers as a run with the only milestone E.
     """
 
-    stage: int  # its number
-    first: int  # epochs of the stage that are done before it
-    last: int  # epochs of the stage that are done after it
-    divided_after: int | None = None  # of a branch: E
-    forks: tuple[int, ...] = ()  # of a trunk: the epochs after which a branch begins
+    stage: int  # index of the stage
+    first: int  # epochs of the stage before the leg
+    last: int  # epochs of the stage at the end of the leg
+    divided_after: int | None = None  # E of a branch
+    forks: tuple[int, ...] = ()  # epochs after which branches start from a trunk
 
     @property
     def epochs(self) -> int:
@@ -32,7 +33,7 @@ class Leg:
 
 
 def plan_legs(stages: Sequence[Stage], config: RunConfig) -> tuple[Leg, ...]:
-    """What is trained, in order."""
+    """The legs of all stages, in training order."""
     legs = []
     for number, stage in enumerate(stages):
         tried = _tried(stage.epochs, config) if config.lr_schedule == "search" else ()
@@ -42,12 +43,12 @@ def plan_legs(stages: Sequence[Stage], config: RunConfig) -> tuple[Leg, ...]:
 
 
 def _tried(epochs: int, config: RunConfig) -> tuple[int, ...]:
-    """The E of a search over a stage; none, and so no division, where it has but one epoch."""
+    """The E that a search tries in a stage. A stage of one epoch has none; its learning rate is not divided."""
     return tuple(e for e in config.lr_milestones or _thirds(epochs) if 0 < e < epochs)
 
 
 def _thirds(epochs: int) -> list[int]:
-    """A third, half and two thirds: 10, 15 and 20 of 30 epochs."""
+    """A third, half and two thirds of the epochs: 10, 15 and 20 of 30."""
     return sorted({epochs // 3, epochs // 2, 2 * epochs // 3})
 
 
@@ -55,7 +56,7 @@ class Schedule(Protocol):
     """Sets the learning rate of an optimiser between epochs."""
 
     def step(self, score: float | None) -> None:
-        """Called after every epoch with its validation score, None if nothing could be measured."""
+        """To be called after every epoch with its validation score; None if there is none."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -63,7 +64,7 @@ class Schedule(Protocol):
 
 
 def make_schedule(optimizer: Optimizer, config: RunConfig) -> Schedule:
-    """That of one leg. In a search it is a constant rate: the legs are what differs."""
+    """The schedule of one leg. In a search, the rate is constant within a leg."""
     if config.lr_schedule == "plateau":
         return DividedOnce(optimizer, factor=config.lr_decay, patience=config.lr_patience)
     if config.lr_schedule == "search":
@@ -74,13 +75,13 @@ def make_schedule(optimizer: Optimizer, config: RunConfig) -> Schedule:
 
 
 def divide(optimizer: Optimizer, factor: float) -> None:
-    """The learning rate times `factor`."""
+    """Multiply the learning rate by `factor`."""
     for group in optimizer.param_groups:
         group["lr"] *= factor
 
 
 class _Fixed:
-    """A schedule of torch's, which looks at no score."""
+    """A torch scheduler, which ignores the score."""
 
     def __init__(self, scheduler: StepLR | MultiStepLR) -> None:
         self.scheduler = scheduler
@@ -96,9 +97,9 @@ class _Fixed:
 
 
 class DividedOnce:
-    """The rate times `factor`, exactly once: after the first `patience` epochs in a row without a better score.
+    """Multiplies the learning rate by `factor` once, after `patience` consecutive epochs without a better score.
 
-    Epochs whose score could not be measured count as neither better nor worse.
+    Epochs without a score are ignored.
     """
 
     def __init__(self, optimizer: Optimizer, *, factor: float, patience: int) -> None:

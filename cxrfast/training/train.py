@@ -1,4 +1,4 @@
-"""`train` and `resume`: what the command line calls."""
+"""`train` starts a run, `resume` continues one."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -32,10 +32,13 @@ def train(
     restart: bool = False,
     within: Path | None = None,
 ) -> RunDirectory:
-    """Train a new model in a new folder; returns the folder. Data are read before anything is written.
+    """Train a new model in a new folder, and return the folder. The data are read before anything is written.
 
-    `splits` replace those that `config` describes. With `restart`, the folder may hold a run that finished no epoch.
-    Who interrupts is told to resume `within`, the folder of the cross-validation that the run belongs to, or the run.
+    Args:
+        splits: replace the split that `config` describes.
+        restart: accept a folder whose run has finished no epoch.
+        within: folder of the cross-validation that the run belongs to. After an interruption, the user is told to
+            resume it instead of the run.
     """
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
@@ -63,9 +66,9 @@ def resume(
     workers: int | None = None,
     within: Path | None = None,
 ) -> RunDirectory:
-    """Go on with an interrupted run after its last finished epoch, with the settings in its folder.
+    """Continue an interrupted run after its last finished epoch, with the settings in its folder.
 
-    A run that finished none starts again, with the same numbers. `within` as for :func:`train`.
+    A run without a finished epoch starts again and gives the same numbers. `within` is as for :func:`train`.
     """
     run = open_run(path)
     config = build_config(run.read_config())
@@ -74,13 +77,14 @@ def resume(
     state = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
     if state is not None and state["method"] != config.method:
         raise CxrfastError(
-            f"resume: {run.checkpoint} is of method {state['method']!r}, but config.yaml says {config.method!r}"
+            f"resume: expected a checkpoint of method {config.method!r}, as in config.yaml, got {state['method']!r} in "
+            f"{run.checkpoint}"
         )
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
     data = prepare_data(config, Splits.load(run.splits), config.classes)
     if state is None:
-        logger.info(f"{run.path}: no epoch was finished; starting again")
+        logger.info(f"{run.path}: no finished epoch; starting again")
         method = _new_method(config, data)
         sampler = _batch_sampler(config, data, method, fabric)
         _fit(Trainer(config, run, data, method, fabric, sampler), within)
@@ -89,18 +93,18 @@ def resume(
     stages = method.stages(config.epochs)
     legs = plan_legs(stages, config)
     if _at_end(state, legs):
-        logger.info(f"{run.path}: nothing to do, all {stages[-1].epochs} epochs of the last stage are done")
+        logger.info(f"{run.path}: nothing to do; all {stages[-1].epochs} epochs of the last stage are finished")
         return run
     leg = legs[state["leg"]]
     branch = f", with the learning rate divided after epoch {leg.divided_after}" if leg.divided_after else ""
-    logger.info(f"{run.path}: going on after epoch {state['epoch']} of stage {stages[leg.stage].name}{branch}")
+    logger.info(f"{run.path}: resuming after epoch {state['epoch']} of stage {stages[leg.stage].name}{branch}")
     sampler = _batch_sampler(config, data, method, fabric)
     _fit(Trainer(config, run, data, method, fabric, sampler), within, resume=True)
     return run
 
 
 def _start(config: RunConfig, method: Method) -> str:
-    """What training starts from, for a person."""
+    """The network and its initial weights, as one line for the log."""
     size = sum(parameter.numel() for parameter in method.parameters()) / 1e6
     backbone = config.options.get("backbone")
     weights = "pretrained" if config.options.get("pretrained") else "random weights"
@@ -111,12 +115,12 @@ def _start(config: RunConfig, method: Method) -> str:
 def _check_frozen(config: RunConfig) -> None:
     if config.options.get("freeze_backbone") and not config.options.get("pretrained"):
         raise UsageError(
-            "freeze-backbone: the backbone would stay at random weights; give some with --pretrained imagenet or a file"
+            "freeze-backbone: expected pretrained weights, got random ones; add --pretrained imagenet or a weights file"
         )
 
 
 def is_finished(run: RunDirectory) -> bool:
-    """Whether the last epoch of the run's last stage is done."""
+    """Whether the last epoch of the last stage is finished."""
     if not (run.exists and run.checkpoint.is_file()):
         return False
     config = build_config(run.read_config())
@@ -129,7 +133,7 @@ def _at_end(state: Mapping[str, Any], legs: Sequence[Leg]) -> bool:
 
 
 def _batch_sampler(config: RunConfig, data: PreparedData, method: Method, fabric: Fabric) -> EpochBatches | None:
-    # The first process goes ahead: what it keeps beside the data is there for the others, which say nothing
+    # The first process of a machine goes first and writes a cache beside the data; the others read it, without logging
     with fabric.rank_zero_first(local=True), quiet(when=not fabric.is_global_zero):
         return method.batch_sampler(
             data.records["train"],
@@ -142,7 +146,7 @@ def _batch_sampler(config: RunConfig, data: PreparedData, method: Method, fabric
 
 
 def _shared_folder(fabric: Fabric, out: Path | None, method: str, restart: bool) -> RunDirectory:
-    """The new run's folder, made by the first process and told to the others."""
+    """The folder of the new run, created by the first process and broadcast to the others."""
     path = new_run(out, method, restart=restart).path if fabric.is_global_zero else None
     return RunDirectory(cast(Path, fabric.broadcast(path)))
 
@@ -152,7 +156,7 @@ def _fit(trainer: Trainer, within: Path | None, *, resume: bool = False) -> None
         trainer.fit(resume=resume)
     except KeyboardInterrupt:
         path = shlex.quote(str(within or trainer.run.path))
-        logger.info(f"\ninterrupted; finished epochs are kept. Go on with: cxrfast train --resume {path}")
+        logger.info(f"\ninterrupted; finished epochs are kept. Resume with: cxrfast train --resume {path}")
         raise
 
 
@@ -164,6 +168,6 @@ def _new_method(config: RunConfig, data: PreparedData) -> Method:
 
 
 def _without_pretrained(config: RunConfig) -> MethodOptions:
-    # The checkpoint replaces every weight, so nothing needs to be fetched.
+    # The checkpoint replaces every weight, so that nothing has to be downloaded.
     options = config.method_options()
     return options.model_copy(update={"pretrained": False}) if hasattr(options, "pretrained") else options

@@ -1,4 +1,4 @@
-"""What is measured after every epoch, and what makes one epoch better than another."""
+"""Validation after every epoch, and the score by which the best epoch is chosen."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ IOU_THRESHOLD = 0.1
 
 @dataclass(frozen=True)
 class Validation:
-    """One number per class; NaN where there are too few images to measure it on."""
+    """Results per class; NaN where there are too few images."""
 
     class_auroc: tuple[float, ...]
     class_iou_accuracy: tuple[float, ...]
@@ -26,19 +26,20 @@ class Validation:
 
     @property
     def auroc(self) -> float:
-        """Mean over the classes that have it; NaN where none has."""
+        """Mean over the classes with a value; NaN if there is none."""
         return _mean(self.class_auroc)
 
     @property
     def iou_accuracy(self) -> float:
-        """Mean over the classes that have it; NaN where none has."""
+        """Mean over the classes with a value; NaN if there is none."""
         return _mean(self.class_iou_accuracy)
 
     @property
     def score(self) -> float:
-        """The mean of all that could be measured, every class's number the same weight; NaN if nothing could.
+        """The mean over all values of `class_auroc` and `class_iou_accuracy` that are not NaN; NaN if there are none.
 
-        With boxes for every class, the mean of the two means. A single box, found or not, does not outweigh the AUROC.
+        If every class has boxes, it is the mean of `auroc` and `iou_accuracy`. If few classes have boxes, their
+        accuracy has little weight: a single box cannot outweigh the AUROC.
         """
         return _mean(self.class_auroc + self.class_iou_accuracy)
 
@@ -55,7 +56,10 @@ class Validation:
 
 @torch.inference_mode()
 def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: int) -> Validation:
-    """AUROC, and the share of boxes that the region of their class overlaps with IoU >= 0.1."""
+    """AUROC, and the share of ground-truth boxes whose IoU with the region of their class is at least 0.1.
+
+    First fits the method's map thresholds on the same boxes. Raises CxrfastError if a score is not finite.
+    """
     scores, labels, pairs = [], [], []
     for batch in loader:
         prediction = method.predict(batch["image"], stage)
@@ -67,7 +71,7 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         return Validation(nothing, nothing, nothing)
     if not torch.cat(scores).isfinite().all():
         raise CxrfastError(
-            f"training diverged in stage {stage}: scores are not numbers; train again with a smaller learning rate"
+            f"training diverged in stage {stage}: scores are NaN or infinite; train again with a smaller learning rate"
         )
     annotated = AnnotatedMaps(*(torch.cat(column) for column in zip(*pairs, strict=True)))
     method.fit_map_thresholds(annotated)

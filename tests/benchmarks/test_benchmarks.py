@@ -175,7 +175,7 @@ def test_list_and_help(cli):
         (["blur_pool/*x*"], "cases: unknown 'blur_pool/*x*'"),
         (["--peers=kornja"], "peers: expected some of aten, compiled,"),
         (["--dtype=int8"], "dtype: expected one of float32, float64, float16, bfloat16, got 'int8'"),
-        (["--peer-path=nowhere"], "peer-path: no folder nowhere"),
+        (["--peer-path=nowhere"], "peer-path: expected a folder, got nowhere"),
         (["--device=gpu"], "device"),
         (["--threads=0"], "threads"),
     ],

@@ -36,7 +36,7 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
     assert table(again) == table(val)
     code, _, err = cli("evaluate", "--predictions=here/predictions-val.csv")
     assert code == 2
-    assert "data: required with --predictions" in err
+    assert "data: expected the folder with labels and boxes for --predictions, got none; add --data DIR" in err
     code, _, err = cli("evaluate", trained, "--split=train", "--out=here")
     assert code == 2
     assert "protocol strict:" in err
@@ -63,7 +63,7 @@ def test_two_files_of_predictions_are_compared(cli, phantoms, tmp_path):
     for more in (["--predictions=y.csv"], ["--predictions=x.csv", "--protocol=own"]):
         code, _, err = cli("evaluate", *more, "--data", phantoms, "--out=x-csv-strict")
         assert code == 2
-        assert "out: x-csv-strict/evaluation-all.json is of x.csv by strict; choose another folder" in err
+        assert "got x-csv-strict/evaluation-all.json with the evaluation of x.csv by strict; choose another" in err
     report = tmp_path / "x-csv-strict" / "evaluation-all.json"
     for content, words in (
         ('{"protocol": "strict"}', "is an evaluation of schema version 1; "),
@@ -77,7 +77,7 @@ def test_two_files_of_predictions_are_compared(cli, phantoms, tmp_path):
         assert report.read_text() == content
     code, _, err = cli("evaluate", "--predictions=x.csv", "--data", phantoms, "--split=val")
     assert code == 2
-    assert "split: val of which splits? Give --splits as well" in err
+    assert "split: expected a splits.json file for val, got none; add --splits FILE" in err
 
 
 def test_reports_are_left_out_or_compare_two_runs(cli, trained, tmp_path):
@@ -96,9 +96,9 @@ def test_reports_are_left_out_or_compare_two_runs(cli, trained, tmp_path):
     assert code == 0, err
     assert (tmp_path / "here" / "page.html").stat().st_size > 10_000
     for arguments, message in (
-        (["first", "second", "first"], "report: 3 runs; expected one, or two to compare"),
-        (["nowhere"], "no folder nowhere; name the folder of a run"),
-        (["first", "--split=val"], "make it: cxrfast evaluate first --split val"),
+        (["first", "second", "first"], "run: expected one run, or two to compare, got 3"),
+        (["nowhere"], "run: expected a folder, got nowhere, which does not exist"),
+        (["first", "--split=val"], "run: cxrfast evaluate first --split val"),
     ):
         code, _, err = cli("report", *arguments)
         assert code in (1, 2)

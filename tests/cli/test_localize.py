@@ -13,7 +13,7 @@ def test_a_batch_goes_on_past_a_bad_file(cli, trained, phantoms, tmp_path):
     code, _, err = cli("localize", folder, "missing.png", "--checkpoint", trained)
     assert code == 1
     assert (tmp_path / "localized" / "good.json").is_file()
-    assert "3 of the inputs failed" in err
+    assert "inputs that failed: 3" in err
     for name in ("truncated.png", "text.png", "missing.png"):
         assert name in err
     assert "Traceback" not in err

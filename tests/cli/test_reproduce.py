@@ -7,13 +7,16 @@ def test_reproduce_lists_tables_and_refuses_others(cli, phantoms):
     for word in ("rozenberg1", "seibold2", "zhang3", "rozenberg-20", " h", " GB", "estimates"):
         assert word in out
     for arguments, reason in (
-        (("rozenberg7", "--data", phantoms), "table is 'rozenberg7'; expected one of rozenberg1"),
-        (("zhang1",), "data: required; give the folder of ChestX-ray14: cxrfast reproduce zhang1 --data DIR"),
+        (("rozenberg7", "--data", phantoms), "table: expected one of rozenberg1, seibold1, "),
+        (("zhang1",), "data: expected the folder of ChestX-ray14, got none; add --data DIR"),
         (
             ("zhang1", "--data", phantoms, "--rows", "wang"),
-            "rows: unknown row 'wang' of zhang1; expected zhang, zhang-distance, zhang-verification, zhang-neither, ",
+            "rows: expected some of zhang, zhang-distance, zhang-verification, zhang-neither, ",
         ),
-        (("zhang1", "--data", phantoms, "--set", "crf_steps=2"), "crf_steps: no option of zhang"),
+        (
+            ("zhang1", "--data", phantoms, "--set", "crf_steps=2"),
+            "crf_steps: expected an option of zhang; list them: cxrfast info",
+        ),
     ):
         code, _, error = cli("reproduce", *arguments)
         assert (code, error.count("\n")) == (2, 1)

@@ -76,10 +76,10 @@ def test_train_resumes_from_the_command_line(cli, trained):
     assert "nothing to do" in out
     code, _, err = cli("train", "--resume", trained, "--no-augment")
     assert code == 2
-    assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --no-augment\n"
+    assert err == "cxrfast: resume: a resumed run uses the settings in its config.yaml; leave out --no-augment\n"
     code, _, err = cli("train", "--resume", trained, "--lr=1", "--set", "grid=3")
     assert code == 2
-    assert err == "cxrfast: resume: takes its settings from the folder's config.yaml; leave out --lr, --grid\n"
+    assert err == "cxrfast: resume: a resumed run uses the settings in its config.yaml; leave out --lr, --grid\n"
 
 
 def test_config_file_and_options_compose(cli, trained, tmp_path):
@@ -109,20 +109,23 @@ def test_cross_validation_from_the_command_line(cli, small_settings, small_optio
     assert (code, err.count("\n")) == (2, 1)
     code, _, err = cli("evaluate", folder, "--split=val")
     assert code == 2
-    assert f"split: {folder} holds folds, evaluated on what each held out; leave out --split" in err
+    assert (
+        "split: not for a cross-validation, whose folds are evaluated on their own test images; leave out --sp" in err
+    )
     code, _, err = cli("train", "--resume", folder, "--folds=3", "--folds-by=image")
     assert code == 2
     assert err.endswith("leave out --folds, --folds-by\n")
     code, _, err = cli("train", "--resume", folder / "fold-0" / "seed-0", "--fold=1")
     assert code == 2
-    assert "is not the folder of a cross-validation; leave out --fold" in err
+    assert "fold: expected the folder of a cross-validation, got " in err
+    assert err.endswith("; leave out --fold\n")
 
 
 def test_training_without_validation_from_the_command_line(cli, small_settings, small_options, phantoms, tmp_path):
     settings = {**small_settings, "method": "li", "epochs": 1, "options": small_options}
     code, out, err = cli("train", *small(settings, "--val=none", "--out=run"))
     assert code == 0, err
-    assert "no image validates: the last epoch is kept" in out
+    assert "no validation images: the last epoch is kept" in out
     assert ", val 0 images" in out
     code, out, err = cli("localize", next((phantoms / "images").iterdir()), "--checkpoint=run")
     assert code == 0, err
@@ -141,4 +144,4 @@ def test_training_without_validation_from_the_command_line(cli, small_settings, 
     assert err.endswith("leave out --val-share, --lr-milestones\n")
     code, _, err = cli("train", "--method=zhang", f"--data={phantoms}", "--val=none", "--set=backbone=densenet_nano")
     assert (code, err.count("\n")) == (2, 1)
-    assert "lr_schedule: plateau divides the learning rate by validation, and no image validates; give its epoch" in err
+    assert "lr_schedule: expected steps or milestones without validation images, got plateau; add --lr-mile" in err

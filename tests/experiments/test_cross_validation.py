@@ -103,13 +103,13 @@ def test_fold_by_fold_interrupted_and_resumed_it_ends_as_if_nothing_had_happened
     with pytest.raises(KeyboardInterrupt):
         cross_validate(config, **PLAN, out=folder)
     monkeypatch.undo()
-    assert logged.messages[-1].endswith(f"Go on with: cxrfast train --resume {folder}")
+    assert logged.messages[-1].endswith(f"Resume with: cxrfast train --resume {folder}")
     trained = (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns
     assert read(folder) == first  # what there is stays
     logged.clear()
     assert resume_cross_validation(folder) == folder
-    assert any("going on after epoch 1" in line for line in logged.messages)
-    assert "fold-1/seed-0: finished before" in logged.messages
+    assert any("resuming after epoch 1" in line for line in logged.messages)
+    assert "fold-1/seed-0: already finished" in logged.messages
     assert (folder / "fold-1" / "seed-0" / "last.ckpt").stat().st_mtime_ns == trained
     assert without_places(read(folder)) == without_places(read(crossed))
     for fold in (0, 1):
@@ -143,7 +143,7 @@ def test_a_finished_one_has_nothing_to_do_and_takes_more_seeds(config, copy, mon
     assert after["seeds"] == [0, 1]
     assert after["missing"] == ["fold-0/seed-1", "fold-1/seed-1"]
     assert after["classes"] == before["classes"]
-    with pytest.raises(UsageError, match="has seeds 2, not 1; choose another folder"):
+    with pytest.raises(UsageError, match="expected a folder with seeds 1, got .* with 2; choose another folder"):
         cross_validate(config, **PLAN, out=copy)
 
 
@@ -162,8 +162,8 @@ def test_evaluation_by_another_protocol(caplog, crossed, copy, tmp_path):
     (copy / "fold-0/seed-0/evaluation-test.json").write_text(json.dumps(older))
     with caplog.at_level("INFO", "cxrfast"):
         resume_cross_validation(copy)  # which evaluates again what an earlier version has left
-    assert "fold-1/seed-0: finished before" in caplog.messages
-    assert "fold-0/seed-0: finished before" not in caplog.messages
+    assert "fold-1/seed-0: already finished" in caplog.messages
+    assert "fold-0/seed-0: already finished" not in caplog.messages
     assert without_places(read(copy)) == without_places(read(crossed))
     with pytest.raises(UsageError, match="protocol strict: .* patients of the evaluated images are in the training"):
         evaluate_folds(copy, protocol="strict")
@@ -174,7 +174,7 @@ def test_evaluation_by_another_protocol(caplog, crossed, copy, tmp_path):
     [
         ("5", "cross_validation: expected 'name: value' lines, got 5"),
         ("{fold: 5}", "fold: unknown option; did you mean folds?"),
-        ("{folds: many}", "folds: input should be a valid integer"),
+        ("{folds: many}", "folds: expected a valid integer"),
     ],
 )
 def test_a_configuration_that_was_edited(copy, wrong, message):
@@ -204,11 +204,11 @@ def test_of_all_images_every_one_is_tested_once(config, phantoms, tmp_path):
     assert any(interval for interval, _ in ends)  # not of the rarest
     assert all(interval is None or interval[0] <= value <= interval[1] for interval, value in ends)
     assert cross_validate(one_epoch, **plan) == folder  # finished
-    with pytest.raises(UsageError, match="has of all, not boxes; choose another folder"):
+    with pytest.raises(UsageError, match="expected a folder with folds-of boxes, got .* with all; choose another"):
         cross_validate(one_epoch, folds=2, out=folder)
     content = json.loads((folder / "splits.json").read_text())
     (folder / "splits.json").write_text(json.dumps({**content, "of": "boxes"}))
-    with pytest.raises(UsageError, match=r"splits.json has of boxes, not all"):
+    with pytest.raises(UsageError, match=r"splits.json, of: expected all, got boxes"):
         resume_cross_validation(folder)
 
 
@@ -219,7 +219,9 @@ def test_splits_that_were_edited(copy):
     moved = content["folds"][0]["test"].pop()
     content["folds"][1]["test"].append(moved)
     path.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="fold-0/seed-0 was trained on other images than splits.json now says"):
+    with pytest.raises(
+        UsageError, match="splits: expected the splits.json that .*fold-0/seed-0 was trained with, got another"
+    ):
         resume_cross_validation(copy)
     content["folds"][0]["test"].append(moved)
     path.write_text(json.dumps(content))
@@ -240,13 +242,15 @@ def test_splits_that_somebody_has_made_are_used(config, phantoms, tmp_path, monk
     records = read_chestxray14(phantoms).records
     splits = make_folds(records, folds=3, seed=5, unannotated=0.1)
     splits.save(folder / "splits.json")
-    with pytest.raises(UsageError, match="splits.json has folds 3, not 2"):
+    with pytest.raises(UsageError, match="splits.json, folds: expected 2, got 3"):
         cross_validate(config, folds=2, out=folder)
     with pytest.raises(Stop):
         cross_validate(config, folds=3, out=folder)
     assert Splits.load(folder / "fold-0" / "seed-0" / "splits.json") == splits.splits(0, records)
     assert not list(tmp_path.rglob("last.ckpt"))
-    with pytest.raises(CxrfastError, match="no run has finished training; go on with: cxrfast train --resume"):
+    with pytest.raises(
+        CxrfastError, match="expected finished runs, got none; resume training with: cxrfast train --resume"
+    ):
         evaluate_folds(folder)
 
 
@@ -268,22 +272,40 @@ def test_wrong_use(config, crossed, tmp_path):
         assert "\n" not in str(failure.value)
         assert not (tmp_path / "new").exists()
 
-    fails("folds: input should be greater than or equal to 2, got 1", folds=1)
+    fails("folds: expected a number greater than or equal to 2, got 1", folds=1)
     fails("folds: 99 are more than the .* patients with boxes", folds=99)
-    fails("fold: expected 0 to 1, as there are 2 folds, got 2", fold=2)
-    fails("unannotated: input should be less than or equal to 1", unannotated=1.1)
-    fails("seeds: input should be greater than or equal to 1", seeds=0)
+    fails("fold: expected 0 to 1, because there are 2 folds, got 2", fold=2)
+    fails("unannotated: expected a number less than or equal to 1", unannotated=1.1)
+    fails("seeds: expected a number greater than or equal to 1", seeds=0)
     fails("protocol is 'wong'; expected one of", protocol="wong")
-    fails("folds-by: by image, training has seen patients that protocol strict evaluates", by="image")
+    fails("folds-by: expected patient for protocol strict, .*, got image; leave it out", by="image")
     fails("folds-by: expected patient or image, got 'box'", by="box")
     fails("folds-of: expected boxes or all, got 'none'", of="none")
-    fails("unannotated: folds of all images have none beside them; leave out 0.2", of="all", unannotated=0.2)
-    fails("has unannotated 0.5, not 1.0; choose another folder", **{**PLAN, "unannotated": 1.0}, of="all", out=crossed)
-    fails("leave out --split official", config.model_copy(update={"split": "official"}))
-    fails("has lr 0.001, not 0.5; choose another folder", config.model_copy(update={"lr": 0.5}), **PLAN, out=crossed)
+    fails("unannotated: expected no value with folds of all images, got 0.2; leave it out", of="all", unannotated=0.2)
     fails(
-        "has grid 8, not 4", config.model_copy(update={"options": {**config.options, "grid": 4}}), **PLAN, out=crossed
+        "expected a folder with unannotated 1.0, got .* with 0.5; choose another folder",
+        **{**PLAN, "unannotated": 1.0},
+        of="all",
+        out=crossed,
+    )
+    fails(
+        "split: expected none for a cross-validation, got official; leave out --split",
+        config.model_copy(update={"split": "official"}),
+    )
+    fails(
+        "expected a folder with lr 0.5, got .* with 0.001; choose another folder",
+        config.model_copy(update={"lr": 0.5}),
+        **PLAN,
+        out=crossed,
+    )
+    fails(
+        "expected a folder with grid 4, got .* with 8; choose",
+        config.model_copy(update={"options": {**config.options, "grid": 4}}),
+        **PLAN,
+        out=crossed,
     )
     fails("out: .* exists and is not empty", out=crossed / "fold-0")
-    with pytest.raises(UsageError, match="holds folds; choose one of its runs, as .*fold-0"):
+    with pytest.raises(
+        UsageError, match="checkpoint: expected a run, got .*; choose one of its runs, such as .*fold-0"
+    ):
         load_predictor(crossed)

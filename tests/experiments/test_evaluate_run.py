@@ -54,8 +54,8 @@ def test_training_images_in_another_folder_are_refused_or_counted(trained, copy,
     with pytest.raises(UsageError) as failure:
         evaluate(trained, copy, tmp_path, "strict")
     message = str(failure.value)
-    assert f"with {len(splits.train) + len(splits.val)} of its very images" in message
-    assert "protocol strict wants patients apart" in message
+    assert f"with {len(splits.train) + len(splits.val)} of its training images" in message
+    assert "data: expected no training patients under protocol strict, got " in message
     assert "\n" not in message
     assert not (tmp_path / "out").exists()
     result = evaluate(trained, copy, tmp_path, "own")
@@ -84,7 +84,9 @@ def test_other_images_of_a_training_patient_are_refused(trained, copy, tmp_path)
         return (image, patient) if image in splits.test else None
 
     rewrite(copy, change)
-    with pytest.raises(UsageError, match="data: 1 patients .*, with 0 of its very images"):
+    with pytest.raises(
+        UsageError, match="data: expected no training patients .*, got 1 patients .*, with 0 of its training images"
+    ):
         evaluate(trained, copy, tmp_path, "strict")
 
 
@@ -93,7 +95,7 @@ def test_patients_of_another_source_may_have_the_same_numbers(trained, copy, tmp
     result = evaluate(trained, copy, tmp_path, "strict")
     assert result.shared_patients is None
     (note,) = result.notes
-    assert note.endswith("patients have names of training patients; whether they are the same is unknown")
+    assert note.endswith("patient identifiers also occur in the training data; whether they are the same is unknown")
     rewrite(copy, lambda image, patient: (image, f"p{patient}"))
     result = evaluate(trained, copy, tmp_path, "strict")
     assert (result.shared_patients, result.notes) == (None, ())

@@ -81,9 +81,9 @@ def test_other_settings_are_refused(run, small_settings, tmp_path):
     refuse_other_settings(run, config)
     refuse_other_settings(run, config.model_copy(update={"workers": 3}))
     refuse_other_settings(RunDirectory(tmp_path / "nothing"), config)
-    with pytest.raises(UsageError, match=r"out: .*copy is a run with epochs 2, not 3; choose another folder"):
+    with pytest.raises(UsageError, match=r"out: .*copy has a run with epochs 2, not 3; choose another folder"):
         refuse_other_settings(run, config.model_copy(update={"epochs": 3}))
-    with pytest.raises(UsageError, match="is a run with folds None, not 5"):
+    with pytest.raises(UsageError, match="has a run with folds None, not 5"):
         refuse_other_settings(run, config, folds=5)
 
 

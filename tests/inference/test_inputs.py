@@ -40,7 +40,7 @@ def test_the_output_folder_is_not_read(folder):
 def test_patterns(folder):
     files, failures = expand_inputs([f"{folder}/*.png", f"{folder}/**/*.dcm", f"{folder}/*.gif"])
     assert names(files, folder) == ["b.png", "below/c.dcm"]
-    assert failures == {f"{folder}/*.gif": f"{folder}/*.gif matches no file"}
+    assert failures == {f"{folder}/*.gif": f"{folder}/*.gif: expected a pattern that matches files, got no match"}
 
 
 def test_a_file_with_the_letters_of_a_pattern_is_a_file(folder):
@@ -59,7 +59,7 @@ def test_what_is_missing_is_left_to_the_reader_and_an_empty_folder_is_told(folde
     (tmp_path / "empty").mkdir()
     files, failures = expand_inputs([folder / "missing.png", tmp_path / "empty"])
     assert files == [folder / "missing.png"]
-    assert "holds no images" in failures[str(tmp_path / "empty")]
+    assert "empty: expected images (.png, " in failures[str(tmp_path / "empty")]
 
 
 @given(st.lists(st.sampled_from(["a.png", "a.dcm", "A.png", "a-2.png", "a-2.dcm", "a-3.png", "b.png", "b"])))

@@ -171,7 +171,7 @@ def test_a_run_with_a_frozen_backbone_of_a_file(phantoms, tmp_path, logged):
 
 def test_a_backbone_is_not_frozen_at_random_weights(phantoms, tmp_path):
     settings = {"method": "chexnet", "data": phantoms, "options": {"freeze_backbone": True}}
-    with pytest.raises(UsageError, match="freeze-backbone: the backbone would stay at random weights; give some with"):
+    with pytest.raises(UsageError, match="freeze-backbone: expected pretrained weights, got random ones; add --pre"):
         train(build_config(settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -112,7 +112,7 @@ def test_the_papers_settings():
         ("chexnet", {"input_std": [0.0]}, "with input_std above 0"),
         ("wang", {"levels": [60, 300]}, "levels: expected at least one level between 0 and 255"),
         ("wang", {"levels": []}, "levels: expected at least one level"),
-        ("wang", {"sharpness": 0}, "sharpness: input should be greater than 0"),
+        ("wang", {"sharpness": 0}, "sharpness: expected a number greater than 0"),
     ],
 )
 def test_wrong_options(method, options, message):

@@ -243,9 +243,9 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": "self"}, "options.attention: input should be 'contrast' or 'none', got 'self'"),
-        ({"negatives": 0}, "options.negatives: input should be greater than or equal to 1"),
-        ({"alignment_epochs": -1}, "options.alignment_epochs: input should be greater than or equal to 0"),
+        ({"attention": "self"}, "options.attention: expected 'contrast' or 'none', got 'self'"),
+        ({"negatives": 0}, "options.negatives: expected a number greater than or equal to 1"),
+        ({"alignment_epochs": -1}, "options.alignment_epochs: expected a number greater than or equal to 0"),
         ({"lambda_boxes": 4}, "options.lambda_boxes: unknown option; did you mean lambda_box?"),
     ],
 )

@@ -114,19 +114,19 @@ def test_an_opening_removes_what_is_thin():
     ("options", "message"),
     [
         ({"pool": "mean", "sharpness": 2.0}, "options.sharpness: pool 'mean' has none"),
-        ({"pool": "median"}, "options.pool: input should be 'softmax', "),
-        ({"delta": 0.6}, "options.delta: input should be less than or equal to 0.5, got 0.6"),
+        ({"pool": "median"}, "options.pool: expected 'softmax', "),
+        ({"delta": 0.6}, "options.delta: expected a number less than or equal to 0.5, got 0.6"),
         ({"gate": 1.0}, "options.gate"),
         (
             {"normalize": "bag", "average_weight": True},
             "options.average_weight: normalize 'bag' has one weight per bag",
         ),
-        ({"normalize": "image"}, "options.normalize: input should be 'batch' or 'bag'"),
-        ({"median": "upper"}, "options.median: input should be 'lower' or 'mean'"),
-        ({"l2_form": "squared"}, "options.l2_form: input should be 'squares' or 'norm'"),
-        ({"bil_form": "product"}, "options.bil_form: input should be 'sum' or 'script'"),
-        ({"opening": -1}, "options.opening: input should be greater than or equal to 0, got -1"),
-        ({"closing": float("inf")}, "options.closing: input should be a finite number"),
+        ({"normalize": "image"}, "options.normalize: expected 'batch' or 'bag'"),
+        ({"median": "upper"}, "options.median: expected 'lower' or 'mean'"),
+        ({"l2_form": "squared"}, "options.l2_form: expected 'squares' or 'norm'"),
+        ({"bil_form": "product"}, "options.bil_form: expected 'sum' or 'script'"),
+        ({"opening": -1}, "options.opening: expected a number greater than or equal to 0, got -1"),
+        ({"closing": float("inf")}, "options.closing: expected a finite number"),
     ],
 )
 def test_wrong_options_are_one_line(options, message):

@@ -91,10 +91,10 @@ def test_defaults():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"r0": -1}, "options.r0: input should be greater than or equal to 0, got -1"),
-        ({"r0": float("inf")}, "options.r0: input should be a finite number"),
-        ({"map_stride": 3}, "options.map_stride: input should be 2 or 4"),
-        ({"levels": 1}, "options.levels: input should be greater than or equal to 2"),
+        ({"r0": -1}, "options.r0: expected a number greater than or equal to 0, got -1"),
+        ({"r0": float("inf")}, "options.r0: expected a finite number"),
+        ({"map_stride": 3}, "options.map_stride: expected 2 or 4"),
+        ({"levels": 1}, "options.levels: expected a number greater than or equal to 2"),
         ({"pretrained": True}, "options.pretrained: unknown option"),
     ],
 )

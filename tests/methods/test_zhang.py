@@ -253,14 +253,14 @@ def test_the_papers_settings():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"region_level": 1.0}, "region_level: input should be less than 1"),
-        ({"triplet": -1}, "triplet: input should be greater than or equal to 0"),
-        ({"verified": "all"}, "verified: input should be 'predicted', 'top' or 'each'"),
-        ({"sampling": "hard"}, "sampling: input should be 'paper', 'all' or 'random', got 'hard'"),
-        ({"classified": "positives"}, "classified: input should be 'anchors' or 'all', got 'positives'"),
-        ({"partial": -0.1}, "partial: input should be greater than or equal to 0, got -0.1"),
-        ({"partial_of": "all"}, "partial_of: input should be 'picks' or 'list', got 'all'"),
-        ({"without_finding": "none"}, "without_finding: input should be 'top' or 'whole', got 'none'"),
+        ({"region_level": 1.0}, "region_level: expected a number less than 1"),
+        ({"triplet": -1}, "triplet: expected a number greater than or equal to 0"),
+        ({"verified": "all"}, "verified: expected 'predicted', 'top' or 'each'"),
+        ({"sampling": "hard"}, "sampling: expected 'paper', 'all' or 'random', got 'hard'"),
+        ({"classified": "positives"}, "classified: expected 'anchors' or 'all', got 'positives'"),
+        ({"partial": -0.1}, "partial: expected a number greater than or equal to 0, got -0.1"),
+        ({"partial_of": "all"}, "partial_of: expected 'picks' or 'list', got 'all'"),
+        ({"without_finding": "none"}, "without_finding: expected 'top' or 'whole', got 'none'"),
     ],
 )
 def test_wrong_options(options, message):

@@ -59,8 +59,11 @@ def test_a_statement_has_its_papers_method_unless_it_names_another():
         ({"silent": True, "status": "deviation", "does": "d", "reason": "r"}, "the status is default, not deviation"),
         ({"code": None}, "anchors-only: a default needs 'code'"),
         ({"code": ["the loss"]}, "anchors-only: code 'the loss'; expected module:attribute"),
-        ({"setting": {"options classified": "anchors"}}, "'options classified' is no name of a setting"),
-        ({"setting": {"pretrained": True}}, "pretrained is True; expected imagenet"),
+        (
+            {"setting": {"options classified": "anchors"}},
+            "setting: expected NAME or options.NAME, got 'options classified'",
+        ),
+        ({"setting": {"pretrained": True}}, "pretrained: expected imagenet, got True"),
         ({"alternatives": [{"setting": {"lr": 1}}]}, "anchors-only: alternatives.0.says: required"),
         ({"alternatives": [{"setting": {}, "says": "s"}]}, "anchors-only: alternatives.0.setting: "),
     ],
@@ -117,7 +120,7 @@ def test_statements_are_found_by_paper_method_and_status():
         for status in ("default", "option", "deviation"):
             found = find_statements(paper=paper.paper, method=paper.method, status=status)
             assert all((of.method, of.status) == (paper.method, status) for of in found)
-    with pytest.raises(UsageError, match="paper is 'zhang'; the register has "):
+    with pytest.raises(UsageError, match="paper: expected one of .*, got 'zhang'"):
         find_paper("zhang")
 
 

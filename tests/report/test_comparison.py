@@ -142,7 +142,7 @@ def test_evaluations_of_other_tables_are_refused(gates):
     for change in ({"inclusive": True}, {"measure": "ior"}):
         tables = tuple(table.model_copy(update=change) for table in place.tables)
         other = second.record.model_copy(update={"localization": place.model_copy(update={"tables": tables})})
-        with pytest.raises(UsageError, match="protocol seibold2020 is not the same in both evaluations"):
+        with pytest.raises(UsageError, match="protocol: expected one definition of seibold2020, got different ones"):
             compare(first, replace(second, record=other))
 
 
@@ -185,11 +185,14 @@ def test_many_images_are_matched_in_one_pass(tmp_path, monkeypatch):
 def test_what_cannot_be_compared_is_refused(tmp_path):
     first = made_up(tmp_path, 20, ("Mass",))
     other = made_up(tmp_path, 20, ("Mass",), protocol="li2018")
-    with pytest.raises(UsageError, match="protocol strict, nowhere.safetensors .2. by li2018; evaluate both by one"):
+    with pytest.raises(
+        UsageError,
+        match="protocol: expected the same for both, got strict for .* and li2018 for .* .2.; evaluate both by one",
+    ):
         compare(first, other)
     with pytest.raises(UsageError, match="have no class in common"):
         compare(first, made_up(tmp_path, 20, ("Nodule",)))
-    with pytest.raises(UsageError, match="different labels"):
+    with pytest.raises(UsageError, match="labels: expected the same for both, got .* and other labels"):
         compare(first, made_up(tmp_path, 20, ("Mass",), seed=5))
     strangers = replace(first.predictions, images=[f"x{name}" for name in first.predictions.images])
     with pytest.raises(UsageError, match="have no image in common"):

@@ -249,8 +249,10 @@ def test_keys_may_be_left_out_on_purpose(state, refusal, tmp_path):
 
 def test_a_wrong_number_of_classes_names_both(state, refusal):
     message = refusal(state, classes=["A", "B"])
-    assert message.endswith("model.pt has 14 outputs, but 2 classes are named")
-    assert "has 14 outputs, but 18 classes" in refusal(state, preset="torchxrayvision", preprocessing="imagenet")
+    assert message.endswith("model.pt, got 2")
+    assert "classes: expected 14, one for each output of" in refusal(
+        state, preset="torchxrayvision", preprocessing="imagenet"
+    )
 
 
 def test_a_hidden_layer_or_no_classifier_is_no_linear_classifier(state, refusal):
@@ -301,12 +303,12 @@ def test_files_that_are_no_checkpoint(refusal, tmp_path):
 
 def test_what_must_be_said(state, refusal, tmp_path):
     assert "preset: expected one of chexnet" in refusal(state, UsageError, preset="chexnext")
-    assert "classes: required" in refusal(state, UsageError, preset=None)
-    assert "preprocessing: required; imagenet, grey" in refusal(state, UsageError, preset=None, classes=CLASSES)
+    assert "classes: expected the class of each output, got none" in refusal(state, UsageError, preset=None)
+    assert "preprocessing: expected one of imagenet, grey" in refusal(state, UsageError, preset=None, classes=CLASSES)
     assert "preprocessing: expected one of imagenet" in refusal(state, UsageError, preprocessing="none")
-    assert "classes: expected each once, got A twice" in refusal(state, UsageError, classes=["A"] * 14)
+    assert "classes: expected each class once, got A twice" in refusal(state, UsageError, classes=["A"] * 14)
     one_channel = densenet(in_chans=1).state_dict()
-    assert "takes 1 channel, but preprocessing 'imagenet' gives 3" in refusal(one_channel)
+    assert ", got 'imagenet' for 3; choose another with --preprocessing" in refusal(one_channel)
     torch.save(state, tmp_path / "again.pt")
     imported = import_weights(tmp_path / "again.pt", tmp_path / "ours.safetensors", preset="chexnet")
     with pytest.raises(UsageError, match="is a weights file of cxrfast already; use it with --checkpoint"):

@@ -23,8 +23,8 @@ def test_a_saved_configuration_is_the_same_when_read(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data": "x"}, "method: required"),
-        ({"method": "li"}, "data: required"),
+        ({"data": "x"}, "method: expected the name of a method, got none"),
+        ({"method": "li"}, "data: expected the folder of a data set, got none; add --data DIR"),
         ({"method": ["li"], "data": "x"}, "method: expected one of li, rozenberg, .*got"),
         (
             {"method": "rozenberg", "data": "x", "options": {"crf_kernel_size": 4}},
@@ -32,9 +32,9 @@ def test_a_saved_configuration_is_the_same_when_read(tmp_path):
         ),
         ({"method": "le", "data": "x"}, "method: expected one of li, rozenberg, .*got 'le'"),
         ({"method": "li", "data": "x", "epoch": 3}, "epoch: unknown option; did you mean epochs?"),
-        ({"method": "li", "data": "x", "epochs": 0}, "epochs: input should be greater than or equal to 1, got 0"),
-        ({"method": "li", "data": "x", "lr": "fast"}, "lr: input should be a valid number.*got 'fast'"),
-        ({"method": "li", "data": "x", "precision": "8"}, "precision: input should be '32', 'bf16' or '16', got '8'"),
+        ({"method": "li", "data": "x", "epochs": 0}, "epochs: expected a number greater than or equal to 1, got 0"),
+        ({"method": "li", "data": "x", "lr": "fast"}, "lr: expected a valid number.*got 'fast'"),
+        ({"method": "li", "data": "x", "precision": "8"}, "precision: expected '32', 'bf16' or '16', got '8'"),
         ({"method": "rozenberg", "data": "x", "options": {"lambda_an": 1}}, "did you mean lambda_ann"),
         ({"method": "li", "data": "x", "options": {"patch_rule": "all"}}, "options.patch_rule: .*got 'all'"),
     ],
@@ -49,11 +49,11 @@ def test_wrong_settings_are_refused_in_one_line(settings, message):
     ("content", "message"),
     [
         ("a: [1", "not valid YAML"),
-        ("- a\n- b\n", r"expected 'name: value' lines, got \['a', 'b'\]"),
-        ("", "expected 'name: value' lines, got None"),
-        ("3: 4", "expected 'name: value' lines, got {3: 4}"),
-        ("options: 3", "expected 'name: value' lines under options, got 3"),
-        ("options:\n  3: 4", "expected 'name: value' lines under options, got {3: 4}"),
+        ("- a\n- b\n", r"config: expected 'name: value' lines in .*, got \['a', 'b'\]"),
+        ("", "config: expected 'name: value' lines in .*, got None"),
+        ("3: 4", "config: expected 'name: value' lines in .*, got {3: 4}"),
+        ("options: 3", "config: expected 'name: value' lines under options in .*, got 3"),
+        ("options:\n  3: 4", "config: expected 'name: value' lines under options in .*, got {3: 4}"),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path, content, message):

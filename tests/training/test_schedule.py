@@ -223,18 +223,18 @@ def test_the_method_s_schedule_and_what_replaces_it():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr_schedule": "cosine"}, "lr_schedule: input should be 'steps', 'milestones', 'plateau' or 'search', got"),
-        ({"lr_schedule": "milestones"}, "lr_milestones: required by lr_schedule milestones; for example 10"),
-        ({"lr_milestones": []}, "lr_milestones: required by lr_schedule milestones"),
-        ({"lr_milestones": [0]}, "lr_milestones.0: input should be greater than or equal to 1, got 0"),
-        ({"lr_milestones": ["ten"]}, "lr_milestones.0: input should be a valid integer.*got 'ten'"),
-        ({"lr_milestones": [5, 3]}, "lr_milestones: expected rising epochs, got 5, 3"),
-        ({"lr_milestones": [3, 3]}, "lr_milestones: expected rising epochs, got 3, 3"),
+        ({"lr_schedule": "cosine"}, "lr_schedule: expected 'steps', 'milestones', 'plateau' or 'search', got"),
+        ({"lr_schedule": "milestones"}, "lr_milestones: expected epochs for lr_schedule milestones, got none; for"),
+        ({"lr_milestones": []}, "lr_milestones: expected epochs for lr_schedule milestones, got none"),
+        ({"lr_milestones": [0]}, "lr_milestones.0: expected a number greater than or equal to 1, got 0"),
+        ({"lr_milestones": ["ten"]}, "lr_milestones.0: expected a valid integer.*got 'ten'"),
+        ({"lr_milestones": [5, 3]}, "lr_milestones: expected increasing epochs, got 5, 3"),
+        ({"lr_milestones": [3, 3]}, "lr_milestones: expected increasing epochs, got 3, 3"),
         (
             {"lr_schedule": "search", "lr_milestones": [9]},
-            "lr_milestones: expected one below the 8 epochs to try, got 9",
+            "lr_milestones: expected an epoch below 8, the last one, got 9",
         ),
-        ({"lr_patience": 0}, "lr_patience: input should be greater than or equal to 1, got 0"),
+        ({"lr_patience": 0}, "lr_patience: expected a number greater than or equal to 1, got 0"),
     ],
 )
 def test_wrong_schedules(settings, message):
@@ -246,7 +246,7 @@ def test_wrong_schedules(settings, message):
 @pytest.mark.parametrize("schedule", ["plateau", "search"])
 def test_what_validation_chooses_needs_validation(settings, tmp_path, schedule):
     wrong = {**settings, "lr_schedule": schedule, "lr_milestones": [2], "val_share": 0}
-    with pytest.raises(UsageError, match=f"lr_schedule: {schedule} divides .* no image validates; give its epoch"):
+    with pytest.raises(UsageError, match=f"lr_schedule: expected steps .* without validation images, got {schedule}"):
         train(build_config(wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     logged.clear()
     run = resume(tmp_path / "run")
     first = logged.messages[0]
-    assert (f"going on after epoch {finished}" if finished else "no epoch was finished; starting again") in first
+    assert (f"resuming after epoch {finished}" if finished else "no finished epoch; starting again") in first
     assert numbers(run) == numbers(RunDirectory(trained))
     assert same_weights(run.last, RunDirectory(trained).last)
     assert same_weights(run.best, RunDirectory(trained).best)
@@ -104,14 +104,14 @@ def test_resuming_what_cannot_be_resumed(trained, tmp_path):
 
 
 def test_an_output_folder_is_never_overwritten(trained, small_settings):
-    with pytest.raises(UsageError, match="exists and is not empty; choose another folder, or go on with --resume"):
+    with pytest.raises(UsageError, match="exists and is not empty; choose another folder, or add --resume"):
         train(build_config(small_settings), trained)
 
 
 def test_an_output_folder_that_cannot_be_made(small_settings, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(CxrfastError, match="out: .* cannot be made .Not a directory.; choose another folder"):
+        with pytest.raises(CxrfastError, match="out: .* cannot be created .Not a directory.; choose another folder"):
             train(build_config(small_settings), out)
 
 
@@ -157,9 +157,9 @@ def test_classes_are_those_that_occur(trained):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["Hernia"], "no training image shows Hernia"),
-        (["Mas"], "unknown class 'Mas'"),
-        (["Mass", "Mass"], "classes: expected each once, got Mass, Mass"),
+        (["Hernia"], "classes: expected classes with positive training images, got Hernia; leave it out"),
+        (["Mas"], "classes: expected some of Atelectasis, .*, got 'Mas'"),
+        (["Mass", "Mass"], "classes: expected each class once, got Mass, Mass"),
     ],
 )
 def test_classes_that_cannot_be_learnt(small_settings, tmp_path, classes, message):
@@ -301,5 +301,5 @@ def test_an_optimizer_is_the_methods_own_unless_another_is_given(phantoms):
     chosen = {name: build_config({"method": name, "data": phantoms}).optimizer for name in ("li", "cia")}
     assert chosen == {"li": "adam", "cia": "sgd"}
     assert build_config({"method": "cia", "data": phantoms, "optimizer": "adamw"}).optimizer == "adamw"
-    with pytest.raises(UsageError, match="optimizer: input should be 'adam', 'adamw' or 'sgd', got 'lion'"):
+    with pytest.raises(UsageError, match="optimizer: expected 'adam', 'adamw' or 'sgd', got 'lion'"):
         build_config({"method": "cia", "data": phantoms, "optimizer": "lion"})

@@ -1,5 +1,5 @@
-// blur_pool2d on the CPU. The blur is separable and linear, so forward and backward are the same sweep over two tables
-// of taps, one per axis; the backward's are the forward's transposed. Nothing is scattered: the result is
+// blur_pool2d on the CPU. The blur is separable and linear, so that forward and backward are the same sweep with two
+// tables of taps, one per axis. The tables of the backward are transposed. All sums are gathered, so that the result is
 // deterministic.
 #include "cpu/blur_pool/lines.h"
 
@@ -16,8 +16,8 @@
 namespace cxrfast {
 namespace {
 
-// target[p, y, x, :] = sum over taps of source[p, y', x', :], lines [begin, end) of all planes' lines; `inner` is C in
-// channels_last and 1 otherwise.
+// target[p, y, x, :] = sum over taps of source[p, y', x', :], for lines [begin, end) of the lines of all planes.
+// `inner` is C in channels_last and 1 otherwise.
 template <typename scalar_t, typename acc_t>
 void sweep(const scalar_t* source,  // [planes, axis_y.sources, axis_x.sources, inner]
            scalar_t* target,        // [planes, axis_y.size(), axis_x.size(), inner]

@@ -1,5 +1,5 @@
-// What blur_pool and max_blur_pool share: the blur as one table of taps per axis, and the blur of one line by
-// two such tables. A table's transposed is the backward's.
+// Shared by blur_pool and max_blur_pool: the blur as one table of taps per axis, and the blur of one line with two such
+// tables. The backward uses the transposed tables.
 #pragma once
 
 #include "math/blur_pool.h"
@@ -16,8 +16,8 @@
 namespace cxrfast {
 namespace {
 
-// The sources that a target is the weighted sum of: never more than a filter has taps, padding or not, as an edge's
-// neighbours fold onto sources that the target has already.
+// The sources of a target, with their weights. There are never more than filter taps, also at an edge, because padding
+// folds onto sources that the target already has.
 struct Taps {
     int64_t count = 0;
     int64_t source[kMaxFilterSize];
@@ -42,16 +42,16 @@ struct Taps {
 };
 static_assert(kMaxStreams == kMaxFilterSize);
 
-// The taps of all targets along one axis. From `begin` to `end` every target's taps are those of `period` targets
-// before, `shift` sources on: a stride is the shift of the forward, whose period is 1, and the period of the backward,
-// whose shift is 1.
+// The taps of all targets along one axis. For targets in [begin, end), the taps are those of the target `period`
+// before, moved by `shift` sources. The forward has period 1 and the stride as shift; the backward has the stride as
+// period and shift 1.
 struct Axis {
-    static constexpr int64_t kMaxStep = 4;  // beyond, every target is left to its own taps
+    static constexpr int64_t kMaxStep = 4;  // for larger ones, every target uses its own taps
 
     std::vector<Taps> taps;  // [target]
     int64_t sources, period, shift;
     int64_t begin = 0, end = 0;
-    std::vector<Taps> regular;  // [period], the taps of targets 0, 1, … if these were between `begin` and `end` as well
+    std::vector<Taps> regular;  // [period]: taps that targets 0, 1, … would have if they were in [begin, end)
 
     Axis(std::vector<Taps> table, int64_t sources, int64_t period, int64_t shift)
         : taps(std::move(table)), sources(sources), period(period), shift(shift) {
@@ -71,7 +71,8 @@ struct Axis {
     int64_t size() const { return taps.size(); }
     bool is_regular() const { return end > begin; }
 
-    // A regular line is this many times `shift` sources and `period` targets, the last of which may be past the end.
+    // The length of a regular line, in units of `shift` sources and `period` targets; the last targets may be past the
+    // end.
     int64_t steps() const { return (sources + shift - 1) / shift; }
     int64_t source_pitch() const { return is_regular() ? steps() * shift : sources; }
     int64_t target_pitch() const { return is_regular() ? steps() * period : size(); }
@@ -84,7 +85,7 @@ inline Axis forward_axis(int64_t n, int64_t filter_size, int64_t stride, Padding
     for (int64_t out = 0; out < static_cast<int64_t>(taps.size()); ++out) {
         for (int64_t t = 0; t < filter_size; ++t) {
             const int64_t source = padded_index(out * stride - padding_before(filter_size) + t, n, padding);
-            // An image of no pixels may be too short to reflect: its taps are never used, but they are transposed.
+            // The taps of an empty image are not used but transposed; it may be too short to reflect.
             if (source >= 0 && source < n) taps[out].add(source, weights[t]);
         }
     }
@@ -101,9 +102,9 @@ inline Axis transposed(const Axis& axis) {
     return {std::move(taps), axis.size(), axis.shift, axis.period};
 }
 
-// Lines of one channel that are blurred along together, so that what one step writes has reached the cache before the
-// next step reads it at another alignment. Lines follow each other without a gap, and sums may reach over their ends:
-// what they make of that is overwritten or left.
+// Lines of one channel that are blurred together, so that a step reads from the cache what the previous step has
+// written at another alignment. Lines are contiguous, and sums may cross their ends; these results are overwritten or
+// ignored.
 template <typename acc_t>
 struct Batch {
     int64_t lines, phase;  // `phase` elements hold every shift-th source, or every period-th target, of all lines
@@ -147,12 +148,12 @@ void blur_regular(Batch<acc_t>& batch, const Axis& axis, int64_t lines) {
     if (axis.period > 1) join(batch.target(axis, 0), batch.sums.data(), axis.period, batch.phase, n);
 }
 
-// out[l, x] = sum over x's taps of the batch's rows[l, x'].
+// out[l, x] = sum over the taps of x of the batch's rows[l, x'].
 template <typename out_t, typename acc_t>
 void blur_along(Batch<acc_t>& batch, out_t* out, int64_t out_pitch, const Axis& axis, int64_t lines) {
     const int64_t size = axis.size(), pitch = axis.target_pitch();
     const bool dense = size == pitch && size == out_pitch;
-    const int64_t copied = std::min(pitch, size + (out_pitch - size) / 2);  // whole vectors, if half the gap allows it
+    const int64_t copied = std::min(pitch, size + (out_pitch - size) / 2);  // whole vectors if half the gap allows it
     if (axis.is_regular()) {
         blur_regular(batch, axis, lines);
         for (int64_t line = 0; line < (dense ? 1 : lines); ++line) {
@@ -172,7 +173,7 @@ void blur_along(Batch<acc_t>& batch, out_t* out, int64_t out_pitch, const Axis& 
     }
 }
 
-// out[x, :] = sum over taps_y and over x's taps of rows[y', x', :], in channels_last: pixels are summed down the
+// out[x, :] = sum over taps_y and over the taps of x of rows[y', x', :], in channels_last. Pixels are summed along
 // columns just before the sums along the row need them, while they are in the cache.
 template <typename in_t, typename out_t, typename acc_t>
 void blur_pixels(const in_t* const* rows,  // [count] rows [axis.sources, inner]
@@ -205,12 +206,12 @@ void blur_pixels(const in_t* const* rows,  // [count] rows [axis.sources, inner]
     }
 }
 
-// Lines [begin, end) of a target of which each has axis_x.size() pixels of `inner` channels, one by one or, with one
-// channel, batch by batch. row(line, y') is source row y' of the plane of that line; lines are asked for in their
-// order.
+// Lines [begin, end) of a target. Each has axis_x.size() pixels of `inner` channels. Lines of several channels are
+// computed one by one, lines of one channel in batches. row(line, y') is source row y' of the plane of the line; lines
+// are requested in order.
 template <typename out_t, typename acc_t, typename Row>
 void blur_lines(const Row& row,
-                int64_t row_length,  // what may be read of a row, at least axis_x.sources * inner
+                int64_t row_length,  // number of readable elements of a row, at least axis_x.sources * inner
                 out_t* out,          // [end - begin, axis_x.size(), inner]
                 int64_t out_pitch,
                 const Axis& axis_y,

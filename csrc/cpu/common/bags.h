@@ -1,5 +1,5 @@
-// Bags of instances in memory, dense with a mask or ragged by offsets, for the CPU's kernels: a bag that is not dense
-// in the accumulation dtype is gathered into a row that is, and its gradient scattered back.
+// Bags of instances, dense with a mask or ragged with offsets, for the CPU kernels. A bag that is not contiguous in the
+// accumulation dtype is gathered into a contiguous row, and its gradient is scattered back.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 
 namespace cxrfast {
 
-// The instances of one bag: first, first + stride, …; those that the mask leaves out do not exist.
+// The instances of one bag: first, first + stride, …, without those that the mask leaves out.
 struct Instances {
     int64_t first, count, stride;
     const uint8_t* mask;  // [count], or nullptr
@@ -50,7 +50,7 @@ inline DenseBags dense_bags(const Tensor& logits, const std::optional<Tensor>& m
     return {logits.size(0), logits.size(1), logits.size(2), rows};
 }
 
-// Checks that every bag lies inside the logits. `offsets` must be contiguous and outlive the result.
+// Checks that every bag is inside the logits. `offsets` must be contiguous and outlive the result.
 inline RaggedBags ragged_bags(const Tensor& logits, const Tensor& offsets) {
     CXRFAST_CHECK(logits.dim() == 2, "logits must be [N, K]");
     CXRFAST_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.scalar_type() == ScalarType::Long,
@@ -62,13 +62,13 @@ inline RaggedBags ragged_bags(const Tensor& logits, const Tensor& offsets) {
     return {offset, bags, logits.size(1)};
 }
 
-// A bag whose instances lie in memory as the kernels want them is not copied.
+// Bags that are already in the required layout are not copied.
 template <typename scalar_t>
 bool is_direct(const Instances& bag) {
     return bag.mask == nullptr && bag.stride == 1 && std::is_same_v<scalar_t, accumulate_t<scalar_t>>;
 }
 
-// Returns how many instances there are. Without branches: a mask is hard to predict.
+// Returns the number of instances. It has no branches, because a mask is hard to predict.
 template <typename scalar_t, typename acc_t>
 int64_t gather(const scalar_t* logits, const Instances& bag, acc_t* x) {
     const scalar_t* from = logits + bag.first;
@@ -100,7 +100,7 @@ void scatter(const acc_t* local, const Instances& bag, scalar_t* grad) {
     }
 }
 
-// Bags for one thread at a time.
+// Bags that one thread processes as a unit.
 inline int64_t grain(int64_t longest) {
     return std::max<int64_t>(1, 8192 / (longest + 1));
 }

@@ -1,4 +1,4 @@
-// Which vector unit loops written for one in particular may use.
+// The vector unit that loops written for a specific instruction set may use.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
@@ -11,7 +11,7 @@
 #define CXRFAST_AVX512_POPCOUNT
 #endif
 
-// A build with a lower one tests the paths of smaller machines.
+// A build with a lower limit tests the code paths of smaller machines.
 #ifndef CXRFAST_HIGHEST_CPU_LEVEL
 #define CXRFAST_HIGHEST_CPU_LEVEL 2
 #endif
@@ -32,7 +32,7 @@ inline CpuLevel cpu_level() {
 #endif
 }
 
-// Whether vectors of AVX-512 can count bits, which its first processors could not.
+// Whether AVX-512 can count bits; its first processors could not.
 inline bool has_vector_popcount() {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
     return cpu_level() == CpuLevel::kAvx512 && __builtin_cpu_supports("avx512vpopcntdq");

@@ -1,6 +1,6 @@
-// What vectorised sums over a row share: how a row is divided into lanes, and Σ softplus(x). A lane adds up kRows terms
-// in the elements' own precision before it goes on in double, so the order of additions depends on the row's length
-// alone.
+// Shared by vectorised sums over a row: the division of a row into lanes, and Σ softplus(x). A lane adds kRows terms in
+// the precision of the elements before it continues in double. The order of additions thus depends only on the length
+// of the row.
 #pragma once
 
 #include <algorithm>
@@ -14,16 +14,16 @@
 
 namespace cxrfast {
 
-constexpr int kLanes = 32;  // whole vectors of every width
-constexpr int kRows = 16;   // the product of so many 1 + e^-|x| stays small
+constexpr int kLanes = 32;  // whole vectors of any width
+constexpr int kRows = 16;   // the product of as many 1 + e^-|x| stays below 2^16
 
-// Between the elements' dtype and that of sums.
+// Conversions between the dtype of elements and that of sums.
 template <typename From, typename To>
 CXRFAST_CPU_CLONES void convert(const From* __restrict__ from, To* __restrict__ to, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[i] = static_cast<To>(from[i]);
 }
 
-// One row of lanes of Σ softplus(x).
+// The terms of Σ softplus(x) in one row of lanes.
 template <bool GRADIENT, typename T>
 CXRFAST_ALWAYS_INLINE void add_softplus_lanes(const T* __restrict__ x,
                                               T* __restrict__ positive,
@@ -35,7 +35,7 @@ CXRFAST_ALWAYS_INLINE void add_softplus_lanes(const T* __restrict__ x,
     }
 }
 
-// Σ softplus(x) = −log Π (1 − p); with GRADIENT it leaves σ(x) in p.
+// Σ softplus(x) = −log Π (1 − p). With GRADIENT, σ(x) is stored in p.
 template <bool GRADIENT, typename T>
 CXRFAST_CPU_CLONES double softplus_sum(const T* __restrict__ x, int64_t n, T* __restrict__ p) {
     double total[kLanes] = {};

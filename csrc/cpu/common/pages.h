@@ -1,4 +1,4 @@
-// Large results on large pages.
+// Large pages for large results.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,9 @@
 
 namespace cxrfast {
 
-// Returns `fresh`, whose memory nobody has touched yet. malloc gives memory of this size back to the system at every
-// free, so each call would take one page fault per 4 KiB: several times what writing the result costs. A hint: nothing
-// else changes where the system has no pages of 2 MiB to give.
+// Returns `fresh`, whose memory must not have been accessed yet. malloc returns blocks of this size to the system at
+// every free, so that every call would cause a page fault per 4 KiB, which takes several times as long as writing the
+// result. This is only a hint: it has no effect on systems without pages of 2 MiB.
 inline Tensor on_large_pages(const Tensor& fresh) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     constexpr uintptr_t kPage = uintptr_t{1} << 21, kAlwaysFresh = uintptr_t{32} << 20;

@@ -1,5 +1,5 @@
-// Loops over several contiguous rows at once, to be inlined into a function with CXRFAST_CPU_CLONES: the weighted sum
-// of up to kMaxStreams rows, and every n-th element taken out or put back.
+// Loops over several contiguous rows, to be inlined into a function with CXRFAST_CPU_CLONES: the weighted sum of up to
+// kMaxStreams rows, and the extraction and insertion of every n-th element.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace cxrfast {
 namespace {
 
 constexpr int64_t kMaxStreams = 7;
-constexpr int64_t kVector = 16;  // as many elements as a vector holds at most
+constexpr int64_t kVector = 16;  // maximum number of elements of a vector
 
 template <typename out_t, typename T>
 CXRFAST_CPU_CLONES void copy(out_t* __restrict__ out, const T* __restrict__ x, int64_t n) {
@@ -19,7 +19,7 @@ CXRFAST_CPU_CLONES void copy(out_t* __restrict__ out, const T* __restrict__ x, i
     for (int64_t i = 0; i < n; ++i) out[i] = static_cast<out_t>(x[i]);
 }
 
-// out[i] = sum over t of weights[t] * x[t][i], in the order of t: the same bits wherever the vectors begin.
+// out[i] = sum over t of weights[t] * x[t][i], in the order of t, which makes the result independent of alignment.
 template <int N, typename out_t, typename in_t, typename acc_t>
 CXRFAST_ALWAYS_INLINE void weighted_sum_of(out_t* __restrict__ out,
                                            const in_t* const* x,  // [N] rows of n

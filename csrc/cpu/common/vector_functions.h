@@ -1,5 +1,4 @@
-// The sets of functions (math/functions.h) with which formulas are vectorised: inside CXRFAST_CPU_CLONES, for whatever
-// vector unit there is.
+// The sets of functions (math/functions.h) for vectorised formulas, inside functions with CXRFAST_CPU_CLONES.
 #pragma once
 
 #include <cmath>
@@ -36,7 +35,8 @@ struct VectorFunctions {
         return T(1) / (T(1) + e);
     }
 
-    // Of value, or of 1 − lost and what rounding took from that: one logarithm for both. They are normal numbers.
+    // The argument is chosen before the only logarithm: value, or 1 − lost with its rounding error. Both are normal
+    // numbers.
     template <typename T>
     static CXRFAST_FORMULA T log_of_complement(T value, T lost) {
         const T complement = T(1) - lost;
@@ -44,14 +44,14 @@ struct VectorFunctions {
         return simd::log_of_sum(low ? value : complement, low ? T(0) : (T(1) - complement) - lost);
     }
 
-    // By a mask: of several conditional expressions g++ makes branches, and no vectors.
+    // Uses a mask, because g++ turns several conditional expressions into branches and then does not vectorise.
     template <typename T>
     static CXRFAST_FORMULA T only(bool condition, T x) {
         return simd::only(simd::where<T>(condition), x);
     }
 };
 
-// Within 4 units in the last place, and without results below the least normal number.
+// Within 4 units in the last place. Results below the smallest normal number may be 0.
 struct QuickFunctions : VectorFunctions {
     template <typename T>
     static CXRFAST_FORMULA T exp(T x) {

@@ -24,13 +24,13 @@ struct Constants<float> {
     using Bits = uint32_t;
     static constexpr int kMantissa = 23;
     static constexpr Bits kBias = 127;
-    static constexpr Bits kSqrtHalf = 0x3f3504f3;                // the bits of √½
-    static constexpr float kRound = 0x1.8p23f;                   // x + kRound has no fraction left
-    static constexpr float kLn2High = 0x1.62e4p-1f;              // 15 bits: times any exponent it is exact
+    static constexpr Bits kSqrtHalf = 0x3f3504f3;                // bits of √½
+    static constexpr float kRound = 0x1.8p23f;                   // x + kRound has no fractional bits
+    static constexpr float kLn2High = 0x1.62e4p-1f;              // 15 bits: products with any exponent are exact
     static constexpr float kLn2Low = 1.4286068203e-6f;           // ln 2 − kLn2High
-    static constexpr float kExpLow = -104.0f, kExpHigh = 89.0f;  // 0 and infinity are reached before these
-    static constexpr float kExpNormalLow = -88.0f;               // where 2^n falls below the normal numbers
-    static constexpr float kExpm1Low = -18.0f;                   // −1 is
+    static constexpr float kExpLow = -104.0f, kExpHigh = 89.0f;  // 0 and infinity are reached within these limits
+    static constexpr float kExpNormalLow = -88.0f;               // below, 2^n is not a normal number
+    static constexpr float kExpm1Low = -18.0f;                   // below, the result is −1
     static constexpr float kExp[] = {0x1p-1f, 0x1.55548ep-3f, 0x1.55545ep-5f, 0x1.123bdep-7f,
                                      0x1.6db4eap-10f};                                 // 2^-28
     static constexpr float kLog[] = {0x1.55557ap-1f, 0x1.995eaap-2f, 0x1.31e4b4p-2f};  // 2^-30
@@ -95,13 +95,13 @@ CXRFAST_ALWAYS_INLINE T from_bits(typename Constants<T>::Bits bits) {
     return x;
 }
 
-// All bits set where the condition holds.
+// A mask with all bits set if the condition holds.
 template <typename T>
 CXRFAST_ALWAYS_INLINE typename Constants<T>::Bits where(bool condition) {
     return typename Constants<T>::Bits(0) - typename Constants<T>::Bits(condition);
 }
 
-// x where the mask is set, elsewhere 0, even of an infinity or a NaN.
+// x if the mask is set, else 0, also for infinities and NaN.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T only(typename Constants<T>::Bits mask, T x) {
     return from_bits<T>(to_bits(x) & mask);
@@ -116,27 +116,27 @@ CXRFAST_ALWAYS_INLINE T polynomial(const T (&c)[N], T x) {
     return sum;
 }
 
-// e^x = (1 + p)·first·second. The power of two comes in halves, so that each is a normal number.
+// e^x = (1 + p)·first·second. The power of two is split into two factors, so that each is a normal number.
 template <typename T>
 struct SplitExp {
     T p, first, second;
-    typename Constants<T>::Bits second_exponent;  // second is 2 to it
+    typename Constants<T>::Bits second_exponent;  // exponent of `second`
 };
 
-// Keeps a NaN.
+// NaN is preserved.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T clamp(T x, T low, T high) {
     x = x < low ? low : x;
     return x > high ? high : x;
 }
 
-// x within Constants::kExpLow … kExpHigh, or NaN.
+// x must be in Constants::kExpLow … kExpHigh, or NaN.
 template <typename T>
 CXRFAST_ALWAYS_INLINE SplitExp<T> split_exp(T x) {
     using C = Constants<T>;
     using Bits = typename C::Bits;
     constexpr T kLog2E = T(1.4426950408889634074);
-    constexpr Bits kEven = 4096;  // makes every exponent positive, for a shift that need not know signs
+    constexpr Bits kEven = 4096;  // makes every exponent positive, so that the shift need not preserve signs
     const T rounded = x * kLog2E + C::kRound, n = rounded - C::kRound;
     const T r = (x - n * C::kLn2High) - n * C::kLn2Low;  // |r| ≤ ½ ln 2
     const Bits exponent = to_bits(rounded) - to_bits(C::kRound), first = ((exponent + kEven) >> 1) - kEven / 2;
@@ -152,7 +152,7 @@ CXRFAST_ALWAYS_INLINE T exp(T x) {
     return (T(1) + e.p) * e.first * e.second;
 }
 
-// e^x − 1, to the last digits near 0 too.
+// e^x − 1, accurate to the last digits also near 0.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T expm1(T x) {
     using C = Constants<T>;
@@ -161,10 +161,10 @@ CXRFAST_ALWAYS_INLINE T expm1(T x) {
     return (e.p * e.first + (e.first - inverse)) * e.second;
 }
 
-// x = 2^k·m with √½ ≤ m < √2, for positive finite x that is not denormal.
+// x = 2^k·m with √½ ≤ m < √2, for positive, finite, normal x.
 template <typename T>
 struct SplitLog {
-    T m, k, twice_inverse;  // twice_inverse: 2^(1 − k), or 0 where that is denormal
+    T m, k, twice_inverse;  // twice_inverse: 2^(1 − k), or 0 where it is not a normal number
 };
 
 template <typename T>
@@ -172,14 +172,14 @@ CXRFAST_ALWAYS_INLINE SplitLog<T> split_log(T x) {
     using C = Constants<T>;
     using Bits = typename C::Bits;
     constexpr Bits kFraction = (Bits(1) << C::kMantissa) - 1;
-    constexpr T kInteger = T(Bits(1) << C::kMantissa);  // kInteger + j has j in its lowest bits
+    constexpr T kInteger = T(Bits(1) << C::kMantissa);  // the lowest bits of kInteger + j are j
     const Bits t = to_bits(x) - C::kSqrtHalf + (C::kBias << C::kMantissa), biased = t >> C::kMantissa;
     return {from_bits<T>((t & kFraction) + C::kSqrtHalf),
             from_bits<T>(to_bits(kInteger) | biased) - (kInteger + T(C::kBias)),
             from_bits<T>((2 * C::kBias + 1 - biased) << C::kMantissa)};
 }
 
-// log(2^k·(1 + f)) with √½ ≤ 1 + f < √2: by s = f/(2 + f), log(1 + f) = 2·artanh s = 2s + s·R(s²).
+// log(2^k·(1 + f)) with √½ ≤ 1 + f < √2. With s = f/(2 + f): log(1 + f) = 2·artanh s = 2s + s·R(s²).
 template <typename T>
 CXRFAST_ALWAYS_INLINE T log_of_parts(T k, T f) {
     using C = Constants<T>;
@@ -201,14 +201,14 @@ CXRFAST_ALWAYS_INLINE T log(T x) {
     return x > T(0) ? limited : outside;
 }
 
-// log(sum + lost), where sum is a positive, finite, normal number and lost what rounding took from it; keeps a NaN.
+// log(sum + lost), where sum is positive, finite and normal, and lost is its rounding error. NaN is preserved.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T log_of_sum(T sum, T lost) {
     const SplitLog<T> split = split_log(sum);
     return log_of_parts(split.k, (split.m - T(1)) + T(0.5) * lost * split.twice_inverse);
 }
 
-// log(1 + x) for finite x > −1; keeps a NaN.
+// log(1 + x) for finite x > −1. NaN is preserved.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T log1p_inside(T x) {
     const T sum = T(1) + x;
@@ -223,10 +223,10 @@ CXRFAST_ALWAYS_INLINE T log1p(T x) {
     return x > T(-1) ? value : outside;
 }
 
-// Cheaper forms, for terms of sums and gradients: within 4 units in the last place.
+// Cheaper versions for terms of sums and gradients: within 4 units in the last place.
 
-// exp for sums, at half the cost: results below 2^-126 (double: 2^-1022) may be 0, results from 2^127.5 (2^1023.5) on
-// infinity.
+// exp for sums, at half the cost. Results below 2^-126 (double: 2^-1022) may be 0; results above 2^127.5 (2^1023.5) may
+// be infinity.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T exp_normal_within(T x) {  // x ≤ Constants::kExpHigh
     using C = Constants<T>;
@@ -235,7 +235,7 @@ CXRFAST_ALWAYS_INLINE T exp_normal_within(T x) {  // x ≤ Constants::kExpHigh
     const T rounded = x * kLog2E + kBiased, n = rounded - kBiased;
     const T r = (x - n * C::kLn2High) - n * C::kLn2Low;
     const T p = T(1) + r * (T(1) + r * polynomial(C::kExp, r));
-    return p * from_bits<T>(to_bits(rounded) << C::kMantissa);  // 2^n; 0 for the least n, infinity for the last
+    return p * from_bits<T>(to_bits(rounded) << C::kMantissa);  // 2^n; 0 for the smallest n, infinity for the largest
 }
 
 template <typename T>
@@ -249,14 +249,14 @@ CXRFAST_ALWAYS_INLINE T exp_normal_minus_abs(T x) {
     return exp_normal_within(-std::abs(x));
 }
 
-// log(1 + x) for x in [0, 1]; keeps a NaN.
+// log(1 + x) for x in [0, 1]. NaN is preserved.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T log1p_unit(T x) {
     return x * polynomial(Constants<T>::kLog1p, x);
 }
 
-// 1 / (1 + x) for x in [0, 1], in half the time of a division: the parabola that is within 1/99 of it everywhere (by a
-// Chebyshev polynomial of the third degree), then Newton's steps, each of which squares the error.
+// 1 / (1 + x) for x in [0, 1], in half the time of a division. It starts with the parabola that is within 1/99 of it
+// everywhere (from a Chebyshev polynomial of the third degree); each following Newton step squares the error.
 template <typename T>
 CXRFAST_ALWAYS_INLINE T reciprocal_one_plus(T x) {
     const T d = T(1) + x;

@@ -1,4 +1,4 @@
-// connected_components and component_boxes on the CPU: what is done with the runs that rows.h finds.
+// connected_components and component_boxes on the CPU, from the runs that rows.h finds.
 #include "math/components.h"
 
 #include <torch/csrc/stable/library.h>
@@ -27,7 +27,7 @@ struct LabelledRun {
     int32_t y, begin, end, label;
 };
 
-// Union-find over labels; the runs are kept.
+// Union-find over labels that keeps all runs.
 struct RunLabels {
     std::vector<int32_t> parent;
     std::vector<LabelledRun> runs;
@@ -58,13 +58,13 @@ inline void fill_coarsely(int32_t* pixels, int32_t begin, int32_t end, int32_t v
     for (int32_t at = begin; at < end; at += kPaintedAtOnce) std::fill_n(pixels + at, kPaintedAtOnce, value);
 }
 
-// Paints the number of its component, from 1 in raster order of the first pixels, over every run.
+// Writes the number of its component over every run. Numbers start from 1, in raster order of the first pixels.
 CXRFAST_CPU_CLONES void paint(RunLabels& found,
                               std::vector<int32_t>& line,  // [W + kPaintedAtOnce] scratch
                               int32_t* painted,            // [H, W]
                               int64_t height,
                               int64_t width) {
-    std::vector<int32_t>& number = found.parent;  // overwritten in order: parents come first
+    std::vector<int32_t>& number = found.parent;  // overwritten in place: parents come first
     int32_t count = 0;
     for (int32_t label = 0; label < static_cast<int32_t>(number.size()); ++label) {
         number[label] = number[label] == label ? ++count : number[number[label]];
@@ -99,7 +99,7 @@ Tensor connected_components(const Tensor& mask,  // [*, H, W] bool
     const Tensor source = torch::stable::contiguous(mask);
     Tensor labels = on_large_pages(torch::stable::new_empty(source, mask.sizes(), ScalarType::Int));
     if (mask.numel() == 0) return labels;
-    // As bytes: a bool tensor that is a view of other bytes may hold more than 0 and 1.
+    // As bytes, because a bool tensor that is a view of other bytes may contain values other than 0 and 1.
     const uint8_t* from = reinterpret_cast<const uint8_t*>(source.const_data_ptr<bool>());
     int32_t* to = labels.mutable_data_ptr<int32_t>();
     const int64_t size = height * width;
@@ -122,10 +122,10 @@ Tensor connected_components(const Tensor& mask,  // [*, H, W] bool
 
 // component_boxes
 
-// The components of all maps: those that a task found stand at the task's first map.
+// The components of all maps. Those of all maps of a task are stored at the first map of the task.
 struct Found {
     std::vector<std::vector<Component>> of_task;  // [B * K]
-    std::vector<int64_t> count;                   // [B * K] of every map
+    std::vector<int64_t> count;                   // [B * K], for every map
 
     int64_t total() const { return std::accumulate(count.begin(), count.end(), int64_t(0)); }
 };
@@ -180,7 +180,7 @@ struct Columns {
     }
 };
 
-// One row per component, in the order of the maps, as far as there are rows; those left are zero, of image -1.
+// One row per component, in the order of the maps, up to the number of rows. Remaining rows are 0, their image is -1.
 template <typename scalar_t>
 void write(const Found& found, int64_t channels, int64_t maps_at_once, int64_t rows, const Columns<scalar_t>& out) {
     std::vector<int64_t> first_row(found.count.size());
@@ -199,7 +199,7 @@ void write(const Found& found, int64_t channels, int64_t maps_at_once, int64_t r
     for (int64_t row = found.total(); row < rows; ++row) out.write(row, Component{}, -1, -1);
 }
 
-// capacity is the number of rows; without one, there is a row for every component. Returns how many there are.
+// capacity is the number of rows; without it, there is one row per component. Returns the number of components.
 int64_t fill_boxes(const Tensor& scores,     // [B, K, H, W]
                    const Tensor& threshold,  // [K]
                    int64_t connectivity,

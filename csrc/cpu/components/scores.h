@@ -1,4 +1,4 @@
-// What component_boxes keeps of a map while rows.h walks it: sums and peaks per label, never per pixel.
+// What component_boxes records while rows.h visits a map: sums and peaks per label, never per pixel.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +24,7 @@ struct RunScores {
     double sum, peak;
 };
 
-// Of 1 to 4 scores, or of the first 4. Without a branch, because the lengths of short runs cannot be predicted.
+// Of 1 to 4 scores, or the first 4. It has no branch, because lengths of short runs are hard to predict.
 template <typename scalar_t>
 [[gnu::always_inline]] inline RunScores measure_few(const scalar_t* scores, int64_t n) {
     using acc_t = accumulate_t<scalar_t>;
@@ -34,7 +34,7 @@ template <typename scalar_t>
             static_cast<double>(std::max(std::max(score(0), score(1)), std::max(score(2), score(3))))};
 }
 
-// Of n >= 1 scores, none of them NaN. The order of the sum depends on n alone.
+// Of n >= 1 scores without NaN. The order of the sum depends only on n.
 template <typename scalar_t>
 [[gnu::always_inline]] inline RunScores measure_run(const scalar_t* scores, int64_t n) {
     if (n <= 4) return measure_few(scores, n);
@@ -51,7 +51,7 @@ template <typename scalar_t>
         for (int64_t lane = 0; lane < kLanes; ++lane) values[lane] = static_cast<acc_t>(scores[i + lane]);
     };
     Scores values, peaks;
-    // The last 8, of which the first few are met again below.
+    // The last 8. The first `again` of them are summed in the loop below.
     load(n - kLanes, peaks);
     const int64_t again = (kLanes - n % kLanes) % kLanes;
     const Indices lanes = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -66,8 +66,8 @@ template <typename scalar_t>
             static_cast<double>(std::max(std::max(higher(0, 4), higher(2, 6)), std::max(higher(1, 5), higher(3, 7))))};
 }
 
-// Union-find over labels, with what is known of a label's component so far. A peak stands at the start of its run: for
-// two components, whose runs never overlap, that compares as the pixel itself does.
+// Union-find over labels, with the statistics of each label's component so far. A peak is recorded at the start of its
+// run. For two components, whose runs never overlap, this gives the same order as the pixel itself.
 template <typename scalar_t>
 struct ScoredLabels {
     const scalar_t* scores;  // [H, W]
@@ -112,7 +112,7 @@ struct ScoredLabels {
     }
 };
 
-// Appends the components of a map that are kept, in raster order: those of min_area, or the selected one of them.
+// Appends the selected components of a map, in raster order: all of at least min_area, or the preferred one of them.
 template <typename scalar_t>
 void keep(const ScoredLabels<scalar_t>& labels, Select select, int64_t min_area, std::vector<Component>& kept) {
     const size_t before = kept.size();

@@ -1,7 +1,7 @@
-// hamming_topk on the CPU. A query gives every candidate a key, a byte (keys.h). There are 65 keys: counting
-// says which is the k-th candidate's, one more pass over the bytes picks those up to it, and counting sorts them.
+// hamming_topk on the CPU. Each candidate gets a key of one byte (keys.h). There are 65 different keys: counting them
+// gives the key of the k-th candidate, a second pass collects the candidates up to it, and a counting sort orders them.
 //
-// Several queries take a chunk of candidates in turn, because it is then read from memory once.
+// A chunk of candidates is used for several queries, so that it is read from memory only once.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -16,10 +16,10 @@ namespace cxrfast {
 namespace {
 
 constexpr int64_t kMostQueriesAtOnce = 8;
-constexpr int64_t kKeyBytes = 1 << 20;  // of a thread: they stay in the second-level cache
+constexpr int64_t kKeyBytes = 1 << 20;  // per thread: few enough for the second-level cache
 constexpr uint64_t kEachByte = 0x0101010101010101;
 
-// How many of n keys, a multiple of 64, are below the bound.
+// The number of keys below the bound among n keys, a multiple of 64.
 CXRFAST_CPU_CLONES int64_t count_below(const uint8_t* keys, int64_t n, uint8_t bound) {
     constexpr int64_t kMost = 255 * kKeysAtOnce;  // before a byte overflows
     int64_t total = 0;
@@ -34,12 +34,12 @@ CXRFAST_CPU_CLONES int64_t count_below(const uint8_t* keys, int64_t n, uint8_t b
     return total;
 }
 
-// Bit 7 of every byte of eight keys that is below the bound; keys and bound are below 128, so no byte borrows.
+// Bit 7 of every byte is set for the keys below the bound. Keys and bound are below 128, so that no byte borrows.
 CXRFAST_ALWAYS_INLINE uint64_t below(uint64_t keys, uint64_t bounds) {
     return ~((keys | 0x80 * kEachByte) - bounds) & 0x80 * kEachByte;
 }
 
-// body(i) for the keys below the bound, which body may lower, among n, a multiple of 64.
+// Calls body(i) for keys below the bound among n, a multiple of 64. body may lower the bound.
 template <typename Body>
 void for_each_below(const uint8_t* keys, int64_t n, const int& bound, const Body& body) {
     for (int64_t at = 0; at < n; at += kKeysAtOnce) {
@@ -57,12 +57,12 @@ void for_each_below(const uint8_t* keys, int64_t n, const int& bound, const Body
     }
 }
 
-// The k first candidates by (key, index).
+// The first k candidates by (key, index).
 class Selection {
   public:
     Selection(int64_t k, int64_t candidates) : k_(k), kept_(static_cast<size_t>(std::min(k, candidates))) {}
 
-    // Sorted; -1 where the candidates run out.
+    // Sorted; -1 if there are fewer candidates.
     void write(const uint8_t* keys, int64_t n, int64_t* indices, int32_t* distances, bool farthest) {
         const int64_t found = keep(keys, n);
         int64_t place[kHammingKeys], before = 0;
@@ -80,9 +80,9 @@ class Selection {
     }
 
   private:
-    // The chosen ones in the order of their indices, counted by key. Returns how many there are.
+    // Collects the chosen candidates in the order of their indices, counted by key. Returns their number.
     int64_t keep(const uint8_t* keys, int64_t n) {
-        // The k-th has the key `last`: fewer than k are below it, and of those with it the first are taken.
+        // The k-th candidate has the key `last`: fewer than k are below it; of those equal to it, the first are taken.
         int last = kHammingKeys - 1, low = 0;
         int64_t wanted = std::min(k_, count_below(keys, n, kHammingKeys));
         while (low < last) {

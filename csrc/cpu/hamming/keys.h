@@ -1,4 +1,4 @@
-// The keys of candidates, a byte each, by the vector unit at hand.
+// The keys of candidates, one byte each, computed with the available vector unit.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 namespace cxrfast {
 
-constexpr int kKeysAtOnce = 64;      // that the search looks at together
+constexpr int kKeysAtOnce = 64;      // keys that the search processes at a time
 constexpr int64_t kChunk = 1024;     // candidates whose hashes and labels stay in the first-level cache
-constexpr uint8_t kForbidden = 127;  // the key of what the rule excludes: no bit 7, see below()
+constexpr uint8_t kForbidden = 127;  // the key of candidates excluded by the rule; bit 7 must be 0, see below()
 
 struct Query {
     uint64_t hash;  // key_query()
@@ -20,7 +20,7 @@ struct Query {
 
 using FillKeys = void (*)(const Query& query, const uint64_t* hashes, const uint64_t* labels, int n, uint8_t* keys);
 
-// Without an instruction for it, in the vectors that every processor has: the bits of pairs, fours, bytes, all.
+// Without a bit-count instruction: sums of bits in pairs, groups of four, and bytes, with the vectors of every x86-64.
 CXRFAST_ALWAYS_INLINE int count_bits_portable(uint64_t x) {
     x -= x >> 1 & 0x5555555555555555;
     x = (x & 0x3333333333333333) + (x >> 2 & 0x3333333333333333);

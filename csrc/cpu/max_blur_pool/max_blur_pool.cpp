@@ -1,5 +1,6 @@
-// max_blur_pool2d on the CPU. Only rows of the map between maximum and blur exist, never the map. The backward finds
-// the maxima again and gathers: a row of x's gradient is one thread's, summed in one order, so it is deterministic.
+// max_blur_pool2d on the CPU. The map between maximum and blur is never stored; only a few of its rows exist at a time.
+// The backward recomputes the maxima and gathers: each row of the gradient of x is computed by one thread in a fixed
+// order, so that it is deterministic.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -33,17 +34,17 @@ struct Geometry {
     int64_t map_width() const { return max_map_size(width, window.size, window.padding); }
     int64_t row() const { return width * inner; }
     int64_t map_row() const { return map_width() * inner; }
-    // Elements that max_row may spoil behind the row, so as to work on rows as long as the image's.
+    // Elements after a row that max_row may overwrite, so that it can process rows of the length of the image's.
     int64_t margin() const { return (window.size - 1 - window.padding) * inner; }
 
     // The elements of the image in the window at position `at` of the map, along one axis.
     Range window_at(int64_t at) const { return {at - window.padding, at - window.padding + window.size}; }
-    // The positions of the map whose windows hold the element `at` of the image, along one axis.
+    // The positions of the map whose windows contain the element `at` of the image, along one axis.
     Range windows_of(int64_t at) const { return {at + window.padding - window.size + 1, at + window.padding + 1}; }
 };
 
-// Row y of the stride-1 maximum of a plane, and, with kIndex, dy * size + dx of each window's first maximum in raster
-// order.
+// Row y of the stride-1 maximum of a plane. With kIndex, also dy * size + dx of the first maximum of each window in
+// raster order.
 template <bool kIndex, typename scalar_t, typename acc_t>
 void max_row(const scalar_t* plane,  // [height, width, inner]
              const Geometry& g,
@@ -53,7 +54,7 @@ void max_row(const scalar_t* plane,  // [height, width, inner]
              std::vector<Element<scalar_t, acc_t>>& elements) {
     const Range ys = g.window_at(y).clamped(g.height);
     const int64_t padding = g.window.padding, map_width = g.map_width();
-    // Positions x to `end`, whose windows hold the same columns, counted from their left edges.
+    // Positions x to `end`, whose windows contain the same columns relative to their left edges.
     const auto positions = [&](int64_t x, int64_t end) {
         const Range xs = g.window_at(x).clamped(g.width);
         elements.clear();
@@ -67,13 +68,13 @@ void max_row(const scalar_t* plane,  // [height, width, inner]
                             elements.size(), (end - x) * g.inner);
     };
     const int64_t begin = std::min(padding, map_width), end = std::max(begin, map_width - padding);
-    // Where another row of the image follows, a width of whole vectors is kept.
+    // If another row of the image follows, the width is a multiple of whole vectors.
     if (begin < end) positions(begin, g.inner == 1 && ys.end < g.height ? begin + g.width : end);
     for (int64_t x = begin > 0 ? 0 : end; x < map_width; x = x + 1 == begin ? end : x + 1) positions(x, x + 1);
     if (kIndex) std::fill_n(index + g.map_row(), g.margin(), -1);
 }
 
-// The last rows of the map that the blur of one line asked for.
+// The last rows of the map that the blur of one line has requested.
 template <typename scalar_t, typename acc_t>
 struct MapRows {
     int64_t count, pitch, plane = -1, next = 0;
@@ -89,7 +90,7 @@ struct MapRows {
     }
 };
 
-// Lines [begin, end) of all planes' lines of the output.
+// Lines [begin, end) of the lines of all output planes.
 template <typename scalar_t, typename acc_t>
 void forward(const scalar_t* x,  // [planes, height, width, inner]
              scalar_t* out,      // [planes, axis_y.size(), axis_x.size(), inner]
@@ -116,11 +117,11 @@ void forward(const scalar_t* x,  // [planes, height, width, inner]
     blur_lines(map_row, map.pitch, out + begin * out_row, out_row, axis_y, axis_x, g.inner, begin, end, batch);
 }
 
-// The windows of consecutive rows of the map: the gradients of their maxima, and which elements these are. Windows
-// beyond the map's left and right edge stand for themselves in a margin, and have no maximum.
+// The windows of consecutive rows of the map: the gradients of their maxima, and the positions of the maxima. Windows
+// beyond the left and right edge of the map are in a margin and have no maximum.
 template <typename scalar_t, typename acc_t>
 struct WindowRows {
-    int64_t margin, pitch, block, plane = -1, begin = 0, end = 0;  // the rows of `plane` that are there
+    int64_t margin, pitch, block, plane = -1, begin = 0, end = 0;  // the available rows of `plane`
     std::vector<acc_t> grad, maxima, sums;
     std::vector<index_t<acc_t>> index;
     std::vector<Element<scalar_t, acc_t>> elements;
@@ -135,7 +136,7 @@ struct WindowRows {
           sums(g.row()),
           index(grad.size(), -1) {}
 
-    // Makes room for the rows [first, last) of a plane, and returns the first that is not there already.
+    // Makes room for the rows [first, last) of a plane, and returns the first row that is not available yet.
     int64_t move_to(int64_t to_plane, int64_t first, int64_t last) {
         const bool overlaps = plane == to_plane && first >= begin && first < end;
         const int64_t kept = overlaps ? std::min(end, last) - first : 0;
@@ -150,7 +151,7 @@ struct WindowRows {
     }
 };
 
-// Row y of x's gradient, from windows that are all there.
+// Row y of the gradient of x, from windows that are all available.
 template <typename scalar_t, typename acc_t>
 void gather_row(WindowRows<scalar_t, acc_t>& rows, const Geometry& g, int64_t y, scalar_t* out) {
     const Range ys = g.windows_of(y).clamped(g.map_height());
@@ -167,7 +168,7 @@ void gather_row(WindowRows<scalar_t, acc_t>& rows, const Geometry& g, int64_t y,
     copy(out, rows.sums.data(), g.row());
 }
 
-// Rows [begin, end) of all planes' rows of x's gradient.
+// Rows [begin, end) of the rows of all planes of the gradient of x.
 template <typename scalar_t, typename acc_t>
 void backward(const scalar_t* grad,  // [planes, back_y.sources, back_x.sources, inner]
               const scalar_t* x,     // [planes, height, width, inner]
@@ -209,7 +210,7 @@ Geometry geometry(const Tensor& x, bool channels_last, const Window& window) {
             window};
 }
 
-// Lines that are worth a thread.
+// Minimum number of lines per thread.
 int64_t grain(const Geometry& g) {
     return std::max<int64_t>(1, 16384 / (g.row() * std::min<int64_t>(g.window.size, 8)));
 }
@@ -218,7 +219,7 @@ struct Axes {
     Axis y, x;
 };
 
-// Checks the options and returns the taps of the blur, which works on the map that the maximum leaves.
+// Checks the options and returns the taps of the blur of the map that results from the maximum.
 Axes checked_axes(const Tensor& x, const Window& window, int64_t filter_size, int64_t stride, int64_t padding_mode) {
     const MapSize map = checked_map_size(x, window.size, window.padding, filter_size, stride, padding_mode);
     const Padding padding = static_cast<Padding>(padding_mode);

@@ -1,5 +1,5 @@
-// Loops over the elements of a sliding window at once, each a contiguous row: their maxima, which element it is, and
-// what comes back to an element from the windows that it is in.
+// Loops over the elements of a sliding window, each a contiguous row: their maxima, the positions of the maxima, and
+// the gradient that an element receives from the windows that contain it.
 #pragma once
 
 #include <algorithm>
@@ -13,24 +13,25 @@ namespace cxrfast {
 namespace {
 
 template <typename acc_t>
-using index_t = std::conditional_t<std::is_same_v<acc_t, double>, int64_t, int32_t>;  // as wide, so they share vectors
+using index_t =
+    std::conditional_t<std::is_same_v<acc_t, double>, int64_t, int32_t>;  // of equal width, to share vectors
 
-// A row of the loops: where it begins, and the number of its element in the window.
+// A row of the loops: its start, and the number of its element in the window.
 template <typename T, typename acc_t>
 struct Element {
     const T* x;
     index_t<acc_t> number;
 };
 
-// A row of windows: the gradient of each window's maximum, and the number of the element that it is.
+// A row of windows: the gradient of each window's maximum, and the number of the maximum's element.
 template <typename acc_t>
 struct Windows {
     const acc_t* grad;
     const index_t<acc_t>* index;
-    index_t<acc_t> number;  // of the element in question
+    index_t<acc_t> number;  // of the element whose gradient is computed
 };
 
-// N more elements of take_maxima; the first ones if not `continues`.
+// Processes N more elements of take_maxima; the first ones if not `continues`.
 template <int N, bool kIndex, typename T, typename acc_t>
 CXRFAST_ALWAYS_INLINE void take_maxima_of(acc_t* __restrict__ maxima,
                                           index_t<acc_t>* __restrict__ index,
@@ -57,7 +58,8 @@ CXRFAST_ALWAYS_INLINE void take_maxima_of(acc_t* __restrict__ maxima,
     }
 }
 
-// maxima[i] = max over e of elements[e].x[i] and, with kIndex, index[i] its number; the elements are in raster order.
+// maxima[i] = max over e of elements[e].x[i]; with kIndex, index[i] is the number of that element. Elements are in
+// raster order.
 template <bool kIndex, typename T, typename acc_t>
 CXRFAST_CPU_CLONES void take_maxima(acc_t* __restrict__ maxima,
                                     index_t<acc_t>* __restrict__ index,
@@ -70,7 +72,7 @@ CXRFAST_CPU_CLONES void take_maxima(acc_t* __restrict__ maxima,
     for (; count - e >= 1; e += 1) take_maxima_of<1, kIndex>(maxima, index, elements + e, e > 0, n);
 }
 
-// N more windows of gather; the first ones if not `continues`.
+// Processes N more windows of gather; the first ones if not `continues`.
 template <int N, typename acc_t>
 CXRFAST_ALWAYS_INLINE void gather_from(acc_t* __restrict__ sums,
                                        const Windows<acc_t>* windows,
@@ -94,7 +96,7 @@ CXRFAST_ALWAYS_INLINE void gather_from(acc_t* __restrict__ sums,
     }
 }
 
-// sums[i] = sum over w of the gradients of those windows[w] whose maximum is the element in question.
+// sums[i] = sum over w of the gradients of those windows[w] whose maximum is the element i.
 template <typename acc_t>
 CXRFAST_CPU_CLONES void gather(acc_t* __restrict__ sums,
                                const Windows<acc_t>* windows,  // [count]

@@ -1,7 +1,7 @@
-// One bag on the CPU: its instances stand dense in `x`. Elements have acc_t's precision, sums are carried in double,
-// so that a bag of a million instances loses nothing. Formulas: math/mil_pool.h.
+// One bag on the CPU, with its instances contiguous in `x`. Elements have the precision acc_t; sums are double, so that
+// they stay accurate for a million instances. Formulas: math/mil_pool.h.
 //
-// quick.h pools most bags. What stands here is exact for all, extreme logits and sharpness included.
+// quick.h pools most bags. The functions in this file are accurate for all, including extreme logits and sharpness.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ struct Bag {
     acc_t* v;         // [count] scratch
 };
 
-// log Σ exp(u) = max + log(sum), kept apart: at u = ±1000 the shares need max's exact value.
+// log Σ exp(u) = max + log(sum). The two are kept separately, because at u = ±1000 the shares need the exact max.
 template <typename acc_t>
 struct LogSum {
     acc_t max;
@@ -29,7 +29,7 @@ struct LogSum {
     acc_t share(acc_t u) const { return sum == acc_t(0) ? acc_t(0) : std::exp(u - max) / sum; }
 };
 
-// A NaN counts as the largest, so that it is not lost.
+// A NaN counts as the largest number, so that it is propagated.
 template <typename acc_t, typename At>
 acc_t largest(int64_t n, At at) {
     acc_t max = at(0);
@@ -61,7 +61,7 @@ LogSum<acc_t> log_sum(const acc_t* u, int64_t n) {
 
 // noisy-OR
 
-// Here softplus(x) is e^x for every instance, so the logit is log Σ e^x.
+// In this tail, softplus(x) is e^x for every instance, so that the logit is log Σ e^x.
 template <typename acc_t>
 acc_t noisy_or_tail(const Bag<acc_t>& bag) {
     return log_sum(bag.x, bag.count).value();
@@ -73,7 +73,7 @@ void noisy_or_tail_backward(const Bag<acc_t>& bag, acc_t* grad) {
     for (int64_t i = 0; i < bag.count; ++i) grad[i] = total.share(bag.x[i]);
 }
 
-// max: the first of equal instances is the one that counts, and a NaN counts as the largest.
+// max: the first of equal instances counts, and a NaN counts as the largest.
 
 template <typename acc_t>
 int64_t first_maximum(const Bag<acc_t>& bag) {
@@ -102,7 +102,7 @@ acc_t weighted_mean(MilPool mode, const Bag<acc_t>& bag) {
     return log_sum(bag.u, bag.count).value() - log_sum(bag.v, bag.count).value();
 }
 
-// Returns d logit p̄ / d sharpness = Σ (P − Q)·p, where P and Q are the instances' shares of Σ w p and Σ w q.
+// Returns d logit p̄ / d sharpness = Σ (P − Q)·p, where P and Q are the shares of an instance in Σ w p and Σ w q.
 template <typename acc_t>
 acc_t weighted_mean_backward(MilPool mode, const Bag<acc_t>& bag, acc_t* grad) {
     log_weighted(mode, bag);
@@ -114,7 +114,7 @@ acc_t weighted_mean_backward(MilPool mode, const Bag<acc_t>& bag, acc_t* grad) {
         with_p += static_cast<double>(share_p - share_q) * sigmoid(x);
         with_q -= static_cast<double>(share_p - share_q) * sigmoid(-x);
     }
-    // Equal, because the shares sum to one; the smaller of p and q leaves less to cancel.
+    // Both forms are equal, because the shares sum to one. The smaller of p and q has less cancellation.
     return static_cast<acc_t>(sum_p.value() < sum_q.value() ? with_p : with_q);
 }
 
@@ -123,10 +123,10 @@ acc_t weighted_mean_backward(MilPool mode, const Bag<acc_t>& bag, acc_t* grad) {
 template <typename acc_t>
 struct ExponentialMean {
     acc_t value;
-    acc_t log_value;  // exact where value underflows
+    acc_t log_value;  // accurate where value underflows
 };
 
-// The element whose r·c is largest: what the exponentials are taken relative to.
+// The element with the largest r·c, relative to which exponentials are computed.
 template <typename acc_t>
 acc_t pivot(const acc_t* c, int64_t n, acc_t r) {
     acc_t best = c[0];
@@ -134,8 +134,8 @@ acc_t pivot(const acc_t* c, int64_t n, acc_t r) {
     return best;
 }
 
-// E_r(c), accurate to its last digits whatever its size. log_c(i) is asked for where all c are too small to tell
-// exp(r·c) from a line.
+// E_r(c), accurate to its last digits for any size. log_c(i) is only used where all r·c are so small that exp(r·c) is
+// linear.
 template <typename acc_t, typename LogC>
 ExponentialMean<acc_t> exponential_mean(const acc_t* c, int64_t n, acc_t r, LogC log_c) {
     if (std::abs(r) * largest(c, n) <= acc_t(kLinearExponent)) {
@@ -148,7 +148,7 @@ ExponentialMean<acc_t> exponential_mean(const acc_t* c, int64_t n, acc_t r, LogC
     double value;
     if (mean >= -0.5 && mean <= 1.0) {
         value = std::log1p(mean) / r;
-    } else {  // far from 0, where the logarithm of a sum of exponentials is well conditioned
+    } else {  // far from 0, the logarithm of a sum of exponentials is well conditioned
         const acc_t reference = pivot(c, n, r);
         double sum = 0;
         for (int64_t i = 0; i < n; ++i) sum += std::exp(r * (c[i] - reference));
@@ -167,7 +167,7 @@ void exponential_mean_weights(const acc_t* c, int64_t n, acc_t r, acc_t* weight)
     for (int64_t i = 0; i < n; ++i) weight[i] *= scale;
 }
 
-// (dE_r/dr) / E, from d_i = c_i − E = E·expm1(log c_i − log E), which is exact where c underflows.
+// (dE_r/dr) / E, from d_i = c_i − E = E·expm1(log c_i − log E), which is accurate where c underflows.
 template <typename acc_t, typename LogC>
 acc_t exponential_mean_slope(int64_t n, acc_t r, const ExponentialMean<acc_t>& mean, LogC log_c) {
     double sum = 0;
@@ -184,7 +184,7 @@ struct LsePool {
 };
 
 template <typename acc_t>
-LsePool<acc_t> lse_pool(const Bag<acc_t>& bag) {  // leaves p in u, q in v
+LsePool<acc_t> lse_pool(const Bag<acc_t>& bag) {  // stores p in u, q in v
     for (int64_t i = 0; i < bag.count; ++i) {
         bag.u[i] = sigmoid(bag.x[i]);
         bag.v[i] = sigmoid(-bag.x[i]);
@@ -203,7 +203,7 @@ acc_t lse_pool_backward(const Bag<acc_t>& bag, bool sharpness_gradient, acc_t* g
         grad[i] *= std::exp(log_sigmoid(bag.x[i]) + log_sigmoid(-bag.x[i]) - log_variance);
     }
     if (!sharpness_gradient) return 0;
-    // From the smaller of p̄ and q̄, for q̄(r) = E_{−r}(q) has the slope −dp̄/dr.
+    // Uses the smaller of p̄ and q̄; q̄(r) = E_{−r}(q) has the slope −dp̄/dr.
     if (pooled.p.log_value < pooled.q.log_value) {
         return exponential_mean_slope(bag.count, r, pooled.p, [&](int64_t i) { return log_sigmoid(bag.x[i]); }) /
                pooled.q.value;
@@ -213,7 +213,7 @@ acc_t lse_pool_backward(const Bag<acc_t>& bag, bool sharpness_gradient, acc_t* g
 }
 
 template <typename acc_t>
-ExponentialMean<acc_t> surprise(const Bag<acc_t>& bag) {  // −log p̄; leaves −log p in u
+ExponentialMean<acc_t> surprise(const Bag<acc_t>& bag) {  // −log p̄; stores −log p in u
     for (int64_t i = 0; i < bag.count; ++i) bag.u[i] = softplus(-bag.x[i]);
     return exponential_mean(bag.u, bag.count, -bag.sharpness, [&](int64_t i) { return log_softplus(-bag.x[i]); });
 }
@@ -258,7 +258,7 @@ acc_t exact_pool(MilPool mode, const Bag<acc_t>& bag) {
     }
 }
 
-// Fills grad[count] with d pool / dx and returns d pool / d sharpness (0 where there is none or it is not asked for).
+// Fills grad[count] with d pool / dx. Returns d pool / d sharpness, 0 if there is no sharpness or it is not requested.
 template <typename acc_t>
 acc_t exact_pool_backward(MilPool mode, const Bag<acc_t>& bag, bool sharpness_gradient, acc_t* grad) {
     switch (mode) {

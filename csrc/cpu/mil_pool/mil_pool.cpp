@@ -1,5 +1,5 @@
-// mil_pool and mil_pool_ragged on the CPU: bags.h makes every bag a dense row, quick.h pools it. Bags are
-// independent, so the result is deterministic.
+// mil_pool and mil_pool_ragged on the CPU: bags.h turns every bag into a contiguous row, quick.h pools it. Bags are
+// independent, so that the result is deterministic.
 #include "math/mil_pool.h"
 
 #include <torch/csrc/stable/library.h>

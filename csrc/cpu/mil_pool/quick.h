@@ -1,5 +1,5 @@
-// Pools a bag from the vectorised sums of sums.h where they keep its digits, which they do for all but extreme
-// logits and sharpness, and from the logarithms of bag.h where they do not. Formulas: math/mil_pool.h.
+// Pools a bag from the vectorised sums of sums.h if they are accurate, which holds for all but extreme logits and
+// sharpness. Otherwise, it uses the logarithms of bag.h. Formulas: math/mil_pool.h.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 
 namespace cxrfast {
 
-constexpr double kSharpest = 80;  // beyond it exp(±sharpness/2) leaves float's range
+constexpr double kSharpest = 80;  // above, exp(±sharpness/2) is outside the range of float
 
 template <typename T>
 PooledSums conclude(MilPool mode, const PairOfSums& sums, int64_t n, T sharpness) {
@@ -58,7 +58,7 @@ T pool_bag(MilPool mode, const Bag<T>& bag) {
     return exact_pool(mode, bag);
 }
 
-// d softmax pooling / ds from the two sums that it has less to cancel between.
+// d softmax pooling / ds, from that pair of sums which has less cancellation.
 template <typename T>
 double softmax_slope(const Bag<T>& bag, const PairOfSums& sums) {
     if (sums.a < sums.b) {
@@ -70,8 +70,8 @@ double softmax_slope(const Bag<T>& bag, const PairOfSums& sums) {
     return s.a / sums.b - s.b / sums.a;
 }
 
-// Fills grad[count] with upstream · d pool / dx and returns d pool / d sharpness (0 where there is none or it is not
-// asked for).
+// Fills grad[count] with upstream · d pool / dx. Returns d pool / d sharpness, 0 if there is no sharpness or it is not
+// requested.
 template <typename T>
 T pool_bag_backward(MilPool mode, const Bag<T>& bag, T upstream, bool sharpness_gradient, T* grad) {
     if (mode == MilPool::kNoisyOr) {

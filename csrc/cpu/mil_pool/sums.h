@@ -1,9 +1,9 @@
-// The sums over a bag that multiple-instance pooling is made of, vectorised: one pass over the instances, in which a
-// gradient kernel leaves the gradient up to factors that the sums decide. Terms have the elements' precision; a lane
-// adds up kRows of them before it goes on in double. The order of additions depends on the bag's length alone.
+// The vectorised sums of multiple-instance pooling, in one pass over the instances of a bag. Gradient kernels also
+// store the gradient up to factors that depend on the complete sums. Terms have the precision of the elements; a lane
+// adds kRows of them before it continues in double. The order of additions thus depends only on the length of the bag.
 // Formulas: math/mil_pool.h.
 //
-// Terms that underflow are lost, so a sum must be at least kLeastSum to be believed; else bag.h goes by logs.
+// Terms may underflow, so that sums below kLeastSum are not reliable; bag.h then computes with logarithms.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ namespace cxrfast {
 template <typename T>
 constexpr T kLeastSum = sizeof(T) == 4 ? T(0x1p-60) : T(0x1p-900);
 
-// Where a kernel leaves what the gradient is made of, [n] each; p and q only without kConstantFactor.
+// Where a kernel stores the factors of the gradient, [n] each; p and q only without kConstantFactor.
 template <typename T>
 struct Parts {
     T *g, *p, *q;
@@ -34,7 +34,7 @@ struct PairOfSums {
 template <typename Mode, bool GRADIENT, typename T>
 CXRFAST_ALWAYS_INLINE void add_terms(const T* __restrict__ x,
                                      T sharpness,
-                                     const T* __restrict__ present,  // [kLanes] 0 or 1; nullptr: all are
+                                     const T* __restrict__ present,  // [kLanes] 0 or 1; nullptr: all are present
                                      T* __restrict__ a,
                                      T* __restrict__ b,
                                      T* __restrict__ g,
@@ -82,7 +82,7 @@ CXRFAST_CPU_CLONES PairOfSums sums_of_terms(const T* __restrict__ x, int64_t n, 
     return sums;
 }
 
-// The largest number, NaN if there is one.
+// The largest number, or NaN if there is one.
 template <typename T>
 CXRFAST_CPU_CLONES T maximum(const T* x, int64_t n) {
     T largest = -std::numeric_limits<T>::infinity();
@@ -95,7 +95,7 @@ CXRFAST_CPU_CLONES T maximum(const T* x, int64_t n) {
     return is_nan ? std::numeric_limits<T>::quiet_NaN() : largest;
 }
 
-// Is there such a number? For NaN: is there a NaN?
+// Whether the number occurs. For NaN: whether there is a NaN.
 template <typename T>
 CXRFAST_CPU_CLONES bool contains(const T* x, int64_t n, T value) {
     const int wants_nan = value != value;
@@ -104,7 +104,7 @@ CXRFAST_CPU_CLONES bool contains(const T* x, int64_t n, T value) {
     return found != 0;
 }
 
-// Second passes, over what is in the cache.
+// Second passes, over data in the cache.
 
 template <typename T>
 CXRFAST_CPU_CLONES void scale(T* __restrict__ g, int64_t n, T factor) {

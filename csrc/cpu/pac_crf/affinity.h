@@ -1,9 +1,9 @@
-// The affinities of a wave of images on the CPU, and their gradients, down to the guide's.
+// The affinities of a wave of images on the CPU, and their gradients, including that of the guide.
 //
-// Affinities are symmetric, so half of the window's taps are kept: a row of zeros and affinities for every tap and row
-// of the images. If all of them can be afforded they are computed once for all mean-field steps; otherwise a group of
-// taps at a time, anew in every step. Nothing has more than k*k*H*W elements, and every result is gathered: no element
-// is written by two threads.
+// Affinities are symmetric, so that only half of the window's taps are stored: for every tap, a row of affinities
+// between zeros for each row of the images. If all of them fit, they are computed once for all mean-field steps;
+// otherwise, in groups of taps, again in every step. No buffer has more than k*k*H*W elements. All results are
+// gathered, so that no element is written by two threads.
 #pragma once
 
 #include "cpu/pac_crf/loops.h"
@@ -12,7 +12,7 @@
 namespace cxrfast {
 namespace {
 
-// Where the values of a run of taps lie: those of the next tap `step` on.
+// The location of the values of a run of taps; those of the next tap are `step` further.
 template <typename T>
 struct TapRows {
     T* data;
@@ -35,7 +35,7 @@ class Affinities {
         }
     }
 
-    // What it takes for a group of images, if all affinities are kept: in numbers.
+    // Number of elements needed for a group of images if all affinities are stored.
     static int64_t size(const Layout& layout, int64_t guide_channels, bool with_gradients) {
         const int64_t centre = layout.window.centre();
         const int64_t planes = with_gradients ? 2 * guide_channels + 3 * centre + 2 : guide_channels + centre + 1;
@@ -58,7 +58,7 @@ class Affinities {
         });
     }
 
-    // The kept taps of a group, the centre with the last one, the taps mirrored to them; in that order.
+    // The stored taps of a group, the centre (in the last group), and the mirrored taps; in this order.
     std::vector<Segment> segments(int64_t group) const {
         const Window& window = layout_.window;
         std::vector<Segment> result;
@@ -76,7 +76,7 @@ class Affinities {
         return result;
     }
 
-    // Computes the affinities of a group, if they are not there. They have no gradients then.
+    // Computes the affinities of a group unless they are available. They do not have gradients yet.
     void prepare(int64_t group) {
         if (group_ == group) return;
         group_ = group;
@@ -92,7 +92,7 @@ class Affinities {
         });
     }
 
-    // Of the elements of row r, from the first on.
+    // The affinities of row r, from its first element on.
     TapRows<const T> affinity(const Segment& segment, int64_t r) const {
         const int64_t centre = layout_.window.centre();
         if (segment.tap == centre) return {own_.row(r), 0};
@@ -103,22 +103,22 @@ class Affinities {
                 layout_.window.dilation * layout_.lanes - affinity_.pitch};
     }
 
-    // From a row's affinities to the next row's.
+    // Distance between the affinities of consecutive rows.
     int64_t row_step(const Segment& segment) const {
         return segment.tap == layout_.window.centre() ? own_.stride : affinity_.stride;
     }
 
-    // What the neighbours at these taps contribute, weighed by the elements of row r.
+    // The contribution of the neighbours at these taps, weighted by the elements of row r.
     TapRows<T> gradient(const Segment& segment, int64_t r) const {
         return {grad_affinity_.row(r, gradient_plane(segment.tap)), grad_affinity_.pitch};
     }
 
-    // Whether all pairs of the group have gradients already, to which others are to be added.
+    // Whether all pairs of the group already have gradients, to which further ones are added.
     bool has_gradients() const { return has_gradients_; }
     void set_gradients() { has_gradients_ = true; }
 
-    // Passes the gradients on to the guide's. Of a shared filter they lack its weights (those of
-    // the mirrored taps); `grad_weight` then receives its own gradients.
+    // Propagates the gradients to the guide. For a shared filter, they do not contain its weights yet (those of the
+    // mirrored taps); `grad_weight` then receives the filter's gradients.
     void flush_gradients(const Taps<T>& taps, PartialSums<T>* grad_weight) {
         if (!has_gradients_) return;
         const std::vector<Segment> segments = this->segments(group_);
@@ -159,7 +159,7 @@ class Affinities {
     int64_t first_tap(int64_t group) const { return group * group_size_; }
     int64_t last_tap(int64_t group) const { return std::min((group + 1) * group_size_, layout_.window.centre()); }
 
-    // Kept taps, centre, mirrored taps.
+    // Stored taps, centre, mirrored taps.
     int64_t gradient_plane(int64_t tap) const {
         const int64_t centre = layout_.window.centre(), kept = last_tap(group_) - first_tap(group_);
         if (tap == centre) return kept;
@@ -167,7 +167,7 @@ class Affinities {
         return kept + 1 + tap - layout_.window.mirrored(last_tap(group_) - 1);
     }
 
-    // The affinities of row r with a segment of kept taps.
+    // The affinities of row r for a segment of stored taps.
     void compute(int64_t r, const Segment& segment) {
         T* to = affinity_.row(r, segment.tap - first_tap(group_));
         const int64_t pitch = affinity_.pitch;
@@ -217,7 +217,7 @@ class Affinities {
         }
     }
 
-    // dK/df_i = -K (f_i - f_j), for the pixels i of row r and their neighbours j; both have used the affinity.
+    // dK/df_i = -K (f_i - f_j), for the pixels i of row r and their neighbours j. Both pixels have used the affinity.
     void flush(const Segment& segment, int64_t r, const Taps<T>& taps, T* coefficient) {
         const Tiles<T>& tile = tiles<T>();
         const int64_t pitch = affinity_.pitch, lanes = layout_.lanes, step = layout_.window.dilation * lanes;
@@ -250,16 +250,16 @@ class Affinities {
         }
     }
 
-    static constexpr int64_t kChunkBytes = 16 << 10;  // of guide channels: two rows stay in the first-level cache
+    static constexpr int64_t kChunkBytes = 16 << 10;  // bytes of guide channels: two rows stay in the first-level cache
 
     Layout layout_;
     int64_t guides_, group_size_, groups_;
-    int64_t group_ = -1;  // whose affinities are in affinity_
+    int64_t group_ = -1;  // the group whose affinities are in affinity_
     bool has_gradients_ = false;
     Planes<T> guide_, grad_guide_;
-    Planes<T> affinity_;       // of the kept taps of a group
-    Planes<T> grad_affinity_;  // of all its taps
-    Planes<T> own_;            // the centre's: 1, or NaN where the guide is not finite
+    Planes<T> affinity_;       // of the stored taps of a group
+    Planes<T> grad_affinity_;  // of all taps of the group
+    Planes<T> own_;            // affinity of a pixel to itself: 1, or NaN if its guide is not finite
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The tiles of pac_conv2d and pac_crf, compiled for every vector unit; the machine's own is chosen at run time.
+// The tiles of pac_conv2d and pac_crf, compiled for every vector unit; the best supported one is selected at run time.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 namespace cxrfast {
 namespace {
 
-constexpr int kMostChannels = 14;  // of a tile: 28 sums, two neighbours and a weight are 31 of AVX-512's 32 registers
+constexpr int kMostChannels = 14;  // of a tile: 28 sums, 2 neighbours and a weight take 31 of AVX-512's 32 registers
 constexpr int kTapsAtOnce = 4;     // of a distance
 constexpr int kGuidesAtOnce = 4;   // of a difference
 
@@ -85,7 +85,7 @@ const Tiles<T>& tiles() {
     return chosen;
 }
 
-// visit(first channel, channels) for tiles of nearly equal width.
+// Calls visit(first channel, channels) for tiles of nearly equal width.
 template <typename F>
 void for_each_tile(int64_t channels, int64_t most, const F& visit) {
     const int64_t count = (channels + most - 1) / most;

@@ -32,7 +32,7 @@ class PixelAdaptiveFilter {
         affinities_.begin_wave(guide, part, layout);
     }
 
-    // out += filter(in); then finish(r) for every row that is complete.
+    // out += filter(in). Calls finish(r) for every row when it is complete.
     template <typename F>
     void apply(const Taps<T>& taps, const Planes<T>& in, const Planes<T>& out, const F& finish) {
         for (int64_t group = 0; group < affinities_.groups(); ++group) {
@@ -49,8 +49,8 @@ class PixelAdaptiveFilter {
         }
     }
 
-    // Given the gradient of filter(in): grad_in += that of `in`; the weights' is added to `grad_taps`, the affinities'
-    // is kept until end_gradients().
+    // Given the gradient of filter(in): adds that of `in` to grad_in and that of the weights to `grad_taps`. The
+    // gradients of the affinities are stored until end_gradients().
     void apply_backward(const Taps<T>& taps,
                         const Planes<T>& in,
                         const Planes<T>& grad,
@@ -72,7 +72,7 @@ class PixelAdaptiveFilter {
         }
     }
 
-    // Before the first apply_backward() of a wave.
+    // To be called before the first apply_backward() of a wave.
     void begin_gradients() { affinities_.clear_guide_gradients(); }
 
     template <typename scalar_t>
@@ -168,7 +168,7 @@ class PixelAdaptiveFilter {
         }
     }
 
-    // A part of the rows with one segment is one thread's.
+    // One thread processes some of the rows with one segment.
     void add_weight_gradients(const Taps<T>& taps,
                               const Planes<T>& in,
                               const Planes<T>& grad,
@@ -192,13 +192,13 @@ class PixelAdaptiveFilter {
         });
     }
 
-    // How many pairs of input channels are summed at a time: their sums stay in the second-level cache.
+    // Number of pairs of input channels that are summed together: their sums stay in the second-level cache.
     int64_t input_pairs(const Taps<T>& taps) const {
         const int64_t bytes = layout_.window.kernel * taps.out * 2 * tiles<T>().vector * sizeof(T);
         return std::clamp<int64_t>(kSumBytes / std::max<int64_t>(1, bytes), 1, (taps.in + 1) / 2);
     }
 
-    // sums [segment's taps, pairs of inputs, O, 2] vectors: over some rows, for input channels c ..
+    // sums [taps of the segment, pairs of inputs, O, 2] vectors: over some rows, for input channels from c on
     void add_weight_gradients(const Planes<T>& in,
                               const Planes<T>& grad,
                               const Segment& segment,
@@ -251,7 +251,7 @@ class PixelAdaptiveFilter {
         }
     }
 
-    // to [taps, C, O] += the elements of such sums
+    // Adds the elements of such sums to `to` [taps, C, O].
     void add_up(T* to, const T* sums, int64_t segment_taps, const Taps<T>& taps, int64_t c, int64_t inputs) {
         const int64_t vector = tiles<T>().vector;
         for (int64_t tap = 0; tap < segment_taps; ++tap) {
@@ -264,7 +264,7 @@ class PixelAdaptiveFilter {
     }
 
     static constexpr int64_t kSumBytes = 512 << 10;
-    static constexpr int64_t kRowBytes = 80 << 10;  // rows that stay in the first-level cache
+    static constexpr int64_t kRowBytes = 80 << 10;  // bytes of rows that stay in the first-level cache
 
     Layout layout_;
     Affinities<T> affinities_;

@@ -1,4 +1,4 @@
-// How pac_conv2d and pac_crf lay images out on the CPU: the window, the planes, and in which parts work is done.
+// The layout of images in pac_conv2d and pac_crf on the CPU: the window, the planes, and the division of the work.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -15,20 +15,20 @@
 namespace cxrfast {
 namespace {
 
-constexpr int64_t kLanes = 16;                // images that are interleaved, pixel by pixel, where that pays
-constexpr int64_t kMargin = 32;               // zeros between rows, in elements: no block of a tile is wider
-constexpr int64_t kWaveBytes = 96 << 20;      // what all planes of the images in work may take
-constexpr int64_t kAffinityBytes = 16 << 20;  // affinities (and their gradients), where not all of them can be kept
-constexpr int64_t kPartialBytes = 8 << 20;    // partial weight gradients that are kept until they are summed
+constexpr int64_t kLanes = 16;                // images that are interleaved pixel by pixel, where this is faster
+constexpr int64_t kMargin = 32;               // zeros between rows, in elements: at least the width of a tile's block
+constexpr int64_t kWaveBytes = 96 << 20;      // limit for all planes of the images of a wave
+constexpr int64_t kAffinityBytes = 16 << 20;  // for affinities (and their gradients), if they cannot all be stored
+constexpr int64_t kPartialBytes = 8 << 20;    // for partial weight gradients before they are summed
 constexpr int64_t kMostPartials = 16;
-constexpr int64_t kPartElements = 4096;  // that are worth a partial sum
-constexpr int64_t kGrain = 1 << 15;      // multiplications that are worth a thread
+constexpr int64_t kPartElements = 4096;  // minimum size of a partial sum
+constexpr int64_t kGrain = 1 << 15;      // minimum number of multiplications per thread
 
 inline int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-// body(first, last) over parts of [0, n); `work` is what one of them costs, in multiplications.
+// Calls body(first, last) for parts of [0, n); `work` is the cost of one item, in multiplications.
 template <typename F>
 void in_parallel(int64_t n, int64_t work, const F& body) {
     torch::stable::parallel_for(0, n, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work)), body);
@@ -45,8 +45,8 @@ struct Window {
     Offset offset(int64_t tap) const { return window_offset(tap, kernel, dilation); }
 };
 
-// Rows of pixels, each with the `lanes` images of a group side by side, then zeros: whatever lies left or right of an
-// image reads as 0. A wave is the groups that are worked on together, one below the other.
+// Rows of pixels. Each pixel has the `lanes` images of a group side by side. Zeros follow each row, so that neighbours
+// left and right of an image read as 0. A wave is the groups that are processed together, one below the other.
 struct Layout {
     Window window;
     int64_t lanes, groups;  // groups of a wave
@@ -55,14 +55,14 @@ struct Layout {
     int64_t pitch() const { return round_up(row_size(), kMargin) + kMargin; }
     int64_t rows() const { return groups * window.height; }
     int64_t images() const { return groups * lanes; }
-    // Whether the row dy below row r is one of the same image.
+    // Whether the row dy rows below r belongs to the same image.
     bool has_row(int64_t r, int64_t dy) const {
         const int64_t y = r % window.height + dy;
         return y >= 0 && y < window.height;
     }
 };
 
-// Numbers that are not initialised.
+// Memory for numbers, not initialised.
 template <typename T>
 class Buffer {
   public:
@@ -80,7 +80,7 @@ class Buffer {
     std::unique_ptr<T[], Free> data_;
 };
 
-// Channels of all rows, [rows, channels, pitch]. Margins and spare channels are 0, the rest is not initialised.
+// Channels of all rows, [rows, channels, pitch]. Margins and spare channels are 0; the rest is not initialised.
 template <typename T>
 class Planes {
   public:
@@ -104,13 +104,13 @@ class Planes {
     Buffer<T> buffer_;
 };
 
-// Where the rows of an image tensor lie.
+// The location of the rows of an image tensor.
 struct ImageRows {
-    int64_t first_image, images;  // of the wave, and of the tensor
+    int64_t first_image, images;  // first image of the wave, number of images of the tensor
     int64_t channels;
 };
 
-// planes = source; lanes without an image are 0.
+// planes = source. Lanes without an image are 0.
 template <typename scalar_t, typename T>
 void load_row(const Planes<T>& planes,
               const scalar_t* source,  // [images, channels, H, W]
@@ -149,7 +149,7 @@ void store_row(scalar_t* target,  // [images, channels, H, W]
     }
 }
 
-// Sets lanes without an image to 0, so that whatever the steps make of them stays out of every sum.
+// Sets lanes without an image to 0, so that they do not contribute to any sum.
 template <typename T>
 void clear_spare_lanes(const Planes<T>& planes, const ImageRows& part, const Layout& layout, int64_t r) {
     const int64_t first = part.first_image + r / layout.window.height * layout.lanes;
@@ -160,7 +160,7 @@ void clear_spare_lanes(const Planes<T>& planes, const ImageRows& part, const Lay
     }
 }
 
-// Taps of one row of the window whose affinities lie a fixed step apart.
+// Taps of one row of the window, whose affinities are at a constant distance.
 struct Segment {
     int64_t tap, taps;  // tap .. tap + taps - 1
     Offset offset;      // of the first
@@ -170,7 +170,7 @@ struct Range {
     int64_t begin, end;
 };
 
-// Of a segment's taps, those with which some of the elements [begin, end) of a row have a neighbour.
+// Those taps of a segment for which any of the elements [begin, end) of a row has a neighbour.
 inline Range taps_inside(const Segment& segment, const Layout& layout, int64_t begin, int64_t end) {
     const int64_t step = layout.window.dilation * layout.lanes, start = segment.offset.dx * layout.lanes;
     end = std::min(end, layout.row_size());
@@ -181,14 +181,14 @@ inline Range taps_inside(const Segment& segment, const Layout& layout, int64_t b
     return {std::min(low, segment.taps), std::max(std::min(low, segment.taps), std::min(high, segment.taps))};
 }
 
-// The elements of a row that have a neighbour dx pixels on.
+// The elements of a row that have a neighbour dx pixels to the right.
 inline Range elements_inside(int64_t dx, const Layout& layout) {
     const int64_t begin = std::max<int64_t>(0, -dx) * layout.lanes;
     const int64_t end = layout.row_size() - std::max<int64_t>(0, dx) * layout.lanes;
     return begin < end ? Range{begin, end} : Range{0, 0};
 }
 
-// In what parts `images` images of `window` are worked on. bytes(lanes) is what one group of them takes.
+// The division of `images` images into waves and groups. bytes(lanes) is the memory for one group.
 template <typename F>
 Layout layout_of(const Window& window, int64_t images, const F& bytes) {
     const int64_t interleaved = round_up(images, kLanes) * round_up(window.width * kLanes, kMargin) / kLanes;

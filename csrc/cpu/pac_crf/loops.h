@@ -1,5 +1,5 @@
-// The elementwise loops of pac_conv2d and pac_crf on the CPU, over elements that are contiguous in memory; a plane is
-// one channel, and planes lie `pitch` apart. Formulas: math/pac_crf.h.
+// The elementwise loops of pac_conv2d and pac_crf on the CPU, over contiguous elements. A plane is one channel;
+// consecutive planes are `pitch` elements apart. Formulas: math/pac_crf.h.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ CXRFAST_CPU_CLONES void affinities_of(T* values, int64_t n) {
     for (int64_t i = 0; i < n; ++i) values[i] = pair_affinity<VectorFunctions>(values[i]);
 }
 
-// What a pixel is to itself: exp(-0/2) = 1, but NaN where its guide is not finite.
+// The affinity of a pixel to itself: exp(-0/2) = 1, but NaN if its guide is not finite.
 template <typename T>
 CXRFAST_CPU_CLONES void own_affinity(
     T* __restrict__ result, const T* __restrict__ guide, int64_t channels, int64_t pitch, int64_t n) {
@@ -51,7 +51,7 @@ CXRFAST_CPU_CLONES void negate(T* values, int64_t n) {
     for (int64_t i = 0; i < n; ++i) values[i] = -values[i];
 }
 
-// `omp simd` is what permits the compiler to reorder a sum; the order it takes is fixed.
+// `omp simd` permits the compiler to reorder the sum; the resulting order is fixed.
 template <typename T>
 CXRFAST_CPU_CLONES T inner_product(const T* left, const T* right, int64_t n) {
     T sum = 0;
@@ -60,7 +60,7 @@ CXRFAST_CPU_CLONES T inner_product(const T* left, const T* right, int64_t n) {
     return sum;
 }
 
-// even[o] += the sum of vector [o, 0] of values [count, 2, n], odd[o] that of vector [o, 1]; odd may be null.
+// even[o] += the sum of vector [o, 0] of values [count, 2, n]; odd[o] += that of vector [o, 1]. odd may be null.
 template <typename T>
 CXRFAST_CPU_CLONES void add_pair_sums(T* even, T* odd, const T* values, int64_t count, int64_t n) {
     for (int64_t o = 0; o < count; ++o) {
@@ -117,7 +117,7 @@ CXRFAST_CPU_CLONES void activate(T* __restrict__ q,
     }
 }
 
-// grad_logits of activate(), in place of grad_q.
+// The gradient of the logits of activate(), written over grad_q.
 template <typename T>
 CXRFAST_CPU_CLONES void activate_backward(
     T* __restrict__ grad, const T* __restrict__ q, Activation activation, int64_t channels, int64_t pitch, int64_t n) {

@@ -1,5 +1,5 @@
-// pac_conv2d and pac_crf on the CPU: waves of images, whose rows are worked on in parallel. Sums over images are taken
-// by parts whose number depends on the shapes alone, so that the number of threads never changes a result.
+// pac_conv2d and pac_crf on the CPU, in waves of images whose rows are processed in parallel. Sums over images are
+// divided into parts whose number depends only on the shapes, so that results do not depend on the number of threads.
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
@@ -14,7 +14,7 @@
 namespace cxrfast {
 namespace {
 
-// visit(part, layout) for every wave of images.
+// Calls visit(part, layout) for every wave of images.
 template <typename F>
 void for_each_wave(const Layout& layout, int64_t images, int64_t channels, const F& visit) {
     for (int64_t first = 0; first < images; first += layout.images()) {
@@ -40,13 +40,14 @@ Tensor empty_like_contiguous(const Tensor& x) {
     return torch::stable::new_empty(x, x.sizes());
 }
 
-// From the image's longer side on, a dilation leaves nothing but the centre; no offset overflows.
+// A dilation of at least the longer side of the image leaves only the centre tap. It is limited so that offsets do not
+// overflow.
 Window window_of(const Tensor& x, const Tensor& weight, int64_t dilation) {
     const int64_t longest = std::max<int64_t>({1, x.size(2), x.size(3)});
     return {x.size(2), x.size(3), weight.size(2), std::min(dilation, longest)};
 }
 
-// What one group of images takes, if all affinities are kept.
+// Memory for one group of images if all affinities are stored.
 template <typename T>
 int64_t conv_bytes(const Layout& layout, int64_t in, int64_t out, int64_t guides, bool with_gradients) {
     const int64_t planes = with_gradients ? 2 * in + out + 1 : in + out;
@@ -146,7 +147,7 @@ std::tuple<Tensor, Tensor, Tensor> pac_conv2d_backward(const Tensor& grad,    //
     return {grad_x, grad_guide, grad_weight};
 }
 
-// The compatibility [K, K] (identity if there is none) multiplied into weight [K, K, k, k].
+// The compatibility [K, K] (or the identity) multiplied into weight [K, K, k, k].
 template <typename T>
 std::vector<T> folded(const std::vector<T>& compatibility, const std::vector<T>& weight, int64_t labels) {
     if (compatibility.empty()) return weight;
@@ -160,9 +161,9 @@ std::vector<T> folded(const std::vector<T>& compatibility, const std::vector<T>&
     return result;
 }
 
-// Turns the gradient of folded() into its operands'.
+// Converts the gradient of folded() to those of its operands.
 template <typename T>
-void folded_backward(std::vector<T>& grad,  // [K, K, k, k], becomes the weight's
+void folded_backward(std::vector<T>& grad,  // [K, K, k, k], replaced by that of the weight
                      std::vector<T>& grad_compatibility,
                      const std::vector<T>& compatibility,
                      const std::vector<T>& weight,

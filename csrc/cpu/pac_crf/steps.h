@@ -6,7 +6,7 @@
 namespace cxrfast {
 namespace {
 
-// What all images of a call share.
+// Inputs shared by all images of a call.
 template <typename T>
 struct MeanField {
     Window window;
@@ -14,16 +14,16 @@ struct MeanField {
     int64_t steps;
     T unary_weight;
     Activation activation;
-    Taps<T> taps;                    // with the compatibility multiplied in, if they are [K, K, k, k]
-    bool mixes;                      // else it is mixed before the filter, with which it commutes
-    TiledMatrices<T> compatibility;  // [K, K], if there is one to mix
+    Taps<T> taps;                    // contain the compatibility if they are [K, K, k, k]
+    bool mixes;                      // otherwise, it is applied before the filter, with which it commutes
+    TiledMatrices<T> compatibility;  // [K, K], if it is applied separately
     TiledMatrices<T> transposed;
 };
 
 // Gradients summed over images.
 template <typename T>
 struct MeanFieldGradients {
-    PartialSums<T> taps;           // of Taps::gradient_size
+    PartialSums<T> taps;           // size: Taps::gradient_size
     PartialSums<T> compatibility;  // [K, K]
     T unary_weight = 0;
 
@@ -43,7 +43,7 @@ class MeanFieldWave {
           ones_(layout.pitch(), T(1)),
           unary_(layout, field.labels),
           message_(layout, field.labels) {
-        // The q of every step if gradients are wanted; else of this step and the next.
+        // The q of every step if gradients are requested; else of the current step and the next.
         const int64_t states = with_gradients ? field.steps : 2;
         for (int64_t t = 0; t < states; ++t) q_.push_back(planes());
         for (int64_t t = 0; field.mixes && t < 2; ++t) mixed_.push_back(planes());
@@ -53,7 +53,7 @@ class MeanFieldWave {
         }
     }
 
-    // How many numbers a group of images takes, if all affinities are kept.
+    // Number of elements needed for a group of images if all affinities are stored.
     static int64_t size(
         const Layout& layout, int64_t labels, int64_t steps, bool mixes, int64_t guides, bool gradients) {
         const int64_t planes = (gradients ? steps + 4 : 4) + (mixes ? 2 : 0);
@@ -113,7 +113,7 @@ class MeanFieldWave {
         }
     }
 
-    // target = matrix * source, over labels. Blocks reach into the margins, which must stay 0.
+    // target = matrix * source, over labels. Blocks extend into the margins, which must stay 0.
     void mix(const Planes<T>& target, const TiledMatrices<T>& matrix, const Planes<T>& source, int64_t r) const {
         clear_row(target, r);
         mix_row(target.row(r), source.row(r), matrix, ones_.data(), target.pitch, layout_.row_size());
@@ -132,20 +132,20 @@ class MeanFieldWave {
 
     Planes<T>& q(int64_t t) { return q_[t % q_.size()]; }
 
-    // What step t filters: q, mixed if a compatibility matrix stands apart.
+    // The input of the filter in step t: q, mixed if the compatibility is applied separately.
     const Planes<T>& filtered(int64_t t) { return field_.mixes ? mixed_[t % 2] : q(t); }
 
     void mix_state(int64_t t, int64_t r) { mix(mixed_[t % 2], field_.compatibility, q(t), r); }
 
-    // q of step t, and what it filters, from the logits.
+    // Computes q of step t, and the input of its filter, from the logits.
     void begin_step(int64_t t, const Planes<T>& logits, int64_t r) {
         activate(q(t).row(r), logits.row(r), field_.activation, field_.labels, logits.pitch, layout_.row_size());
         clear_spare_lanes(q(t), part_, layout_, r);
         if (field_.mixes) mix_state(t, r);
     }
 
-    // logit^0 = unary; logit^{t+1} = unary_weight * unary - compatibility * pac_conv(activation(logit^t)). Leaves the
-    // logits in message_, and q of all steps if they are kept, also that which follows the last of `steps`.
+    // logit^0 = unary; logit^{t+1} = unary_weight * unary - compatibility * pac_conv(activation(logit^t)). The result
+    // is in message_. If q is stored, it includes the q after the last of `steps`.
     template <typename scalar_t>
     void run_steps(
         const scalar_t* unary, const scalar_t* guide, const ImageRows& part, const Layout& layout, int64_t steps) {
@@ -170,7 +170,8 @@ class MeanFieldWave {
         }
     }
 
-    // grad_ holds the gradient of logit^{t+1}: takes the unary's share and leaves that of the message.
+    // grad_ holds the gradient of logit^{t+1}. Adds the contribution to the unary's, and leaves the gradient of the
+    // message.
     void begin_step_backward(int64_t r) {
         add(grad_unary_, grad_, field_.unary_weight, r);
         for (int64_t c = 0; c < field_.labels; ++c) {
@@ -180,7 +181,7 @@ class MeanFieldWave {
         clear_row(message_, r);
     }
 
-    // Turns grad_ from the gradient of the message of step t into that of step t - 1; at last into that of logit^0.
+    // Converts grad_ from the gradient of the message of step t to that of step t - 1, and finally to that of logit^0.
     void step_backward(int64_t t, MeanFieldGradients<T>& sums) {
         if (field_.mixes) for_each_row([&](int64_t r) { mix_state(t, r); });
         const Planes<T>& grad_filtered = message_;
@@ -199,7 +200,7 @@ class MeanFieldWave {
         });
     }
 
-    // sums [K, K] += grad_mixed [k] * q [l], summed over pixels, as [l, k]
+    // sums [K, K] += grad_mixed [k] * q [l], summed over pixels, stored as [l, k]
     void add_compatibility_gradients(const Planes<T>& grad_mixed, const Planes<T>& q, PartialSums<T>& sums) {
         const Tiles<T>& tile = tiles<T>();
         const int64_t labels = field_.labels, size = 2 * labels * tile.vector;
@@ -233,7 +234,7 @@ class MeanFieldWave {
     Planes<T> unary_, message_;
     std::vector<Planes<T>> q_, mixed_;
     Planes<T> grad_, grad_unary_;
-    std::vector<T> unary_weight_;  // gradient, of every row
+    std::vector<T> unary_weight_;  // gradient, per row
 };
 
 }  // namespace

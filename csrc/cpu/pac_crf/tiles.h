@@ -1,8 +1,8 @@
 // The innermost loops of pac_conv2d and pac_crf on the CPU: tiles whose sums stay in registers.
 //
-// A tile is OUT channels by a block of two vectors of elements; an element is one pixel of one image. Along a run of
-// taps, the neighbours of a block, the affinities and the weights each lie a fixed step apart. One source serves every
-// vector unit: BYTES is the width of its registers.
+// A tile is OUT channels × a block of two vectors of elements; an element is one pixel of one image. In a run of taps,
+// the neighbours of a block, the affinities and the weights of consecutive taps are each a constant distance apart. The
+// same source is compiled for every vector unit; BYTES is the width of its registers.
 #pragma once
 
 #include <cstdint>
@@ -19,42 +19,42 @@ struct Simd {
     typedef T memory __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
 };
 
-// A run of taps, as one block of elements sees it.
+// A run of taps, for one block of elements.
 template <typename T>
 struct FilterRun {
     T* out;         // OUT channels
-    const T* in;    // the neighbours' channels; the next tap's are in_step on
-    int64_t pitch;  // between channels, here and there
+    const T* in;    // channels of the neighbours; those of the next tap are in_step further
+    int64_t pitch;  // between channels, of `in` and `out`
     int64_t in_step;
-    const T* affinity;  // the next tap's is affinity_step on
+    const T* affinity;  // that of the next tap is affinity_step further
     int64_t affinity_step;
-    const T* weight;  // [taps, channels, OUT]; of a shared filter [taps]
+    const T* weight;  // [taps, channels, OUT]; for a shared filter [taps]
     int64_t channels, taps;
 };
 
-// The backward: `in` are gradients of outputs, `out` those of inputs, and the affinities receive theirs.
+// In the backward, `in` is the gradient of the outputs and `out` that of the inputs; the affinities also get gradients.
 template <typename T>
 struct GradientRun {
     FilterRun<T> run;
     const T* other;    // the inputs, OUT channels
-    T* grad_affinity;  // the next tap's is grad_step on
+    T* grad_affinity;  // that of the next tap is grad_step further
     int64_t grad_step;
-    bool add;  // to grad_affinity, which else is overwritten
+    bool add;  // add to grad_affinity; else overwrite it
 };
 
-// Of one tap's weight gradient, what some rows contribute to two input channels.
+// The contribution of some rows to the weight gradient of one tap, for two input channels.
 template <typename T>
 struct WeightRun {
     const T *grad, *in, *affinity;
     int64_t grad_pitch, in_pitch;                  // between channels
     int64_t grad_stride, in_stride, affinity_row;  // between rows
-    int64_t rows, n;                               // n elements of each, a multiple of a vector's
+    int64_t rows, n;                               // n elements of each row, a multiple of the vector length
     T* sums;                                       // [OUT, 2] vectors
 };
 
 template <typename T>
 struct DistanceRun {
-    T* out;            // the next tap's is out_step on
+    T* out;            // that of the next tap is out_step further
     const T *in, *to;  // channels of the block and of its neighbours
     int64_t pitch, in_step, out_step;
     int64_t channels;
@@ -66,14 +66,15 @@ struct DifferenceRun {
     T* out;            // OUT channels
     const T *in, *to;  // channels of the block and of its neighbours
     int64_t pitch, in_step;
-    const T* coefficient;  // the next tap's is coefficient_step on
+    const T* coefficient;  // that of the next tap is coefficient_step further
     int64_t coefficient_step;
     int64_t taps;
 };
 
 #define CXRFAST_LOAD(p) (*reinterpret_cast<const typename Simd<T, BYTES>::memory*>(p))
 #define CXRFAST_STORE(p) (*reinterpret_cast<typename Simd<T, BYTES>::memory*>(p))
-// Where a vector is used twice, the compiler loads it twice; but it is loads that are short.
+// Forces a vector into a register. The compiler would load a vector that is used twice again, but loads are the
+// bottleneck.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define CXRFAST_IN_REGISTER(v) __asm__("" : "+v"(v))
 #else
@@ -114,7 +115,7 @@ CXRFAST_ALWAYS_INLINE void filter_tile(const FilterRun<T>& r) {
     }
 }
 
-// The same with one weight[tap] for all channels, each of which sees itself only.
+// The same with one weight[tap] for all channels; each output channel uses only the same input channel.
 template <typename T, int BYTES, int OUT>
 CXRFAST_ALWAYS_INLINE void shared_filter_tile(const FilterRun<T>& r) {
     using V = typename Simd<T, BYTES>::type;
@@ -187,7 +188,7 @@ CXRFAST_ALWAYS_INLINE void gradient_tile(const GradientRun<T>& g) {
     }
 }
 
-// The same with one weight[tap] for all channels; the affinities' gradients are left without it.
+// The same with one weight[tap] for all channels. The gradients of the affinities do not include this weight.
 template <typename T, int BYTES, int OUT>
 CXRFAST_ALWAYS_INLINE void shared_gradient_tile(const GradientRun<T>& g) {
     using V = typename Simd<T, BYTES>::type;
@@ -231,7 +232,7 @@ CXRFAST_ALWAYS_INLINE void shared_gradient_tile(const GradientRun<T>& g) {
     }
 }
 
-// sums[o, c], vector by vector, += sum over the rows' elements of grad[o] * affinity * in[c], for c = 0 and 1
+// sums[o, c], vector by vector, += sum over the elements of the rows of grad[o] * affinity * in[c], for c = 0 and 1
 template <typename T, int BYTES, int OUT>
 CXRFAST_ALWAYS_INLINE void weight_tile(const WeightRun<T>& r) {
     using V = typename Simd<T, BYTES>::type;

@@ -7,7 +7,7 @@
 namespace cxrfast {
 namespace {
 
-// Matrices [taps, rows, columns], cut into tiles of columns, each [taps, rows, columns of the tile].
+// Matrices [taps, rows, columns], divided into tiles of columns, each [taps, rows, columns of the tile].
 template <typename T>
 class TiledMatrices {
   public:
@@ -27,7 +27,7 @@ class TiledMatrices {
             }
         });
     }
-    // visit(first column, columns)
+    // Calls visit(first column, columns) for every tile.
     template <typename F>
     void for_each_tile(const F& visit) const {
         cxrfast::for_each_tile(columns_, tiles<T>().most_channels, visit);
@@ -43,13 +43,13 @@ class TiledMatrices {
     std::vector<T> values_;
 };
 
-// The weights [O, C, k, k], or [1, 1, k, k] for all channels alike.
+// The weights [O, C, k, k], or [1, 1, k, k] shared by all channels.
 template <typename T>
 struct Taps {
     bool shared;
     int64_t out, in;
     TiledMatrices<T> forward;                        // [tap][C, O]
-    TiledMatrices<T> backward;                       // [tap][O, C] of the mirrored tap
+    TiledMatrices<T> backward;                       // [tap][O, C], of the mirrored tap
     std::vector<T> shared_forward, shared_backward;  // [tap]
 
     Taps(const T* weight, int64_t out, int64_t in, bool shared, const Window& window)
@@ -67,10 +67,10 @@ struct Taps {
             [&](int64_t tap, int64_t o, int64_t c) { return weight[(o * in + c) * taps + window.mirrored(tap)]; });
     }
 
-    // Gradients are summed as [tap, C, O], or [tap].
+    // Gradients are summed as [tap, C, O], or [tap] for shared weights.
     int64_t gradient_size(const Window& window) const { return window.taps() * (shared ? 1 : in * out); }
 
-    // grad_weight [O, C, k, k] (or [1, 1, k, k]) = such a sum
+    // Writes such a sum to grad_weight [O, C, k, k] or [1, 1, k, k].
     void store_gradient(T* grad_weight, const std::vector<T>& sums, const Window& window) const {
         const int64_t taps = window.taps();
         if (shared) {
@@ -85,7 +85,7 @@ struct Taps {
     }
 };
 
-// Sums of which several threads take a part each. How many parts depends on the shapes alone.
+// Sums to which several threads contribute one part each. The number of parts depends only on the shapes.
 template <typename T>
 class PartialSums {
   public:

@@ -1,6 +1,5 @@
-// region_sums and box_log_likelihood on the CPU: one pass over each (image, class) row (rows.h), sums
-// carried in double and returned in the accumulation dtype, because a sum over 400 patches has few digits in half
-// precision.
+// region_sums and box_log_likelihood on the CPU: one pass over each (image, class) row (rows.h). Sums are computed in
+// double and returned in the accumulation dtype, because half precision has too few digits for a sum over 400 patches.
 #include "cpu/region_loss/rows.h"
 
 #include <torch/csrc/stable/library.h>
@@ -18,7 +17,7 @@
 namespace cxrfast {
 namespace {
 
-// body(row, mask of the row, index of the row's first patch)
+// Calls body(row, mask of the row, index of the row's first patch) for every row.
 template <typename Body>
 void for_each_row(const Tensor& logits, const RowMask& mask, const Body& body) {
     const int64_t classes = logits.size(1), patches = logits.size(2);

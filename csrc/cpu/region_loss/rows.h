@@ -1,6 +1,6 @@
-// The loops of region_sums and box_log_likelihood over one row of patches, vectorised. A row is worked on in stretches:
-// within one, sums have the elements' precision, from one to the next they are carried in double. Half-precision rows
-// are widened a stretch at a time. Formulas: math/region_loss.h.
+// The vectorised loops of region_sums and box_log_likelihood over one row of patches. A row is processed in stretches:
+// sums within a stretch have the precision of the elements; sums of stretches are double. Half-precision rows are
+// widened one stretch at a time. Formulas: math/region_loss.h.
 #pragma once
 
 #include <algorithm>
@@ -17,9 +17,9 @@
 
 namespace cxrfast {
 
-constexpr int64_t kStretch = 4 * kLanes;  // short: a narrow vector unit adds it up in few, long sums
+constexpr int64_t kStretch = 4 * kLanes;  // short, because a narrow vector unit adds it up in few long sums
 
-// body(x, first, n) for every stretch x[n] of a row, in the accumulation dtype.
+// Calls body(x, first, n) for every stretch x[n] of a row, in the accumulation dtype.
 template <typename scalar_t, typename Body>
 void for_each_stretch(const scalar_t* row, int64_t patches, const Body& body) {
     using acc_t = accumulate_t<scalar_t>;
@@ -35,7 +35,7 @@ void for_each_stretch(const scalar_t* row, int64_t patches, const Body& body) {
     }
 }
 
-// gradient(x, to, first, n) writes the accumulation dtype.
+// gradient(x, to, first, n) writes in the accumulation dtype.
 template <typename scalar_t, typename Gradient>
 void fill_row(const scalar_t* row, scalar_t* to, int64_t patches, const Gradient& gradient) {
     using acc_t = accumulate_t<scalar_t>;
@@ -56,8 +56,8 @@ struct RegionStretch {
     int64_t count;
 };
 
-// First the choice, then the sums: in one loop the compiler branches. `omp simd` is what permits it to reorder a sum;
-// the order it takes is fixed.
+// Selection and sums are two loops, because the compiler would use branches in a single loop. `omp simd` permits it to
+// reorder a sum; the resulting order is fixed.
 template <typename T>
 CXRFAST_CPU_CLONES RegionStretch<T> sum_stretch(const T* __restrict__ x, const uint8_t* __restrict__ in, int64_t n) {
     T chosen[kStretch], left[kStretch];
@@ -85,13 +85,13 @@ CXRFAST_CPU_CLONES void sum_stretch_backward(
     }
 }
 
-// −y of every patch, which adds log σ(y) = −softplus(−y).
+// −y of every patch. Each patch adds log σ(y) = −softplus(−y).
 template <typename T>
 CXRFAST_CPU_CLONES void against(const T* __restrict__ x, const uint8_t* __restrict__ in, int64_t n, T* __restrict__ y) {
     for (int64_t i = 0; i < n; ++i) y[i] = -signed_by_box(x[i], in[i] != 0);
 }
 
-// Σ log(floor + span·σ(y)), with y negated.
+// Σ log(floor + span·σ(y)), from the negated y.
 template <typename T>
 CXRFAST_CPU_CLONES T sum_floored(const T* __restrict__ negated, int64_t n, const Floor<T>& row_floor) {
     const Floor<T> floor = row_floor;
@@ -108,7 +108,7 @@ double box_stretch(const T* x, const uint8_t* in, int64_t n, const Floor<T>& flo
         for (int64_t i = 0; i < n; ++i) sum += patch_log_likelihood(x[i], in[i] != 0, floor);
         return sum;
     }
-    alignas(64) T negated[kStretch];  // no vector straddles two cache lines, which made the sum a quarter slower
+    alignas(64) T negated[kStretch];  // no vector crosses a cache line, which would take a quarter longer
     against(x, in, n, negated);
     if (floor.is_zero()) return -softplus_sum<false, T>(negated, n, nullptr);
     return sum_floored(negated, n, floor);
@@ -122,7 +122,7 @@ CXRFAST_CPU_CLONES void box_stretch_backward(const T* __restrict__ x,
                                              const Floor<T>& row_floor,
                                              T* __restrict__ grad) {
     const Floor<T> floor = row_floor;
-    if (floor.is_zero()) {  // decided before the loop, not in it
+    if (floor.is_zero()) {  // decided outside the loop
         for (int64_t i = 0; i < n; ++i) {
             const T y = signed_by_box(x[i], in[i] != 0);
             grad[i] = signed_by_box(upstream, in[i] != 0) * sigmoid<VectorFunctions>(-y);

@@ -1,5 +1,5 @@
-// One bag on the CPU: its instances stand dense in `x`. Vectorised: a lane adds up kRows elements in their own
-// precision before it goes on in double, so the order of additions depends on the bag's length alone. Formulas:
+// One bag on the CPU, with its instances contiguous in `x`. Vectorised: a lane adds kRows elements in their precision
+// before it continues in double, so that the order of additions depends only on the length of the bag. Formulas:
 // math/self_guiding.h.
 #pragma once
 
@@ -37,7 +37,7 @@ CXRFAST_CPU_CLONES Extremes<T> extremes(const T* x, int64_t n) {
 
 template <typename T>
 CXRFAST_CPU_CLONES int64_t count_at_most(const T* x, int64_t n, T limit) {
-    typename simd::Constants<T>::Bits count = 0;  // as wide as an element
+    typename simd::Constants<T>::Bits count = 0;  // of the same width as an element
 #pragma omp simd reduction(+ : count)
     for (int64_t i = 0; i < n; ++i) count += x[i] <= limit;
     return static_cast<int64_t>(count);
@@ -54,7 +54,7 @@ CXRFAST_CPU_CLONES T least_above(const T* x, int64_t n, T limit) {
     return least;
 }
 
-// An integer in the order of the numbers, and back.
+// An integer with the same order as the numbers, and its inverse.
 template <typename T>
 typename simd::Constants<T>::Bits ordered_bits(T x) {
     using Bits = typename simd::Constants<T>::Bits;
@@ -81,15 +81,16 @@ CXRFAST_CPU_CLONES T greatest_at_most(const T* x, int64_t n, T limit) {
     return greatest;
 }
 
-// The element that `rank` others precede: passes that count, several elements an instruction, until a limit is found
-// that separates it from a neighbour. The limits are where a straight line through the counts crosses the rank and, in
-// turn with them, half-way points, of the numbers first, then of their bits, which ends whatever the distribution is.
+// The element of rank `rank`. Vectorised passes count the elements up to a limit, until a limit separates the element
+// from its neighbours. Limits alternate between two kinds: the point where a straight line through the known counts
+// crosses the rank, and the midpoint. After kByValue passes, they are midpoints of the bit patterns, so that the search
+// ends for any distribution.
 template <typename T>
 T element_of_rank(const T* x, int64_t n, int64_t rank, const Extremes<T>& range) {
     using Bits = typename simd::Constants<T>::Bits;
     constexpr int kByValue = 16;
     Bits low = ordered_bits(range.least) - 1, high = ordered_bits(range.most);  // low < answer <= high
-    int64_t below = 0, within = n;                                              // elements at most low; at most high
+    int64_t below = 0, within = n;                                              // number of elements <= low, <= high
     for (int pass = 0; high - low > 1; ++pass) {
         Bits middle = low + (high - low) / 2;
         if (pass < kByValue) {
@@ -108,7 +109,7 @@ T element_of_rank(const T* x, int64_t n, int64_t rank, const Extremes<T>& range)
     return from_ordered_bits<T>(high);
 }
 
-// Of the predictions σ(x). x holds no NaN.
+// The median of the predictions σ(x). x must not contain NaN.
 template <typename T>
 T median_prediction(const T* x, int64_t n, const Extremes<T>& range, bool mean_of_middle) {
     const int64_t rank = (n - 1) / 2;
@@ -141,7 +142,7 @@ struct GuidedTotals {
 template <Theta THETA, bool PARTIAL, typename T>
 CXRFAST_ALWAYS_INLINE void add_guided(const T* __restrict__ x,
                                       const Guide<T>& guide,
-                                      const T* __restrict__ present,  // [kLanes] 0 or 1, with PARTIAL
+                                      const T* __restrict__ present,  // [kLanes] 0 or 1; only with PARTIAL
                                       GuidedLanes<T>& __restrict__ to) {
     for (int j = 0; j < kLanes; ++j) {
         const GuidedTerms<T> terms = guided_terms<QuickFunctions>(guide, THETA, x[j]);
@@ -196,7 +197,7 @@ GuidedTotals positive_bag(const T* x, int64_t n, const Guide<T>& guide) {
     }
 }
 
-// With ADD, on top of what `grad` holds.
+// With ADD, adds to the values in `grad`.
 template <Theta THETA, bool ADD, typename T>
 CXRFAST_CPU_CLONES void fill_guided_gradient(const T* __restrict__ x,
                                              int64_t n,

@@ -1,5 +1,5 @@
-// self_guided_sums, self_guided_sums_ragged and self_guided_pool on the CPU: bags.h makes every bag a dense row,
-// rows.h sums it up while it is in the cache. Bags are independent, so the result is deterministic.
+// self_guided_sums, self_guided_sums_ragged and self_guided_pool on the CPU: bags.h turns every bag into a contiguous
+// row, rows.h computes its sums while it is in the cache. Bags are independent, so that the result is deterministic.
 #include "cpu/self_guiding/rows.h"
 
 #include <torch/csrc/stable/library.h>
@@ -18,7 +18,7 @@
 namespace cxrfast {
 namespace {
 
-// body(bag, its instances dense) for every bag
+// Calls body(bag, its contiguous instances) for every bag.
 template <typename scalar_t, typename Bags, typename Body>
 void for_each_bag(const scalar_t* logits, const Bags& instances_of, int64_t scratch_rows, const Body& body) {
     using acc_t = accumulate_t<scalar_t>;
@@ -76,7 +76,7 @@ void sum_bags(const scalar_t* logits,
     });
 }
 
-// With ADD, on top of what grad_logits holds.
+// With ADD, adds to the values in grad_logits.
 template <bool ADD, typename scalar_t, typename Bags>
 void differentiate_bags(const accumulate_t<scalar_t>* grad,  // [kGuidedSums, bags]
                         const scalar_t* logits,
@@ -193,7 +193,7 @@ Tensor self_guided_sums_ragged_backward(const Tensor& grad,        // [kGuidedSu
                     checked_options(delta, rescale, 0));
 }
 
-// Both gradients in one map: autograd would make two, and add them.
+// Writes both gradients to one tensor; autograd would allocate two and add them.
 std::tuple<Tensor, Tensor, Tensor> self_guided_pool(const Tensor& logits,    // [B, K, N]
                                                     const Tensor& positive,  // [B, K] bool
                                                     const std::optional<Tensor>& mask,

@@ -1,4 +1,4 @@
-// What blur_pool and max_blur_pool share on the host's side.
+// Shared by blur_pool and max_blur_pool on the host.
 #pragma once
 
 #include "common/check.h"
@@ -6,12 +6,12 @@
 
 namespace cxrfast {
 
-// The kernels' indices have 32 bits.
+// The kernels use 32-bit indices.
 inline void check_device_blur_size(int64_t height, int64_t width) {
     CXRFAST_CHECK(height < 1 << 30 && width < 1 << 30, "the image is too large");
 }
 
-// Options that have been checked. A stride beyond the image leaves one pixel, whatever it is.
+// Options that have been checked. Any stride beyond the image leaves one pixel.
 inline BlurAxis blur_axis(int64_t image, int64_t filter_size, int64_t stride, int64_t padding_mode, bool transposed) {
     const int64_t step = std::min(stride, std::max<int64_t>(image, 1));
     return {static_cast<int>(image),

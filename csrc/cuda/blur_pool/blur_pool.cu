@@ -10,13 +10,13 @@
 namespace cxrfast {
 namespace {
 
-constexpr int kMaxDenseStride = 4;  // beyond, most of what blur_planes would read is not used
+constexpr int kMaxDenseStride = 4;  // above, blur_planes would read mostly unused elements
 
 bool is_aligned(const void* pointer) {
     return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
 }
 
-// Tiles of about 2048 pixels whose blurred columns fit into 40 kB.
+// Tiles of about 2048 pixels whose blurred columns fit into 40 kB of shared memory.
 template <typename acc_t>
 void plan_planes(BlurPlan<acc_t>& plan, int vector) {
     constexpr int kPixels = 2048, kBytes = 40 << 10;
@@ -25,7 +25,7 @@ void plan_planes(BlurPlan<acc_t>& plan, int vector) {
     plan.tile_columns = (width + plan.tiles_in_row - 1) / plan.tiles_in_row;
     const int reach = plan.x.transposed ? (plan.tile_columns + plan.x.filter) / plan.x.stride + 4
                                         : (plan.tile_columns - 1) * plan.x.stride + 2 * plan.x.filter;
-    const int sources = std::min(reach, plan.x.sources()) + vector - 1;  // begins at a vector
+    const int sources = std::min(reach, plan.x.sources()) + vector - 1;  // starts at a multiple of a vector
     plan.pitch = (sources / vector + 2) * vector;
     plan.tile_rows = std::clamp<int>(
         std::min<int>(kPixels / plan.tile_columns, kBytes / (plan.pitch * static_cast<int>(sizeof(acc_t)))), 1,

@@ -1,5 +1,5 @@
-// blur_pool2d on the device, forward and backward: one pass over two axes of taps (taps.cuh). Rows of all
-// planes are one list of rows, so that small images fill blocks as well as large ones.
+// blur_pool2d on the device, forward and backward: one pass over two axes of taps (taps.cuh). The rows of all planes
+// form one list, so that small images fill blocks as well as large ones.
 #pragma once
 
 #include "cuda/blur_pool/taps.cuh"
@@ -12,10 +12,10 @@ template <typename acc_t>
 struct BlurPlan {
     BlurAxis y, x;
     BlurFilter<acc_t> filter;
-    int inner;     // C in channels_last, where a pixel is [C]; else 1
+    int inner;     // C in channels_last, where a pixel is [C]; otherwise 1
     int64_t rows;  // targets: planes * y.targets()
     int tile_rows, tile_columns, tiles_in_row;
-    int pitch;    // of blur_planes' rows in shared memory; a multiple of the vector's length
+    int pitch;    // of the rows of blur_planes in shared memory; a multiple of the vector length
     bool packed;  // source rows consist of whole, aligned vectors
 
     CXRFAST_HOST_DEVICE int64_t tiles() const { return (rows + tile_rows - 1) / tile_rows * tiles_in_row; }
@@ -26,11 +26,11 @@ struct alignas(sizeof(scalar_t) * length) Vector {
     scalar_t at[length];
 };
 
-// The taps down the columns, of a tile's rows.
+// The vertical taps, for the rows of a tile.
 template <typename acc_t>
 struct RowTaps {
     Tap<acc_t> tap[kMaxTileRows][kMaxTaps];
-    int64_t plane[kMaxTileRows];  // first row of the row's plane in the source; -1: no such row
+    int64_t plane[kMaxTileRows];  // first row of the row's plane in the source; -1 if the row does not exist
 };
 
 template <typename acc_t>
@@ -47,15 +47,15 @@ __device__ void stage_row_taps(const BlurPlan<acc_t>& plan, const acc_t* filter,
     }
 }
 
-// A thread's taps along the row: offsets from the row's begin, -1 where there is none.
+// The horizontal taps of a thread: offsets from the start of the row; -1 if there is none.
 template <typename acc_t>
 struct ColumnTaps {
     int offset[kMaxTaps];
     acc_t weight[kMaxTaps];
 };
 
-// [.., H, W, inner] with inner > 1, and strides that leave gaps: every thread gathers kVector neighbours from global
-// memory. What the windows of a block's rows share comes from the L1 cache.
+// For [.., H, W, inner] with inner > 1, and for strides that skip elements: every thread gathers kVector neighbours
+// from global memory. Elements that the windows of a block share come from the L1 cache.
 template <typename scalar_t, int kVector>
 __global__ void __launch_bounds__(kBlurThreads) blur_pixels(BlurPlan<accumulate_t<scalar_t>> plan,
                                                             const scalar_t* __restrict__ source,
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kBlurThreads) blur_pixels(BlurPlan<accumulate_
     for (int64_t tile = blockIdx.x; tile < plan.tiles(); tile += gridDim.x) {
         const int64_t first = tile / plan.tiles_in_row * plan.tile_rows;
         const int column = static_cast<int>(tile % plan.tiles_in_row) * kBlurThreads + static_cast<int>(threadIdx.x);
-        __syncthreads();  // the filter is there; the last tile's taps have been used
+        __syncthreads();  // the filter is available; the taps of the last tile have been used
         stage_row_taps(plan, filter, first, rows);
         const bool exists = column < plan.x.targets() * vectors;
         const int pixel = column / vectors, channel = (column - pixel * vectors) * kVector;
@@ -112,8 +112,8 @@ __global__ void __launch_bounds__(kBlurThreads) blur_pixels(BlurPlan<accumulate_
     }
 }
 
-// Dense rows (inner = 1): a block adds up the columns of a tile, vectors of 16 bytes at a time, into shared memory and
-// blurs along the rows from there.
+// For dense rows (inner = 1): a block sums the columns of a tile into shared memory, in vectors of 16 bytes, and then
+// blurs along the rows.
 template <typename scalar_t>
 __global__ void __launch_bounds__(kBlurThreads) blur_planes(BlurPlan<accumulate_t<scalar_t>> plan,
                                                             const scalar_t* __restrict__ source,
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kBlurThreads) blur_planes(BlurPlan<accumulate_
         const int width = min(plan.tile_columns, target_width - left);
         const SourceRange range = source_range(plan.x, left, left + width - 1);
         const int begin = range.begin / kVector * kVector;
-        __syncthreads();  // the filter is there; the last tile has been used
+        __syncthreads();  // the filter is available; the last tile has been used
         stage_row_taps(plan, filter, first, rows);
         const int column = thread % width, step = kBlurThreads / width;
         ColumnTaps<acc_t> columns;

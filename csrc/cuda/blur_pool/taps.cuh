@@ -1,5 +1,6 @@
-// The blur along one axis as a short list of taps per target, made by the threads that need it: forward a target is an
-// output pixel and its sources are input pixels; in the transposed blur, the backward, it is the other way round.
+// The blur along one axis as a short list of taps per target, computed by the threads that need it. In the forward, a
+// target is an output pixel and its sources are input pixels. In the backward, the transposed blur, it is the other way
+// round.
 #pragma once
 
 #include "common/dispatch.h"
@@ -9,7 +10,7 @@
 namespace cxrfast {
 
 constexpr int kBlurThreads = 256;
-constexpr int kMaxTaps = 8;  // kMaxFilterSize, and one that only the reflection of an even filter adds
+constexpr int kMaxTaps = 8;  // kMaxFilterSize, plus one that only the reflection of an even filter adds
 
 struct BlurAxis {
     int image, blurred;  // sizes before and after the blur
@@ -19,22 +20,22 @@ struct BlurAxis {
 
     CXRFAST_HOST_DEVICE int sources() const { return transposed ? blurred : image; }
     CXRFAST_HOST_DEVICE int targets() const { return transposed ? image : blurred; }
-    CXRFAST_HOST_DEVICE int taps() const { return transposed ? (filter - 1) / stride + 2 : filter; }  // at most
+    CXRFAST_HOST_DEVICE int taps() const { return transposed ? (filter - 1) / stride + 2 : filter; }  // maximum
 };
 
 // The filter, normalised; a kernel's parameter.
 template <typename acc_t>
 struct BlurFilter {
-    acc_t tap[kMaxTaps];  // 0 from the filter's size on
+    acc_t tap[kMaxTaps];  // 0 after the size of the filter
 };
 
 template <typename acc_t>
 struct Tap {
-    int source;  // -1: there is none
+    int source;  // -1: no source
     acc_t weight;
 };
 
-// Puts the filter into shared memory, where it can be indexed by thread. The block must synchronise before it reads it.
+// Copies the filter to shared memory, where threads can index it. The block must synchronise before reading it.
 template <typename acc_t>
 __device__ void stage_filter(const BlurFilter<acc_t>& filter, acc_t* shared /* [kMaxTaps] */) {
 #pragma unroll
@@ -43,13 +44,13 @@ __device__ void stage_filter(const BlurFilter<acc_t>& filter, acc_t* shared /* [
     }
 }
 
-// The first output pixel that an image's pixel may be a source of.
+// The first output pixel of which a pixel of the image may be a source.
 __device__ inline int first_use(const BlurAxis& axis, int pixel) {
     const int reach = pixel + axis.before - axis.filter + 1;
     return reach <= 0 ? 0 : (reach + axis.stride - 1) / axis.stride;
 }
 
-// How often, weighted, the image's pixel stands in the window of an output pixel: as itself, reflected, or replicated.
+// The weight of a pixel of the image in an output pixel, including its reflections or replications.
 template <typename acc_t>
 __device__ acc_t use_weight(const BlurAxis& axis, const acc_t* filter, int pixel, int out) {
     const int start = out * axis.stride - axis.before, last = axis.image - 1;
@@ -83,7 +84,7 @@ __device__ Tap<acc_t> blur_tap(const BlurAxis& axis, const acc_t* filter, int ta
     return {weight == acc_t(0) ? -1 : out, weight};
 }
 
-// The sources of targets [first, last] lie in [begin, end).
+// The sources of targets [first, last] are in [begin, end).
 struct SourceRange {
     int begin, end;
 };

@@ -1,8 +1,8 @@
-// The CUDA back end's one of each: registration, device guard, stream, launch, dynamic shared memory, grid.
+// Common parts of the CUDA back end: registration, device guard, stream, launch, dynamic shared memory, grid.
 //
-// Device code (csrc/cuda/*/*.cuh) includes this header and csrc/math, never torch, and is launched by launch(): without
-// <<<...>>> g++ can compile it too, against tests/cuda_emulation/cuda_runtime.h, which defines CXRFAST_CUDA_EMULATION
-// and runs the threads of a block on the CPU.
+// Device code (csrc/cuda/*/*.cuh) includes this header and csrc/math, but not torch, and is launched by launch().
+// Without <<<...>>>, g++ can also compile it with tests/cuda_emulation/cuda_runtime.h, which defines
+// CXRFAST_CUDA_EMULATION and runs the threads of a block on the CPU.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,7 +19,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
-// The kernels' table: operators of this library for tensors on its devices.
+// Registers the operators of this library for tensors on its devices.
 #if defined(CXRFAST_CUDA_EMULATION)
 #define CXRFAST_CUDA_IMPL(m) STABLE_TORCH_LIBRARY_IMPL(cxrfast_emulated, CPU, m)
 #else
@@ -30,7 +30,7 @@ namespace cxrfast {
 
 constexpr int kWarp = 32;
 
-// What must be in scope while an operator allocates and launches: x's device is the current one.
+// Must be in scope while an operator allocates and launches: it makes the device of x the current one.
 #if defined(CXRFAST_CUDA_EMULATION)
 struct DeviceGuard {
     explicit DeviceGuard(const Tensor&) {}
@@ -60,7 +60,7 @@ inline int device_attribute(cudaDeviceAttr attribute) {  // of the current devic
     return value;
 }
 
-// What a block may ask for as dynamic shared memory, after opting in.
+// The maximum of dynamic shared memory that a block may request, after opting in.
 inline int64_t shared_bytes_per_block() {
     return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
 }
@@ -88,13 +88,13 @@ void launch(void (*kernel)(Parameters...), const Grid& grid, const Tensor& x, Ar
     check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "cudaLaunchKernelEx");
 }
 
-// How many blocks a grid-stride loop over n elements gets: enough to fill any device, few enough for 32 bits.
+// The number of blocks of a grid-stride loop over n elements: enough to fill any device, few enough for 32 bits.
 inline unsigned int blocks_for(int64_t n, int64_t threads) {
     return static_cast<unsigned int>(std::clamp<int64_t>((n + threads - 1) / threads, 1, 1 << 20));
 }
 
 #if defined(__CUDACC__) || defined(CXRFAST_CUDA_EMULATION)
-// The block's dynamic shared memory, 16-byte aligned.
+// The dynamic shared memory of the block, 16-byte aligned.
 template <typename T>
 __device__ inline T* dynamic_shared() {
 #if defined(CXRFAST_CUDA_EMULATION)

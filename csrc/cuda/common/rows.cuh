@@ -1,7 +1,8 @@
-// What the kernels that reduce rows share: teams of threads, and a chunk of a row in their registers.
+// Shared by kernels that reduce rows: teams of threads, and chunks of a row in their registers.
 //
-// A row is read by a team, a warp or a block. Which thread takes which element depends on the element's index and the
-// team's size alone, not on the dtype or the alignment: the order of a sum is the same for float16 and float32.
+// A row is read by a team, which is a warp or a block. The assignment of elements to threads depends only on the index
+// of the element and the size of the team, not on dtype or alignment, so that sums have the same order for float16 and
+// float32.
 #pragma once
 
 #include <cstring>
@@ -11,8 +12,8 @@
 
 namespace cxrfast {
 
-constexpr int kRowThreads = 256;  // of a block: 8 teams of a warp, or one
-constexpr int kPack = 4;          // neighbours that a thread reads at once
+constexpr int kRowThreads = 256;  // of a block: 8 teams of one warp, or 1 team
+constexpr int kPack = 4;          // adjacent elements that a thread reads at once
 constexpr unsigned int kAllLanes = 0xffffffffu;
 
 struct Team {
@@ -39,13 +40,13 @@ __device__ T shuffle_xor(T value, int lanes) {
     return value;
 }
 
-// The team's values combined, the same bits in every thread. `combine` must be commutative.
+// Reduces the values of the team; all threads get the same bits. `combine` must be commutative.
 template <typename T, typename Combine>
 __device__ T team_reduce(T value, const Team& team, T* shared /* [kRowThreads / kWarp] */, const Combine& combine) {
 #pragma unroll
     for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) value = combine(value, shuffle_xor(value, lanes));
     if (team.size == kWarp) return value;
-    __syncthreads();  // the last reduction has been read
+    __syncthreads();  // the result of the last reduction has been read
     if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
     __syncthreads();
     T total = shared[0];
@@ -58,7 +59,7 @@ struct alignas(sizeof(T) * kPack < 16 ? sizeof(T) * kPack : 16) Pack {
     T at[kPack];
 };
 
-// Whether rows of n dense elements consist of whole, aligned packs.
+// Whether rows of n contiguous elements consist of whole, aligned packs.
 template <typename T>
 bool rows_are_packed(const T* rows, int64_t n) {
     return n % kPack == 0 && reinterpret_cast<uintptr_t>(rows) % alignof(Pack<T>) == 0;
@@ -66,22 +67,22 @@ bool rows_are_packed(const T* rows, int64_t n) {
 
 template <typename scalar_t>
 struct Row {
-    const scalar_t* x;    // element i stands at x[i * stride]
-    const uint8_t* mask;  // as x, but dense; nullptr: everything is marked
+    const scalar_t* x;    // element i is at x[i * stride]
+    const uint8_t* mask;  // contiguous; nullptr: all are marked
     int64_t stride;
     bool packed;  // stride is 1, and x and the mask consist of whole, aligned packs
 };
 
-// The elements [first, first + kElements · team.size) of a row, as far as they lie before `end`. The packs of a thread
-// are read at the same time.
+// The elements [first, first + kElements · team.size) of a row, limited by `end`. All packs of a thread are read
+// together.
 template <typename scalar_t, int kPacks>
 struct Chunk {
     using acc_t = accumulate_t<scalar_t>;
-    static constexpr int kElements = kPacks * kPack;  // of a thread
+    static constexpr int kElements = kPacks * kPack;  // per thread
 
-    acc_t x[kElements];   // 0 where there is none
+    acc_t x[kElements];   // 0 for elements that do not exist
     unsigned int inside;  // bit e: element e exists
-    unsigned int marked;  // bit e: it exists, and the mask has it
+    unsigned int marked;  // bit e: element e exists and is in the mask
 
     static __device__ int offset(int e, const Team& team) {  // from `first`
         return ((e / kPack) * team.size + team.rank) * kPack + e % kPack;
@@ -101,7 +102,7 @@ struct Chunk {
         }
     }
 
-    // to[i * stride] = value(e) for the elements that exist.
+    // to[i * stride] = value(e) for elements that exist.
     template <typename Value>
     __device__ void store(
         scalar_t* to, const Row<scalar_t>& row, int64_t first, const Team& team, const Value& value) const {
@@ -158,7 +159,7 @@ struct Chunk {
     }
 };
 
-// a / b for a >= 0, b > 0; a 64-bit division takes several times as long as a 32-bit one.
+// a / b for a >= 0, b > 0. A 64-bit division takes several times as long as a 32-bit one.
 __device__ inline int64_t quotient(int64_t a, int64_t b) {
     if (((a | b) >> 32) != 0) return a / b;
     return static_cast<unsigned int>(a) / static_cast<unsigned int>(b);

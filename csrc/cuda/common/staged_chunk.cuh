@@ -1,21 +1,21 @@
-// A chunk of a row that waits in shared memory, every thread's elements for itself, and is worked on in loops that are
-// not unrolled: for formulas so long that their code is to stand once.
+// A chunk of a row in shared memory, where every thread keeps its own elements. Its loops are not unrolled, so that the
+// code of long formulas exists only once.
 #pragma once
 
 #include "cuda/common/rows.cuh"
 
 namespace cxrfast {
 
-// The elements [first, first + kElements · team.size) of a row, as far as they lie before `end`.
+// The elements [first, first + kElements · team.size) of a row, limited by `end`.
 template <typename scalar_t>
 struct StagedChunk {
     using acc_t = accumulate_t<scalar_t>;
-    static constexpr int kPacks = 4, kElements = kPacks * kPack;  // of a thread
-    static constexpr int kSlots = kElements * kRowThreads;        // of a block
+    static constexpr int kPacks = 4, kElements = kPacks * kPack;  // per thread
+    static constexpr int kSlots = kElements * kRowThreads;        // per block
 
-    acc_t* slots;         // this thread's, kRowThreads apart
+    acc_t* slots;         // of this thread, kRowThreads apart
     unsigned int inside;  // bit e: element e exists
-    unsigned int marked;  // bit e: it exists, and the mask has it
+    unsigned int marked;  // bit e: element e exists and is in the mask
 
     static __device__ int offset(int e, const Team& team) {  // from `first`
         return ((e / kPack) * team.size + team.rank) * kPack + e % kPack;
@@ -63,7 +63,7 @@ struct StagedChunk {
         }
     }
 
-    // body(x, element) for the marked elements
+    // Calls body(x, element) for the marked elements.
     template <typename Body>
     __device__ void for_each_marked(const Body& body) const {
 #pragma unroll 1
@@ -72,7 +72,7 @@ struct StagedChunk {
         }
     }
 
-    // Puts body(x, element) in the place of x where it is marked, and 0 where it is not.
+    // Replaces x by body(x, element) for marked elements, and by 0 for others.
     template <typename Body>
     __device__ void replace(const Body& body) {
 #pragma unroll 1

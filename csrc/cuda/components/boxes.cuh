@@ -1,19 +1,19 @@
-// From labelled pixels to numbered components and their statistics. Nothing here depends on the order in which threads
-// run: maxima and sums of integers do not, and the sum of scores is one of integers.
+// From labelled pixels to numbered components and their statistics. All results are independent of the order in which
+// threads run: they use only maxima and integer sums; scores are summed as integers.
 //
-// The sum of a component is carried in 64 bits of fixed point, whose unit depends on the component's largest magnitude
-// and on its area: 62 bits hold area * magnitude, so that the unit is 2^-48 of the largest score for 16384 pixels.
+// The sum of a component is a 64-bit fixed-point number, whose unit depends on the component's largest magnitude and
+// its area: area * magnitude fits in 62 bits, so that the unit is 2^-48 of the largest score for 16384 pixels.
 #pragma once
 
 #include "cuda/components/label.cuh"
 
 namespace cxrfast {
 
-constexpr int kChunk = 1024;  // pixels that one warp counts the roots of
+constexpr int kChunk = 1024;  // pixels of which one warp counts the roots
 
-using Word64 = unsigned long long;  // what atomics take
+using Word64 = unsigned long long;  // the type of atomic operations
 
-// Integers that compare as the numbers do; -0 as 0. A number's is never 0.
+// Integers with the same order as the numbers; -0 equals 0. The integer of a number is never 0.
 __device__ inline Word64 ordered(double x) {
     const long long bits = __double_as_longlong(x + 0.0);
     return bits < 0 ? ~static_cast<Word64>(bits) : static_cast<Word64>(bits) | Word64(1) << 63;
@@ -23,7 +23,7 @@ __device__ inline double from_ordered(Word64 key) {
     return __longlong_as_double(static_cast<long long>(key >> 63 != 0 ? key & ~(Word64(1) << 63) : ~key));
 }
 
-// Most threads find that they cannot raise (lower) the value, and save the atomic.
+// Most threads find that they would not change the value, and skip the atomic operation.
 template <typename T>
 __device__ inline void raise(T* address, T value) {
     if (*static_cast<const volatile T*>(address) < value) atomicMax(address, value);
@@ -34,15 +34,15 @@ __device__ inline void lower(T* address, T value) {
     if (*static_cast<const volatile T*>(address) > value) atomicMin(address, value);
 }
 
-// The roots and areas of all maps, and which components are kept.
+// The roots and areas of all maps, and the selection of components.
 struct Components {
     Maps maps;
     Select select;
     int64_t min_area;
     const int* parent;  // [maps, H, W]
-    int* area;          // [maps, H, W] of roots; then their rows in the result, -1 for those that are not kept
-    Word64* best;       // [maps] under kLargest area << 32 | ~root, under kPeak ordered(the highest score)
-    Word64* first;      // [maps] under kPeak the first pixel with the highest score
+    int* area;          // [maps, H, W] of roots; later their rows in the result, -1 if not selected
+    Word64* best;       // [maps] with kLargest: area << 32 | ~root, with kPeak: ordered(the highest score)
+    Word64* first;      // [maps] with kPeak: the first pixel with the highest score
 
     __device__ bool is_large(int64_t map, int root) const { return area[map * maps.size() + root] >= min_area; }
 
@@ -55,7 +55,7 @@ struct Components {
     }
 };
 
-// body(map, y, x, pixel), with the whole warp: the lanes are neighbours in a row; those with x >= width are outside.
+// Calls body(map, y, x, pixel) with the whole warp. Its lanes are adjacent in a row; lanes with x >= width are outside.
 template <typename Body>
 __device__ inline void for_each_word(const Maps& maps, const Body& body) {
     const int64_t across = maps.words_across(), words = maps.count * maps.height * across;
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kComponentThreads)
     });
 }
 
-// Numbering. A chunk never spans two maps. body(pixel, keeps) is called by whole warps.
+// Numbering. A chunk is within one map. Whole warps call body(pixel, keeps).
 
 CXRFAST_HOST_DEVICE int64_t chunks_per_map(const Maps& maps) {
     return (maps.size() + kChunk - 1) / kChunk;
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kComponentThreads) count_kept(Components all, 
     }
 }
 
-// One block. Each count becomes the sum of those before it.
+// One block. Replaces each count by the sum of the previous ones.
 __global__ void __launch_bounds__(1024) scan_counts(int64_t* __restrict__ counts,  // [n]
                                                     int64_t n,
                                                     int64_t* __restrict__ total) {  // [1]
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(1024) scan_counts(int64_t* __restrict__ counts
     if (threadIdx.x == 0) *total = before;
 }
 
-// connected_components: from 1 in every map.
+// connected_components: numbers start from 1 in every map.
 __global__ void __launch_bounds__(kComponentThreads)
     number_roots(Components all, const int64_t* __restrict__ before) {  // [chunks]
     const int64_t per_map = chunks_per_map(all.maps);
@@ -200,11 +200,11 @@ __global__ void __launch_bounds__(kComponentThreads)
 
 // component_boxes
 
-// What is gathered of a kept component.
+// What is collected of a selected component.
 struct Gathered {
     Word64 peak;       // ordered(score)
     Word64 magnitude;  // the bits of the largest |score|
-    Word64 sum;        // fixed point; of infinite scores, 1 if there is inf, plus 2 if there is -inf
+    Word64 sum;        // fixed point; for infinite scores, 1 if there is inf, plus 2 if there is -inf
     int x0, y0, x1, y1, area, unused;
 };
 
@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(kComponentThreads)
     }
 }
 
-// The component's row in the result, -1 for background and for what is not kept.
+// The row of the component in the result; -1 for background and components that are not selected.
 __device__ inline int row_of(const Components& all, int64_t map, int x, int pixel) {
     if (x >= all.maps.width) return -1;
     const int root = all.parent[map * all.maps.size() + pixel];
@@ -275,7 +275,7 @@ __global__ void __launch_bounds__(kComponentThreads)
     });
 }
 
-// How many bits a score is shifted to the left before it is rounded to an integer.
+// The number of bits by which a score is shifted to the left before it is rounded to an integer.
 __device__ inline int fixed_point(const Gathered& component) {
     int exponent = 0;
     frexp(__longlong_as_double(static_cast<long long>(component.magnitude)), &exponent);
@@ -303,7 +303,7 @@ __global__ void __launch_bounds__(kComponentThreads)
                 atomicOr(&component.sum, score > 0 ? Word64(1) : Word64(2));
             }
         }
-        // In a fixed order: of the pixels of a run within a word, always the same tree.
+        // The pixels of a run within a word are summed in a fixed order, always by the same tree.
         for (int lanes = 1; lanes < kWarp; lanes *= 2) {
             const double other = __shfl_down_sync(kAllLanes, sum, lanes);
             if (lane + lanes < end) sum += other;
@@ -322,7 +322,7 @@ __device__ inline double mean_of(const Gathered& component) {
     return ldexp(sum, -fixed_point(component)) / component.area;
 }
 
-// A thread per row. Rows that no component has are zero, their image and channel -1.
+// One thread per row. Rows without a component are 0, with image and channel -1.
 template <typename scalar_t>
 __global__ void __launch_bounds__(kComponentThreads)
     write_rows(Result<scalar_t> result, const int64_t* __restrict__ count) {  // [1]

@@ -48,7 +48,7 @@ void label(const Maps& maps,
     launch(flatten, grid_for(maps.count * maps.size()), parent, maps, parents, areas);
 }
 
-// How many components every chunk has before it, and how many there are.
+// The number of components before every chunk, and in total.
 void count(const Components& all,
            const Tensor& counts,   // [chunks]
            const Tensor& total) {  // []
@@ -69,7 +69,7 @@ Tensor connected_components(const Tensor& mask,  // [*, H, W] bool
     const Tensor area = torch::stable::new_empty(source, mask.sizes(), ScalarType::Int);
     const Tensor counts = torch::stable::new_empty(source, {chunks_of(maps)}, ScalarType::Long);
     const Tensor total = torch::stable::new_empty(source, {}, ScalarType::Long);
-    // As bytes: a bool tensor that is a view of other bytes may hold more than 0 and 1.
+    // As bytes, because a bool tensor that is a view of other bytes may contain values other than 0 and 1.
     label(maps, MaskSource{reinterpret_cast<const uint8_t*>(source.const_data_ptr<bool>())}, labels, area);
     const Components all{maps,    Select::kAll, 1, labels.const_data_ptr<int>(), area.mutable_data_ptr<int>(),
                          nullptr, nullptr};
@@ -79,7 +79,7 @@ Tensor connected_components(const Tensor& mask,  // [*, H, W] bool
     return labels;
 }
 
-// Everything up to the number of components, which their rows can then be allocated for.
+// Everything up to the number of components, after which their rows can be allocated.
 struct Found {
     Tensor scores, parent, area, best, counts, total;
     Components all;
@@ -155,7 +155,7 @@ Boxes measure(const Found& found, int64_t rows) {
     return out;
 }
 
-// The number of components is the one thing that the host waits for, and it waits for this stream alone.
+// The number of components is the only value that the host waits for, and only on this stream.
 int64_t read(const Tensor& total) {  // []
     int64_t value = 0;
     const cudaStream_t stream = current_stream(total);

@@ -1,9 +1,9 @@
-// Connected components on the GPU: every foreground pixel finds the first pixel, in raster order, of its component.
+// Connected components on the GPU: finds for every foreground pixel the first pixel, in raster order, of its component.
 //
-// Union-find over pixels, tile by tile in shared memory, and then over the tiles' edges in global memory; a map that
-// fits one tile needs no more than the first kernel. A parent is never larger than its pixel, so that a root is the
-// first pixel of its set, whatever order the unions come in. A warp works on a word: 32 pixels of a row, whose
-// foreground is a bit mask, and whose runs are joined from the start.
+// Union-find over pixels, first within tiles in shared memory, then over the edges of tiles in global memory. Maps of a
+// single tile need only the first kernel. A parent is never larger than its pixel, so that a root is the first pixel of
+// its set for any order of unions. A warp works on a word: 32 pixels of a row, with their foreground as a bit mask. The
+// runs of a word are joined from the start.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace cxrfast {
 
-constexpr int kTile = 64;  // pixels on a tile's side
+constexpr int kTile = 64;  // side of a tile in pixels
 constexpr int kWordsAcross = kTile / kWarp;
 constexpr int kComponentThreads = 256;
 constexpr unsigned int kAllLanes = 0xffffffffu;
@@ -29,7 +29,7 @@ struct Maps {
     CXRFAST_HOST_DEVICE int words_across() const { return (width + kWarp - 1) / kWarp; }
 };
 
-// Where foreground comes from.
+// The source of the foreground.
 struct MaskSource {
     const uint8_t* mask;  // [maps, H, W], nonzero is foreground
     __device__ bool foreground(const Maps& maps, int64_t map, int pixel) const {
@@ -57,7 +57,7 @@ __device__ inline bool has_bit(unsigned int word, int lane) {
     return (word >> lane & 1u) != 0;
 }
 
-// The first lane of the run of ones that lane belongs to.
+// The first lane of the run of ones that contains `lane`.
 __device__ inline int run_begin(unsigned int word, int lane) {
     return max(0, lane + 1 - __clz(static_cast<int>(~word << (kWarp - 1 - lane))));
 }
@@ -68,7 +68,7 @@ __device__ inline int run_end(unsigned int word, int lane) {
     return after == 0 ? kWarp : lane + __ffs(static_cast<int>(after)) - 1;
 }
 
-// Parents change while they are read. What is read may be out of date, and is an ancestor even so.
+// Parents change while they are read. An outdated parent is still an ancestor.
 __device__ inline int current_root(const volatile int* parent, int i) {
     for (int next = parent[i]; next != i; next = parent[i]) i = next;
     return i;
@@ -82,15 +82,15 @@ __device__ inline void unite_atomically(int* parent, int a, int b) {
         const int from = max(a, b), to = min(a, b);
         const int before = atomicMin(&parent[from], to);
         if (before == from) return;
-        // Another thread has hung `from` elsewhere in the meantime: that set and `to` are still to be united.
+        // Another thread has changed the parent of `from` meanwhile: its set and `to` must still be united.
         a = before;
         b = to;
     }
 }
 
-// A tile in shared memory. Pixels are numbered row by row, kTile to a row.
+// A tile in shared memory. Pixels are numbered row by row, with kTile per row.
 struct Tile {
-    int* parent;          // [rows * kTile], of foreground
+    int* parent;          // [rows * kTile], of foreground pixels
     int* area;            // [rows * kTile], of roots
     unsigned int* words;  // [rows * kWordsAcross]
 };
@@ -104,8 +104,8 @@ __device__ inline Tile shared_tile(int rows) {
     return {start, start + rows * kTile, reinterpret_cast<unsigned int*>(start + 2 * rows * kTile)};
 }
 
-// Unites a foreground pixel with its neighbours before it, but for those that another pixel of the word, or the
-// neighbours among themselves, are united with anyway.
+// Unites a foreground pixel with its preceding neighbours, except where another pixel of the word, or a union among the
+// neighbours, already does this.
 __device__ inline void join_in_tile(const Tile& tile, int word, int lane, int connectivity) {
     static_assert(kWordsAcross == 2, "a word has one neighbour beside it");
     const bool is_left = word % kWordsAcross == 0;
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kComponentThreads) label_tiles(
     Maps maps,
     Source source,
     int* __restrict__ parent,  // [maps, H, W] the tile's root of each pixel, -1 for background
-    int* __restrict__ area) {  // [maps, H, W] of each root within its tile; 0 elsewhere, if a map has several tiles
+    int* __restrict__ area) {  // [maps, H, W] of each root within its tile; 0 elsewhere if a map has several tiles
     const int tiles = maps.tiles_across() * maps.tiles_down(), number = blockIdx.x % tiles;
     const int64_t map = blockIdx.x / tiles;
     const int top = number / maps.tiles_across() * kTile, left = number % maps.tiles_across() * kTile;
@@ -180,7 +180,7 @@ CXRFAST_HOST_DEVICE int64_t pixels_on_edges(const Maps& maps) {
     return int64_t(maps.tiles_down() - 1) * maps.width + int64_t(maps.tiles_across() - 1) * maps.height;
 }
 
-// A thread per pixel of the tiles' first rows and first columns, the map's own excepted.
+// One thread per pixel of the first rows and columns of tiles, except those of the map itself.
 __global__ void __launch_bounds__(kComponentThreads)
     merge_tiles(Maps maps, int* __restrict__ parents) {  // [maps, H, W]
     const int64_t per_map = pixels_on_edges(maps), on_rows = int64_t(maps.tiles_down() - 1) * maps.width;
@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kComponentThreads)
     }
 }
 
-// Every pixel gets its final root, and every final root the areas of the tiles' roots that were united with it.
+// Every pixel gets its final root; every final root gets the areas of the tile roots that were united with it.
 __global__ void __launch_bounds__(kComponentThreads) flatten(Maps maps,
                                                              int* __restrict__ parents,  // [maps, H, W]
                                                              int* __restrict__ areas) {  // [maps, H, W]
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kComponentThreads) flatten(Maps maps,
         const int64_t map = at / maps.size() * maps.size();
         const int pixel = static_cast<int>(at - map), root = current_root(parents + map, pixel);
         if (root == pixel) continue;
-        if (root != parents[at]) atomicExch(&parents[at], root);  // others walk over it
+        if (root != parents[at]) atomicExch(&parents[at], root);  // atomic, because other threads follow the parents
         if (areas[at] > 0) atomicAdd(&areas[map + root], areas[at]);
     }
 }

@@ -1,8 +1,8 @@
-// Kernel of hamming_topk: a block per query, a stable counting sort of the candidates over the 65 keys.
+// The kernel of hamming_topk: one block per query, a stable counting sort of the candidates by their 65 possible keys.
 //
-// Every warp has an unbroken stretch of the candidates. The first pass counts its keys; sums over smaller keys and
-// earlier warps then say where the warp's candidates with a key go; the second pass puts them there in order. So
-// equals stay in the order of their indices, whatever order the warps run in.
+// Every warp has a contiguous range of the candidates. A first pass counts its keys. Sums over smaller keys and earlier
+// warps then give the positions of the warp's candidates for each key. A second pass writes them there in order. Equal
+// keys thus stay in the order of their indices, for any order of the warps.
 #pragma once
 
 #include "cuda/common/cuda.cuh"
@@ -23,7 +23,7 @@ struct HammingSearch {
     bool farthest;
 };
 
-// One query's candidates.
+// The candidates of one query.
 struct HammingRow {
     const HammingSearch& search;
     uint64_t query, labels, own;
@@ -34,7 +34,7 @@ struct HammingRow {
           labels(search.query_labels == nullptr ? 0 : search.query_labels[i]),
           own(search.query_indices == nullptr ? ~uint64_t(0) : search.query_indices[i]) {}
 
-    // -1 if it is no candidate.
+    // -1 if the rule excludes it.
     __device__ int key(int candidate, int end) const {
         if (candidate >= end || static_cast<uint64_t>(candidate) == own) return -1;
         if (search.labels != nullptr && !allows(search.rule, labels, __ldg(search.labels + candidate))) return -1;
@@ -42,13 +42,13 @@ struct HammingRow {
     }
 };
 
-// Where the next candidate with a key goes, for every warp.
+// The position of the next candidate with a key, for every warp.
 struct HammingPlaces {
-    int warps[kHammingWarps][kHammingKeys];  // a count, later a number of places before
-    int keys[kHammingKeys + 1];              // first place of a key; the last is the number of candidates
+    int warps[kHammingWarps][kHammingKeys];  // first counts, later numbers of preceding positions
+    int keys[kHammingKeys + 1];              // first position of a key; the last is the number of candidates
 };
 
-// Counts become places: within a key by its own thread, then over the keys.
+// Converts counts to positions: within a key by one thread, then over the keys.
 __device__ inline void to_places(HammingPlaces& places) {
     __syncthreads();
     if (threadIdx.x < kHammingKeys) {
@@ -90,7 +90,7 @@ __device__ inline void sort_row(const HammingRow& row,
         const bool wanted = key >= 0 && places.keys[key] < search.k;
         if (__ballot_sync(0xffffffffu, wanted) == 0) continue;
         const unsigned int equals = __match_any_sync(0xffffffffu, wanted ? key : -1);
-        const int first = __ffs(static_cast<int>(equals)) - 1;  // the lane that speaks for its equals
+        const int first = __ffs(static_cast<int>(equals)) - 1;  // the lane that represents all lanes of equal keys
         const bool speaks = wanted && lane == first;
         const int before = __shfl_sync(0xffffffffu, speaks ? own[key] : 0, first);
         if (speaks) own[key] = before + __popc(equals);
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kHammingThreads) hamming_topk_kernel(HammingSe
     __shared__ HammingPlaces places;
     for (int64_t i = blockIdx.x; i < search.count; i += gridDim.x) {
         sort_row(HammingRow(search, i), places, indices + i * search.k, distances + i * search.k);
-        __syncthreads();  // the places have been read
+        __syncthreads();  // the positions have been read
     }
 }
 

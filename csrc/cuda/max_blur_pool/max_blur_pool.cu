@@ -11,8 +11,8 @@
 namespace cxrfast {
 namespace {
 
-constexpr int64_t kTileBytes = 44 << 10;  // of shared memory for a tile's map
-constexpr int kLargestTiledWindow = 24;   // in the backward, whose tiles overlap by a window
+constexpr int64_t kTileBytes = 44 << 10;  // shared memory for the map of a tile
+constexpr int kLargestTiledWindow = 24;   // of the backward, whose tiles overlap by a window
 
 struct MaxBlurOptions {
     int64_t kernel_size, filter_size, stride, padding_mode, padding;
@@ -30,7 +30,7 @@ MaxBlurAxes checked_axes(const Tensor& x, const MaxBlurOptions& options, bool tr
             blur_axis(map.width, options.filter_size, options.stride, options.padding_mode, transposed)};
 }
 
-// The extent of the map that `targets` neighbours need.
+// The extent of the map that `targets` consecutive targets need.
 int map_extent(const BlurAxis& axis, int targets, int window) {
     if (axis.transposed) return std::min(axis.image, targets + window - 1);
     return static_cast<int>(
@@ -49,7 +49,7 @@ void set_tile(MaxBlurPlan<acc_t>& plan, int height, int width, int down, int acr
     plan.map_width = map_extent(plan.x, across, plan.window);
 }
 
-// Tiles of about 512 targets, or as many fewer as make their map fit; one always does.
+// Tiles of about 512 targets, or fewer if their map does not fit. A tile of one target always fits.
 template <typename acc_t>
 void plan_tiles(MaxBlurPlan<acc_t>& plan, int height, int width, int64_t bytes_of_element) {
     int inner = std::min(plan.inner, 32), across = std::min(width, plan.inner == 1 ? 32 : 8);
@@ -114,7 +114,7 @@ void launch_backward(const Tensor& grad, const Tensor& x, Tensor& grad_x, MaxBlu
         plan_tiles(plan, plan.height, plan.width, kElement);
         grid.blocks = blocks_for(plan.tiles(), 1);
         grid.shared_bytes = static_cast<size_t>(plan.map_size() * kElement);
-    } else {  // tiles would overlap too much: a block takes a whole plane, with a map in global memory
+    } else {  // tiles would overlap too much: a block processes whole planes, with a map in global memory
         constexpr int64_t kWorkspace = int64_t{256} << 20;
         CXRFAST_CHECK(int64_t{plan.y.image} * plan.x.image < 1 << 30, "the image is too large for this kernel_size");
         set_tile(plan, plan.height, plan.width, plan.height, plan.width, 1);

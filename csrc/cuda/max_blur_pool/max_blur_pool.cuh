@@ -1,6 +1,6 @@
 // max_blur_pool2d on the device. The map between maximum and blur exists only for one tile at a time, in shared memory.
-// The backward finds the maxima of the windows that reach into its tile again, blurs their gradients back, and gathers:
-// every pixel asks the windows around it, in one order, whether it is their maximum.
+// The backward recomputes the maxima of all windows that overlap its tile, propagates their gradients through the blur,
+// and gathers: every pixel adds the gradients of those windows of which it is the maximum, in a fixed order.
 #pragma once
 
 #include "cuda/blur_pool/taps.cuh"
@@ -11,14 +11,14 @@ namespace cxrfast {
 // A plane is [height, width, inner]: `inner` is C in channels_last and 1 otherwise.
 template <typename acc_t>
 struct MaxBlurPlan {
-    BlurAxis y, x;  // of the map that the maximum leaves
+    BlurAxis y, x;  // of the map that results from the maximum
     BlurFilter<acc_t> filter;
     int64_t planes;
     int height, width, inner;
     int window, padding;                        // of the maximum
-    int tile_height, tile_width, tile_inner;    // of the targets: output pixels, or input pixels in the backward
-    int tiles_down, tiles_across, tiles_inner;  // of a plane
-    int map_height, map_width;                  // the most that a tile needs of the map
+    int tile_height, tile_width, tile_inner;    // in targets: output pixels, or input pixels in the backward
+    int tiles_down, tiles_across, tiles_inner;  // per plane
+    int map_height, map_width;                  // maximum extent of the map of a tile
 
     CXRFAST_HOST_DEVICE int64_t tiles() const { return planes * tiles_down * tiles_across * tiles_inner; }
     CXRFAST_HOST_DEVICE int64_t map_size() const { return static_cast<int64_t>(map_height) * map_width * tile_inner; }
@@ -46,7 +46,7 @@ __device__ MaxBlurTile max_blur_tile(const MaxBlurPlan<acc_t>& plan, int64_t ind
             min(plan.tile_inner, plan.inner - channel)};
 }
 
-// The maximum of the window at (y, x) of the map and which of its elements it is, the first in raster order.
+// The maximum of the window at (y, x) of the map, and the index of its first occurrence in raster order.
 template <typename acc_t>
 struct Maximum {
     acc_t value;
@@ -74,7 +74,7 @@ __device__ Maximum<acc_t> window_maximum(const MaxBlurPlan<acc_t>& plan,
     return best;
 }
 
-// Σ over the taps of target (y, x) of `at(source y, source x)`
+// The sum over the taps of target (y, x) of `at(source y, source x)`.
 template <typename acc_t, typename At>
 __device__ acc_t blurred(const MaxBlurPlan<acc_t>& plan, const acc_t* filter, int y, int x, const At& at) {
     Tap<acc_t> taps[kMaxTaps];
@@ -96,7 +96,7 @@ __device__ acc_t blurred(const MaxBlurPlan<acc_t>& plan, const acc_t* filter, in
     return sum;
 }
 
-// body(y, x, channel) for the elements of a box, one thread each; channels are neighbours
+// Calls body(y, x, channel) for the elements of a box, one thread each; channels are contiguous.
 template <typename Body>
 __device__ void for_each_element(int height, int width, int channels, const Body& body) {
     const int row = width * channels;
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kBlurThreads)
         const scalar_t* plane = x + tile.plane * plan.height * plan.width * plan.inner + tile.channel;
         scalar_t* to = out + tile.plane * out_height * out_width * plan.inner + tile.channel;
         const int width = columns.end - columns.begin, channels = tile.channels;
-        __syncthreads();  // the filter is there; the last tile has been used
+        __syncthreads();  // the filter is available; the last tile has been used
         for_each_element(rows.end - rows.begin, width, channels, [&](int y, int column, int c) {
             map[(y * width + column) * channels + c] =
                 window_maximum(plan, plane + c, rows.begin + y, columns.begin + column).value;
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kBlurThreads)
     }
 }
 
-// The gradients of windows [rows] x [columns] of the map, and their maxima.
+// The gradients of the windows [rows] x [columns] of the map, and the positions of their maxima.
 template <typename scalar_t>
 struct WindowGradients {
     using acc_t = accumulate_t<scalar_t>;
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(kBlurThreads) max_blur_backward(MaxBlurPlan<ac
     using acc_t = accumulate_t<scalar_t>;
     __shared__ acc_t filter[kMaxTaps];
     stage_filter(plan.filter, filter);
-    WindowGradients<scalar_t> windows = workspace;  // one slice per block, for large windows
+    WindowGradients<scalar_t> windows = workspace;  // one part per block, for large windows
     if (windows.gradient == nullptr) {
         windows.gradient = dynamic_shared<acc_t>();
         windows.element = reinterpret_cast<int*>(windows.gradient + plan.map_size());
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(kBlurThreads) max_blur_backward(MaxBlurPlan<ac
         windows.gradient += static_cast<int64_t>(blockIdx.x) * plan.map_size();
         windows.element += static_cast<int64_t>(blockIdx.x) * plan.map_size();
     }
-    const int reach = plan.window - 1 - plan.padding;  // windows begin so far before a pixel, at most
+    const int reach = plan.window - 1 - plan.padding;  // maximum distance of the start of a window before a pixel
     for (int64_t index = blockIdx.x; index < plan.tiles(); index += gridDim.x) {
         const MaxBlurTile tile = max_blur_tile(plan, index, plan.height, plan.width);
         const int top = max(0, tile.top - reach), left = max(0, tile.left - reach);
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kBlurThreads) max_blur_backward(MaxBlurPlan<ac
         const scalar_t* plane_grad = grad + tile.plane * grad_size + tile.channel;
         scalar_t* to = grad_x + tile.plane * plane_size + tile.channel;
         const int width = max(0, right - left), channels = tile.channels;
-        __syncthreads();  // the filter is there; the last tile has been used
+        __syncthreads();  // the filter is available; the last tile has been used
         for_each_element(max(0, bottom - top), width, channels, [&](int y, int column, int c) {
             windows.set(plan, filter, plane + c, plane_grad + c, (y * width + column) * channels + c, top + y,
                         left + column);

@@ -1,21 +1,21 @@
-// The poolings that are exponential means, lse and the generalised mean; see modes.cuh for the rounds.
+// The poolings that are exponential means: lse and the generalised mean. modes.cuh explains the rounds.
 #pragma once
 
 #include "cuda/mil_pool/modes.cuh"
 
 namespace cxrfast {
 
-// E_r(c) = 1/r · log mean exp(r·c) of numbers c >= 0, accurate to its last digits whatever its size, from two sums:
-// Σ expm1(r·c), and a second one where that does not do (see second_term) or weights are asked for.
+// E_r(c) = 1/r · log mean exp(r·c) of numbers c >= 0, accurate to its last digits for any size. It is computed from Σ
+// expm1(r·c) and, if that is not sufficient (see second_term) or weights are requested, from a second sum.
 template <typename acc_t>
 struct ExponentialMean {
-    enum class Case { kLinear, kNear, kFar };  // r·c too small to tell exp from a line; mean exp(r·c) near 1; or not
+    enum class Case { kLinear, kNear, kFar };  // r·c so small that exp is linear; mean exp(r·c) near 1; other
 
     acc_t r, count, log_largest;
-    acc_t pivot;  // the c whose r·c is largest: what the exponentials are taken relative to
+    acc_t pivot;  // the c with the largest r·c, relative to which exponentials are computed
     Case kind;
     acc_t sum;               // Σ exp(r·(c − pivot))
-    acc_t value, log_value;  // log_value is exact where value underflows
+    acc_t value, log_value;  // log_value is accurate where value underflows
 
     // From the largest and the smallest c, and the sum of expm1(r·c).
     __device__ void start(acc_t rate, acc_t n, acc_t largest, acc_t smallest, acc_t log_of_largest, acc_t near_sum) {
@@ -51,7 +51,7 @@ struct ExponentialMean {
 
     __device__ acc_t weight(acc_t c) const { return std::exp(r * (c - pivot)) / sum; }  // dE_r/dc
 
-    // (dE_r/dr) / E is scale · Σ slope_term, from c − E = E·expm1(log c − log E), which is exact where c underflows.
+    // (dE_r/dr) / E is scale · Σ slope_term, from c − E = E·expm1(log c − log E), which is accurate where c underflows.
     __device__ acc_t slope_term(acc_t log_c) const {
         const acc_t relative = std::expm1(log_c - log_value);
         return relative * relative * exponential_mean_curvature(r * value * relative);
@@ -125,7 +125,7 @@ struct LsePooling {
         return p.weight(sigmoid(x)) * std::exp(log_variance - (p.log_value + q.log_value));
     }
 
-    // d logit p̄ / dr = (dE_r/dr) / (p̄ q̄), from the smaller of p̄ and q̄, for q̄(r) = E_{−r}(q) has the slope −dp̄/dr.
+    // d logit p̄ / dr = (dE_r/dr) / (p̄ q̄), from the smaller of p̄ and q̄. q̄(r) = E_{−r}(q) has the slope −dp̄/dr.
     __device__ acc_t sharpness_term(acc_t x) const {
         return p.log_value < q.log_value ? p.slope_term(log_sigmoid(x)) : q.slope_term(log_sigmoid(-x));
     }

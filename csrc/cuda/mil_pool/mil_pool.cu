@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kLast = 2;
 const torch::headeronly::IntHeaderOnlyArrayRef kLastDimension(&kLast, 1);
 
-// A call's tensors, which keep the kernels' pointers alive.
+// The tensors of a call, which keep the memory of the kernels' pointers alive.
 struct Call {
     Tensor x;                         // [B, K, N], or ragged [N, K]
     std::optional<RowMask> mask;      // [B or 1, K or 1, N]
@@ -50,7 +50,7 @@ Call dense_call(const Tensor& logits,
     return call;
 }
 
-// The offsets' values stay on the device: a kernel that finds a bag outside of the logits makes it NaN.
+// The values of the offsets stay on the device. A bag outside the logits gets NaN from the kernel.
 Call ragged_call(const Tensor& logits, const Tensor& offsets, const std::optional<Tensor>& sharpness, int64_t mode) {
     CXRFAST_CHECK(logits.dim() == 2, "logits must be [N, K]");
     CXRFAST_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.scalar_type() == ScalarType::Long,
@@ -82,7 +82,7 @@ Bags<scalar_t> bags_of(const Call& call) {
     return bags;
 }
 
-// body(launch number and workspace) for every launch that the bags need
+// Calls body(launch number and workspace) for every launch that the bags need.
 template <typename Pooling, typename Body>
 void for_each_launch(const Call& call, const Body& body) {
     using Total = Counted<typename Pooling::Total>;
@@ -103,7 +103,7 @@ struct Type {
     using type = T;
 };
 
-// body(Type<pooling of the mode>)
+// Calls body(Type<pooling of the mode>).
 template <typename acc_t, typename Body>
 void with_pooling(MilPool mode, const Body& body) {
     switch (mode) {

@@ -1,15 +1,15 @@
-// mil_pool and mil_pool_ragged on the device. A short bag is a warp's, a longer one a block's: its instances stay in
-// registers or in cache between the rounds of its pooling (modes.cuh), so that they cross the memory bus once.
-// A dense bag beyond kPartLength is shared by blocks: every round is a launch that leaves one Total per part, which the
-// next launch combines, in a fixed order, before it goes on. No thread adds up more than a few hundred elements before
-// its sum goes up a tree, so that float32 is enough for any bag.
+// mil_pool and mil_pool_ragged on the device. A short bag is processed by a warp, a longer one by a block. Instances
+// stay in registers or in the cache between the rounds of the pooling (modes.cuh), so that they are read from memory
+// once. A dense bag longer than kPartLength is divided among blocks: every round is a launch that writes one Total per
+// part. The next launch combines them in a fixed order and continues. No thread adds more than a few hundred elements
+// before its sum enters a tree reduction, so that float32 is sufficient for any bag.
 #pragma once
 
 #include "cuda/mil_pool/modes.cuh"
 
 namespace cxrfast {
 
-constexpr int64_t kWarpBag = 512;       // a bag up to this length is read by a warp
+constexpr int64_t kWarpBag = 512;       // bags up to this length are processed by a warp
 constexpr int64_t kPartLength = 16384;  // of a long bag
 
 template <typename scalar_t>
@@ -22,7 +22,7 @@ struct Bags {
     const acc_t* sharpness_of;  // [classes], or nullptr
     int64_t bags, classes, length, parts;
     int64_t mask_image_stride, mask_class_stride;
-    acc_t empty;  // the value of a bag without instances
+    acc_t empty;  // the result for a bag without instances
     bool packed;
 
     __device__ acc_t sharpness(int64_t channel) const {
@@ -42,7 +42,7 @@ struct Shared {
     int64_t counts[kRowThreads / kWarp];
 };
 
-// One part of one bag, as its team sees it.
+// One part of one bag, as seen by its team.
 template <typename Pooling, typename scalar_t>
 struct BagPart {
     using acc_t = accumulate_t<scalar_t>;
@@ -50,13 +50,13 @@ struct BagPart {
     using Total = typename Pooling::Total;
 
     int64_t bag, channel, part;
-    int64_t start;       // where the bag begins in x
+    int64_t start;       // start of the bag in x
     int64_t begin, end;  // of the part, in instances of the bag
-    bool valid;          // the bag lies inside x
+    bool valid;          // the bag is inside x
     Row<scalar_t> row;
     Team team;
     Instances chunk;
-    int64_t loaded;  // the chunk's first instance
+    int64_t loaded;  // first instance of the chunk
 
     __device__ BagPart(const Bags<scalar_t>& bags, int64_t bag, int64_t part, const Team& team, acc_t* slots)
         : bag(bag), part(part), valid(true), team(team), chunk{slots + threadIdx.x, 0, 0}, loaded(-1) {
@@ -88,9 +88,9 @@ struct BagPart {
         }
     }
 
-    // The part's Total of the pooling's current round, and how many instances it has, the same in every thread.
+    // The Total of the part in the current round of the pooling, and its number of instances. All threads get the same.
     __device__ Counted<Total> reduce(const Pooling& pooling, Shared<Total>& shared) {
-        constexpr int kInner = 16;  // chunks; two levels keep the sums short
+        constexpr int kInner = 16;  // chunks; the two levels keep sums short
         Total outer = pooling.identity(), inner = outer;
         int chunks = 0;
         int64_t marked = 0;
@@ -105,7 +105,7 @@ struct BagPart {
         return combined(pooling, {pooling.combine(outer, inner), row.mask == nullptr ? end - begin : marked}, shared);
     }
 
-    // Without a mask every thread knows the number of instances.
+    // Without a mask, every thread knows the number of instances.
     __device__ Counted<Total> combined(const Pooling& pooling, Counted<Total> own, Shared<Total>& shared) const {
         own.total = team_reduce(own.total, team, shared.totals,
                                 [&](const Total& a, const Total& b) { return pooling.combine(a, b); });
@@ -116,15 +116,15 @@ struct BagPart {
     }
 };
 
-// What the parts of long bags leave for the next launch.
+// What the parts of long bags pass to the next launch.
 template <typename Pooling>
 struct PartTotals {
     Counted<typename Pooling::Total>* totals;  // [kRounds, bags, parts]
-    int launch;                                // this one's number: the round that it reduces, kRounds for the last
+    int launch;                                // number of this launch, the round that it reduces; kRounds: the last
 };
 
-// Brings `pooling` to the end of its last round and returns the number of instances. Of a long bag: to the end of the
-// rounds that earlier launches reduced; if this launch is to reduce one itself, does so and returns -1.
+// Completes all rounds of `pooling` and returns the number of instances. For long bags, it only completes the rounds
+// that earlier launches have reduced; if this launch is to reduce a round, it does so and returns -1.
 template <typename Pooling, typename scalar_t>
 __device__ int64_t run_rounds(Pooling& pooling,
                               BagPart<Pooling, scalar_t>& part,
@@ -160,7 +160,7 @@ __device__ int64_t run_rounds(Pooling& pooling,
     return shares ? -1 : n;
 }
 
-// body(bag, part) for every part of every bag, one team each
+// Calls body(bag, part) for every part of every bag, with one team each.
 template <typename scalar_t, typename Body>
 __device__ void for_each_part(const Bags<scalar_t>& bags, const Team& team, const Body& body) {
     const int64_t items = bags.bags * bags.parts, step = static_cast<int64_t>(gridDim.x) * team.count;

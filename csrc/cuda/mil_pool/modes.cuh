@@ -1,8 +1,8 @@
 // The poolings of one bag, as rounds of reductions over its instances. Formulas: math/mil_pool.h.
 //
-// A pooling is asked, by a team or by the blocks that share a long bag: in every round to add() the chunks of instances
-// to a Total, to combine() Totals, and to finish() the round, which says whether there is another. Then it knows its
-// value(), and the gradient() and sharpness_term() of every instance.
+// A pooling is called by a team, or by the blocks that share a long bag. In every round, add() adds a chunk of
+// instances to a Total, combine() combines Totals, and finish() ends the round and returns whether there is another
+// one. Afterwards, value(), and gradient() and sharpness_term() of every instance are available.
 #pragma once
 
 #include "cuda/common/staged_chunk.cuh"
@@ -11,7 +11,7 @@
 
 namespace cxrfast {
 
-// A NaN counts as the largest, and as the smallest, so that it is not lost.
+// A NaN counts as the largest and as the smallest number, so that it is propagated.
 template <typename acc_t>
 __device__ acc_t larger(acc_t a, acc_t b) {
     return b > a || b != b ? b : a;
@@ -36,7 +36,7 @@ struct NoisyOrPooling {
     };
 
     int round;
-    bool tail;           // all instances are so unlikely that softplus(x) is e^x
+    bool tail;           // all logits are so low that softplus(x) is e^x
     acc_t largest, sum;  // Σ softplus(x), in the tail Σ exp(x − largest)
     acc_t scale;         // 1 / P, outside the tail
 
@@ -85,7 +85,7 @@ struct NoisyOrPooling {
     __device__ acc_t sharpness_scale() const { return 0; }
 };
 
-// The first of equal instances is the one that counts, and the first NaN is the largest.
+// The first of equal instances counts; the first NaN is the largest.
 template <typename acc_t>
 struct MaxPooling {
     static constexpr int kRounds = 1;
@@ -123,7 +123,7 @@ struct MaxPooling {
     __device__ acc_t sharpness_scale() const { return 0; }
 };
 
-// Round 0 sums w·p and w·q as they are, which is exact while neither sum nears underflow. Elsewhere round 1 finds the
+// Round 0 sums w·p and w·q, which is accurate while neither sum is close to underflow. Otherwise, round 1 finds the
 // largest log(w·p) and log(w·q), and round 2 sums relative to them.
 template <typename acc_t>
 struct WeightedMeanPooling {
@@ -150,7 +150,7 @@ struct WeightedMeanPooling {
         return round == 1 ? Total{larger(a.p, b.p), larger(a.q, b.q)} : Total{a.p + b.p, a.q + b.q};
     }
 
-    // w, relative to its bound where it is an exponential
+    // w; exponential weights are relative to their upper bound
     __device__ acc_t weight(acc_t p, acc_t q) const {
         if (mode == MilPool::kSoftmax) return std::exp(sharpness > acc_t(0) ? -sharpness * q : sharpness * p);
         return mode == MilPool::kLinearSoftmax ? p : acc_t(1);
@@ -191,7 +191,7 @@ struct WeightedMeanPooling {
 
     __device__ acc_t value() const { return (largest.p + std::log(sum.p)) - (largest.q + std::log(sum.q)); }
 
-    // The instance's shares of Σ w p and Σ w q
+    // The shares of the instance in Σ w p and Σ w q.
     __device__ Total shares(acc_t x) const {
         if (direct) {
             const acc_t p = sigmoid(x), q = sigmoid(-x), w = weight(p, q);
@@ -207,7 +207,7 @@ struct WeightedMeanPooling {
         return weighted_mean_gradient(mode, sharpness, x, share.p, share.q);
     }
 
-    // Σ (P − Q)·p = −Σ (P − Q)·q, because the shares sum to one; the smaller of p and q leaves less to cancel.
+    // Σ (P − Q)·p = −Σ (P − Q)·q, because the shares sum to one. The smaller of p and q has less cancellation.
     __device__ acc_t sharpness_term(acc_t x) const {
         const Total share = shares(x);
         const bool unlikely = largest.p + std::log(sum.p) < largest.q + std::log(sum.q);

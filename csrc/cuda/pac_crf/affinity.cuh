@@ -1,12 +1,12 @@
-// Affinities of all pairs of pixels, and the guide's gradient.
+// The affinities of all pairs of pixels, and the gradient of the guide.
 #pragma once
 
 #include "cuda/pac_crf/window.cuh"
 
 namespace cxrfast {
 
-constexpr int kPixelThreads = 256;  // a thread has one pixel
-constexpr int kTapsTogether = 8;    // of a thread, so that it reads its own features once for all of them
+constexpr int kPixelThreads = 256;  // one pixel per thread
+constexpr int kTapsTogether = 8;    // per thread, so that it reads its own features once for all of them
 constexpr int kGuidesTogether = 16;
 
 #if defined(__CUDACC__) || defined(CXRFAST_CUDA_EMULATION)
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kPixelThreads) affinity_kernel(Window window,
             const int tap = first + plane + i;
             const int dy = window.dy(tap / window.columns), dx = window.dx(tap % window.columns);
             inside[i] = plane + i < planes && window.contains(pixel.y[0] + dy, pixel.x[0] + dx);
-            there[i] = inside[i] ? n + dy * window.width + dx : n;  // itself, which is not stored
+            there[i] = inside[i] ? n + dy * window.width + dx : n;  // the pixel itself; the result is not stored
             any |= inside[i];
         }
         if (!any) continue;
@@ -49,8 +49,8 @@ __global__ void __launch_bounds__(kPixelThreads) affinity_kernel(Window window,
     }
 }
 
-// Turns affinities into what f_j - f_i is multiplied by in the guide's gradient, dK/df_i = K (f_j - f_i): both pixels
-// of a pair have used its affinity. The centre's is not needed.
+// Converts affinities to the factors of f_j - f_i in the guide's gradient, dK/df_i = K (f_j - f_i). Both pixels of a
+// pair have used its affinity. The centre's is not needed.
 template <typename T>
 __global__ void __launch_bounds__(kPixelThreads)
     coefficient_kernel(Window window,

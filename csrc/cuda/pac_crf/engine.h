@@ -1,4 +1,4 @@
-// The pixel-adaptive filter of some images on the device, and its gradients: whose affinities are kept, and how long.
+// The pixel-adaptive filter of some images on the device, and its gradients: decides which affinities are stored when.
 #pragma once
 
 #include "cuda/pac_crf/launch.h"
@@ -6,12 +6,12 @@
 namespace cxrfast {
 namespace {
 
-// What all images of a call share.
+// Inputs shared by all images of a call.
 template <typename T>
 struct FilterShape {
-    FilterWeight<T> forward, backward;  // backward: transposed, if gradients are wanted
+    FilterWeight<T> forward, backward;  // backward: transposed, if gradients are requested
     bool shared;
-    T sign = 1;  // of the gradients: -1 where the filter's result is subtracted
+    T sign = 1;  // of the gradients: -1 if the result of the filter is subtracted
 };
 
 template <typename T>
@@ -34,7 +34,7 @@ class PixelAdaptiveFilter {
         }
     }
 
-    // The filter of planes `in` [C, N].
+    // Filters the planes `in` [C, N].
     SplitSums<T> apply(const T* in, int channels) {
         SplitSums<T> out;
         for (int group = 0; group < groups_; ++group) {
@@ -44,8 +44,8 @@ class PixelAdaptiveFilter {
         return out;
     }
 
-    // Given the gradient of apply(in): that of `in`. The other gradients are kept, or added to grad_weight if not all
-    // affinities fit.
+    // Given the gradient of apply(in), returns that of `in`. The other gradients are stored or, if not all affinities
+    // fit, added to grad_weight.
     SplitSums<T> apply_backward(const T* in, const T* grad, int channels, Tensor& grad_weight) {
         SplitSums<T> out;
         for (int group = 0; group < groups_; ++group) {
@@ -58,7 +58,7 @@ class PixelAdaptiveFilter {
         return out;
     }
 
-    // After the backward of all `steps`: adds to grad_weight and returns the guide's gradient [G, N].
+    // After the backward of all `steps`: adds to grad_weight, and returns the gradient of the guide [G, N].
     Tensor finish(int steps,
                   const T* in,          // [steps, C, N]
                   const T* grad,        // [steps, O, N]
@@ -105,7 +105,7 @@ class PixelAdaptiveFilter {
                    guide_.const_data_ptr<T>(), affinities(), grad_guide_.mutable_data_ptr<T>(), has_grad_guide_);
         }
         has_grad_guide_ = true;
-        group_ = -1;  // the affinities are no more
+        group_ = -1;  // the affinities have been overwritten
     }
 
     const FilterShape<T>& shape_;
@@ -113,7 +113,7 @@ class PixelAdaptiveFilter {
     Tensor guide_, affinity_, grad_affinity_, grad_guide_;
     int64_t guides_;
     int group_rows_ = 1, groups_ = 1;
-    int group_ = -1;  // whose affinities are kept
+    int group_ = -1;  // the group whose affinities are stored
     bool pending_ = false, has_grad_guide_ = false;
 };
 

@@ -1,9 +1,9 @@
-// The pixel-adaptive filter with weights for every pair of channels, and its gradient with respect to its input and to
-// the affinities: one product of weights and neighbours serves both.
+// The pixel-adaptive filter with a weight for every pair of channels, and its gradients with respect to its input and
+// the affinities. Both gradients use the same product of weights and neighbours.
 //
-// A thread has a few pixels and a tile of output channels; every weight that it reads from shared memory, four at a
-// time, is used for all its pixels. Blocks take a share of the window's rows each, since small maps have too few
-// pixels to fill a device; who uses the result adds the shares in their order.
+// A thread has a few pixels and a tile of output channels. It reads four weights at a time from shared memory and uses
+// each for all its pixels. Blocks take a share of the rows of the window, because small maps have too few pixels to
+// fill a device. The consumer of the result adds the shares in order.
 #pragma once
 
 #include "cuda/pac_crf/window.cuh"
@@ -11,7 +11,7 @@
 namespace cxrfast {
 
 constexpr int kFilterThreads = 128;
-constexpr int kFilterPixels = 4, kGradientPixels = 3;  // of a thread: the gradient has twice the sums
+constexpr int kFilterPixels = 4, kGradientPixels = 3;  // per thread: the gradient has twice as many sums
 
 template <typename T>
 struct FilterTask {
@@ -22,18 +22,18 @@ struct FilterTask {
     const T* weight;     // [channel tiles, taps, C, tile_pitch]
     T* out;              // [splits, O, N]
     int in_channels, out_channels;
-    int staged_taps, staged_channels;  // how many weights fit: several taps, or some channels of one
-    bool add;                          // to what `out` holds
+    int staged_taps, staged_channels;  // how many weights fit: several taps, or some channels of one tap
+    bool add;                          // add to `out`
 };
 
-// 16 bytes of shared memory, which all lanes read at once.
+// 16 bytes of shared memory, read by all lanes at once.
 template <typename T>
 struct alignas(16) Pack {
     static constexpr int kSize = 16 / sizeof(T);
     T values[kSize];
 };
 
-// The weights of a tile of output channels lie a multiple of 16 bytes apart.
+// The weights of a tile of output channels are aligned to 16 bytes.
 template <typename T>
 CXRFAST_HOST_DEVICE constexpr int tile_pitch(int tile) {
     return (tile + Pack<T>::kSize - 1) / Pack<T>::kSize * Pack<T>::kSize;
@@ -53,12 +53,12 @@ __device__ inline void read_tile(T (&weights)[TILE], const T* staged) {
 }
 
 struct StagedTap {
-    int tap, slot;  // slot: of the tap among those of the rows in work
+    int tap, slot;  // slot: index of the tap among those of the current rows
     int dy, dx;
     int first_channel, channels;
 };
 
-// visit(tap, its staged weights) for all taps of the block's rows, by all threads of the block.
+// Calls visit(tap, its staged weights) for all taps of the rows of the block, with all its threads.
 template <int TILE, typename T, typename F>
 __device__ inline void for_each_staged_tap(const FilterTask<T>& task, int tile, const F& visit) {
     constexpr int kPitch = tile_pitch<T>(TILE), kSize = Pack<T>::kSize;
@@ -91,13 +91,13 @@ __device__ inline void for_each_staged_tap(const FilterTask<T>& task, int tile, 
     }
 }
 
-// sum[p][o] += the staged weights times the neighbours' values, which are multiplied by the affinity if WEIGHTED. ALL:
+// sum[p][o] += the staged weights times the values of the neighbours, multiplied by the affinity if WEIGHTED. ALL:
 // every neighbour is inside.
 template <bool ALL, bool WEIGHTED, typename T, int TILE, int PIXELS>
 __device__ inline void add_products(T (&sum)[PIXELS][TILE],
                                     const T (&affinity)[PIXELS],
                                     const bool (&inside)[PIXELS],
-                                    const T* next,  // of the first neighbour; read only where inside
+                                    const T* next,  // of the first neighbour; only read where inside
                                     const T* staged,
                                     int channels,
                                     int64_t size) {
@@ -166,16 +166,16 @@ __global__ void __launch_bounds__(kFilterThreads, 4) filter_kernel(FilterTask<T>
     write_tile(task, sum, blockIdx.z * TILE);
 }
 
-// With in = the gradient of the filter's output, and the weights mirrored and transposed: out = that of its input
-// `own`. The gradient of the affinity with which own_i has weighed on its neighbour is added up for every tap. One
-// channel tile a launch, for each adds to the same affinities' gradients.
+// `in` is the gradient of the output of the filter; the weights are mirrored and transposed. `out` is the gradient of
+// its input `own`. For every tap, the gradient of the affinity with which own_i was weighted for its neighbour is
+// summed. Each launch processes one channel tile, because all tiles add to the gradients of the same affinities.
 template <typename T, int TILE>
 __global__ void __launch_bounds__(kFilterThreads, 3)
     filter_gradient_kernel(FilterTask<T> task,
                            int tile,
                            const T* __restrict__ own,        // [O, N]
                            T* __restrict__ grad_affinities,  // [positions * columns, N]
-                           bool first) {                     // nothing is in grad_affinities
+                           bool first) {                     // grad_affinities is not initialised
     constexpr int kPixels = kGradientPixels;
     const Pixels<kPixels> pixels(task.window);
     const int size = task.window.size(), first_channel = tile * TILE;

@@ -13,7 +13,8 @@
 namespace cxrfast {
 namespace {
 
-// f(std::integral_constant) for the tile of output channels that costs the least: a tile also has work of its own.
+// Calls f(std::integral_constant) for the tile of output channels with the lowest cost, including the overhead of
+// tiles.
 template <typename T, typename F>
 auto with_tile(int64_t channels, const F& f) {
     using std::integral_constant;
@@ -26,7 +27,7 @@ auto with_tile(int64_t channels, const F& f) {
     }
 }
 
-// The weights of a filter in its order. A shared one is [taps].
+// The weights of a filter in the order of its loops. A shared weight is [taps].
 template <typename T>
 struct FilterWeight {
     Tensor arranged;
@@ -36,7 +37,7 @@ struct FilterWeight {
     const T* data() const { return arranged.const_data_ptr<T>(); }
 };
 
-// weight [O, C, k, k] (or [1, 1, k, k]) in T; transposed for gradients.
+// weight [O, C, k, k] or [1, 1, k, k] in T; transposed for gradients.
 template <typename T>
 FilterWeight<T> arrange(const Tensor& weight, const Window& window, bool shared, bool transposed) {
     const int64_t out = weight.size(transposed ? 1 : 0), in = weight.size(transposed ? 0 : 1);
@@ -50,7 +51,7 @@ FilterWeight<T> arrange(const Tensor& weight, const Window& window, bool shared,
     return {arranged, static_cast<int>(out), static_cast<int>(in), shared};
 }
 
-// A filter's result as [splits, channels, N], to be added up.
+// The result of a filter as [splits, channels, N], still to be summed over splits.
 template <typename T>
 struct SplitSums {
     Tensor sums;
@@ -78,8 +79,8 @@ FilterGrid filter_grid(const Window& window, int rows, int64_t channels, int64_t
     return {{grid, static_cast<unsigned int>(threads)}, static_cast<int>(per_split), static_cast<int>(splits)};
 }
 
-// What the blocks of `g` do. Allocates `out` unless they add to it, and shared memory for the weights: all taps of a
-// row if they fit, else one tap's, or some of its channels.
+// The work of the blocks of `g`. Allocates `out`, unless the blocks add to it, and shared memory for the weights: all
+// taps of a row if they fit, else one tap, or some of its channels.
 template <typename T>
 FilterTask<T> filter_task(FilterGrid& g,
                           const FilterWeight<T>& weight,
@@ -87,7 +88,7 @@ FilterTask<T> filter_task(FilterGrid& g,
                           const Affinities<T>& affinities,
                           const T* in,
                           SplitSums<T>& out,
-                          int channels,  // of out
+                          int channels,  // of `out`
                           int tile,
                           bool add) {
     if (!add) out = {torch::stable::new_empty(weight.arranged, {g.splits, channels, window.size()}), g.splits};
@@ -110,14 +111,14 @@ FilterTask<T> filter_task(FilterGrid& g,
     return task;
 }
 
-// Filters planes `in` into `out`, a result that is added to where `add`.
+// Filters the planes `in` into `out`; with `add`, adds to it.
 template <typename T>
 void launch_filter(const FilterWeight<T>& weight,
                    const Window& window,
                    const Affinities<T>& affinities,
                    const T* in,
                    SplitSums<T>& out,
-                   int channels,  // of out
+                   int channels,  // of `out`
                    bool may_split,
                    bool add) {
     const auto run = [&](auto kernel, int pixels, int tile) {
@@ -134,7 +135,7 @@ void launch_filter(const FilterWeight<T>& weight,
     }
 }
 
-// The same of a gradient, with transposed weights; see filter_gradient_kernel.
+// The same for a gradient, with transposed weights; see filter_gradient_kernel.
 template <typename T>
 void launch_filter_gradient(const FilterWeight<T>& weight,
                             const Window& window,
@@ -143,7 +144,7 @@ void launch_filter_gradient(const FilterWeight<T>& weight,
                             const T* own,
                             SplitSums<T>& out,
                             Tensor& grad_affinities,
-                            int channels,  // of own
+                            int channels,  // of `own`
                             bool may_split,
                             bool add,
                             bool first) {
@@ -182,7 +183,7 @@ void add_weight_gradient(const Window& window,
            grad_weight.mutable_data_ptr<T>());
 }
 
-// grad_weight [O, C, k, k] += sign * the gradient of filters of `steps` inputs.
+// grad_weight [O, C, k, k] += sign * the gradient of the filter, summed over `steps` inputs.
 template <typename T>
 void launch_weight_gradient(const Window& window,
                             const Affinities<T>& affinities,
@@ -219,7 +220,7 @@ void launch_weight_gradient(const Window& window,
     run(weight_gradient_kernel<T, 4, 8>, 4, 8);
 }
 
-// As above for a [1, 1, k, k] weight.
+// The same for a [1, 1, k, k] weight.
 template <typename T>
 void launch_shared_weight_gradient(
     const Window& window, const Affinities<T>& affinities, const Tensor& products, T sign, Tensor& grad_weight) {
@@ -232,7 +233,7 @@ void launch_shared_weight_gradient(
     add_weight_gradient(window, affinities.rows, partial, 1, sign, grad_weight);
 }
 
-// [K, N] from the splits, plus the bias.
+// [K, N]: the sum of the splits, plus the bias.
 template <typename T>
 void launch_sum(const SplitSums<T>& splits, int64_t channels, int64_t size, const T* bias, T* out, const Tensor& x) {
     launch(sum_kernel<T>, {blocks_for(channels * size, kStepThreads), kStepThreads}, x, splits.get(), channels, size,

@@ -1,8 +1,8 @@
 // The mean-field steps of some images on the device, and their gradients.
 //
-// A step is two launches: the filter, whose blocks need their neighbours' activations, and the sum over its splits with
-// the next activation. One block for all steps of an image would save launches and leave most of a device idle: a batch
-// of 48 has 48 images, a device more than 100 multiprocessors.
+// A step has two launches: the filter, whose blocks need the activations of neighbours, and the sum over its splits
+// with the next activation. One block for all steps of an image would save launches, but leave most of a device idle: a
+// batch of 48 would use 48 of more than 100 multiprocessors.
 #pragma once
 
 #include "cuda/pac_crf/engine.h"
@@ -10,13 +10,13 @@
 namespace cxrfast {
 namespace {
 
-// What all images of a call share.
+// Inputs shared by all images of a call.
 template <typename T>
 struct MeanField {
     FilterShape<T> filter;
     FilterWeight<T> mixing,
-        mixing_transposed;  // [K, K], before a shared filter; else it is multiplied into the weights
-    bool apart;             // there is such a mixing
+        mixing_transposed;  // [K, K], applied before a shared filter; else contained in the weights
+    bool apart;             // whether this mixing exists
     int labels, steps;
     Activation activation;
     const T* unary_weight;  // on the device
@@ -38,7 +38,7 @@ SplitSums<T> mix(const FilterWeight<T>& matrix, int64_t height, int64_t width, c
     return out;
 }
 
-// grad_matrix [O, C, 1, 1] += sign * the gradient of mix() of `steps` inputs
+// grad_matrix [O, C, 1, 1] += sign * the gradient of mix(), summed over `steps` inputs
 template <typename T>
 void mix_gradient(int64_t height, int64_t width, int steps, const T* grad, const T* in, T sign, Tensor& grad_matrix) {
     const Affinities<T> ones{nullptr, {0, 1, 1}};
@@ -99,7 +99,7 @@ class MeanFieldImages {
         const int64_t count = int64_t{1} * field_.labels * window_.size();
         launch(unary_gradient_kernel<T>, {blocks_for(count, kStepThreads), kStepThreads}, unary_, field_.steps, count,
                at(grad_logits, 0), field_.unary_weight, at(grad_unary, 0), at(total, 0));
-        // An inner product: of one channel, and "steps" that are labels.
+        // The inner product of one channel, computed as a sum over labels in place of steps.
         mix_gradient<T>(window_.height, window_.width, field_.labels, at(total, 0), unary_.const_data_ptr<T>(), T(1),
                         sums.unary_weight);
         return {grad_unary, grad_guide};
@@ -117,7 +117,7 @@ class MeanFieldImages {
 
     Grid step_grid() const { return {dim3(static_cast<unsigned int>(divide_up(window_.size(), kWarp))), kStepThreads}; }
 
-    // What step t has filtered: the activations, mixed if a compatibility stands apart.
+    // The input of the filter in step t: the activations, mixed if the compatibility is applied separately.
     T* filtered(int64_t t) { return at(field_.apart ? mixed_ : activations_, t); }
 
     void step(const SplitSums<T>& message, const T* unary_weight, bool last, T* out) {
@@ -125,8 +125,8 @@ class MeanFieldImages {
                unary_.const_data_ptr<T>(), unary_weight, field_.activation, last, out);
     }
 
-    // logit^0 = unary; logit^{t+1} = unary_weight * unary - compatibility * pac_conv(activation(logit^t)). The last
-    // step's are written to `logits`, or, if that is nullptr, activated and kept like the others.
+    // logit^0 = unary; logit^{t+1} = unary_weight * unary - compatibility * pac_conv(activation(logit^t)). Those of the
+    // last step are written to `logits`; if it is nullptr, they are activated and stored like the others.
     void run_steps(int64_t steps, T* logits) {
         step({}, nullptr, false, at(activations_, 0));
         for (int64_t t = 0; t <= steps; ++t) {
@@ -148,7 +148,7 @@ class MeanFieldImages {
     PixelAdaptiveFilter<T> filter_;
     Tensor unary_;
     int64_t states_;
-    Tensor activations_, mixed_;  // [states, K, N]: of every step if gradients are wanted
+    Tensor activations_, mixed_;  // [states, K, N]: of every step if gradients are requested
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// pac_conv2d and pac_crf on CUDA. Half types are widened on entry and rounded on exit; kernels know float and double.
-// Every sum has one order, given by the shapes alone.
+// pac_conv2d and pac_crf on CUDA. Half-precision tensors are widened on entry and rounded on exit; kernels use float
+// and double. All sums have a fixed order, which depends only on the shapes.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -14,7 +14,7 @@ Tensor zeros_like(const Tensor& x) {
     return torch::stable::new_zeros(x, x.sizes());
 }
 
-// The dispatcher lets a tensor on another device through if one is where the kernels are.
+// The dispatcher accepts tensors on other devices if one tensor is on this one.
 template <typename... Tensors>
 void check_devices(const Tensor& x, const Tensors&... others) {
     CXRFAST_CHECK(((others.device() == x.device()) && ...), "all tensors must be on one device");
@@ -115,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor> pac_conv2d_backward(const Tensor& grad,    //
     return {grad_x, grad_guide, narrowed(grad_weight, weight.scalar_type())};
 }
 
-// The inputs of pac_crf that all images share, in T, and what is made of them.
+// The inputs of pac_crf that all images share, in T, and values derived from them.
 template <typename T>
 struct CrfParameters {
     Tensor weight, unary_weight;
@@ -153,7 +153,7 @@ struct CrfParameters {
         }
     }
 
-    // A filter commutes with the compatibility, and a full one takes it up.
+    // A filter commutes with the compatibility; a full filter contains it in its weights.
     bool is_folded() const { return compatibility && !field.apart; }
 
     // The compatibility (or its transpose) times x [K, K, k, k].
@@ -164,7 +164,7 @@ struct CrfParameters {
         return torch::stable::view(result.sums, x.sizes());
     }
 
-    // Turns the gradients of the folded weights into those of the weights and the compatibility.
+    // Converts the gradients of the folded weights to those of the weights and the compatibility.
     void unfold_gradients(MeanFieldGradients& sums) const {
         const int64_t kernel = weight.size(2);
         mix_gradient<T>(field.labels, kernel * kernel, 1, sums.weight.template const_data_ptr<T>(),

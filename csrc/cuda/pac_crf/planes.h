@@ -1,4 +1,5 @@
-// The host's side of window.cuh: batches as planes and back, and how much of a batch is in work.
+// Host functions for window.cuh: conversion of batches to planes and back, and how much of a batch is processed at a
+// time.
 #pragma once
 
 #include <algorithm>
@@ -10,22 +11,22 @@
 namespace cxrfast {
 namespace {
 
-// Under emulation all limits are small, so that small tests reach what large inputs reach.
+// Under emulation, all limits are small, so that small tests reach the same code as large inputs.
 #if defined(CXRFAST_CUDA_EMULATION)
 constexpr int64_t kAffinityBytes = 256 << 10, kPartialBytes = 64 << 10, kStagedBytes = 256;
 constexpr int64_t kMostImages = 2, kMostPixels = 1 << 20, kEnoughBlocks = 8;
 #else
-// Affinities (and, in a backward, their gradients) that are kept. Where those of all images are more, fewer images are
-// in work at a time; where those of one image are more, they are computed anew for every step, some of the window's
-// rows at a time.
+// Limit of stored affinities (and, in a backward, their gradients). If those of all images exceed it, fewer images are
+// processed at a time. If those of one image exceed it, they are computed again in every step, for some rows of the
+// window at a time.
 constexpr int64_t kAffinityBytes = 64 << 20;
-constexpr int64_t kMostImages = 64;          // in work: more would make neighbours too distant for the cache
-constexpr int64_t kMostPixels = 1 << 20;     // in work, unless one image has more
-constexpr int64_t kPartialBytes = 24 << 20;  // partial sums of one launch
-constexpr int64_t kStagedBytes = 20 << 10;   // weights in shared memory: eight blocks fit an H100's multiprocessor
-constexpr int64_t kEnoughBlocks = 640;       // to fill a device; a constant, so that all devices add in one order
+constexpr int64_t kMostImages = 64;          // at a time; with more, neighbours would be too far apart for the cache
+constexpr int64_t kMostPixels = 1 << 20;     // at a time, unless one image has more
+constexpr int64_t kPartialBytes = 24 << 20;  // for the partial sums of one launch
+constexpr int64_t kStagedBytes = 20 << 10;   // staged weights: eight blocks fit on an H100 multiprocessor
+constexpr int64_t kEnoughBlocks = 640;       // to fill a device; constant, for equal sums on all devices
 #endif
-constexpr int64_t kLargestPlane = 1ll << 30;  // pixels are counted in 32 bits
+constexpr int64_t kLargestPlane = 1ll << 30;  // pixel indices have 32 bits
 
 inline int64_t divide_up(int64_t n, int64_t divisor) {
     return (n + divisor - 1) / divisor;
@@ -36,7 +37,7 @@ struct Images {
     int64_t first, count;
 };
 
-// Images [B, C, H, W] as planes [C, H, W, B] in the accumulation type; x itself where that is the same.
+// Images [B, C, H, W] as planes [C, H, W, B] in the accumulation type; x itself if it already has this layout.
 inline Tensor load_planes(const Tensor& x, Images images, ScalarType type) {
     Tensor whole = x;
     const Tensor source = torch::stable::narrow(whole, 0, images.first, images.count);
@@ -48,7 +49,7 @@ inline Tensor load_planes(const Tensor& x, Images images, ScalarType type) {
     return planes;
 }
 
-// The inverse, into result [B, C, H, W].
+// The inverse; writes to result [B, C, H, W].
 inline void store_planes(Tensor& result, const Tensor& planes, Images images) {
     const int64_t channels = result.size(1), height = result.size(2), width = result.size(3);
     Tensor target = torch::stable::narrow(result, 0, images.first, images.count);
@@ -71,18 +72,18 @@ inline Window window_of(const Tensor& x, const Tensor& weight, int64_t dilation,
             static_cast<int>(2 * before + 1), static_cast<int>(step_y),         static_cast<int>(step_x * images)};
 }
 
-// A window of the pixel alone over planes of `size` elements, which mixes channels.
+// A window of only the pixel itself, over planes of `size` elements; it mixes channels.
 inline Window point_window(int64_t height, int64_t width) {
     return {static_cast<int>(height), static_cast<int>(width), 1, 1, 1, 1};
 }
 
-// With gradients, an affinity that is kept for two taps has one for each.
+// In a backward, an affinity that is stored for two taps has a gradient for each.
 template <typename T>
 int64_t affinity_bytes(const Window& window, int64_t planes, bool with_gradients) {
     return planes * window.size() * static_cast<int64_t>(sizeof(T)) * (with_gradients ? 3 : 1);
 }
 
-// How many images are in work at a time.
+// The number of images that are processed at a time.
 template <typename T>
 int64_t images_together(const Tensor& x, const Tensor& weight, int64_t dilation, bool with_gradients) {
     const Window window = window_of(x, weight, dilation, 1);
@@ -91,7 +92,7 @@ int64_t images_together(const Tensor& x, const Tensor& weight, int64_t dilation,
     return std::clamp<int64_t>(affordable, 1, std::min(kMostImages, x.size(0)));
 }
 
-// f(images) for all of a batch.
+// Calls f(images) for all parts of a batch.
 template <typename F>
 void for_each_images(int64_t batch, int64_t together, const F& f) {
     for (int64_t first = 0; first < batch; first += together) f(Images{first, std::min(together, batch - first)});

@@ -5,11 +5,11 @@
 
 namespace cxrfast {
 
-constexpr int kSharedTile = 8, kSharedPixels = 4;  // channels and pixels of a thread
+constexpr int kSharedTile = 8, kSharedPixels = 4;  // channels and pixels per thread
 
 #if defined(__CUDACC__) || defined(CXRFAST_CUDA_EMULATION)
 
-// visit(tap, slot, dy, dx) for all taps of the block's rows.
+// Calls visit(tap, slot, dy, dx) for all taps of the rows of the block.
 template <typename T, typename F>
 __device__ inline void for_each_tap(const FilterTask<T>& task, const F& visit) {
     const TapRows& rows = task.affinities.rows;
@@ -22,10 +22,10 @@ __device__ inline void for_each_tap(const FilterTask<T>& task, const F& visit) {
     }
 }
 
-// visit(channel, pixel, value) for the neighbours' values in `count` channels; ALL: every neighbour is inside.
+// Calls visit(channel, pixel, value) for the neighbours' values in `count` channels. ALL: every neighbour is inside.
 template <bool ALL, typename T, typename F>
 __device__ inline void for_each_neighbour(const bool (&inside)[kSharedPixels],
-                                          const T* next,  // of the first neighbour; read only where inside
+                                          const T* next,  // of the first neighbour; only read where inside
                                           int count,
                                           int64_t size,
                                           const F& visit) {
@@ -67,8 +67,9 @@ __global__ void __launch_bounds__(kFilterThreads) shared_filter_kernel(FilterTas
     write_tile(task, sum, first_channel);
 }
 
-// As filter_gradient_kernel, with the weight mirrored. What is added up for every tap is the inner product of own_i and
-// the neighbour's gradient: the affinity's gradient but for the weight, and the weight's but for the affinity.
+// As filter_gradient_kernel, with the weight mirrored. For every tap, it computes the inner product of own_i and the
+// gradient of the neighbour: multiplied by the weight, it is the gradient of the affinity, and multiplied by the
+// affinity, that of the weight.
 template <typename T>
 __global__ void __launch_bounds__(kFilterThreads)
     shared_filter_gradient_kernel(FilterTask<T> task,

@@ -1,4 +1,4 @@
-// What lies between two filters: sums over their splits, activations, and the gradients of both.
+// Operations between two filters: sums over splits, activations, and the gradients of both.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@
 namespace cxrfast {
 
 constexpr int kStepThreads = 256;
-constexpr int kStepRows = kStepThreads / kWarp;  // a block has 32 pixels; the labels of one are spread over 8 threads
+constexpr int kStepRows = kStepThreads / kWarp;  // a block has 32 pixels, with 8 threads each for the labels
 
 template <typename T>
 struct Splits {     // of a filter's result
@@ -26,7 +26,7 @@ __device__ inline T sum_of(const Splits<T>& splits, int64_t labels, int64_t size
     return sum;
 }
 
-// The maximum or sum over the 8 threads of a pixel; all threads of the block take part.
+// The maximum or sum over the 8 threads of a pixel; all threads of the block must call it.
 template <typename T, typename F>
 __device__ inline T over_labels(T value, const F& combine) {
     __shared__ T values[kStepRows][kWarp];
@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(kStepThreads) sum_kernel(Splits<T> splits,
     }
 }
 
-// out = activation(unary_weight * unary - the sum of the splits); in place of the activation, nothing after the last
-// step. unary_weight is nullptr for 1.
+// out = activation(unary_weight * unary - the sum of the splits), without the activation after the last step.
+// unary_weight is nullptr for 1.
 template <typename T>
 __global__ void __launch_bounds__(kStepThreads) mean_field_step_kernel(Splits<T> message,
                                                                        int labels,
@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(kStepThreads) mean_field_step_kernel(Splits<T>
     for (int k = first; k < labels && exists; k += kStepRows) out[static_cast<int64_t>(k) * size + n] /= sum;
 }
 
-// Of the step's logits, given the gradient with respect to its message as splits: it is subtracted, hence their
-// negative sum is the activations' gradient.
+// The gradient of the logits of a step, given the gradient with respect to its message as splits. The message is
+// subtracted, so that the gradient of the activations is the negative sum of the splits.
 template <typename T>
 __global__ void __launch_bounds__(kStepThreads)
     mean_field_step_gradient_kernel(Splits<T> grad_activations,
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kStepThreads)
     }
 }
 
-// Every step has added unary_weight * unary, and the first began with unary.
+// Every step adds unary_weight * unary, and the first one starts from unary.
 template <typename T>
 __global__ void __launch_bounds__(kStepThreads)
     unary_gradient_kernel(int steps,

@@ -1,4 +1,4 @@
-// The weights in the order of the filter's loops, and their gradients: partial sums in a fixed order, then their sum.
+// The weights in the order of the filter's loops, and their gradients: partial sums, then their sum in a fixed order.
 #pragma once
 
 #include "cuda/pac_crf/window.cuh"
@@ -8,7 +8,7 @@ namespace cxrfast {
 constexpr int kWeightThreads = 128;
 constexpr int kWeightWarps = kWeightThreads / kWarp;
 
-// Tap t of the window within a k x k weight, which may have rows and columns that no neighbour needs.
+// Index of tap t of the window in a k x k weight, which may have rows and columns without any neighbours.
 CXRFAST_HOST_DEVICE int full_tap(const Window& window, int tap, int kernel) {
     const int row = tap / window.columns + (kernel - window.rows) / 2;
     const int column = tap % window.columns + (kernel - window.columns) / 2;
@@ -17,8 +17,8 @@ CXRFAST_HOST_DEVICE int full_tap(const Window& window, int tap, int kernel) {
 
 #if defined(__CUDACC__) || defined(CXRFAST_CUDA_EMULATION)
 
-// To [tiles of O, taps, C, pitch], zeros after a tile's last channel. `transposed`: O and C change places, and every
-// tap its mirror image's, which is what gradients are filtered with.
+// Converts to [tiles of O, taps, C, pitch], with zeros after the last channel of a tile. `transposed`, for the
+// filtering of gradients: O and C are exchanged, and every tap is mirrored.
 template <typename T>
 __global__ void __launch_bounds__(kWeightThreads) arrange_weight_kernel(Window window,
                                                                         int kernel,
@@ -62,8 +62,8 @@ __device__ inline T warp_sum(T value) {
     return value;
 }
 
-// sum[o][c] += affinity * grad_o * in_c for pixel n, or, if PIXELS is 2, for n and n + 32. FULL: the tile's channels
-// all exist. Else the last takes the place of those beyond it, and what comes of them is not stored.
+// sum[o][c] += affinity * grad_o * in_c for pixel n, or, if PIXELS is 2, for n and n + 32. FULL: all channels of the
+// tile exist. Otherwise, the last one is used in place of missing ones, and their results are not stored.
 template <int PIXELS, bool FULL, typename T, int OUT, int IN>
 __device__ inline void add_outer_products(T (&sum)[OUT][IN],
                                           const T* affinity,  // of pixel 0, or nullptr: 1
@@ -97,8 +97,8 @@ __device__ inline void add_outer_products(T (&sum)[OUT][IN],
     }
 }
 
-// A warp has one tap and a tile of channel pairs, and walks over the pixels that have this neighbour; the warps of a
-// block have consecutive taps, so that what one reads is in the cache for the others.
+// A warp has one tap and a tile of channel pairs, and iterates over the pixels with this neighbour. The warps of a
+// block have consecutive taps, so that they share data in the cache.
 template <typename T, int OUT, int IN>
 __global__ void __launch_bounds__(kWeightThreads, 3) weight_gradient_kernel(WeightGradientTask<T> task) {
     const Window& window = task.window;
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kWeightThreads, 3) weight_gradient_kernel(Weig
     const TapRows& rows = task.affinities.rows;
     const int slots = rows.count() * window.columns, slot_blocks = (slots + kWeightWarps - 1) / kWeightWarps;
     const int slot = blockIdx.x % slot_blocks * kWeightWarps + threadIdx.x / kWarp;
-    if (slot >= slots) return;  // with its whole warp
+    if (slot >= slots) return;  // the whole warp returns
     const int in_tiles = (task.in_channels + IN - 1) / IN, tile = blockIdx.x / slot_blocks;
     const int first_out = tile / in_tiles * OUT, first_in = tile % in_tiles * IN;
     const int outs = task.out_channels - first_out, ins = task.in_channels - first_in;
@@ -149,8 +149,8 @@ __global__ void __launch_bounds__(kWeightThreads, 3) weight_gradient_kernel(Weig
     }
 }
 
-// The same for one weight of all channels, from the products that shared_filter_gradient_kernel has left: blockIdx.x is
-// the tap that gathered them, blockIdx.y the part.
+// The same for one weight shared by all channels, from the products of shared_filter_gradient_kernel. blockIdx.x is the
+// tap that gathered them, blockIdx.y the part.
 template <typename T>
 __global__ void __launch_bounds__(kWeightThreads)
     shared_weight_gradient_kernel(Window window,

@@ -1,9 +1,9 @@
-// How pac_crf's kernels see a batch: as one image.
+// The layout of a batch in the kernels of pac_crf: as a single image.
 //
-// A tensor [B, C, H, W] is held as planes [C, H, W, B]. A pixel's neighbour then lies a fixed number of elements away,
-// whatever the image, and the lanes of a warp are the same few pixels of many images: they have the same neighbours
-// inside the image, so that a whole warp skips those outside. Nothing else needs to know that there is a batch: a plane
-// is an image of H rows and W*B columns, N = H*W*B.
+// A tensor [B, C, H, W] is stored as planes [C, H, W, B]. A neighbour is then at a fixed distance for all images. The
+// lanes of a warp are the same few pixels of many images, with the same neighbours inside the image, so that a whole
+// warp skips neighbours outside. Other code need not know about the batch: a plane is an image of H rows and W*B
+// columns, N = H*W*B.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace cxrfast {
 
 constexpr unsigned int kAllLanes = 0xffffffffu;
 
-// The window over a plane. Taps whose neighbour is outside for every pixel are left out, so rows and columns may be
-// fewer than the weight has; both are odd.
+// The window over a plane. Taps whose neighbour is outside for every pixel are left out, so that there may be fewer
+// rows and columns than in the weight; both numbers are odd.
 struct Window {
     int height, width;
     int rows, columns;
@@ -35,8 +35,8 @@ struct Window {
     }
 };
 
-// The window's rows in work: first .. last-1 of its upper half, the centre's row included, and those mirrored to them.
-// Position i in this list is row(i).
+// The current rows of the window: first .. last-1 of the upper half, including that of the centre, and the mirrored
+// rows. Position i in this list is row(i).
 struct TapRows {
     int first, last, all;
 
@@ -46,7 +46,7 @@ struct TapRows {
         return position < last - first ? first + position : lower() + position - (last - first);
     }
     CXRFAST_HOST_DEVICE int position(int row) const { return row < last ? row - first : last - first + row - lower(); }
-    // Affinities are symmetric: those of the taps up to the centre are kept.
+    // Affinities are symmetric: only those of the taps up to the centre are stored.
     CXRFAST_HOST_DEVICE int first_plane(const Window& window) const { return first * window.columns; }
     CXRFAST_HOST_DEVICE int planes(const Window& window) const {
         const int end = last * window.columns, half = window.centre() + 1;
@@ -54,17 +54,17 @@ struct TapRows {
     }
 };
 
-// Where a tap's plane lies among those of all taps of the rows in work.
+// The position of the plane of a tap among those of all taps of the current rows.
 CXRFAST_HOST_DEVICE int64_t slot_of(const TapRows& rows, const Window& window, int tap) {
     return rows.position(tap / window.columns) * window.columns + tap % window.columns;
 }
 
 template <typename T>
 struct Affinities {
-    T* data;  // [rows.planes(), N]; where the neighbour is outside, anything. nullptr: all are 1
+    T* data;  // [rows.planes(), N]; undefined where the neighbour is outside. nullptr: all are 1
     TapRows rows;
 
-    // Where the affinity of pixel 0 and its neighbour `tap` would be; pixel n's lies n further.
+    // The address of the affinity of pixel 0 and its neighbour `tap`; that of pixel n is n elements further.
     CXRFAST_HOST_DEVICE int64_t offset(const Window& window, int tap, int shift) const {
         const bool kept = tap <= window.centre();
         const int plane = (kept ? tap : window.mirrored(tap)) - rows.first_plane(window);
@@ -74,7 +74,7 @@ struct Affinities {
 
 #if defined(__CUDACC__) || defined(CXRFAST_CUDA_EMULATION)
 
-// The pixels of a thread: the first, and every 32nd after it.
+// The pixels of a thread: a first one, and every 32nd after it.
 template <int COUNT>
 struct Pixels {
     int first, y[COUNT], x[COUNT];
@@ -86,7 +86,7 @@ struct Pixels {
         for (int p = 0; p < COUNT; ++p) {
             y[p] = at(p) / window.width;
             x[p] = at(p) % window.width;
-            if (at(p) >= window.size()) y[p] = INT32_MIN / 2;  // has no neighbours
+            if (at(p) >= window.size()) y[p] = INT32_MIN / 2;  // no neighbours
         }
     }
 
@@ -94,7 +94,7 @@ struct Pixels {
     __device__ bool exists(int p) const { return y[p] >= 0; }
 };
 
-// Which of a thread's pixels have this neighbour; false if none of the warp's has.
+// Determines which pixels of the thread have this neighbour; false if none of the warp's pixels has it.
 template <int PIXELS>
 __device__ inline bool find_inside(
     bool (&inside)[PIXELS], const Pixels<PIXELS>& pixels, const Window& window, int dy, int dx) {
@@ -107,7 +107,7 @@ __device__ inline bool find_inside(
     return __any_sync(kAllLanes, any);
 }
 
-// All of the warp's.
+// Whether all pixels of the warp have it.
 template <int PIXELS>
 __device__ inline bool all_inside(const bool (&inside)[PIXELS]) {
     bool all = true;

@@ -1,6 +1,6 @@
-// region_sums and box_log_likelihood on the device: one read of the logits forward, one read and one write backward.
-// A long row is read in parts by several blocks, whose totals a second kernel adds in a fixed order. No thread adds
-// more than 64 elements before its sum goes up a tree, so that float32 is enough for any row.
+// region_sums and box_log_likelihood on the device: the forward reads the logits once, the backward reads and writes
+// them once. Several blocks read parts of a long row; a second kernel adds their totals in a fixed order. No thread
+// adds more than 64 elements before its sum enters a tree reduction, so that float32 is sufficient for any row.
 #pragma once
 
 #include "cuda/common/rows.cuh"
@@ -9,7 +9,7 @@
 
 namespace cxrfast {
 
-constexpr int64_t kWarpRow = 1024;      // a row up to this length is read by a warp
+constexpr int64_t kWarpRow = 1024;      // rows up to this length are read by a warp
 constexpr int64_t kPartLength = 16384;  // of a long row
 
 template <typename scalar_t>
@@ -123,7 +123,7 @@ struct BoxLogLikelihoodGradient {
     }
 };
 
-// body(row, part) for every part of every row, one team each.
+// Calls body(row, part) for every part of every row, with one team each.
 template <typename Body>
 __device__ void for_each_part(int64_t rows, int64_t parts, const Team& team, const Body& body) {
     const int64_t step = static_cast<int64_t>(gridDim.x) * team.count;
@@ -133,7 +133,7 @@ __device__ void for_each_part(int64_t rows, int64_t parts, const Team& team, con
     }
 }
 
-// body(chunk, first element) for every chunk of a part of a row
+// Calls body(chunk, first element) for every chunk of a part of a row.
 template <typename scalar_t, typename Body>
 __device__ void for_each_chunk(
     const RegionRows<scalar_t>& rows, int64_t row, int64_t part, const Team& team, const Body& body) {

@@ -14,9 +14,9 @@
 namespace cxrfast {
 namespace {
 
-constexpr int64_t kStagedBytes = 32 << 10;  // of a block: several blocks fit on a multiprocessor
+constexpr int64_t kStagedBytes = 32 << 10;  // per block: several blocks fit on a multiprocessor
 
-// A call's tensors, which keep the kernels' pointers alive.
+// The tensors of a call, which keep the memory of the kernels' pointers alive.
 struct Call {
     Tensor x;                       // [B, K, N], or ragged [N, K]
     std::optional<RowMask> mask;    // [B or 1, K or 1, N]
@@ -32,7 +32,7 @@ struct Call {
         const int64_t typical = ragged() ? length() / std::max<int64_t>(1, images()) : length();
         return typical <= kWarpBag ? kWarp : kRowThreads;
     }
-    // Elements of a bag that a team may stage.
+    // Maximum number of elements of a bag that a team may stage.
     int64_t staged(int64_t element_size) const { return kStagedBytes / element_size / (kRowThreads / team_size()); }
     Grid grid() const { return {blocks_for(images() * classes(), kRowThreads / team_size()), kRowThreads}; }
 };
@@ -48,7 +48,7 @@ Call dense_call(const Tensor& logits,
     return call;
 }
 
-// The offsets' values stay on the device: a kernel that finds a bag outside of the logits makes it NaN.
+// The values of the offsets stay on the device. A bag outside the logits gets NaN from the kernel.
 Call ragged_call(const Tensor& logits, const Tensor& offsets, const Tensor& positive, const GuideOptions& options) {
     CXRFAST_CHECK(logits.dim() == 2, "logits must be [N, K]");
     CXRFAST_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1 && offsets.scalar_type() == ScalarType::Long,
@@ -93,7 +93,7 @@ std::tuple<Tensor, Tensor> forward(const Call& call) {
     return {sums, statistics};
 }
 
-// With `add`, on top of what grad_x holds.
+// With `add`, adds to the values in grad_x.
 void backward_into(Tensor& grad_x, const Call& call, const Tensor& grad, const Tensor& statistics, bool add) {
     const DeviceGuard guard(call.x);
     const Tensor dense_grad = checked_rows(grad, call.x, kGuidedSums, call.images());
@@ -151,7 +151,7 @@ Tensor self_guided_sums_ragged_backward(const Tensor& grad,        // [kGuidedSu
     return backward(ragged_call(logits, offsets, positive, checked_options(delta, rescale, 0)), grad, statistics);
 }
 
-// Both gradients in one map: autograd would make two, and add them.
+// Writes both gradients to one tensor; autograd would allocate two and add them.
 std::tuple<Tensor, Tensor, Tensor> self_guided_pool(const Tensor& logits,    // [B, K, N]
                                                     const Tensor& positive,  // [B, K] bool
                                                     const std::optional<Tensor>& mask,

@@ -1,7 +1,7 @@
-// self_guided_sums and self_guided_sums_ragged on the device. A short bag is a warp's, a longer one a block's; its
-// instances wait in shared memory, every thread's own elements at its own places, while extremes, median and sums are
-// found, so that they cross the memory bus once. A bag that does not fit is read from its cache lines again. No thread
-// adds more than kInner elements before its sum goes on to another, so that float32 is enough for any bag.
+// self_guided_sums and self_guided_sums_ragged on the device. A short bag is processed by a warp, a longer one by a
+// block. While extremes, median and sums are computed, the instances are in shared memory, each thread's own elements
+// in its own places, so that they are read from memory once. A bag that does not fit is read again from the cache. No
+// thread adds more than kInner elements before its sum is passed on, so that float32 is sufficient for any bag.
 #pragma once
 
 #include <limits>
@@ -12,7 +12,7 @@
 
 namespace cxrfast {
 
-constexpr int64_t kWarpBag = 512;  // a bag up to this length is a warp's
+constexpr int64_t kWarpBag = 512;  // bags up to this length are processed by a warp
 constexpr int kInner = 64;
 
 template <typename scalar_t>
@@ -25,22 +25,22 @@ struct GuidedBags {
     const uint8_t* positive;  // [images, classes]
     int64_t bags, classes, length;
     int64_t mask_image_stride, mask_class_stride;
-    int64_t staged;  // as many elements of a bag fit into a team's shared memory
+    int64_t staged;  // number of elements of a bag that fit into the shared memory of a team
     double delta;
     bool rescale, mean_of_middle;
 };
 
-// One bag, as its team sees it.
+// One bag, as seen by its team.
 template <typename scalar_t>
 struct GuidedBag {
     using acc_t = accumulate_t<scalar_t>;
 
-    const scalar_t* x;  // element i stands at x[i * stride]
+    const scalar_t* x;  // element i is at x[i * stride]
     const uint8_t* mask;
     int64_t start, stride, length;
     acc_t* stage;  // [length], or nullptr
     Team team;
-    bool valid;  // the bag lies inside x
+    bool valid;  // the bag is inside x
 
     __device__ GuidedBag(const GuidedBags<scalar_t>& bags, int64_t bag, const Team& team, acc_t* shared)
         : x(bags.x),
@@ -66,7 +66,7 @@ struct GuidedBag {
         if (length <= bags.staged) stage = shared + team.index * bags.staged;
     }
 
-    // body(x) for this thread's instances, read from memory and left in shared memory.
+    // Calls body(x) for the instances of this thread, which are read from memory and stored in shared memory.
     template <typename Body>
     __device__ void for_each_loaded(const Body& body) const {
         for (int64_t i = team.rank; i < length; i += team.size) {
@@ -76,7 +76,7 @@ struct GuidedBag {
         }
     }
 
-    // The same again.
+    // The same for stored instances.
     template <typename Body>
     __device__ void for_each(const Body& body) const {
         for (int64_t i = team.rank; i < length; i += team.size) {
@@ -113,7 +113,7 @@ struct GuidedTotal {
     }
 };
 
-// What a team reduces through.
+// The scratch memory of a team for reductions.
 template <typename acc_t>
 struct GuidedShared {
     BagRange<acc_t> ranges[kRowThreads / kWarp];
@@ -122,7 +122,7 @@ struct GuidedShared {
     acc_t values[kRowThreads / kWarp];
 };
 
-// An integer in the order of the numbers, and back.
+// An integer with the same order as the numbers, and its inverse.
 template <typename T>
 struct OrderedBits {
     using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
@@ -155,7 +155,7 @@ __device__ acc_t least_above(const GuidedBag<scalar_t>& bag, acc_t limit, Guided
     return team_reduce(least, bag.team, shared.values, [](acc_t a, acc_t b) { return a < b ? a : b; });
 }
 
-// The element that `rank` others precede, by halving the integers between the least and the greatest.
+// The element of rank `rank`, by bisection of the integers between the smallest and the largest element.
 template <typename scalar_t, typename acc_t>
 __device__ acc_t element_of_rank(const GuidedBag<scalar_t>& bag,
                                  int64_t rank,
@@ -236,7 +236,7 @@ __device__ GuidedTotal<acc_t> sum_positive(const GuidedBag<scalar_t>& bag, const
     return Total::combine(total, inner);
 }
 
-// body(bag) for every bag, one team each
+// Calls body(bag) for every bag, with one team each.
 template <typename scalar_t, typename Body>
 __device__ void for_each_guided_bag(const GuidedBags<scalar_t>& bags, const Team& team, const Body& body) {
     const int64_t step = static_cast<int64_t>(gridDim.x) * team.count;
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
         const bool positive = bags.positive[index] != 0;
         GuidedTotal<acc_t> total{};
-        int64_t targets = range.count;  // instances with one
+        int64_t targets = range.count;  // number of instances with a target
         if (positive) {
             const Guide<acc_t> guide = Guide<acc_t>::of_bag(range.least, range.most, bags.delta, bags.rescale);
             if (guide.is_silent()) {
@@ -295,7 +295,7 @@ __global__ void __launch_bounds__(kRowThreads)
                               const accumulate_t<scalar_t>* grad,        // [kGuidedSums, bags]
                               const accumulate_t<scalar_t>* statistics,  // [kGuidedStatistics, bags]
                               scalar_t* grad_x,                          // as x
-                              bool add,                                  // on top of what grad_x holds
+                              bool add,                                  // add to the values in grad_x
                               int team_size) {
     using acc_t = accumulate_t<scalar_t>;
     const Team team = this_team(team_size);

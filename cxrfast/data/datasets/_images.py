@@ -20,18 +20,23 @@ class ImageFiles:
     Args:
         root: the data folder.
         folders: search only these sub-folders; default: everything below ``root``.
+        paths: the files relative to ``root``, if they are known, instead of a search.
     """
 
-    def __init__(self, root: Path, folders: Iterable[str] = ("",)):
+    def __init__(self, root: Path, folders: Iterable[str] = ("",), *, paths: Iterable[str] | None = None):
         self.root = root
-        self.paths: list[str] = []  # relative to root, with "/"
-        for folder in folders:
+        self.paths: list[str] = [] if paths is None else list(paths)  # relative to root, with "/"
+        for folder in folders if paths is None else ():
             self.paths.extend(_walk(root, folder))
         self._exact = frozenset(self.paths)
         self._by_end: dict[int, dict[str, list[str]]] = {}  # number of components -> end of the path -> paths
 
     def __contains__(self, path: str) -> bool:
         """Whether there is an image file with exactly this path."""
+        return path in self._exact
+
+    def holds(self, path: str) -> bool:
+        """Whether there is an image file at exactly this relative path."""
         return path in self._exact
 
     def find(self, name: str) -> str | None:

@@ -4,11 +4,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
+<<<<<<< HEAD
 from cxrfast.data.datasets import chestxray14, chexpert, padchest, rsna_pneumonia, siim_acr, vindr_cxr
+=======
+from cxrfast.data.datasets import chestxray14, manifest
+>>>>>>> main
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError, UsageError
 
 # In the order in which they are tried. Layouts of one data set come before general formats.
+<<<<<<< HEAD
 LAYOUTS: tuple[Layout, ...] = (
     chestxray14.LAYOUT,
     vindr_cxr.LAYOUT,
@@ -17,6 +22,9 @@ LAYOUTS: tuple[Layout, ...] = (
     padchest.LAYOUT,
     siim_acr.LAYOUT,
 )
+=======
+LAYOUTS: tuple[Layout, ...] = (chestxray14.LAYOUT, manifest.LAYOUT)
+>>>>>>> main
 
 _SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand
 

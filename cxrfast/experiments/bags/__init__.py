@@ -1,4 +1,4 @@
-"""Bag experiments: which images of a bag are positive, learnt from one label per bag."""
+"""Bag experiments: methods learn from one label per bag which images of the bag are positive."""
 
 from cxrfast.experiments.bags.drawing import Bags, draw_bags, parse_positives
 from cxrfast.experiments.bags.experiment import BagOutcome, BagSettings, train_bags

@@ -1,4 +1,4 @@
-"""Bags of images drawn by seed: index tensors, never one Python object per image."""
+"""Random bags of images, as index tensors."""
 
 from typing import NamedTuple
 
@@ -10,10 +10,10 @@ from cxrfast.errors import UsageError
 
 
 class Bags(NamedTuple):
-    """Bag b holds the images `instances[offsets[b]:offsets[b + 1]]`; it is positive if one of them is."""
+    """B bags. Bag b consists of the images `instances[offsets[b]:offsets[b + 1]]`; it is positive if any of them is."""
 
-    instances: Tensor  # [N] int64: which image each is
-    positive: Tensor  # [N] bool: which instances are of the positive class
+    instances: Tensor  # [N] int64: index of each instance's image
+    positive: Tensor  # [N] bool: whether the instance is of the positive class
     offsets: Tensor  # [B + 1] int64
     labels: Tensor  # [B] bool
 
@@ -22,10 +22,10 @@ class Bags(NamedTuple):
         return self.offsets.diff()
 
     def select(self, bags: Tensor) -> "Bags":  # [b] int64
-        """Some bags, in this order."""
+        """The bags with these indices, in this order."""
         sizes = self.sizes[bags]
         offsets = offsets_of(sizes)
-        # Of every instance: its place in the new order, less where its bag begins there, plus where it began before
+        # Old index of an instance = its new index − new offset of its bag + old offset of its bag
         rows = torch.arange(int(offsets[-1])) + (self.offsets[bags] - offsets[:-1]).repeat_interleave(sizes)
         return Bags(self.instances[rows], self.positive[rows], offsets, self.labels[bags])
 
@@ -44,7 +44,7 @@ def parse_positives(text: str) -> int | float | None:
 
 
 def draw_bags(
-    positive: Tensor,  # [M] bool: which images are of the positive class
+    positive: Tensor,  # [M] bool: whether the image is of the positive class
     n_bags: int,
     size: int,
     *,
@@ -52,18 +52,19 @@ def draw_bags(
     positives: int | float | None = None,
     seed: int | tuple[int, ...] = 0,
 ) -> Bags:
-    """Draw bags with replacement, every second one positive (the first one too): balanced up to one bag.
+    """Draw bags with replacement. Positive and negative bags alternate, beginning with a positive one.
 
-    Sizes are Gaussian, rounded to the nearest integer of at least 1. A negative bag is drawn from the negative images.
+    Bag sizes follow a normal distribution, rounded to integers of at least 1. Negative bags are drawn from the negative
+    images.
 
     Args:
-        positive: there must be both kinds.
+        positive: must contain positive and negative images.
         n_bags: B.
-        size: mean of the sizes; `size_std`: their standard deviation, 0 for bags of one size.
-        positives: how many instances of a positive bag are positive. None ("natural", as in Ilse et al. 2018 and the
-            paper): the bag is drawn at random from all images, on condition that one is positive; with share s of
-            positive images that makes s·n/(1 − (1 − s)ⁿ) of n on average. An integer: as many (the whole bag where it
-            is smaller). A share: as many as that, rounded, at least one.
+        size: mean of the sizes; `size_std`: their standard deviation, 0 for bags of equal size.
+        positives: number of positive instances in a positive bag. None ("natural", as in Ilse et al. 2018 and the
+            paper): the bag is drawn at random from all images, conditional on at least one positive. If a share s of
+            the images is positive, a bag of n then has s·n/(1 − (1 − s)ⁿ) positives on average. An integer: that many,
+            or the whole bag if it is smaller. A float: that share of the bag, rounded, at least one.
         seed: the same seed gives the same bags.
 
     Raises:
@@ -72,13 +73,13 @@ def draw_bags(
     if positive.all() or not positive.any():
         raise ValueError("positive: expected positive and negative images, got one kind")
     if n_bags < 1 or size < 1 or not size_std >= 0:
-        raise ValueError(f"expected n_bags, size ≥ 1 and size_std ≥ 0, got {n_bags}, {size} and {size_std}")
+        raise ValueError(f"n_bags, size, size_std: expected at least 1, 1 and 0, got {n_bags}, {size} and {size_std}")
     rng = np.random.default_rng(seed)
     sizes = np.maximum(np.rint(rng.normal(size, size_std, n_bags)), 1).astype(np.int64)
     labels = np.arange(n_bags) % 2 == 0
     share = positive.double().mean().item()
     counts = np.where(labels, _positive_counts(sizes, positives, share, rng), 0)
-    # The positive instances of a bag are those with its smallest keys; cells beyond its size have infinite ones
+    # The instances with the smallest random keys of a bag are positive; cells beyond its size have infinite keys
     keys = rng.random((n_bags, sizes.max()))
     inside = np.arange(sizes.max()) < sizes[:, None]
     keys[~inside] = np.inf
@@ -101,8 +102,8 @@ def _positive_counts(
         return np.maximum(np.rint(positives * sizes), 1).astype(np.int64)
     if positives is not None:
         return np.minimum(positives, sizes)
-    # Binomial on condition of at least one, without drawing again and again: where the first positive instance stands
-    # is geometric, cut off at the bag's size; the instances behind it are free.
+    # Binomial, conditional on at least one positive, without rejection sampling: the position of the first positive
+    # instance has a geometric distribution truncated to the bag; the instances after it are unconditional.
     miss = 1 - share
     uniform = rng.random(len(sizes))
     first = np.floor(np.log1p(-uniform * (1 - miss**sizes)) / np.log(miss)).astype(np.int64).clip(0, sizes - 1)

@@ -1,4 +1,4 @@
-"""One run: a network trained on bags, stopped by validation bags, measured on test bags."""
+"""One run: a network is trained on bags, its best epoch chosen on validation bags, and measured on test bags."""
 
 import time
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from cxrfast.experiments.bags.metrics import bag_iou
 from cxrfast.experiments.bags.networks import Normalized, make_network
 from cxrfast.metrics.classification import auroc
 
-VALIDATION_SHARE = 0.1  # of the training images; no image is in training and validation bags
-_AT_ONCE = 256  # images that are scored together: few enough to stay in the caches
+VALIDATION_SHARE = 0.1  # of the training images; training and validation bags share no images
+_AT_ONCE = 256  # images per forward pass: few enough for their features to stay in the CPU caches
 _PARTS = {"split": 0, "train": 1, "validation": 2, "test": 3, "weights": 4, "order": 5}
 
 
 @dataclass(frozen=True)
 class BagSettings:
-    """One run. Everything that its numbers depend on, beside the images and the machine."""
+    """The settings of one run. With the images and the machine, they determine its results."""
 
     method: str = "sgl"
     bag_size: int = 10
@@ -33,7 +33,7 @@ class BagSettings:
     train_bags: int = 100
     positives: str = "natural"  # see parse_positives
     network: str = "lenet5"
-    pool: str | None = None  # None: the method's own, or it has none
+    pool: str | None = None  # None: the method's default, or the method takes none
     delta: float | None = 0.3
     lam: float | None = 1.0
     epochs: int = 50
@@ -66,11 +66,11 @@ class BagOutcome(NamedTuple):
 
 
 class PreparedBags(NamedTuple):
-    """Bags, with every image that they hold once."""
+    """Bags, with each of their distinct images stored once."""
 
     bags: Bags
     images: Tensor  # [n, C, H, W] uint8
-    place: Tensor  # [N] int64: where an instance's image lies in `images`
+    place: Tensor  # [N] int64: index of an instance's image in `images`
 
 
 def train_bags(
@@ -80,16 +80,17 @@ def train_bags(
     device: str = "cpu",
     after_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> BagOutcome:
-    """Train on bags drawn from the training images, keep the epoch with the best validation bags, and test it.
+    """Train on bags drawn from the training images, keep the best epoch on validation bags, and test it.
 
-    A tenth of the training images is set aside for the validation bags. The best epoch has the greatest validation AUC,
-    of equals the least bag loss; only labels of bags are looked at. Test bags are used once, after that. Bags, initial
-    weights and the order of training depend on the seed and the run, not on the method, so methods are compared on the
-    same ones; test and validation bags do not depend on the number of training bags either.
+    A tenth of the training images is held out for the validation bags. The best epoch has the highest validation AUC
+    of bags; among equal ones, the lowest bag loss. Labels of instances are not used. Test bags are used only once, at
+    the end. Bags, initial weights and the order of training depend on the seed and the run, but not on the method, so
+    that all methods are compared on the same bags. Validation and test bags do not depend on the number of training
+    bags either.
 
     Raises:
         UsageError: an option out of range.
-        CxrfastError: the loss is no longer finite.
+        CxrfastError: the loss is not finite.
     """
     begin = time.perf_counter()
     train, validation = _split(source.train, settings)
@@ -104,7 +105,9 @@ def train_bags(
     for epoch in range(1, settings.epochs + 1):
         loss = _train_epoch(model, optimizer, images, bags, settings.batch_size, order)
         if not np.isfinite(loss):
-            raise CxrfastError(f"{settings.method}: the loss is {loss} in epoch {epoch}; lower --lr {settings.lr}")
+            raise CxrfastError(
+                f"{settings.method}: expected a finite loss, got {loss} in epoch {epoch}; reduce --lr {settings.lr}"
+            )
         history.append(Epoch(epoch, loss, *_validate(model, held_out)))
         after_epoch(history[-1])
         if best is None or (history[-1].val_auc, -history[-1].val_loss) > (best.val_auc, -best.val_loss):
@@ -120,19 +123,22 @@ def train_bags(
 
 
 def _seed(settings: BagSettings, part: str, *more: int) -> int:
-    """An independent stream of random numbers for every purpose of every run."""
+    """The seed of an independent random stream for one purpose of a run."""
     words = np.random.SeedSequence([settings.seed, settings.run, _PARTS[part], *more]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 
 def _split(images: LabelledImages, settings: BagSettings) -> tuple[LabelledImages, LabelledImages]:
-    """For training and for validation; the positive class has its share of both."""
+    """Training and validation images, stratified by the positive class."""
     generator = torch.Generator().manual_seed(_seed(settings, "split"))
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     for kind in (images.positive, ~images.positive):
         index = kind.nonzero().flatten()
         if len(index) < 2:
-            raise CxrfastError("positive-class: expected at least two positive and two negative training images")
+            raise CxrfastError(
+                "positive-class: expected at least two positive and two negative training images, got "
+                f"{int(images.positive.sum())} and {int((~images.positive).sum())}"
+            )
         index = index[torch.randperm(len(index), generator=generator)]
         n_validation = max(1, round(VALIDATION_SHARE * len(index)))
         parts[0].append(index[n_validation:])
@@ -190,7 +196,7 @@ def _train_epoch(
 
 @torch.no_grad()
 def _encode(model: BagModel, prepared: PreparedBags) -> tuple[Tensor, Tensor]:  # [N, D], offsets [B + 1]
-    """Every image is encoded once, however many bags hold it."""
+    """Encode every distinct image once, also if several bags contain it."""
     model.eval()
     encoded = torch.cat([model.encode(part) for part in prepared.images.split(_AT_ONCE)])
     return encoded[prepared.place], prepared.bags.offsets.to(encoded.device)
@@ -207,7 +213,7 @@ def _validate(model: BagModel, prepared: PreparedBags) -> tuple[float, float]:
 
 @torch.no_grad()
 def _test(model: BagModel, prepared: PreparedBags) -> tuple[float, float, Tensor]:
-    """AUC, IoU over the positive bags, scores of all instances [N]."""
+    """AUC of bags, mean IoU over the positive bags, and the scores of all instances [N]."""
     encoded, offsets = _encode(model, prepared)
     bags = prepared.bags
     auc = auroc(model.bag_logits(encoded, offsets).cpu()[:, None], bags.labels[:, None]).item()

@@ -1,4 +1,4 @@
-"""All combinations of methods, bag sizes, numbers of training bags and runs: finished ones are not run again."""
+"""All combinations of methods, bag sizes, numbers of training bags and runs. Finished runs are not repeated."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ from cxrfast.experiments.bags.results import RunTable, Summary, markdown, run_ke
 logger = get_logger(__name__)
 
 T = TypeVar("T")
-_EXAMPLES = {True: 3, False: 1}  # bags of each label that are kept for a picture
+_EXAMPLES = {True: 3, False: 1}  # number of example bags for the picture, by label
 
 
 def make_grid(
@@ -37,29 +37,31 @@ def make_grid(
     epochs: Sequence[int] = (),
     steps: Sequence[int] = (),
 ) -> list[BagSettings]:
-    """Every combination. Options that a method does not take are None, so that they do not tell its runs apart.
+    """The settings of all combinations.
+
+    Options that a method does not take are set to None, so that they do not distinguish its runs.
 
     Args:
-        base: what all runs share; its pooling is for the methods that are spelt without one.
+        base: settings that all runs share. Its pooling applies to methods that are written without one.
         methods: as in :class:`cxrfast.experiments.bags.methods.Spelling`: "bil", or "bil:max" with another pooling.
         positives: as in :func:`parse_positives`.
-        bag_size_std, epochs, steps: one number for all bag sizes, or one for each. Steps are optimisation steps, as
-            many for all sizes of the training set, rounded to whole epochs.
+        bag_size_std, epochs, steps: one number for all bag sizes, or one for each. Steps are optimisation steps,
+            rounded to whole epochs; their number is the same for all sizes of the training set.
 
     Raises:
-        UsageError: an unknown method, or numbers that do not fit each other.
+        UsageError: an unknown method, or numbers that do not fit together.
     """
     spellings = list(dict.fromkeys(Spelling.parse(method, base.pool) for method in methods))
     if epochs and steps:
         raise UsageError("steps: expected either --epochs or --steps, got both")
     for text, size in itertools.product(positives, sizes):
         if isinstance(count := parse_positives(text), int) and count > size:
-            raise UsageError(f"positives: {count} are more than a bag of {size} holds; lower --positives")
+            raise UsageError(f"positives: expected at most {size}, the bag size, got {count}; reduce --positives")
     name, lengths = ("steps", steps) if steps else ("epochs", epochs or (base.epochs,))
     length_of = _per_size(name, lengths, sizes)
     stds = _per_size("bag-size-std", bag_size_std or (base.bag_size_std,), sizes)
     grid = []
-    # First runs of everything before second runs, numbers in the order given: something can be compared early
+    # All first runs come before the second runs, so that methods can be compared early
     for run, bags, share, size, spelling in itertools.product(range(runs), train_bags, positives, sizes, spellings):
         options = METHODS[spelling.method].options
         unused: dict[str, Any] = dict.fromkeys({"delta", "lam"} - set(options))
@@ -91,12 +93,16 @@ def run_grid(
     *,
     device: str = "cpu",
 ) -> list[Summary]:
-    """Run what is not in `out` yet, and summarise all of `grid`.
+    """Do the runs of `grid` that are not in `out` yet, and summarise all of them.
 
-    Writes into `out`: ``runs.csv`` after every run; at the end ``summary.csv`` and ``summary.md`` (mean, minimum and
-    maximum over the runs), curves as in :mod:`~cxrfast.experiments.bags.plots` (``by_train_bags.png`` is the paper's
-    Figure 4, ``by_positives.png`` its Figure 6) and ``examples.png`` (Figure 5(b)); ``examples/*.npz`` hold some test
-    bags of the first runs with their scores.
+    Files in `out`:
+
+    - ``runs.csv``, written after every run;
+    - ``summary.csv`` and ``summary.md``: mean, minimum and maximum over the runs;
+    - curves, see :mod:`~cxrfast.experiments.bags.plots`: ``by_train_bags.png`` corresponds to the paper's Figure 4,
+      ``by_positives.png`` to its Figure 6;
+    - ``examples.png``, which corresponds to Figure 5(b): some test bags of the first runs, with their scores;
+    - ``examples/*.npz``: the same as arrays.
     """
     from tqdm import tqdm
 
@@ -104,9 +110,9 @@ def run_grid(
     keys = [run_key(source, settings) for settings in grid]
     waiting = [(key, settings) for key, settings in zip(keys, grid, strict=True) if key not in table]
     if len(waiting) < len(grid):
-        logger.info(f"{len(grid) - len(waiting)} of {len(grid)} runs stand in {table.path} already")
+        logger.info(f"{len(grid) - len(waiting)} of {len(grid)} runs are already in {table.path}")
     failed = []
-    # In instances seen, not runs: a run on large bags takes many times as long
+    # Progress counts instances, because runs on large bags take much longer
     work = sum(settings.epochs * settings.train_bags * settings.bag_size for _, settings in waiting)
     with tqdm(total=work, desc="bags", unit="image", unit_scale=True, disable=None) as bar:
         for key, settings in waiting:
@@ -141,7 +147,7 @@ def run_grid(
 
 
 def finished(source: BagSource, grid: Sequence[BagSettings], out: Path) -> list[Summary]:
-    """A summary of those runs of the grid that stand in `out`."""
+    """A summary of the runs of the grid that are finished in `out`."""
     table = RunTable(out / "runs.csv")
     return summarize(table[key] for key in (run_key(source, settings) for settings in grid) if key in table)
 
@@ -159,7 +165,7 @@ def _write_overview(
     texts = [f"{title}\n\n{markdown(summaries, measure)}\n" for measure, title in _TITLES.items()]
     write_text(out / "summary.md", "\n".join(texts))
     plot_summaries(summaries, out)
-    # Of the examples those of the smallest bags, which fit a line, and the best trained networks
+    # Examples are from the smallest bags, which fit into a line, and the networks with the most training bags
     first = [(key, settings) for key, settings in zip(keys, grid, strict=True) if settings.run == 0]
     size = min(settings.bag_size for _, settings in first)
     bags = max(settings.train_bags for _, settings in first)
@@ -184,7 +190,9 @@ _TITLES = {
 def _example_path(out: Path, key: Any, settings: BagSettings) -> Path:
     import hashlib
 
-    code = hashlib.sha256("\n".join(key).encode()).hexdigest()[:8]  # of the settings that the name does not tell
+    code = hashlib.sha256("\n".join(key).encode()).hexdigest()[
+        :8
+    ]  # hash of all settings, of which the name contains only some
     return out / "examples" / f"{settings.method}-{settings.bag_size}-{settings.train_bags}-{code}.npz"
 
 

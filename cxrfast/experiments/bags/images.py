@@ -1,4 +1,4 @@
-"""Labelled images that bags are drawn from: torchvision's data sets, or an array file."""
+"""The labelled images that bags are drawn from: torchvision data sets, or an array file."""
 
 import gzip
 import shutil
@@ -17,16 +17,22 @@ from torch import Tensor
 from cxrfast._logging import get_logger
 from cxrfast.errors import CxrfastError, UsageError
 
+<<<<<<< HEAD
 logger = get_logger(__name__)
 
 SIZE = 32  # pixels along a side, of every image: LeNet-5's input and CIFAR-10's format
 DATASETS = {"mnist": "9", "cifar10": "dog"}  # and the class whose presence makes a bag positive
 _TEST_SHARE = 0.25  # of an array file that has no test images
+=======
+SIZE = 32  # side of all images in pixels: the input of LeNet-5, and the size of CIFAR-10's images
+DATASETS = {"mnist": "9", "cifar10": "dog"}  # with the default positive class
+_TEST_SHARE = 0.25  # of an array file without test images
+>>>>>>> main
 
 
 class LabelledImages(NamedTuple):
     images: Tensor  # [N, C, 32, 32] uint8
-    positive: Tensor  # [N] bool: of the positive class
+    positive: Tensor  # [N] bool: whether the image is of the positive class
 
     def part(self, index: Tensor) -> "LabelledImages":  # [n] int64
         return LabelledImages(self.images[index], self.positive[index])
@@ -37,7 +43,7 @@ class BagSource(NamedTuple):
     positive_class: str
     train: LabelledImages
     test: LabelledImages
-    mean: Tensor  # [C] float32 of the training images, in grey values from 0 to 255
+    mean: Tensor  # [C] float32, of the training images, on the scale 0 to 255
     std: Tensor  # [C] float32
 
 
@@ -48,10 +54,12 @@ def read_source(
     positive_class: str | None = None,
     download: bool = False,
     seed: int = 0,
+    fetch: str = "give --download to fetch it",
 ) -> BagSource:
-    """Read images and which of them are of the positive class.
+    """Read images, and which of them are of the positive class.
 
     Args:
+<<<<<<< HEAD
         dataset: "mnist", "cifar10" (both read by torchvision from `root`), or the path of a ``.npz`` file with
             `train_images, train_labels, test_images, test_labels` or only `images, labels`, of which a quarter, chosen
             by `seed`, is then for testing; and optionally `class_names`. Images are `[N, H, W]`, `[N, H, W, C]` or
@@ -59,23 +67,32 @@ def read_source(
             `[N]` or `[N, 1]`, or zeros and ones `[N, L]`, one column for each of L classes. The files of MedMNIST
             have this form; their `val_images` are not used.
         root: torchvision's folder of the data set: MNIST's files lie in ``MNIST/raw`` (also as .gz), CIFAR-10's in
+=======
+        dataset: "mnist" or "cifar10", which torchvision reads from `root`, or the path of a ``.npz`` file. The file
+            has the arrays `train_images, train_labels, test_images, test_labels`, or `images, labels`, of which a
+            random quarter (by `seed`) becomes test images; `class_names` is optional. Images are `[N, H, W]`,
+            `[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels; uint8, or floating-point in [0, 1]. Labels are
+            integers or names.
+        root: torchvision's folder of the data set. MNIST's files are in ``MNIST/raw`` (also as .gz), CIFAR-10's in
+>>>>>>> main
             ``cifar-10-batches-py``.
-        positive_class: a name or number; default 9 for MNIST and dog for CIFAR-10, none for files.
-        download: let torchvision fetch what is missing.
+        positive_class: a name or number; default: 9 for MNIST, dog for CIFAR-10; required for files.
+        download: let torchvision download missing files.
+        fetch: how the user gets missing files, for the error message.
 
-    Images of another size are resized to 32×32 (bilinear, antialiased), as the paper's LeNet-5 takes them.
+    Images of other sizes are resized to 32×32 (bilinear, antialiased), the input size of the paper's LeNet-5.
 
     Raises:
-        UsageError: unknown data set, missing folder or file, a class that does not occur.
+        UsageError: an unknown data set, a missing folder or file, a class that does not occur.
         CxrfastError: a file that cannot be read or lacks arrays.
     """
     if dataset in DATASETS:
-        arrays = _torchvision(dataset, root, download)
+        arrays = _torchvision(dataset, root, download, fetch)
         chosen = positive_class or DATASETS[dataset]
     elif dataset.endswith(".npz"):
         arrays = _array_file(Path(dataset), seed)
         if positive_class is None:
-            raise UsageError(f"positive-class: {dataset} needs one; {_classes(arrays)}")
+            raise UsageError(f"positive-class: expected a class of {dataset}, got none; {_classes(arrays)}")
         chosen = positive_class
     else:
         raise UsageError(f"dataset: expected {', '.join(DATASETS)} or an .npz file, got {dataset!r}")
@@ -86,18 +103,22 @@ def read_source(
         positive = torch.from_numpy(np.asarray(labels == value if labels.ndim == 1 else labels[:, value] == 1))
         for kind, present in (("positive", positive.any()), ("negative", not positive.all())):
             if not present:
-                raise UsageError(f"positive-class: {chosen!r} leaves no {kind} {part} image; {_classes(arrays)}")
+                raise UsageError(
+                    f"positive-class: expected {kind} {part} images, got none for {chosen!r}; {_classes(arrays)}"
+                )
         parts.append(LabelledImages(_to_uint8(arrays[f"{part}_images"], dataset), positive))
     train, test = parts
     if train.images.shape[1] != test.images.shape[1]:
         channels = train.images.shape[1], test.images.shape[1]
-        raise CxrfastError(f"{dataset}: training images have {channels[0]} channels, test images {channels[1]}")
+        raise CxrfastError(
+            f"{dataset}: expected as many channels in training and test images, got {channels[0]} and {channels[1]}"
+        )
     name = dataset if dataset in DATASETS else Path(dataset).stem
     return BagSource(name, chosen, train, test, *_statistics(train.images))
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:  # [N, C, H, W] uint8 -> [C], [C]
-    """Mean and standard deviation per channel, from counts of grey values: without a copy in floating point."""
+    """Mean and standard deviation per channel, from histograms, which avoids a floating-point copy."""
     counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
     share = counts / counts.sum(1, keepdim=True)
     grey = torch.arange(256, dtype=torch.float64)
@@ -106,7 +127,7 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:  # [N, C, H, W] uint8 
     return mean.float(), variance.sqrt().clamp(min=1).float()
 
 
-def _torchvision(dataset: str, root: Path | None, download: bool) -> dict[str, Any]:
+def _torchvision(dataset: str, root: Path | None, download: bool, fetch: str) -> dict[str, Any]:
     from torchvision import datasets
 
     if root is None or not (download or root.is_dir()):
@@ -119,9 +140,9 @@ def _torchvision(dataset: str, root: Path | None, download: bool) -> dict[str, A
         for part in ("train", "test"):
             try:
                 data = kind(str(folder), train=part == "train", download=download)
-            except Exception as error:  # of the network, the archive or torchvision's checksums
+            except Exception as error:  # network errors, damaged archives, failed checksums
                 reason = str(error).splitlines()[0].rstrip(".")
-                raise CxrfastError(f"{root}: cannot read {dataset} ({reason}); give --download to fetch it") from error
+                raise CxrfastError(f"{root}: cannot read {dataset} ({reason}); {fetch}") from error
             arrays[f"{part}_images"] = np.asarray(data.data)
             arrays[f"{part}_labels"] = np.asarray(data.targets)
     names = [name.partition(" - ")[0] for name in data.classes]  # MNIST's are "9 - nine"
@@ -135,7 +156,7 @@ def _as_it_is(root: Path) -> Iterator[Path]:
 
 @contextmanager
 def _plain_files(root: Path) -> Iterator[Path]:
-    """A folder in which torchvision finds MNIST's files, also where `root` has them as they were released: gzipped."""
+    """A folder with MNIST's files uncompressed, as torchvision expects them; in `root` they may be gzipped."""
     raw = root / "MNIST" / "raw"
     packed = [path for path in raw.glob("*-ubyte.gz") if not path.with_suffix("").exists()]
     if not packed:
@@ -156,7 +177,7 @@ def _plain_files(root: Path) -> Iterator[Path]:
 def _array_file(path: Path, seed: int) -> dict[str, Any]:
     """`train_images, train_labels, test_images, test_labels`, and `class_names` if the file has them."""
     if not path.is_file():
-        raise UsageError(f"dataset: no file {path}")
+        raise UsageError(f"dataset: expected a file, got {path}, which does not exist")
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -175,7 +196,7 @@ def _array_file(path: Path, seed: int) -> dict[str, Any]:
     missing = {f"{part}_{kind}" for part in ("train", "test") for kind in ("images", "labels")} - arrays.keys()
     if missing:
         raise CxrfastError(
-            f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(sorted(arrays)) or 'nothing'}"
+            f"{path}: expected arrays {', '.join(sorted(missing))}, got only {', '.join(sorted(arrays)) or 'nothing'}"
         )
     return arrays
 
@@ -195,7 +216,11 @@ def _labels(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> np
 
 
 def _label_value(arrays: dict[str, Any], chosen: str) -> Any:
+<<<<<<< HEAD
     """What stands in the labels for the class that a user calls `chosen`: a value, or a column of `[N, L]`."""
+=======
+    """The label of the class that the user names `chosen`."""
+>>>>>>> main
     labels = arrays["train_labels"]
     names = [str(name) for name in arrays.get("class_names", [])]
     if labels.ndim == 2:
@@ -212,7 +237,7 @@ def _label_value(arrays: dict[str, Any], chosen: str) -> Any:
         return int(chosen)
     if np.issubdtype(labels.dtype, np.str_) and chosen in labels:
         return chosen
-    raise UsageError(f"positive-class: there is no {chosen!r}; {_classes(arrays)}")
+    raise UsageError(f"positive-class: unknown class {chosen!r}; {_classes(arrays)}")
 
 
 def _classes(arrays: dict[str, Any]) -> str:
@@ -231,7 +256,7 @@ def _to_uint8(array: Any, name: str) -> Tensor:  # -> [N, C, 32, 32] uint8
         raise CxrfastError(f"{name}: expected images with 1 or 3 channels, got an array {list(array.shape)}")
     if images.is_floating_point():
         if not ((images >= 0) & (images <= 1)).all():
-            raise CxrfastError(f"{name}: expected floating-point images from 0 to 1, got other values")
+            raise CxrfastError(f"{name}: expected floating-point images in [0, 1], got values outside")
         images = (images * 255).round().to(torch.uint8)
     elif images.dtype != torch.uint8:
         raise CxrfastError(f"{name}: expected uint8 or floating-point images, got {array.dtype}")

@@ -1,4 +1,4 @@
-"""The methods that are compared: what is learnt from a bag's label, and how instances are scored."""
+"""The compared methods: how they learn from the label of a bag, and how they score instances."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
@@ -14,15 +14,15 @@ from cxrfast.ops.mil_pool import MODES, MILPoolMode
 
 
 class Options(NamedTuple):
-    """What methods can be told; each takes those that it names in :data:`METHODS`."""
+    """Options of the methods. :data:`METHODS` lists those that each method takes."""
 
-    pool: str | None = None  # None: the method's own
+    pool: str | None = None  # None: the method's default
     delta: float = 0.3
     lam: float = 1.0
 
 
 class BagModel(nn.Module):
-    """A network and a method: images are encoded one by one, so that one encoding serves every bag that holds them."""
+    """A network with a method. Images are encoded independently of their bags, so that bags can share encodings."""
 
     def encode(self, images: Tensor) -> Tensor:  # [N, C, H, W] uint8 -> [N, D]
         raise NotImplementedError
@@ -43,7 +43,7 @@ class BagModel(nn.Module):
 
 
 class InstanceModel(BagModel):
-    """Every image has a probability of its own; the bag's is pooled from them. An image's code is its logit."""
+    """Every image has a probability, from which that of the bag is pooled. The encoding of an image is its logit."""
 
     def __init__(self, network: nn.Module, num_features: int, loss: nn.Module) -> None:
         super().__init__()
@@ -65,10 +65,10 @@ class InstanceModel(BagModel):
 
 
 class AttentionModel(BagModel):
-    """Ilse et al. 2018: the bag's features are a weighted mean of its images' features, and are then classified.
+    """Ilse et al. 2018: classifies the attention-weighted mean of the image features of a bag.
 
-    Images have attention weights, not probabilities. As in that paper's figures an image's score is its weight,
-    rescaled within the bag to run from 0 to 1 (1 for a bag of equal weights).
+    Images have attention weights, not probabilities. As in the figures of that paper, the score of an image is its
+    weight, min-max normalised within the bag; 1 if all weights are equal.
     """
 
     def __init__(self, network: nn.Module, num_features: int, gated: bool) -> None:
@@ -96,8 +96,10 @@ class AttentionModel(BagModel):
 
 
 class MeanLogit(nn.Module):
-    """The mean of a bag's logits, where pooling "mean" is that of its probabilities: the published script of Seibold et
-    al. 2020 pools so under BIL."""
+    """The mean of a bag's logits, as in the published script of Seibold et al. 2020 for BIL.
+
+    The pooling "mean", by contrast, is the mean of the probabilities.
+    """
 
     def forward(self, logits: Tensor, *, offsets: Tensor) -> Tensor:  # [N, K], [B + 1] -> [B, K]
         sizes = offsets.diff()
@@ -105,10 +107,10 @@ class MeanLogit(nn.Module):
 
 
 class BagMethod(NamedTuple):
-    label: str  # in pictures
-    options: tuple[str, ...]  # fields of Options that it takes
+    label: str  # name in pictures and tables
+    options: tuple[str, ...]  # the fields of Options that it takes
     make: Callable[[nn.Module, int, Options], BagModel]
-    pool: str = "max"  # its own, of those that take one
+    pool: str = "max"  # default pooling of methods that take one
 
 
 def _pooling(pool: MILPoolMode) -> Callable[[nn.Module, int, Options], BagModel]:
@@ -165,14 +167,14 @@ METHODS = {
 
 
 class Spelling(NamedTuple):
-    """A method with its pooling, as a user writes it: "bil" with its own, "bil:max" with another."""
+    """A method with its pooling, as written by a user: "bil" for the default pooling, "bil:max" for another."""
 
     method: str
     pool: str | None  # None: the method takes none
 
     @classmethod
     def parse(cls, text: str, pool: str | None = None) -> "Spelling":
-        """`pool` is for a method that takes one and is spelt without.
+        """Parse `text`. `pool` is the pooling of methods that take one but are written without it.
 
         Raises:
             UsageError: an unknown method or pooling, or a pooling for a method that takes none.
@@ -182,7 +184,7 @@ class Spelling(NamedTuple):
             raise UsageError(f"method: expected some of {', '.join(METHODS)}, got {method!r}")
         if "pool" not in METHODS[method].options:
             if colon:
-                raise UsageError(f"method: {method} takes no pooling of its own, got {text!r}")
+                raise UsageError(f"method: expected no pooling for {method}, got {text!r}")
             return cls(method, None)
         return cls(method, check_pool(own if colon else pool or METHODS[method].pool))
 
@@ -191,20 +193,20 @@ class Spelling(NamedTuple):
 
     @property
     def label(self) -> str:
-        """In pictures and tables."""
+        """The name in pictures and tables."""
         label = METHODS[self.method].label
         return label if str(self) == self.method else f"{label} ({self.pool} pooling)"
 
 
 def check_pool(pool: str) -> str:
-    """The pooling as it is spelt here; :class:`UsageError` lists them."""
+    """The name of the pooling. Raises :class:`UsageError`, with all names, if it is unknown."""
     if pool.replace("_", "-") not in POOLS:
         raise UsageError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")
     return pool.replace("_", "-")
 
 
 def make_model(method: str, network: nn.Module, num_features: int, options: Options) -> BagModel:
-    """`network`, from images to `num_features` features, with a method on top.
+    """Combine `network`, which maps images to `num_features` features, with a method.
 
     Raises:
         UsageError: an unknown method or pooling, or an option out of range.
@@ -214,5 +216,5 @@ def make_model(method: str, network: nn.Module, num_features: int, options: Opti
     pool = check_pool(options.pool or METHODS[method].pool)
     try:
         return METHODS[method].make(network, num_features, options._replace(pool=pool))
-    except ValueError as error:  # of a loss's option: it names it
+    except ValueError as error:  # from an option of a loss; the message names it
         raise UsageError(str(error)) from error

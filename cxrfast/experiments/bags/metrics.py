@@ -1,4 +1,4 @@
-"""How well instances are found."""
+"""Overlap of predicted and positive instances."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,16 @@ def bag_iou(
     positive: Tensor,  # [N] bool
     offsets: Tensor,  # [B + 1] int64
 ) -> Tensor:  # [B] float64
-    """Intersection over union of the predicted and the truly positive instances of every bag.
+    """Intersection over union of predicted and positive instances, for every bag.
 
-    NaN for a bag that has neither; 0 for a positive bag of which none is predicted.
+    NaN for a bag without predicted or positive instances.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not match.
     """
     if predicted.shape != positive.shape or predicted.dim() != 1 or offsets[-1] != len(positive):
         raise ValueError(
-            f"expected predicted and positive [N] and offsets up to N, got {list(predicted.shape)}, "
+            f"predicted, positive, offsets: expected [N], [N] and offsets up to N, got {list(predicted.shape)}, "
             f"{list(positive.shape)} and offsets up to {int(offsets[-1])}"
         )
     return _sums(predicted & positive, offsets) / _sums(predicted | positive, offsets)

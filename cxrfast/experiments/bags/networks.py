@@ -1,4 +1,4 @@
-"""Networks that score single images: from images to features."""
+"""Networks from single images to features."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,9 +10,9 @@ from cxrfast.errors import UsageError
 
 
 class LeNet5(nn.Sequential):
-    """LeCun et al. 1998 for 32×32 images, with ReLU and max-pooling, as in the paper's bag experiments; 84 features.
+    """LeNet-5 (LeCun et al. 1998) for 32×32 images, with ReLU and max pooling as in the paper; 84 features.
 
-    Pooling stands before ReLU: the same function, with a quarter of the work for ReLU.
+    Max pooling comes before ReLU, which gives the same result for a quarter of the ReLU operations.
     """
 
     num_features = 84
@@ -34,7 +34,7 @@ class LeNet5(nn.Sequential):
 
 
 def resnet18(in_chans: int = 3) -> nn.Module:
-    """ResNet-18 (He et al. 2016) from random weights; 512 features."""
+    """ResNet-18 (He et al. 2016) with random weights; 512 features."""
     import timm
 
     return timm.create_model("resnet18", in_chans=in_chans, num_classes=0)
@@ -44,7 +44,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {"lenet5": LeNet5, "resnet18":
 
 
 def default_network(in_chans: int) -> str:
-    """The paper's: LeNet-5 for grey images, ResNet-18 for coloured ones."""
+    """The paper's choice: LeNet-5 for greyscale images, ResNet-18 for colour images."""
     return "lenet5" if in_chans == 1 else "resnet18"
 
 
@@ -56,7 +56,7 @@ def make_network(name: str, in_chans: int) -> nn.Module:
 
 
 class Normalized(nn.Module):
-    """A network on images of grey values 0 … 255, which it brings to mean 0 and standard deviation 1 per channel."""
+    """Standardises uint8 images to mean 0 and standard deviation 1 per channel before the network."""
 
     mean: Tensor
     std: Tensor
@@ -68,7 +68,7 @@ class Normalized(nn.Module):
         std: Tensor,  # [C]
     ) -> None:
         super().__init__()
-        # Convolutions of few channels are faster in this layout, on CPUs as well. Any: some versions' types lack it.
+        # Convolutions of few channels are faster in this layout, also on CPUs. Any: some torch versions lack the type.
         self.network = cast(Any, network).to(memory_format=torch.channels_last)
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])

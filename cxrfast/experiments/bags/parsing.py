@@ -1,4 +1,4 @@
-"""What a user writes for the fields of a plan, as values."""
+"""Parses what users write for the fields of a plan."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from cxrfast.experiments.bags.methods import Spelling, check_pool
 
 
 def parse_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a :class:`~cxrfast.experiments.bags.presets.Plan` from text, numbers or comma-separated lists.
+    """Fields of a :class:`~cxrfast.experiments.bags.presets.BagPlan` from text, numbers or comma-separated lists.
 
     Raises:
-        UsageError: a name that is no field, or a value that is none of its field.
+        UsageError: an unknown field, or a value that does not fit the field.
     """
     for name in given:
         if name not in _FIELDS:
-            raise UsageError(f"{name}: no setting of the bag experiments; they have {', '.join(_FIELDS)}")
+            raise UsageError(f"{name}: unknown setting; expected one of {', '.join(_FIELDS)}")
     return {name: _FIELDS[name](_option(name), _as_text(value)) for name, value in given.items() if value is not None}
 
 
@@ -29,7 +29,7 @@ def _as_text(value: Any) -> str:
 
 
 def _numbers(least: int, distinct: bool = True) -> Callable[[str, str], tuple[int, ...]]:
-    """Comma-separated integers, each once if they are to be distinct."""
+    """Parser of comma-separated integers of at least `least`; `distinct` removes repetitions."""
 
     def parse(name: str, text: str) -> tuple[int, ...]:
         try:
@@ -54,7 +54,7 @@ def _deviations(name: str, text: str) -> tuple[float, ...]:
 
 
 def _words(check: Callable[[str], Any]) -> Callable[[str, str], tuple[str, ...]]:
-    """Comma-separated words, each once, that pass a check."""
+    """Parser of comma-separated words that pass a check; repetitions are removed."""
 
     def parse(name: str, text: str) -> tuple[str, ...]:
         words = tuple(dict.fromkeys(part.strip() for part in text.split(",")))

@@ -1,4 +1,4 @@
-"""Pictures of the results: measures against the size of bags and of the training set, and bags with their scores."""
+"""Figures of the results: curves of the measures, and example bags with their scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ _AXES = {
     "bag_size": "mean number of instances per bag",
     "positives": "positive instances per positive bag",
 }
-_OTHERS = {  # axes of a picture: of its columns, and what there is one file for each of
+_OTHERS = {  # for each x axis: the axis of the columns, and the axis of the files
     "train_bags": ("bag_size", "positives"),
     "bag_size": ("train_bags", "positives"),
     "positives": ("bag_size", "train_bags"),
 }
 _FACETS = {"bag_size": "bags of {} instances", "train_bags": "{} training bags", "positives": "positives: {}"}
-# Colours that stay apart in the common kinds of colour blindness (Okabe & Ito); a method keeps its own in every picture
+# Distinguishable with common forms of colour blindness (Okabe & Ito). A method has the same colour in all figures.
 _STYLES: dict[str, tuple[str, str, str]] = {
     "sgl": ("#d55e00", "o", "-"),
     "max": ("#0072b2", "s", "-"),
@@ -43,21 +43,21 @@ _STYLES: dict[str, tuple[str, str, str]] = {
 }
 _ORDER = {name: place for place, name in enumerate(METHODS)}
 _FOUND, _MISSED, _FALSE = "#009e73", "#0072b2", "#d55e00"
-_PER_ROW = 20  # instances of a bag side by side
+_PER_ROW = 20  # instances of a bag in one line
 
 
 class Example(NamedTuple):
-    """Some test bags, as one method scores them."""
+    """Some test bags with the scores of one method."""
 
     label: str
     sizes: np.ndarray  # [B]
-    instances: np.ndarray  # [N] into the test images
+    instances: np.ndarray  # [N] indices of test images
     positive: np.ndarray  # [N] bool
     scores: np.ndarray  # [N]
 
 
 def _figure(width: float, height: float, layout: Any = "constrained") -> Any:
-    # Not pyplot, which would look for a screen
+    # Not pyplot, which may need a display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -72,9 +72,12 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def plot_summaries(summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """``by_train_bags.png``, ``by_bag_size.png`` and ``by_positives.png``: each where there is more than one value to
-    draw against, the first where there is none of them. A file has a column for each value of a second axis; of a third
-    there is one file each, which then has it in its name: ``by_positives-500.png`` is that of 500 training bags."""
+    """Write ``by_train_bags.png``, ``by_bag_size.png`` and ``by_positives.png``.
+
+    A figure is written for every axis with more than one value; if there is none, for ``train_bags``. A second axis
+    gives the columns of the figure. If a third axis has several values, each has its own file:
+    ``by_positives-500.png`` is for 500 training bags.
+    """
     many = [axis for axis in _AXES if len({getattr(s, axis) for s in summaries}) > 1]
     written = []
     for axis in many or ["train_bags"]:
@@ -93,8 +96,10 @@ def _values(summaries: Sequence[Summary], axis: str) -> list[Any]:
 
 
 def plot_curves(summaries: Sequence[Summary], axis: str, facet: str, path: Path) -> None:
-    """IoU above AUC against `axis`, a column for each value of `facet`; both are axes of the grid. Lines are means over
-    runs, bands reach from the worst to the best run."""
+    """Draw IoU (first row) and AUC (second row) against `axis`, with a column for each value of `facet`.
+
+    `axis` and `facet` are axes of the grid. Lines are means over runs; bands show the range of the runs.
+    """
     columns = _values(summaries, facet)
     ticks = sorted({_place(summary, axis) for summary in summaries})
     methods = sorted({s.method for s in summaries}, key=lambda name: (_ORDER[name.partition(":")[0]], name))
@@ -124,7 +129,7 @@ def plot_curves(summaries: Sequence[Summary], axis: str, facet: str, path: Path)
     for axes in grid.flat:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     labels = [Spelling.parse(method).label for method in methods]
-    # As many side by side as there is room for: a mark, and letters of some 0.07 inches
+    # As many legend columns as fit: a marker, and about 0.07 inches per letter
     abreast = max(1, int(width / (0.8 + 0.07 * max(map(len, labels)))))
     figure.legend(
         [handles[label] for label in labels], labels, loc="outside lower center", ncols=min(len(labels), abreast)
@@ -133,7 +138,7 @@ def plot_curves(summaries: Sequence[Summary], axis: str, facet: str, path: Path)
 
 
 def _place(summary: Summary, axis: str) -> float:
-    """Where its point stands. Of positives there are as many as there were, however they were asked for."""
+    """The x coordinate. For positives, it is the measured number per bag."""
     return summary.positives_per_bag if axis == "positives" else getattr(summary, axis)
 
 
@@ -146,12 +151,12 @@ def _draw_method(axes: Any, method: str, summaries: Sequence[Summary], axis: str
     spreads = [getattr(summary, measure) for summary in summaries]
     front = 4 if name == "sgl" else 3
     style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5, "zorder": front}
-    if colon:  # with a pooling that is not its own
+    if colon:  # not its default pooling
         style |= {"markerfacecolor": "white", "linestyle": (0, (3, 1, 1, 1))}
     axes.plot(x, [s.mean for s in spreads], label=summaries[0].label, **style)
     low, high = [s.min for s in spreads], [s.max for s in spreads]
     axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
-    if len(x) == 1:  # a band of no width
+    if len(x) == 1:  # a band would have no width
         axes.vlines(x, low, high, color=colour, alpha=0.5)
 
 
@@ -161,9 +166,11 @@ def plot_examples(
     title: str,
     path: Path,
 ) -> None:
-    """The same bags below one another, once per method, with every instance's score; green frames are positive
-    instances that were found, blue ones missed, red ones are false alarms. Positive
-    instances come first. IoU is that of the bag."""
+    """Draw the same bags for each method, one below the other, with the score of every instance.
+
+    Frames mark true positives (green), false negatives (blue) and false positives (red). Positive instances come
+    first. The IoU is that of the bag.
+    """
     from matplotlib.patches import Patch
 
     first = examples[0]
@@ -172,7 +179,7 @@ def plot_examples(
     ]
     columns = min(int(first.sizes.max()), _PER_ROW)
     bounds = np.concatenate([[0], first.sizes.cumsum()])
-    # In units of an instance: it is a square with its score below; methods stand left of it, a heading above each bag
+    # Units: the side of an instance. Its score is below it, the methods are on the left, a heading is above each bag
     left, line, heading = 2.9, 1.42, 0.75
     width, height = left + columns + 0.2, len(first.sizes) * (len(same) * line + heading) + 1.2
     figure = _figure(0.6 * width, 0.6 * height, layout=None)
@@ -198,7 +205,7 @@ def plot_examples(
     ]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.1, 0.65), bbox_transform=axes.transData, **_LEGEND)
     axes.text(0.2, 0.4, title, fontsize=9, va="center")
-    axes.set(xlim=(0, width), ylim=(height, 0))  # images have changed them
+    axes.set(xlim=(0, width), ylim=(height, 0))  # imshow has changed the limits
     _save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""The bag experiments of Seibold et al. 2020 as data: what a figure trains, and where each of its values comes from."""
+"""The bag experiments of Seibold et al. 2020: the settings of each figure, and the source of each value."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from cxrfast.experiments.bags.networks import default_network
 
 @dataclass(frozen=True)
 class BagPlan:
-    """A whole grid: the axes, and what all of its runs share. `cxrfast bags` without options is this one."""
+    """The axes of a grid and the settings that all its runs share. Defaults are those of `cxrfast bags`."""
 
     dataset: str = "mnist"
-    positive_class: str | None = None  # None: that of the data set
+    positive_class: str | None = None  # None: the data set's default
     method: tuple[str, ...] = ("sgl", "max", "mean", "softmax", "noisy-or", "bil", "mmm", "attention")
     bag_size: tuple[int, ...] = (10,)
     bag_size_std: tuple[float, ...] = (2.0,)  # one, or one per bag size
     train_bags: tuple[int, ...] = (50, 100, 200)
     positives: tuple[str, ...] = ("natural",)
-    network: str | None = None  # None: by the images
-    pool: str | None = None  # None: each method's own
+    network: str | None = None  # None: depends on the images
+    pool: str | None = None  # None: each method's default
     delta: float = 0.3
     lam: float = 1.0
     runs: int = 3
@@ -37,7 +37,7 @@ class BagPlan:
     test_bags: int = 1000
 
     def changed(self, given: Mapping[str, Any]) -> "BagPlan":
-        """With the values given; those that are None stay. Steps and epochs replace each other."""
+        """A plan with the given values; None keeps a value. Steps replace epochs, and vice versa."""
         given = {name: value for name, value in given.items() if value is not None}
         if "steps" in given and "epochs" in given:
             raise UsageError("steps: expected either --epochs or --steps, got both")
@@ -48,14 +48,14 @@ class BagPlan:
         return dataclasses.replace(self, **given)
 
     def differences(self, other: "BagPlan") -> tuple[str, ...]:
-        """What stands here that does not stand in `other`, one sentence part each."""
+        """The fields that differ from `other`, each as "name value instead of value"."""
         pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self)]
         return tuple(
             f"{name.replace('_', ' ')} {_text(own)} instead of {_text(its)}" for name, own, its in pairs if own != its
         )
 
     def grid(self, source: BagSource, seed: int) -> list[BagSettings]:
-        """All runs on these images."""
+        """The settings of all runs on these images."""
         base = BagSettings(
             network=self.network or default_network(source.train.images.shape[1]),
             pool=self.pool,
@@ -89,26 +89,29 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class BagPreset:
-    """A figure's experiment. Each field that the plan sets comes from the text, else from the script that the authors
-    published for MNIST, else it is our choice."""
+    """The experiment of a figure.
+
+    The value of each field is from the text of the paper; if it is not stated there, from the script that the authors
+    published for MNIST; else it is our choice.
+    """
 
     name: str
     title: str
     plan: BagPlan
-    text: Sequence[str]  # fields that the text of the paper states
-    script: Sequence[str]  # fields that stand in the script alone
-    ours: Mapping[str, str]  # fields that neither states: why so
+    text: Sequence[str]  # fields from the text of the paper
+    script: Sequence[str]  # fields from the script
+    ours: Mapping[str, str]  # fields of our choice, with reasons
 
     def sources(self) -> str:
-        """Where the values come from, in three sentences."""
+        """The sources of the values, in three sentences."""
         named = ((f.replace("_", " ") for f in fields) for fields in (self.text, self.script))
         stated, scripted = (", ".join(fields) for fields in named)
         ours = "; ".join(f"{name.replace('_', ' ')} ({why})" for name, why in self.ours.items())
-        return f"From the text: {stated}. From the published script: {scripted}. Ours, for neither says: {ours}."
+        return f"From the text: {stated}. From the published script: {scripted}. Our choice, stated by neither: {ours}."
 
 
 _OPTIMISER: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "batch_size": 64}
-_VALIDATION = "the script chooses the epoch by its test bags, we by bags of other images"
+_VALIDATION = "the script chooses the epoch on its test bags, we on bags of other images"
 _COUNTS = (50, 100, 150, 200, 300, 500)
 
 PRESETS: dict[str, BagPreset] = {
@@ -151,7 +154,7 @@ PRESETS: dict[str, BagPreset] = {
             text=("dataset", "positive_class", "method", "network", "delta", "lam", "runs", "test_bags"),
             script=("train_bags", "positives", "epochs", "lr", "weight_decay", "batch_size"),
             ours={
-                "bag_size": "the figure's is not in the text; 50 is the middle one of Figure 4",
+                "bag_size": "the text does not state it; 50 is the middle size of Figure 4",
                 "bag_size_std": "as in seibold4",
                 "val_bags": _VALIDATION,
             },
@@ -179,7 +182,7 @@ PRESETS: dict[str, BagPreset] = {
             ),
             script=("lr", "weight_decay"),
             ours={
-                "positives": "the figure's numbers are not in the text",
+                "positives": "the text does not state the numbers of the figure",
                 "val_bags": _VALIDATION,
             },
         ),
@@ -188,7 +191,7 @@ PRESETS: dict[str, BagPreset] = {
 
 
 def find_preset(name: str) -> BagPreset:
-    """The preset of that name; :class:`UsageError` lists the names there are."""
+    """The preset of that name. Raises :class:`UsageError`, with all names, if it is unknown."""
     if name not in PRESETS:
         raise UsageError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""Results of runs: the table on disk, and mean, minimum and maximum over runs."""
+"""Results of runs: a CSV table, and mean, minimum and maximum over runs."""
 
 import csv
 import io
@@ -20,11 +20,11 @@ _SETTINGS = tuple(field.name for field in fields(BagSettings))
 _MEASURES = ("iou", "auc", "epoch", "val_auc", "positives_per_bag", "seconds")
 _COLUMNS = (*_SOURCE, *_SETTINGS, *_MEASURES)
 
-Key = tuple[str, ...]  # what identifies a run, as it stands in the table
+Key = tuple[str, ...]  # the columns that identify a run, as text
 
 
 class RunTable:
-    """The CSV file of all runs, one a row. Rows of earlier calls stay; what stands there need not run again."""
+    """The CSV file of all runs, one per row. Rows of earlier calls are kept, so that their runs are not repeated."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,7 +38,9 @@ class RunTable:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise CxrfastError(f"{path} cannot be read ({error}); choose another --out") from error
         if tuple(reader.fieldnames or ()) != _COLUMNS or any(None in row or None in row.values() for row in rows):
-            raise CxrfastError(f"{path} is not a table of this version's runs; choose another --out")
+            raise CxrfastError(
+                f"{path}: expected a table of runs of this version, got other columns; choose another --out"
+            )
         self._rows = {tuple(row[name] for name in (*_SOURCE, *_SETTINGS)): row for row in rows}
 
     def __contains__(self, key: Key) -> bool:
@@ -48,7 +50,7 @@ class RunTable:
         return self._rows[key]
 
     def add(self, key: Key, outcome: BagOutcome) -> None:
-        """Add a run and write the file, whole or not at all."""
+        """Add a run and rewrite the file, atomically."""
         measured = {name: _text(getattr(outcome, name)) for name in _MEASURES}
         self._rows[key] = {**dict(zip((*_SOURCE, *_SETTINGS), key, strict=True)), **measured}
         write_csv(self.path, _COLUMNS, self._rows.values())
@@ -71,7 +73,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]
 
 
 class RunSpread(NamedTuple):
-    """A measure over runs."""
+    """Mean and range of a measure over runs."""
 
     mean: float
     min: float
@@ -79,13 +81,13 @@ class RunSpread(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The runs of one method on bags of one kind, with one number of training bags."""
+    """The results of one method for one combination of bag size, positives and number of training bags."""
 
-    method: str  # as :class:`cxrfast.experiments.bags.methods.Spelling` spells it
+    method: str  # as written by :class:`cxrfast.experiments.bags.methods.Spelling`
     bag_size: int
     train_bags: int
-    positives: str  # as they were asked for
-    positives_per_bag: float  # as they were: the mean of the positive test bags
+    positives: str  # the option
+    positives_per_bag: float  # measured: the mean over the positive test bags
     runs: int
     iou: RunSpread
     auc: RunSpread
@@ -96,7 +98,7 @@ class Summary(NamedTuple):
 
 
 def summarize(rows: Iterable[dict[str, str]]) -> list[Summary]:
-    """Mean, minimum and maximum over the runs of every configuration, in the order of their first rows."""
+    """Mean, minimum and maximum over the runs of every configuration, in the order of first occurrence."""
     groups: dict[tuple[str, int, int, str], list[dict[str, str]]] = {}
     for row in rows:
         spelling = str(Spelling(row["method"], row["pool"] or None))
@@ -122,14 +124,17 @@ def write_summary(path: Path, summaries: Sequence[Summary]) -> None:
 
 
 def positives_order(text: str) -> tuple[float, str]:
-    """For sorting: natural, then shares, then numbers of instances, ascending."""
+    """Sort key: "natural", then shares, then numbers of instances, each in ascending order."""
     value = parse_positives(text)
     return (-1.0 if value is None else float(value), text)
 
 
 def markdown(summaries: Sequence[Summary], measure: str) -> str:
-    """One measure as a table: a row per number of training bags, positives (where there are several) and method, a
-    column per bag size. Cells are "mean (min–max)" over the runs; the best mean of a column among rivals is bold."""
+    """One measure as a Markdown table.
+
+    A row is a method with a number of training bags and, if there are several, a number of positives; a column is a bag
+    size. Cells are "mean (min–max)" over the runs. The best mean among the methods of equal conditions is bold.
+    """
     sizes = sorted({summary.bag_size for summary in summaries})
     methods = list(dict.fromkeys(summary.method for summary in summaries))
     labels = {summary.method: summary.label for summary in summaries}

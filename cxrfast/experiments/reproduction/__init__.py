@@ -1,4 +1,4 @@
-"""`cxrfast reproduce`: the papers' tables and figures, run and set beside what is published."""
+"""`cxrfast reproduce`: runs the papers' tables and figures, and compares the results with the published ones."""
 
 from cxrfast.experiments.reproduction.comparison import (
     ComparedNumber,

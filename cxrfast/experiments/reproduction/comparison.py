@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones."""
+"""Comparison of our numbers with the published ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,22 +15,22 @@ State = Literal["done", "failed", "not run", "published only"]
 
 @dataclass(frozen=True)
 class ComparedNumber:
-    """Of one class, or of the mean over classes."""
+    """Our and the published number of one class, or of the mean over classes."""
 
     ours: Value | None
     published: float | None
     difference: float | None  # ours − published
-    digits: int = 4  # behind the point of the published number
+    digits: int = 4  # decimals of the published number
 
     @property
     def known(self) -> bool:
-        """Whether there is any number."""
+        """Whether there is a number, ours or published."""
         return self.published is not None or (self.ours is not None and self.ours.value is not None)
 
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One line of a table: all classes by one metric, measure and T."""
+    """The numbers of all classes, for one row of the table and one metric, measure and T."""
 
     title: str
     metric: str
@@ -38,23 +38,23 @@ class MetricComparison:
     T: float | None
     cells: Mapping[str, ComparedNumber]
     mean: ComparedNumber
-    common: ComparedNumber | None  # means over the classes that both have, where those of the means differ
+    common: ComparedNumber | None  # means over the common classes, if the two means are over different classes
     remarks: tuple[str, ...]
 
     @property
     def place(self) -> tuple[str, str | None, float | None]:
-        """What rows of the table have in common."""
+        """Metric, measure and T, by which rows of the table are compared."""
         return self.metric, self.measure, self.T
 
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """A row of the table, with what was found for it."""
+    """A row of the table, with its results."""
 
     name: str
     title: str
     state: State
-    reason: str | None  # it failed
+    reason: str | None  # of a failure
     folder: str | None
     facts: Mapping[str, Any]  # of the evaluation: images, patients, label version, split
     deviations: tuple[str, ...]  # from the paper's setting
@@ -64,7 +64,7 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class ComparedTable:
-    """A whole table, or the rows of it that were asked for."""
+    """A table, or the requested rows of it."""
 
     name: str
     title: str
@@ -74,17 +74,17 @@ class ComparedTable:
 
     @property
     def deviations(self) -> dict[str, tuple[str, ...]]:
-        """All ways in which rows are not of the paper's setting, each once, with the names of these rows."""
+        """The deviations from the paper's setting, each with the names of the rows concerned."""
         return self._rows_of(lambda row: row.deviations)
 
     @property
     def unchecked(self) -> dict[str, tuple[str, ...]]:
-        """Why rows could not be compared with the paper's setting, with their names."""
+        """The reasons why rows could not be compared with the paper's setting, each with the names of the rows."""
         return self._rows_of(lambda row: () if row.unchecked is None else (row.unchecked,))
 
     @property
     def papers_setting(self) -> bool | None:
-        """Whether every row is of the paper's setting; None if that is not known."""
+        """Whether every row has the paper's setting; None if unknown."""
         if self.deviations or any(row.state not in ("done", "published only") for row in self.rows):
             return False
         return None if self.unchecked else True
@@ -110,7 +110,7 @@ class ComparedTable:
 
 
 def compare_row(plan: TablePlan, row: PlannedRow, numbers: Sequence[Numbers]) -> tuple[MetricComparison, ...]:
-    """Every number that the table shows; those of a row without numbers of ours are published alone."""
+    """Every number that the table shows. A row without our numbers has only the published ones."""
     shown = [of for of in numbers if of.metric in plan.metrics and of.measure in (None, *plan.measures)]
     if row.run is None or not shown:
         return tuple(_published_alone(plan, row))
@@ -170,7 +170,7 @@ def _published_alone(plan: TablePlan, row: PlannedRow) -> list[MetricComparison]
 
 
 def _comparison_of(plan: TablePlan, measure: str | None) -> protocols.HitCriterion | None:
-    """How the table's protocol compares an overlap with T, and with which."""
+    """The hit criterion of the table's protocol for a measure: the values of T, and whether a hit is > T or ≥ T."""
     return next((c for c in protocols.find_protocol(plan.protocol).criteria if c.measure == measure), None)
 
 
@@ -184,7 +184,7 @@ def _other_protocol(plan: TablePlan, line: PublishedRow) -> list[str]:
 
 
 def remarks_of(line: PublishedRow) -> list[str]:
-    """What a reader of the published number has to know."""
+    """Remarks that a reader of the published number needs."""
     found = []
     if line.unavailable is not None:
         found.append(f"published number not available here: {line.unavailable}")
@@ -195,12 +195,12 @@ def remarks_of(line: PublishedRow) -> list[str]:
     if line.values is None and line.mean is not None:
         found.append("only the mean over the classes is published")
     if line.values is not None and line.mean is None:
-        found.append("the published mean is ours, over the published classes")
+        found.append("the mean of the published classes is calculated by us")
     return found
 
 
 def _published_mean(line: PublishedRow) -> tuple[float | None, int]:
-    """And its digits."""
+    """The published mean, and its number of decimals."""
     if line.mean is not None or not line.values:
         return line.mean, line.mean_digits
     return sum(line.values.values()) / len(line.values), line.digits

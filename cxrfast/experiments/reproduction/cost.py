@@ -1,9 +1,12 @@
-"""What a table costs on one GPU machine: an estimate, nothing that was measured on one.
+"""Estimated cost of a table on one GPU machine; it was not measured on one.
 
-Hours are images × passes over the slower of two rates. The GPU's: the floating-point operations of the network at the
-paper's setting, counted by torch for one training image, over an assumed sustained rate. The reading's: processes ×
-what one core of our machine read of copies of 512×512 pixels. Validation and test images count a third, the forward
-pass.
+The time is the number of images × passes, divided by the lower of two rates in images/s:
+
+- GPU: an assumed sustained FLOP/s, divided by the floating-point operations of the network per training image at the
+  paper's setting, as counted by torch;
+- data loading: the number of data-loader workers × the measured rate of one core for copies of 512×512 pixels.
+
+Validation and test images count one third, because they need only the forward pass.
 """
 
 from collections.abc import Iterable
@@ -19,24 +22,24 @@ GFLOP = {
     "li": 147.9, "rozenberg": 183.0, "sgl": 125.3, "wang": 131.7, "chexnet": 16.4, "zhang": 16.5, "yao": 108.9,
     "cia": 265.0,
 }  # fmt: skip
-"""Per training image at the method's defaults, forward and backward; a multiply-add counts 2."""
+"""FLOP per training image at the method's defaults, forward and backward; a multiply-add counts as 2."""
 
 PARAMETERS = {
     "li": 32.9e6, "rozenberg": 33.0e6, "sgl": 23.5e6, "wang": 27.7e6, "chexnet": 7.0e6, "zhang": 7.0e6, "yao": 11.3e6,
     "cia": 33.0e6,
 }  # fmt: skip
-SUSTAINED = 20e12  # assumed FLOP/s of the GPU: what a data-centre card does on convolutions in float32 with TF32
-PROCESSES = 16  # assumed processes that read images
-READ = 50.0  # measured images/s of one process: copies of 512×512; originals of 1024×1024: 13
-DATA_GB = 45.0  # the images as released
+SUSTAINED = 20e12  # assumed FLOP/s: a data-centre GPU on float32 convolutions with TF32
+PROCESSES = 16  # assumed number of data-loader workers
+READ = 50.0  # measured images/s of one worker for copies of 512×512; 13 for originals of 1024×1024
+DATA_GB = 45.0  # size of the released images
 _TRAIN_VAL, _TEST, _BOXED, _ALL = 86_524, 25_596, 880, 112_120  # images of ChestX-ray14
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run or of several."""
+    """The cost of one or several runs."""
 
-    images: float  # that pass through the network in training, all epochs
+    images: float  # passes of images through the network in training, over all epochs
     hours: float
     disk_gb: float  # without the data set
 
@@ -45,7 +48,7 @@ class Cost:
 
 
 def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
-    """At the paper's setting, on the whole of ChestX-ray14."""
+    """The cost of a run at the paper's setting, on all of ChestX-ray14."""
     config = run_config(run, table, Path("data"), Overrides())
     options = config.method_options()
     legs = plan_legs([Stage("first", config.epochs, ())], config)
@@ -62,7 +65,7 @@ def run_cost(run: PlannedRun, table: TablePlan) -> Cost:
     trained = epochs * passes * train
     seen = trained + epochs * val / 3 + 2 * test / 3
     rate = min(SUSTAINED / (GFLOP[run.method] * 1e9), PROCESSES * READ)
-    # Best and last weights, and the checkpoint with Adam's two moments; predictions and maps
+    # Best weights, last weights, and a checkpoint with Adam's two moments; predictions and maps
     disk = trainings * (PARAMETERS[run.method] * 4 * 5 + test * 14 * 100 + _BOXED * 14 * 56**2 * 4) / 1e9
     return Cost(trainings * trained, trainings * seen / rate / 3600, disk)
 

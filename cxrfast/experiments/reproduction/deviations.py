@@ -1,4 +1,4 @@
-"""How far a run is from what its paper states, statement by statement of the register."""
+"""Deviations of a run from its paper, statement by statement of the register."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,10 +18,10 @@ _NOT_OF_THE_PAPER = {"method", "data", "classes", "seed", "device", "workers", "
 
 @dataclass(frozen=True)
 class Deviations:
-    """What a reader has to know before taking a run for the paper's."""
+    """The deviations of a run from the paper's setting."""
 
     texts: tuple[str, ...]
-    unchecked: str | None = None  # why settings could not be compared with the paper's
+    unchecked: str | None = None  # why the settings could not be compared with the paper's
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class _Stated:
 def deviations_of(
     run: PlannedRun, config: RunConfig, table: TablePlan, folds: int, data: DataSource | None
 ) -> Deviations:
-    """How the configuration, the code and the data differ from what the paper states.
+    """How the configuration, the code and the data differ from the paper.
 
-    Compared is every statement of the register on the run's method but ablations: its setting with the run's, except
-    for what makes the run this row of the table; a deviation that no setting undoes is always named. What the user
-    changed and the paper does not state is named as such.
+    Every statement of the register on the run's method is compared, except ablations and the options that define the
+    row of the table. Three kinds of deviations are listed: settings that differ from the stated ones, deviations of the
+    code that no setting can remove, and settings that the paper does not state but the user has changed.
     """
     found = statements_on(table.paper, run.method)
     if run.cross_validated:
-        config = config.model_copy(update={"split": "folds"})  # each of its runs has the split of its fold
+        config = config.model_copy(update={"split": "folds"})  # as in the runs of the cross-validation
     texts = [*_settings(run, config, table.paper, found), *_code(table.paper, found)]
     texts += _changes(run, config, table, found)
     if not any("labels" in of.setting for of in found) and config.labels != LABELS:
@@ -61,15 +61,15 @@ def _settings(run: PlannedRun, config: RunConfig, paper: str, found: Sequence[St
             continue
         places = "; ".join(dict.fromkeys(of.places))
         if name == "pretrained" and not own:
-            yield f"random weights at the start instead of ImageNet's ({places}; --pretrained imagenet)"
+            yield f"random initial weights instead of ImageNet's ({places}; --pretrained imagenet)"
         elif name == "pretrained":
-            yield f"weights of {own} at the start instead of ImageNet's ({places})"
+            yield f"initial weights of {own} instead of ImageNet's ({places})"
         else:
             yield f"{_words(name)} {_plain(own)} instead of {_plain(of.value)} ({places})"
 
 
 def _stated(run: PlannedRun, paper: str, found: Sequence[Statement]) -> dict[str, _Stated]:
-    """The paper's value of each setting, and where it stands; where the paper has two, the first."""
+    """The paper's value of each setting, and where it is stated. If there are two values, the first."""
     values: dict[str, _Stated] = {}
     for statement in found:
         if statement.kind == "ablation" or statement.silent or not statement.setting:
@@ -84,7 +84,7 @@ def _stated(run: PlannedRun, paper: str, found: Sequence[Statement]) -> dict[str
 
 
 def _code(paper: str, found: Sequence[Statement]) -> Iterator[str]:
-    """What no setting undoes."""
+    """Deviations of the code that no setting can remove."""
     for statement in found:
         if statement.status == "deviation" and not statement.setting and statement.kind != "ablation":
             does = (statement.does or "").strip().rstrip(".")
@@ -92,7 +92,7 @@ def _code(paper: str, found: Sequence[Statement]) -> Iterator[str]:
 
 
 def _changes(run: PlannedRun, config: RunConfig, table: TablePlan, found: Sequence[Statement]) -> Iterator[str]:
-    """What is not as planned, where the paper has no say."""
+    """Changed settings that the paper does not state."""
     planned = run_config(run, table, config.data, Overrides(options={"pretrained": config.options.get("pretrained")}))
     known = _stated(run, table.paper, found)
     names = [name for name in RunConfig.model_fields if name not in _NOT_OF_THE_PAPER | {"split", "labels"}]
@@ -107,12 +107,12 @@ def _place(statement: Statement, paper: str) -> str:
 
 
 def _words(name: str) -> str:
-    """Options as --set takes them."""
+    """The name of a setting; options as --set takes them."""
     return name.removeprefix("options.") if name.startswith("options.") else name.replace("_", " ")
 
 
 def _same(one: Any, other: Any) -> bool:
-    """A pair and a list of two are the same."""
+    """Equality of two values, in which tuples equal lists."""
     return _listed(one) == _listed(other)
 
 
@@ -121,5 +121,5 @@ def _listed(value: Any) -> Any:
 
 
 def _plain(value: Any) -> str:
-    """As a configuration file has it."""
+    """The value as written in a configuration file."""
     return value if isinstance(value, str) else json.dumps(_listed(value), ensure_ascii=False)

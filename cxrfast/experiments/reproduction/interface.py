@@ -1,4 +1,4 @@
-"""What `cxrfast reproduce` can run: tables of networks trained on X-rays, and whatever else has a name and a `run`."""
+"""The interface of plans that `cxrfast reproduce` can run, and of their outcomes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,19 +8,19 @@ from cxrfast.experiments.reproduction.settings import Overrides
 
 
 class Outcome(Protocol):
-    """What running a plan gives."""
+    """The outcome of a plan."""
 
     @property
     def text(self) -> str:
-        """Our numbers beside the published ones, for a terminal of 100 columns."""
+        """Our numbers with the published ones, for a terminal of 100 columns."""
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """The files with the numbers."""
+        """The files that were written."""
 
     @property
     def failed(self) -> bool:
-        """Whether a part of it could not be run."""
+        """Whether any part failed."""
 
 
 class Plan(Protocol):
@@ -28,21 +28,21 @@ class Plan(Protocol):
 
     @property
     def name(self) -> str:
-        """What the command line takes, such as "seibold2"."""
+        """The name on the command line, such as "seibold2"."""
 
     @property
     def title(self) -> str:
-        """Paper, number, and what is shown."""
+        """Paper, number and content of the table or figure."""
 
     @property
     def data(self) -> str:
-        """What --data is to be, such as "the folder of ChestX-ray14"."""
+        """A description of what --data expects, such as "the folder of ChestX-ray14"."""
 
     def listing(self) -> Sequence[str]:
-        """The lines below its title in the list of all plans: rows, and what they cost."""
+        """The lines below the title in the list of all plans: rows and their costs."""
 
     def run(self, data: Path, out: Path, *, rows: Sequence[str] | None, overrides: Overrides) -> Outcome:
-        """Do what is not finished, into `out`, and compare with what is published.
+        """Do the unfinished runs in `out`, and compare the results with the published ones.
 
-        Raises UsageError for rows and overrides that it does not have, before anything runs.
+        Raises UsageError for unknown rows and overrides, before anything runs.
         """

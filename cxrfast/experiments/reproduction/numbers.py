@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, of one run or of folds, in one form."""
+"""The numbers of an evaluation in one form for single runs and cross-validations."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +15,19 @@ from cxrfast.evaluation.record import EvaluationRecord, Gate, MeanRecord, NoGate
 
 @dataclass(frozen=True)
 class Value:
-    """Ours: with a 95 % interval of one run, or with the spread over the runs of folds and seeds."""
+    """Our value: of one run with its 95 % interval, or the mean over folds and seeds with its standard deviation."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
     sd: float | None = None
-    runs: int | None = None  # of folds and seeds that have the number
-    pooled: float | None = None  # over the images of all folds together
+    runs: int | None = None  # number of runs with a value
+    pooled: float | None = None  # from the pooled images of all folds
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """One number for each class by one metric, and if it has any, one measure and T."""
+    """One number per class, for one metric and, if the metric has them, one measure and T."""
 
     metric: str
     measure: str | None
@@ -53,7 +53,7 @@ def title_of(metric: str, measure: str | None, t: float | None, relation: str | 
 
 
 def numbers_of(record: EvaluationRecord | CrossValidationRecord) -> Iterator[Numbers]:
-    """All numbers of an evaluation."""
+    """All numbers of an evaluation, one table after the other."""
     classes: Mapping[str, Value]
     if isinstance(record, CrossValidationRecord):
         classes = {name: _spread(row.auroc) for name, row in record.classes.items()}
@@ -76,7 +76,7 @@ def numbers_of(record: EvaluationRecord | CrossValidationRecord) -> Iterator[Num
                 false = {name: _one(c.afp) for name, c in row.classes.items() if c.false_positives is not None}
             yield Numbers("accuracy", *place, values, mean, left_out)
             if len(false) == len(values):
-                # In the mean are the classes that its accuracy is over: a class without boxes has false ones only.
+                # The mean is over the classes with an accuracy, because a class without boxes has only false positives.
                 yield Numbers("afp", *place, false, _mean(false, left_out), left_out)
 
 
@@ -85,7 +85,7 @@ def _known(value: float) -> float | None:
 
 
 def _one(value: float, low: float = math.nan, high: float = math.nan) -> Value:
-    """Of one run: the number, and the ends of its interval if it has one."""
+    """The value of one run, with its interval if there is one."""
     return Value(_known(value), _known(low), _known(high))
 
 

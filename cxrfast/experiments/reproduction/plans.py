@@ -1,4 +1,4 @@
-"""What a table of a paper is: which runs it needs, by which protocol they are scored, what is published."""
+"""Plans of the papers' tables: the runs, the evaluation protocol, and the published lines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +11,14 @@ from cxrfast.published.numbers import Metric
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training on the published lists, or the folds of a cross-validation; several tables may show it.
+    """A run on the published lists, or a cross-validation. Several tables may share it.
 
-    Settings that are not named here are the method's defaults, but for what the register of the paper's statements has
-    as options.
+    All other settings are those that the register has for the paper, else the method's defaults.
     """
 
-    name: str  # of its folder
+    name: str  # name of its folder
     method: str
-    options: Mapping[str, Any] = field(default_factory=dict)  # what makes it this row
+    options: Mapping[str, Any] = field(default_factory=dict)  # the options that define the row
     unannotated: float | None = None  # share of the unannotated images in training; None: the published lists
 
     @property
@@ -29,18 +28,18 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class PublishedLine:
-    """Which line of a published table, at every metric, measure and T."""
+    """A line of a published table, for all metrics, measures and T."""
 
     paper: str
     table: str
-    row: str  # its name in the data, "" where the table has no other
+    row: str  # its name in the data; "" if the table has only one line
 
     def find(self, metric: Metric) -> tuple[PublishedRow, ...]:
-        """All that is published in it by this metric."""
+        """All its published numbers by this metric."""
         return rows(paper=self.paper, table=self.table, row=self.row, metric=metric)
 
     def at(self, metric: Metric, measure: str | None, t: float | None) -> PublishedRow | None:
-        """What is published in it by this metric and measure, at this T."""
+        """Its published numbers by this metric and measure at T; None if there are none."""
         return next((line for line in self.find(metric) if (line.measure, line.T) == (measure, t)), None)
 
 
@@ -48,9 +47,9 @@ class PublishedLine:
 class PlannedRow:
     """A line of a table: ours, published, or both."""
 
-    name: str  # what --rows takes
+    name: str  # as in --rows
     title: str
-    run: PlannedRun | None  # None: somebody else's method, published only
+    run: PlannedRun | None  # None: a method that is only published
     published: PublishedLine | None = None  # None: no published line is known
 
 
@@ -58,21 +57,21 @@ class PlannedRow:
 class TablePlan:
     """A table of a paper."""
 
-    name: str  # what the command line takes
+    name: str  # on the command line
     title: str
     paper: str  # key, as in the register
     protocol: str
-    metrics: tuple[Metric, ...]  # what it shows, of all that an evaluation has
+    metrics: tuple[Metric, ...]  # the metrics that it shows
     rows: tuple[PlannedRow, ...]
-    measures: tuple[str, ...] = ("iou", "ior")  # those of the protocol that it shows
+    measures: tuple[str, ...] = ("iou", "ior")  # the measures of the protocol that it shows
     note: str | None = None
     folds: int = 5  # of rows that are cross-validated
     folds_by: Literal["patient", "image"] = "image"
 
     def choose(self, names: Sequence[str] | None) -> tuple[PlannedRow, ...]:
-        """The rows of these names, in the table's order; all without names."""
+        """The rows with these names, in the table's order; None: all rows."""
         known = [row.name for row in self.rows]
         for name in names or ():
             if name not in known:
-                raise UsageError(f"rows: unknown row {name!r} of {self.name}; expected {', '.join(known)}")
+                raise UsageError(f"rows: expected some of {', '.join(known)} for {self.name}, got {name!r}")
         return tuple(row for row in self.rows if not names or row.name in names)

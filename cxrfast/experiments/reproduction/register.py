@@ -11,7 +11,7 @@ _OPTION = "options."
 
 
 def statements_on(paper: str, method: str) -> tuple[Statement, ...]:
-    """What the paper says of this method; where it says nothing, what the method's own paper does."""
+    """The paper's statements on this method; if there are none, those of the method's own paper."""
     found = find_statements(paper=paper, method=method)
     if found:
         return found
@@ -20,7 +20,7 @@ def statements_on(paper: str, method: str) -> tuple[Statement, ...]:
 
 
 def merged(setting: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A statement's setting as settings of a run and options of its method."""
+    """Split the setting of a statement into settings of the run and options of its method."""
     settings: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for name, value in setting.items():
@@ -34,8 +34,10 @@ def merged(setting: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def papers_setting(found: Iterable[Statement]) -> dict[str, Any]:
-    """What these statements set together, but for ablations and choices of ours; where the paper has two values, the
-    first."""
+    """The combined settings of these statements, without ablations and our own choices.
+
+    If the paper has two values of a setting, the first is taken.
+    """
     setting: dict[str, Any] = {}
     for statement in found:
         if statement.kind != "ablation" and not statement.silent:
@@ -44,22 +46,22 @@ def papers_setting(found: Iterable[Statement]) -> dict[str, Any]:
 
 
 def configured(method: str, setting: Mapping[str, Any]) -> RunConfig:
-    """The method's defaults with a statement's setting.
+    """The method's defaults with the setting of a statement.
 
-    Raises UsageError for what is not a setting of a run, no option of the method, or not a value of it.
+    Raises UsageError for an unknown setting or option, or an invalid value.
     """
     settings, options = merged(setting)
     return build_config({**settings, "method": method, "data": Path("data"), "options": options})
 
 
 def value_of(config: RunConfig, name: str) -> Any:
-    """What a configuration has under a name of the register."""
+    """The value of a setting in a configuration, by its name in the register."""
     if name == "pretrained":
         return config.options[name]
     return config.options[name.removeprefix(_OPTION)] if name.startswith(_OPTION) else getattr(config, name)
 
 
 def stated(statement: Statement) -> dict[str, Any]:
-    """The values of a statement's setting, as a configuration has them: 1e-3 is a number, a pair is a list."""
+    """The values of a statement's setting with the types of a configuration: 1e-3 is a number, a pair is a list."""
     config = configured(statement.method, statement.setting)
     return {name: value_of(config, name) for name in statement.setting}

@@ -1,4 +1,4 @@
-"""Everything that `cxrfast reproduce` knows by name."""
+"""The tables and figures of `cxrfast reproduce`, by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,14 +45,14 @@ PLANS: dict[str, Plan] = {plan.name: plan for plan in _PLANS}
 
 
 def find_plan(name: str) -> Plan:
-    """The table or figure of that name; :class:`UsageError` lists the names there are."""
+    """The table or figure of that name. Raises :class:`UsageError`, with all names, if it is unknown."""
     if name not in PLANS:
-        raise UsageError(f"table is {name!r}; expected one of {', '.join(PLANS)}")
+        raise UsageError(f"table: expected one of {', '.join(PLANS)}, got {name!r}")
     return PLANS[name]
 
 
 def listing() -> str:
-    """All plans with their rows and what they cost at the paper's setting."""
+    """All plans with their rows and the costs at the paper's setting."""
     lines = []
     for plan in PLANS.values():
         lines += [*wrap(f"{plan.name:<12}{plan.title}", ""), *plan.listing(), ""]
@@ -67,9 +67,9 @@ def reproduce(
     rows: Sequence[str] | None = None,
     overrides: Overrides | None = None,
 ) -> Outcome:
-    """Run what is not finished of a table or a figure, and compare it with what is published.
+    """Do the unfinished runs of a table or figure, and compare the results with the published ones.
 
-    The same call again goes on where it was interrupted. Everything is written into `out`, by default runs/reproduce.
+    All files are written to `out`, by default runs/reproduce. After an interruption, the same call resumes.
 
     Raises UsageError for unknown names and settings, before anything runs.
     """

@@ -1,4 +1,4 @@
-"""A table of a paper: names its runs, does those that are not finished, and compares."""
+"""Runs a table of a paper: lists its runs, does the unfinished ones, and compares the results."""
 
 import json
 import shlex
@@ -33,7 +33,7 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class _Job:
-    """A row with everything that its run needs."""
+    """A row, with everything needed for its run."""
 
     row: PlannedRow
     run: PlannedRun
@@ -45,7 +45,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The comparison, and where it was written."""
+    """The comparison, and the files it was written to."""
 
     table: ComparedTable
     markdown: Path
@@ -72,11 +72,10 @@ def run_table(
     rows: Sequence[str] | None = None,
     overrides: Overrides | None = None,
 ) -> Reproduction:
-    """Run the rows of a paper's table that are not finished, and compare them with what is published.
+    """Do the unfinished runs of a paper's table, and compare the results with the published numbers.
 
-    Runs lie in ``out/runs/NAME``, so that tables share them; the same call again goes on where it was interrupted, and
-    skips what is finished. A row that fails does not keep the others from running. Writes ``out/TABLE.md`` and
-    ``out/TABLE.json``.
+    The runs are in ``out/runs/NAME``, where tables share them. After an interruption, the same call resumes and skips
+    finished runs. A row that fails does not stop the others. Writes ``out/TABLE.md`` and ``out/TABLE.json``.
 
     Raises UsageError for unknown names and settings, and for a folder with runs of other settings, before anything
     runs.
@@ -144,7 +143,7 @@ def _announce(plan: TablePlan, chosen: Sequence[PlannedRow], jobs: dict[str, _Jo
 def _state(plan: TablePlan, job: _Job) -> str:
     if _finished(plan, job):
         return "finished"
-    return "to go on" if job.folder.exists else "to do"
+    return "unfinished" if job.folder.exists else "not started"
 
 
 def _evaluation(plan: TablePlan, job: _Job) -> Path:
@@ -168,7 +167,7 @@ def _compared(plan: TablePlan, job: _Job) -> ComparedRow:
     reason, facts, numbers, differs = None, {}, list[Numbers](), job.deviations.texts
     try:
         if _finished(plan, job):
-            logger.info(f"{row.name}: finished before")
+            logger.info(f"{row.name}: already finished")
         else:
             logger.info(f"{row.name}: into {job.folder.path}")
             with indented("  "):
@@ -185,7 +184,7 @@ def _compared(plan: TablePlan, job: _Job) -> ComparedRow:
         logger.warning(f"{row.name}: failed: {reason}")
     except KeyboardInterrupt:
         place = shlex.quote(str(job.folder.path))
-        logger.info(f"interrupted in {place}; what is finished is kept: the same command goes on")
+        logger.info(f"interrupted in {place}; finished work is kept; resume with the same command")
         raise
     comparisons = compare_row(plan, row, numbers)
     folder, unchecked = str(job.folder.path), job.deviations.unchecked
@@ -193,7 +192,7 @@ def _compared(plan: TablePlan, job: _Job) -> ComparedRow:
 
 
 def _run(plan: TablePlan, job: _Job) -> None:
-    """Train, or go on, and evaluate."""
+    """Train or resume a run, and evaluate it."""
     config, folder = job.config, job.folder
     if job.run.cross_validated:
         assert job.run.unannotated is not None

@@ -1,4 +1,4 @@
-"""From a planned run and what a user overrides to a configuration."""
+"""Builds the configuration of a planned run, with the user's overrides."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from cxrfast.experiments.reproduction.register import merged, papers_setting, st
 from cxrfast.methods import get_method
 from cxrfast.training import RunConfig, build_config
 
-LABELS = "2017"  # the only version there was
+LABELS = "2017"  # the only version at the time of the papers
 SCALES = ("small",)
 _SMALL: dict[str, Any] = {"image_size": 64, "epochs": 2, "batch_size": 16, "lr": 2e-3, "lr_schedule": "steps"}
 _SMALL_FOLDS = 2
@@ -27,10 +27,10 @@ _SMALL_METHOD: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a user asks for instead of the paper's setting."""
+    """The user's changes of the paper's setting."""
 
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of RunConfig
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the methods that have them
+    settings: Mapping[str, Any] = field(default_factory=dict)  # fields of RunConfig
+    options: Mapping[str, Any] = field(default_factory=dict)  # for those methods that have them
     scale: str | None = None
     folds: int | None = None
 
@@ -42,18 +42,20 @@ class Overrides:
         return self.folds or (_SMALL_FOLDS if self.scale else table.folds)
 
     def check(self, runs: Iterable[PlannedRun]) -> None:
-        """Raise :class:`UsageError` for an option that none of the runs' methods has."""
+        """Raise :class:`UsageError` for an option that no method of the runs has."""
         methods = {run.method: get_method(run.method) for run in runs}
         for name in self.options:
             if methods and not any(name in method.Options.model_fields for method in methods.values()):
-                raise UsageError(f"{name}: no option of {', '.join(methods)}; see: cxrfast info {next(iter(methods))}")
+                raise UsageError(
+                    f"{name}: expected an option of {', '.join(methods)}; list them: cxrfast info {next(iter(methods))}"
+                )
 
 
 def run_config(run: PlannedRun, table: TablePlan, data: Any, overrides: Overrides) -> RunConfig:
-    """The paper's setting with the overrides; options go to the methods that have them.
+    """The paper's setting with the overrides. Options are only set for methods that have them.
 
-    The paper's setting is what the register's statements have, ablations apart, and the method's defaults where they
-    have nothing. Pretrained weights are not fetched unasked.
+    The paper's setting is that of the register's statements without ablations; other settings have the method's
+    defaults. Pretrained weights are only downloaded on request.
     """
     fields = get_method(run.method).Options.model_fields
     settings, options = merged(papers_setting(statements_on(table.paper, run.method)))
@@ -66,7 +68,9 @@ def run_config(run: PlannedRun, table: TablePlan, data: Any, overrides: Override
         demo = SETTINGS.get(run.method, {}).get("options", {})
         options |= {**demo, **_SMALL_METHOD.get(run.method, {})}
     options |= {name: value for name, value in overrides.options.items() if name in fields}
-    options |= run.options  # what makes it this row
+    options |= run.options  # the options that define the row
     settings = {"labels": LABELS, **settings, **overrides.settings, "method": run.method, "data": data}
-    settings["split"] = "patient" if run.cross_validated else "official"  # its folds have theirs
+    settings["split"] = (
+        "patient" if run.cross_validated else "official"
+    )  # a cross-validation sets the splits of its folds itself
     return build_config({**settings, "options": options})

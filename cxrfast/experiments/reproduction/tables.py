@@ -55,7 +55,7 @@ def _zhang(table: str, *settings: str) -> tuple[PlannedRow, ...]:
 
 
 def _copied(paper: str, table: str, liu: str) -> tuple[PlannedRow, ...]:
-    """What the paper copied from others' beside its own lines."""
+    """Lines that the paper copied from other papers for comparison."""
     names = (("wang2017", "Wang et al."), ("li2018", "Li et al."), ("liu2019", liu))
     return tuple(
         PlannedRow(name, f"{row}, as the paper copied it (published only)", None, PublishedLine(paper, table, row))
@@ -63,8 +63,8 @@ def _copied(paper: str, table: str, liu: str) -> tuple[PlannedRow, ...]:
     )
 
 
-_HARD = "of section 4.2"  # as the published numbers name it
-_RIVALS_NOTE = "the lines between SGL and the copied ones are ours: the published table has none of them"
+_HARD = "of section 4.2"  # its name in the published numbers
+_RIVALS_NOTE = "the rows between SGL and the copied ones are ours; the published table does not have them"
 
 TABLES: dict[str, TablePlan] = {
     plan.name: plan

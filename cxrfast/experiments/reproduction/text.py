@@ -1,4 +1,4 @@
-"""A comparison as Markdown and for a terminal, and the lines of a table in the list."""
+"""Renders a comparison as Markdown and for a terminal, and lists the rows of a table with their costs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,27 +11,27 @@ from cxrfast.report.terminal.layout import WIDTH, ruled, wrap
 
 ESTIMATE = (
     "Hours are estimates for one GPU machine, not measurements: images times epochs, at an assumed "
-    f"{SUSTAINED / 1e12:g} TFLOP/s of the GPU or at {PROCESSES} processes that read {READ:g} images/s each (measured "
-    "on copies of 512×512 pixels; the originals take about four times as long), whichever is slower. Disk is that of "
-    f"weights, checkpoints and predictions, beside about {DATA_GB:g} GB of images as released. Tables share runs of "
-    "one name."
+    f"{SUSTAINED / 1e12:g} TFLOP/s of the GPU or with {PROCESSES} data-loader workers of {READ:g} images/s each "
+    "(measured on copies of 512×512 pixels; the originals take about four times as long), whichever is slower. Disk "
+    f"space is that of weights, checkpoints and predictions, in addition to about {DATA_GB:g} GB of released images. "
+    "Tables share runs of equal names."
 )
-_COMMON = "mean of common"  # classes that both have
+_COMMON = "mean of common"  # over the classes of both means
 _CLASS_COLUMN = 20
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """What one row of the table has to say under one heading."""
+    """The columns of one row of the table in a section."""
 
     row: str
     headers: tuple[str, ...]
-    cells: dict[str, tuple[str, ...]]  # of each class and of the mean
+    cells: dict[str, tuple[str, ...]]  # by class, and for the mean
 
 
 @dataclass(frozen=True)
 class _Section:
-    """One metric, measure and T: the classes downwards, the rows of the table sidewards."""
+    """One metric, measure and T. Its lines are the classes; its columns are the rows of the published table."""
 
     title: str
     lines: tuple[str, ...]  # classes, and "mean"
@@ -40,7 +40,7 @@ class _Section:
 
 
 def to_markdown(table: ComparedTable) -> str:
-    """The comparison as a page."""
+    """The comparison as Markdown."""
     lines = [f"# {table.title}", "", f"Protocol `{table.protocol}`{'; ' + table.note if table.note else ''}.", ""]
     for line in _settings(table):
         item = line.startswith("- ")
@@ -93,7 +93,7 @@ def _item(line: str) -> list[str]:
 
 
 def _unreadable(row: ComparedRow) -> list[str]:
-    """That images are in none of the numbers."""
+    """A remark on test images that could not be read, which are in none of the numbers."""
     count = row.facts.get("unreadable")
     return [f"{count} test images could not be read"] if count else []
 
@@ -101,11 +101,11 @@ def _unreadable(row: ComparedRow) -> list[str]:
 def settings_lines(
     deviations: Mapping[str, Sequence[str]], unchecked: Mapping[str, Sequence[str]], rows: int
 ) -> list[str]:
-    """How far the runs are from the paper's setting: a sentence, then what is true of all rows, then of some.
+    """The deviations from the paper's setting, as lines. Those of all rows come before those of some rows.
 
     Args:
-        deviations, unchecked: each text with the names of the rows that it is true of.
-        rows: how many were run.
+        deviations, unchecked: each text with the names of the rows that it applies to.
+        rows: number of rows that were run.
     """
     lines = []
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -118,7 +118,7 @@ def settings_lines(
     for text, names in unchecked.items():
         who = "" if len(names) == rows else f"{', '.join(names)}: "
         lines.append(f"Not compared with the paper's setting: {who}{text}.")
-    return lines or ["The paper's setting, statement by statement of docs/papers.md, on the whole of ChestX-ray14."]
+    return lines or ["The paper's setting, according to every statement in docs/papers.md, on all of ChestX-ray14."]
 
 
 def _settings(table: ComparedTable) -> list[str]:
@@ -127,7 +127,7 @@ def _settings(table: ComparedTable) -> list[str]:
 
 
 def table_lines(plan: TablePlan) -> list[str]:
-    """The rows of a table, and what they cost at the paper's setting."""
+    """The rows of a table, with their costs at the paper's setting."""
     lines = []
     for row in plan.rows:
         if row.run is None:
@@ -140,7 +140,7 @@ def table_lines(plan: TablePlan) -> list[str]:
 
 
 def _sections(table: ComparedTable) -> tuple[list[_Section], list[str]]:
-    """Each with its own remarks, and those that all have."""
+    """The sections with their own remarks, and the remarks that all sections share."""
     sections = list(_all_sections(table))
     if len(sections) < 2:
         return sections, []
@@ -193,12 +193,12 @@ def _ours(value: Value | None) -> str:
 
 
 def _heading(of: _Columns, header: str) -> str:
-    """The row's name over its first column."""
+    """The heading of a column; the first column of a row has the row's name."""
     return of.row if header == "ours" else f"{of.row} {header}" if "ours" not in of.headers else header
 
 
 def _chunks(columns: tuple[_Columns, ...]) -> Iterator[list[_Columns]]:
-    """Rows of the table side by side, as many as there is room for."""
+    """Groups of rows that fit side by side."""
     chunk: list[_Columns] = []
     for of in columns:
         if chunk and _CLASS_COLUMN + sum(_width(c) for c in (*chunk, of)) > WIDTH:

@@ -1,4 +1,4 @@
-"""The methods and the paper's contributions beside each other, on phantoms, with few annotated images."""
+"""A comparison of the methods, and of the contributions of the paper, on phantoms with few annotated images."""
 
 from cxrfast.experiments.study.plan import (
     CONTRIBUTIONS,

@@ -1,4 +1,4 @@
-"""Which runs the comparison on phantoms is made of: rows, shares of annotated images, seeds, and their settings."""
+"""The runs of the comparison on phantoms: rows, shares of annotated images, seeds and settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ SEEDS = (1001, 1002, 1003)
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One method, or Rozenberg's with one contribution of the paper taken away."""
+    """A method, or Rozenberg's method without one of its contributions."""
 
-    name: str  # what --rows takes
+    name: str  # as in --rows
     title: str
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    boxes: bool = True  # learns from boxes; if not, the share of annotated images makes no difference to it
+    boxes: bool = True  # whether it learns from boxes; otherwise, the share of annotated images has no effect
     begins_with: str | None = None  # the row whose training is the first stage of this one
-    extra: bool = False  # a reading or an ablation of the text that --rows has to name
+    extra: bool = False  # an interpretation of the paper or an ablation that is only run on request (--rows)
 
 
 ROWS: dict[str, StudyRow] = {
@@ -34,7 +34,7 @@ ROWS: dict[str, StudyRow] = {
         StudyRow("rozenberg", "Rozenberg et al.", "rozenberg", begins_with="no-crf"),
         StudyRow("no-crf", "… without the CRF", "rozenberg", {"crf_epochs": 0}),
         StudyRow("no-antialias", "… without anti-aliasing", "rozenberg", {"antialias": False}),
-        # Li's loss trains a noisy-OR of the patches, so that is the image's score
+        # Li's loss trains the noisy-OR of the patches, which is therefore the image score
         StudyRow("li-loss", "… with Li's loss", "rozenberg", {"loss": "li", "image_pooling": "noisy_or"}),
         StudyRow("gamma-per-class", "… with γ per class", "rozenberg", {"gamma": "data-per-class"}, extra=True),
         StudyRow("li-unary", "… with unaries by Li's loss", "rozenberg", {"unary_loss": "li"}, extra=True),
@@ -60,7 +60,7 @@ CONTRIBUTIONS: Mapping[str, tuple[str, str]] = {
     "the area loss, instead of Li's": ("rozenberg", "li-loss"),
     "all three (Rozenberg against Li)": ("rozenberg", "li"),
 }
-"""What the paper adds: the row that has it, and the row that lacks it."""
+"""The contributions of the paper: for each, the row with it and the row without it."""
 
 _SHARED: Mapping[str, Any] = {
     "image_size": IMAGE_SIZE,
@@ -77,15 +77,15 @@ _OWN: Mapping[str, Mapping[str, Any]] = {
     "wang": {"epochs": 16, "options": {"backbone": "resnet_nano"}},
     "chexnet": {"epochs": 12, "lr_step": 4},
 }
-"""Where the demo's settings of a method are not those of the comparison; found on phantoms of seed 100."""
+"""Settings of a method that differ from those of the demo; chosen on phantoms of seed 100."""
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One training."""
+    """One training run."""
 
     row: StudyRow
-    share: float  # of annotated images; 0 for a row that learns from labels alone
+    share: float  # of annotated images; 0 for a row that learns only from labels
     seed: int
 
     @property
@@ -103,7 +103,7 @@ class StudyRun:
         return Path("phantoms") / f"seed-{self.seed}"
 
     def config(self, out: Path, settings: Mapping[str, Any]) -> RunConfig:
-        """`settings` of all runs go before those of the method."""
+        """The configuration of the run; `settings` take precedence over those of the method."""
         demo = SETTINGS[self.row.method]
         own = _OWN.get(self.row.method, {})
         options = {**demo["options"], **own.get("options", {}), **self.row.options}
@@ -124,13 +124,13 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Study:
-    """Every row, but the extra ones, at every share with every seed."""
+    """All rows except the extra ones, with every share and every seed."""
 
     rows: Sequence[StudyRow] = tuple(row for row in ROWS.values() if not row.extra)
     shares: Sequence[float] = SHARES
     seeds: Sequence[int] = SEEDS
     images: int = IMAGES
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of all runs, such as epochs and device
+    settings: Mapping[str, Any] = field(default_factory=dict)  # for all runs, such as epochs and device
 
     def __post_init__(self) -> None:
         for share in self.shares:
@@ -139,7 +139,7 @@ class Study:
 
     @property
     def cells(self) -> list[StudyRun]:
-        """First seeds of everything before second ones, so that something can be compared early."""
+        """All runs, seed by seed, so that methods can be compared early."""
         return [
             StudyRun(row, share, seed)
             for seed in self.seeds
@@ -149,8 +149,8 @@ class Study:
 
 
 def choose_rows(names: Sequence[str]) -> tuple[StudyRow, ...]:
-    """The rows of these names, in the table's order."""
+    """The rows with these names, in the table's order."""
     for name in names:
         if name not in ROWS:
-            raise UsageError(f"rows: unknown row {name!r}; expected {', '.join(ROWS)}")
+            raise UsageError(f"rows: expected some of {', '.join(ROWS)}, got {name!r}")
     return tuple(row for row in ROWS.values() if row.name in names)

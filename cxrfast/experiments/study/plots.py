@@ -1,4 +1,4 @@
-"""The study's figure: how well each row finds and places, against the share of annotated images."""
+"""The figure of the study: localisation accuracy and AUROC against the share of annotated images."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from cxrfast._files import atomic_path
 from cxrfast.experiments.study.results import MEASURES, StudyLine, StudyResult
 
 _SHOWN = ("iou 0.1", "own iou 0.1", "iou 0.3", "auroc")
-# Colours that stay apart in the common kinds of colour blindness (Okabe & Ito)
+# Distinguishable with common forms of colour blindness (Okabe & Ito)
 _STYLES: dict[str, tuple[str, str]] = {
     "rozenberg": ("#d55e00", "o"),
     "no-crf": ("#e69f00", "s"),
@@ -26,9 +26,12 @@ _STYLES: dict[str, tuple[str, str]] = {
 
 
 def plot_study(result: StudyResult, path: Path) -> None:
-    """A panel a measure. Methods with boxes: mean over the seeds, and a bar from the least to the greatest; methods
-    without: a horizontal line, for boxes make no difference to them."""
-    # Not pyplot, which would look for a screen
+    """Draw one panel per measure.
+
+    Methods that learn from boxes have a point, the mean over seeds, and a bar for the range. The others have a
+    horizontal line, because the share of annotated images has no effect on them.
+    """
+    # Not pyplot, which may need a display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,7 +67,7 @@ def _draw(axes: Any, lines: list[StudyLine], measure: str, shares: list[float]) 
     if not row.boxes:
         axes.axhline(lines[0].numbers[measure].mean, color=colour, linestyle=mark, linewidth=1.3, label=title)
         return
-    # Side by side, so that bars do not hide one another
+    # Shifted sideways, so that bars do not hide each other
     shift = 1.05 ** (list(_STYLES).index(row.name) - 2)
     x = [line.share * shift for line in lines]
     spreads = [line.numbers[measure] for line in lines]

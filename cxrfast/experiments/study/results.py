@@ -1,4 +1,4 @@
-"""What the runs of a study have given, and the paper's contributions one by one, with tests paired by patient."""
+"""Results of a study, and the effect of each contribution of the paper with a test paired by patient."""
 
 import math
 import statistics
@@ -18,7 +18,7 @@ from cxrfast.report.comparison import compare_predictions
 from cxrfast.runs import RunDirectory, open_run
 from cxrfast.training.preparation import limit_annotation
 
-PROTOCOLS = ("strict", "own")  # thresholds of the maps chosen on other patients' boxes; the method's own
+PROTOCOLS = ("strict", "own")  # map thresholds chosen on other patients' boxes; map thresholds of the method
 MEASURES: Mapping[str, str] = {
     "auroc": "AUROC",
     "iou 0.1": "IoU ≥ 0.1",
@@ -27,18 +27,18 @@ MEASURES: Mapping[str, str] = {
     "own iou 0.1": "IoU ≥ 0.1, own threshold",
     "pointing": "pointing game",
 }
-"""Means over classes; the first five columns of the tables, and the figure's, in this order."""
+"""Means over classes, in the order of the columns of the tables."""
 
 _COMPARED: Mapping[str, Mapping[str, str]] = {
     "strict": {"AUROC": "auroc", "found at IoU ≥ 0.1": "iou 0.1", "found at IoU ≥ 0.3": "iou 0.3"},
     "own": {"found at IoU ≥ 0.1": "own iou 0.1"},
 }
-"""By protocol, the titles of the paired tests and what they are called here."""
+"""By protocol, the titles of the paired tests and the names of the measures."""
 
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """One finished run."""
+    """The results of a finished run."""
 
     cell: StudyRun
     annotated: int  # training images with boxes
@@ -48,7 +48,7 @@ class StudyOutcome:
 
 @dataclass(frozen=True)
 class SeedValues:
-    """A number over the seeds."""
+    """The values of a number for each seed."""
 
     values: tuple[float, ...]
 
@@ -59,7 +59,7 @@ class SeedValues:
 
 @dataclass(frozen=True)
 class StudyLine:
-    """One row of the table at one share."""
+    """The results of one row of the table with one share."""
 
     row: StudyRow
     share: float
@@ -70,7 +70,7 @@ class StudyLine:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one contribution adds to one measure: mean over seeds, with the interval that its test images allow."""
+    """The effect of one contribution on one measure: mean over seeds, with an interval from the test patients."""
 
     contribution: str
     share: float
@@ -91,12 +91,12 @@ class StudyResult:
 
 
 def evaluations_of(cell: StudyRun, out: Path) -> dict[str, RunDirectory]:
-    """By protocol, the folder of the evaluation of a run in a study's folder."""
+    """By protocol, the folders of the evaluations of a run."""
     return {name: RunDirectory(out / cell.folder / name) for name in PROTOCOLS}
 
 
 def read_outcome(cell: StudyRun, out: Path) -> StudyOutcome:
-    """Of an evaluated run in a study's folder; CxrfastError, in one line, if it cannot be read."""
+    """Read the results of an evaluated run. Raises CxrfastError if they cannot be read."""
     folder, evaluations = out / cell.folder, evaluations_of(cell, out)
     strict, own = (EvaluationRecord.load(place.evaluation()) for place in evaluations.values())
     numbers = {
@@ -119,7 +119,7 @@ def _records(phantoms: Path) -> Sequence[Record]:
 
 
 def _accuracy(record: EvaluationRecord, measure: Measure, t: float) -> float:
-    """Of regions that no gate closes."""
+    """The accuracy without a gate."""
     for table in record.localization.tables if record.localization else ():
         if table.measure == measure and isinstance(table.gate, NoGate):
             return next((row.mean.value for row in table.rows if t == row.T), math.nan)
@@ -132,7 +132,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def summarize(study: Study, outcomes: Sequence[StudyOutcome]) -> StudyResult:
-    """Every row at every share over its seeds, and every contribution at every share."""
+    """The results of all rows and of all contributions, for every share, over the seeds."""
     groups: dict[tuple[str, float], list[StudyOutcome]] = {}
     for outcome in outcomes:
         groups.setdefault((outcome.cell.row.name, outcome.cell.share), []).append(outcome)
@@ -165,7 +165,7 @@ def _line(outcomes: Sequence[StudyOutcome]) -> StudyLine:
 def _differences(
     name: str, share: float, with_it: Sequence[StudyOutcome], without: Sequence[StudyOutcome]
 ) -> list[Difference]:
-    """On the seeds that both have, and the classes that both have numbers for."""
+    """Differences over the seeds and the classes for which both rows have numbers."""
     seeds = [o.cell.seed for o in with_it if o.cell.seed in {other.cell.seed for other in without}]
     if not seeds:
         return []
@@ -185,8 +185,10 @@ def _differences(
 
 
 def _pool(outcomes: Sequence[StudyOutcome], protocol: str) -> Predictions:
-    """All seeds' test images as one set, of different people, with columns of their own for every seed: scores of
-    different networks are not to be ranked among each other."""
+    """The test images of all seeds as one set, with separate patients and class columns for each seed.
+
+    Columns are separate because scores of different networks must not be ranked together.
+    """
     tables = [outcome.predictions[protocol] for outcome in outcomes]
     seeds = [outcome.cell.seed for outcome in outcomes]
 

@@ -1,4 +1,4 @@
-"""Draws the phantoms, does the runs that are not finished, and writes the tables and the figure."""
+"""Runs the study: draws the phantoms, does the unfinished runs, and writes the tables and the figure."""
 
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """Where a study was written, and what failed."""
+    """The results and files of a study, and the runs that failed."""
 
     result: StudyResult | None  # None: no run is finished
     markdown: Path
@@ -46,10 +46,10 @@ class StudyFiles:
 
 
 def run_study(study: Study, out: Path | None = None, *, jobs: int = 1) -> StudyFiles:
-    """Do the runs of `study` that are not finished in `out` (default: runs/study), `jobs` at a time.
+    """Do the unfinished runs of `study` in `out` (default: runs/study), `jobs` in parallel.
 
-    The same call again goes on where it was interrupted. A run that fails does not keep the others from running.
-    Writes ``study.md``, ``runs.csv`` and ``study.png`` into `out`, of the runs that are finished.
+    After an interruption, the same call resumes. A run that fails does not stop the others. Writes ``study.md``,
+    ``runs.csv`` and ``study.png`` to `out`, from the finished runs.
 
     Raises UsageError for a folder with runs of other settings, before anything runs.
     """
@@ -59,11 +59,11 @@ def run_study(study: Study, out: Path | None = None, *, jobs: int = 1) -> StudyF
         refuse_other_settings(RunDirectory(out / cell.folder), cell.config(out, study.settings))
     _draw_phantoms(study, out)
     waiting = [cell for cell in cells if not _is_done(cell, out)]
-    logger.info(f"{len(cells)} runs, {len(cells) - len(waiting)} finished before")
+    logger.info(f"{len(cells)} runs, {len(cells) - len(waiting)} already finished")
     try:
         failed = _run_all(waiting, study, out, max(1, min(jobs, len(waiting))))
     except KeyboardInterrupt:
-        logger.info(f"interrupted in {shlex.quote(str(out))}; what is finished is kept: the same command goes on")
+        logger.info(f"interrupted in {shlex.quote(str(out))}; finished work is kept; resume with the same command")
         raise
     outcomes = [read_outcome(cell, out) for cell in cells if _is_done(cell, out)]
     files = out / "study.md", out / "runs.csv", out / "study.png"
@@ -81,7 +81,7 @@ def _write(result: StudyResult, outcomes: Sequence[StudyOutcome], markdown: Path
 
 
 def _draw_phantoms(study: Study, out: Path) -> None:
-    """One data set a seed, with all boxes: a run's share of annotated images is its own."""
+    """Draw one data set per seed, with all boxes. Each run uses its share of them."""
     for seed in study.seeds:
         folder = out / "phantoms" / f"seed-{seed}"
         if folder.is_dir():
@@ -94,7 +94,7 @@ def _draw_phantoms(study: Study, out: Path) -> None:
 def _check_phantoms(folder: Path, images: int) -> None:
     found = sum(1 for _ in (folder / "images").glob("*.png"))
     if found != images:
-        raise UsageError(f"images: {folder} has {found}, not {images}; choose another folder with --out")
+        raise UsageError(f"images: expected {images}, got {found} in {folder}; choose another folder with --out")
 
 
 def _is_done(cell: StudyRun, out: Path) -> bool:
@@ -102,7 +102,7 @@ def _is_done(cell: StudyRun, out: Path) -> bool:
 
 
 def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int) -> list[str]:
-    """Those that others begin with go first. Returns what failed."""
+    """Do all runs, first those that others start from. Returns the titles of those that failed."""
     first = {row.begins_with for row in study.rows}
     waves = [cell for cell in cells if cell.row.name in first], [cell for cell in cells if cell.row.name not in first]
     failed = []
@@ -120,7 +120,7 @@ def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int) -> l
 
 def _run_wave(
     cells: Sequence[StudyRun], study: Study, out: Path, jobs: int
-) -> Iterator[tuple[StudyRun, str | None]]:  # with what went wrong
+) -> Iterator[tuple[StudyRun, str | None]]:  # with the error of a failed run
     if jobs == 1:
         for cell in cells:
             yield cell, run_cell(cell, study, out)
@@ -146,7 +146,7 @@ def _begin_process(threads: int, console: bool) -> None:
 
 
 def run_cell(cell: StudyRun, study: Study, out: Path) -> str | None:
-    """Train, or go on, and evaluate by each of the protocols; what went wrong, in one line."""
+    """Train or resume a run, and evaluate it by each of the protocols. Returns the error, in one line, if it failed."""
     run, evaluations = RunDirectory(out / cell.folder), evaluations_of(cell, out)
     config = cell.config(out, study.settings)
     try:
@@ -162,8 +162,7 @@ def run_cell(cell: StudyRun, study: Study, out: Path) -> str | None:
 
 
 def _begin_with_another(cell: StudyRun, config: RunConfig, out: Path) -> None:
-    """Copy the finished run that is this one's first stage, if there is one, as if this one had been interrupted
-    after it."""
+    """If a finished run is the first stage of this one, copy it, so that this run resumes after that stage."""
     if cell.row.begins_with is None:
         return
     other = StudyRun(ROWS[cell.row.begins_with], cell.share, cell.seed)

@@ -1,4 +1,4 @@
-"""A study as Markdown tables, and its runs as CSV."""
+"""Renders a study as Markdown tables, and its runs as CSV."""
 
 import csv
 import io
@@ -11,17 +11,17 @@ from cxrfast.experiments.study.results import MEASURES, Difference, SeedValues, 
 
 
 def to_markdown(result: StudyResult) -> str:
-    """The table of all rows, and that of the contributions."""
+    """Two tables: all rows, and the contributions."""
     seeds = ", ".join(str(seed) for seed in result.study.seeds)
     parts = [
-        f"{result.study.images} phantoms a seed; seeds {seeds}. Means over classes of the test images; mean (least to "
-        "greatest) over the seeds; the best mean of a column among equal shares is bold.",
+        f"{result.study.images} phantoms per seed; seeds {seeds}. Values are means over classes on the test images, "
+        "given as mean (minimum to maximum) over the seeds. The best mean of a column among equal shares is bold.",
         _table(result),
     ]
     if result.differences:
         parts += [
-            "What each contribution adds: the mean difference over the seeds, its 95 % interval and p-value by the "
-            "paired test on the patients of all test images, and the difference of each seed.",
+            "Effect of each contribution: the mean difference over the seeds, its 95 % interval and p-value by the "
+            "paired test on the patients of all test images, and the difference for each seed.",
             _contributions(result.differences),
         ]
     return "\n\n".join(parts) + "\n"
@@ -78,7 +78,7 @@ def _contributions(differences: Sequence[Difference]) -> str:
 
 
 def write_runs(path: Path, outcomes: Sequence[StudyOutcome]) -> None:
-    """One row a run."""
+    """Write a CSV file with one row per run."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "annotated", "seed", "images_with_boxes", *(name.replace(" ", "_") for name in MEASURES)])

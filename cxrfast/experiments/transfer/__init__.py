@@ -1,4 +1,4 @@
-"""What pretrained weights are worth on few images: a linear probe, and cross-validated methods beside it."""
+"""Pretrained weights on few images: a linear probe, compared with cross-validated methods."""
 
 from cxrfast.experiments.transfer.probe import linear_probe, pooled_features, probe_folds
 from cxrfast.experiments.transfer.table import TransferComparison, compare, runs_csv, to_markdown

@@ -14,13 +14,14 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 @app.command()
 def probe(
-    folder: Annotated[Path, typer.Argument(help="Folder of a cross-validation that starts from pretrained weights.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a cross-validation with pretrained weights.")],
     out: Annotated[Path, typer.Option("--out", help="predictions.csv to write.")],
     image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Default: that of the cross-validation.")
+        int | None,
+        typer.Option("--image-size", help="Side of the images in pixels; default: as in the cross-validation."),
     ] = None,
 ) -> None:
-    """Logistic regression on the pooled features of its backbone, over its folds."""
+    """Fit a logistic regression on the pooled features of the backbone, for each fold."""
     found = linear_probe(folder, image_size=image_size)
     out.parent.mkdir(parents=True, exist_ok=True)
     found.write_csv(out)
@@ -30,11 +31,11 @@ def probe(
 @app.command()
 def table(
     folders: Annotated[list[str], typer.Argument(metavar="NAME=FOLDER...", help="Finished cross-validations.")],
-    out: Annotated[Path, typer.Option("--out", help="Writes OUT.csv, a line a run, and OUT.md, the tables.")],
-    probe: Annotated[Path | None, typer.Option("--probe", help="What `probe` has written.")] = None,
-    positives: Annotated[int, typer.Option("--positives", help="Classes with so many positive images.")] = 10,
+    out: Annotated[Path, typer.Option("--out", help="Writes OUT.csv, one line per run, and OUT.md, the tables.")],
+    probe: Annotated[Path | None, typer.Option("--probe", help="The predictions.csv of `probe`.")] = None,
+    positives: Annotated[int, typer.Option("--positives", help="Minimum number of positive images of a class.")] = 10,
 ) -> None:
-    """The methods beside each other and beside the probe."""
+    """Compare the methods with each other and with the probe."""
     named = dict(_pair(text) for text in folders)
     text = to_markdown(compare(named, probe, positives=positives))
     write_text(out.with_suffix(".md"), text)
@@ -45,7 +46,7 @@ def table(
 def _pair(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
     if not equals:
-        raise UsageError(f"expected NAME=FOLDER, got {text!r}")
+        raise UsageError(f"folders: expected NAME=FOLDER, got {text!r}")
     return name, Path(folder)
 
 

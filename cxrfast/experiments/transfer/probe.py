@@ -16,25 +16,25 @@ from cxrfast.experiments.folds_directory import FoldsDirectory, read_splits
 from cxrfast.predictions.table import Predictions
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""C of scikit-learn's logistic regression, of which each fold chooses one."""
+"""Candidates for C of scikit-learn's logistic regression; each fold chooses one."""
 
 _INNER_FOLDS = 5
 
 
 def linear_probe(folder: Path, *, image_size: int | None = None, batch_size: int = 16) -> Predictions:
-    """Probabilities of all tested images of the cross-validation in `folder`, with its backbone, weights and classes.
+    """Probabilities of all test images of the cross-validation in `folder`, with its backbone, weights and classes.
 
     Args:
-        image_size: default: that of the cross-validation.
+        image_size: default: as in the cross-validation.
 
-    Raises UsageError for a cross-validation whose method has no backbone, or that starts from random weights.
+    Raises UsageError for a cross-validation without a backbone or without pretrained weights.
     """
     directory = FoldsDirectory(folder)
     config, _ = directory.load()
     splits, records = read_splits(directory, config)
     options: Any = config.method_options()
     if not getattr(options, "pretrained", False):
-        raise UsageError(f"{folder}: {config.method} starts from no pretrained weights, which a probe is of")
+        raise UsageError(f"{folder}: expected a cross-validation with pretrained weights, got {config.method} without")
     tested = {image for fold in splits.folds for image in fold.test} | set(splits.unannotated)
     records = [record for record in records if record.image in tested]
     names = tuple(config.classes or ())
@@ -59,10 +59,10 @@ def linear_probe(folder: Path, *, image_size: int | None = None, batch_size: int
 
 @torch.inference_mode()
 def pooled_features(options: Any, records: Sequence[Record], image_size: int, *, batch_size: int = 16) -> np.ndarray:
-    """[N, D]: means over the positions of the map that a pretrained backbone makes of each image, as it is.
+    """Features [N, D] of the images: the backbone's feature maps, averaged over positions, without augmentation.
 
     Args:
-        options: those of a method with a backbone.
+        options: options of a method with a backbone.
     """
     backbone, scaling = options.build_backbone(image_size).eval(), options.build_scaling()
     loader = DataLoader(XrayDataset(records, ("",), image_size), batch_size=batch_size)
@@ -76,12 +76,12 @@ def probe_folds(
     records: Sequence[Record],  # [N]
     splits: FoldSplits,
 ) -> np.ndarray:  # [N, K]
-    """Probabilities of each fold's test images, from a classifier of what the fold may train and validate on.
+    """Probabilities of each fold's test images, from a classifier fitted to its training and validation images.
 
-    Features are standardised. The strength of the penalty is that of `STRENGTHS` with the largest mean AUROC over
-    classes, in folds by patient inside the training part; it is the same for all classes. NaN for images that no fold
-    tests; a class with one label in training has its share of positives. Images whose label of a class is unknown do
-    not train that class.
+    Features are standardised. The regularisation C, equal for all classes, is the one of `STRENGTHS` with the highest
+    mean AUROC in an inner cross-validation by patient. Images that are in no test part have NaN. A class with only
+    positive or only negative training images has its share of positives as a constant probability. Images whose
+    label of a class is unknown are not used for this class.
     """
     place = {record.image: n for n, record in enumerate(records)}
     patients = np.array([record.patient for record in records])
@@ -95,7 +95,7 @@ def probe_folds(
 
 
 def _choose(features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> float:
-    """The strength that serves other patients best."""
+    """The C with the highest mean AUROC in the inner cross-validation."""
     from sklearn.metrics import roc_auc_score
 
     known = ~np.isnan(labels)

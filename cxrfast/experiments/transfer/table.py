@@ -27,22 +27,22 @@ PROBE = "linear probe"
 
 @dataclass(frozen=True)
 class TransferComparison:
-    """One or more predictions of the same images by patient, for the classes with enough positives."""
+    """Predictions of the same images by several models, compared for the classes with enough positives."""
 
     class_names: tuple[str, ...]  # [K] with at least `positives` images
     n_positive: tuple[int, ...]  # [K]
     n_images: int
     n_patients: int
-    auroc: Mapping[str, tuple[Interval, Interval]]  # by name: of the classes [K], and of their mean [1]
-    difference: Mapping[str, PairedDifference]  # of the mean to the first's [1]; not of the first
-    boxes: Mapping[str, PooledLocalization]  # by name, of the methods
+    auroc: Mapping[str, tuple[Interval, Interval]]  # by name: classes [K], mean [1]
+    difference: Mapping[str, PairedDifference]  # by name except the first: mean AUROC minus that of the first [1]
+    boxes: Mapping[str, PooledLocalization]  # by name, without the probe
 
 
 def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives: int = 10) -> TransferComparison:
-    """The finished cross-validations in `folders`, by name, and before them a probe's `predictions.csv`.
+    """Compare the finished cross-validations in `folders`, by name, with the `predictions.csv` of a probe.
 
-    Of several seeds, the first is taken, so that an image counts once. Raises UsageError for cross-validations that are
-    not finished or test other images.
+    The probe comes first. Of several seeds, only the first is used, so that an image counts once. Raises UsageError for
+    cross-validations that are not finished or have other test images.
     """
     found = {} if probe is None else {PROBE: read_predictions(probe)}
     pooled = {name: _pooled(folder) for name, folder in folders.items()}
@@ -73,10 +73,12 @@ def compare(folders: Mapping[str, Path], probe: Path | None = None, *, positives
 def _pooled(folder: Path) -> CrossValidationRecord:
     path = RunDirectory(folder).pooled
     if not path.is_file():
-        raise CxrfastError(f"{folder} has no finished run of a cross-validation; go on with: cxrfast train --resume")
+        raise CxrfastError(
+            f"{folder}: expected a cross-validation with finished runs; resume it with: cxrfast train --resume {folder}"
+        )
     record = CrossValidationRecord.load(path)
     if not record.complete:
-        raise UsageError(f"{folder}: these runs are missing: {', '.join(record.missing)}")
+        raise UsageError(f"{folder}: expected all runs to be finished, got none of {', '.join(record.missing)}")
     return record
 
 
@@ -87,11 +89,11 @@ def _predictions(folder: Path, pooled: CrossValidationRecord) -> Predictions:
 
 
 def _in_order(found: Predictions, first: Predictions, name: str) -> Predictions:
-    """With the images in the order of `first`."""
+    """The predictions `found`, with the images in the order of `first`."""
     place = {image: n for n, image in enumerate(found.images)}
     if place.keys() != set(first.images):
         raise UsageError(
-            f"{name} was tested on other images than the first; compare cross-validations of the same splits"
+            f"{name}: expected the test images of the first, got others; compare cross-validations of the same splits"
         )
     order = [place[image] for image in first.images]
     tables = {key: getattr(found, key)[order] for key in ("prob", "labels", "n_boxes", "iou", "ior")}
@@ -99,7 +101,7 @@ def _in_order(found: Predictions, first: Predictions, name: str) -> Predictions:
 
 
 def to_markdown(found: TransferComparison) -> str:
-    """Two tables: AUROC of every class with its interval, and boxes found."""
+    """Two Markdown tables: AUROC of every class with its interval, and the number of boxes found."""
     names = list(found.auroc)
     lines = [_row(["AUROC of pooled folds", "positive", *names]), _row(["---"] * (2 + len(names)))]
     for k, class_name in enumerate(found.class_names):
@@ -150,7 +152,7 @@ def _difference(of: PairedDifference | None) -> str:
 
 
 def runs_csv(folders: Mapping[str, Path]) -> str:
-    """A line for each run of each cross-validation: its images, its AUROCs, what it found, how long it trained."""
+    """CSV with one line per run: numbers of images, AUROCs, boxes found, training time."""
     text = io.StringIO()
     writer: Any = None
     for name, folder in folders.items():
@@ -175,7 +177,7 @@ def runs_csv(folders: Mapping[str, Path]) -> str:
 
 
 def _found(localization: PooledLocalization | None, run: int) -> dict[str, Any]:
-    """Boxes that a run found by the first table of the protocol, at each T."""
+    """Number of boxes that a run found according to the first table of the protocol, for each T."""
     if localization is None:
         return {}
     rows = localization.tables[0].rows

@@ -139,8 +139,8 @@ def create_backbone(
     if image_size is not None and findings.layout == "tokens" and image_size % stride:
         low = image_size // stride * stride
         raise UsageError(
-            f"image-size: {name} cuts images into patches of {stride}×{stride}, of which {image_size} is no multiple; "
-            f"take {low or stride}{f' or {low + stride}' if low else ''}"
+            f"image-size: expected a multiple of {stride}, the patch size of {name}, got {image_size}; choose "
+            f"{low or stride}{f' or {low + stride}' if low else ''}"
         )
     if antialias:
         _antialias(name, body, findings.layout, filter_size, antialias_stem)
@@ -308,11 +308,14 @@ def _stride(base: str, body: nn.Module, findings: Findings, size: int, output_st
 def _antialias(name: str, body: nn.Module, layout: Layout, filter_size: int, stem: bool) -> None:
     if layout != "channels_first":
         raise UsageError(
-            f"antialias: {name} cuts images into patches; there is no subsampling to blur in front of; set "
-            "antialias=false"
+            f"antialias: expected false for {name}, which divides images into patches and has no subsampling, got "
+            "true; set antialias=false"
         )
     first = next((module for module, layer in body.named_modules() if isinstance(layer, nn.Conv2d)), None)
     try:
         antialias_(body, filter_size=filter_size, skip=[] if stem or first is None else [first])
     except ValueError as error:
-        raise UsageError(f"antialias: {name} has no strided convolution or pooling; set antialias=false") from error
+        raise UsageError(
+            f"antialias: expected false for {name}, which has no strided convolution or pooling, got true; set "
+            "antialias=false"
+        ) from error

@@ -69,7 +69,7 @@ def test_all_files_and_resume(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("cxrfast.experiments.bags.grid.train_bags", None)
     code, again, _ = cli("--method", "max,sgl", "--out", "first")
     assert code == 0
-    assert "16 of 16 runs stand in" in again
+    assert "16 of 16 runs are already in" in again
     assert again.partition("IoU,")[2] == out.partition("IoU,")[2]
     assert (tmp_path / "first" / "runs.csv").read_bytes() == before
 
@@ -96,7 +96,7 @@ def test_a_preset_is_said_and_may_be_changed(cli, array_file):
     first, second = out.splitlines()[:2]
     assert first.startswith("Seibold et al. 2020, Figure 6: ")
     assert "From the published script: lr, weight decay." in first
-    assert second.startswith("NOT THE PRESET'S: dataset ")
+    assert second.startswith("DIFFERENT FROM THE PRESET: dataset ")
     assert "epochs 1 instead of 50; " in second
     assert second.endswith("; val bags 6 instead of 50; test bags 12 instead of 5000")
     rows = read("x/runs.csv")
@@ -152,7 +152,7 @@ def test_a_table_of_something_else_is_left_alone(cli, tmp_path):
     (tmp_path / "x" / "runs.csv").write_text("a,b\n1,2\n")
     code, _, err = cli("--out", "x")
     assert code == 1
-    assert "is not a table of this version's runs; choose another --out" in err
+    assert "expected a table of runs of this version, got other columns; choose another --out" in err
     assert (tmp_path / "x" / "runs.csv").read_text() == "a,b\n1,2\n"
 
 
@@ -166,16 +166,16 @@ def test_a_table_of_something_else_is_left_alone(cli, tmp_path):
         (["--lr", "0"], "lr: expected a number above 0, got 0.0"),
         (["--positives", "all"], "positives: expected 'natural'"),
         (["--positives", "1,"], "positives: expected 'natural', a number of instances or a share (0.1 or 10%), got ''"),
-        (["--positives", "2,7"], "positives: 7 are more than a bag of 4 holds; lower --positives"),
+        (["--positives", "2,7"], "positives: expected at most 4, the bag size, got 7; reduce --positives"),
         (["--bag-size-std", "1,x"], "bag-size-std: expected comma-separated numbers of at least 0, got '1,x'"),
         (["--bag-size-std", "-1"], "bag-size-std: expected comma-separated numbers of at least 0, got '-1'"),
         (["--bag-size-std", "1,2,3"], "bag-size-std: expected one number, or one for each of 2 bag sizes, got 3"),
         (["--preset", "seibold7"], "preset: expected one of seibold4, seibold5a, seibold6, got 'seibold7'"),
         (["--pool", "median"], "pool: expected one of"),
         (["--method", "bil:median"], "pool: expected one of"),
-        (["--method", "mean:max"], "method: mean takes no pooling of its own, got 'mean:max'"),
+        (["--method", "mean:max"], "method: expected no pooling for mean, got 'mean:max'"),
         (["--delta", "0.9"], "delta: "),
-        (["--positive-class", "dog"], "positive-class: there is no 'dog'"),
+        (["--positive-class", "dog"], "positive-class: unknown class 'dog'"),
         (["--network", "vgg"], "network: expected one of lenet5, resnet18, got 'vgg'"),
     ],
 )

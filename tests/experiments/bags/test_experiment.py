@@ -131,5 +131,5 @@ def test_wrong_usage(squares, change, message):
 
 
 def test_divergence_is_said(squares):
-    with pytest.raises(CxrfastError, match="mean: the loss is nan in epoch .; lower --lr 1e\\+30"):
+    with pytest.raises(CxrfastError, match="mean: expected a finite loss, got nan in epoch .; reduce --lr 1e\\+30"):
         train_bags(squares, dataclasses.replace(SMALL, method="mean", lr=1e30))

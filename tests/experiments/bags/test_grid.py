@@ -36,7 +36,7 @@ def test_positives_are_an_axis_and_sizes_have_their_deviations():
     assert len(set(grid)) == len(grid) == 2 * 2 * 3
     assert {(s.bag_size, s.bag_size_std) for s in grid} == {(5, 0), (9, 2.5)}
     assert {s.positives for s in grid} == {"1", "20%", "natural"}
-    with pytest.raises(UsageError, match="positives: 6 are more than a bag of 5 holds"):
+    with pytest.raises(UsageError, match="positives: expected at most 5, the bag size, got 6; reduce --positives"):
         make_grid(BASE, ["max"], [5, 9], [4], 1, positives=["6"])
     with pytest.raises(UsageError, match="bag-size-std: expected one number, or one for each of 2 bag sizes, got 3"):
         make_grid(BASE, ["max"], [5, 9], [4], 1, bag_size_std=[1, 2, 3])
@@ -48,7 +48,7 @@ def test_positives_are_an_axis_and_sizes_have_their_deviations():
         ("median", "method: expected some of max, .*, got 'median'"),
         ("bil:median", "pool: expected one of noisy-or, .*, mean-logit, got 'median'"),
         ("bil:", "pool: expected one of .*, got ''"),
-        ("mean:max", "method: mean takes no pooling of its own, got 'mean:max'"),
+        ("mean:max", "method: expected no pooling for mean, got 'mean:max'"),
     ],
 )
 def test_spellings_that_are_none(method, message):

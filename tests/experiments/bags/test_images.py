@@ -128,10 +128,15 @@ def test_real_cifar_subset(real_data):
         ("svhn", None, None, r"dataset: expected mnist, cifar10 or an \.npz file, got 'svhn'"),
         ("mnist", None, None, r"root: expected the folder of mnist, got None; give --root DIR"),
         ("cifar10", "absent", None, r"root: expected the folder of cifar10, got .*absent; give --root"),
-        ("absent.npz", None, "1", r"dataset: no file absent\.npz"),
-        ("ARRAYS", None, None, r"positive-class: .* needs one; the classes are cross, square, other cross"),
-        ("ARRAYS", None, "dog", r"positive-class: there is no 'dog'; the classes are cross, square"),
-        ("ARRAYS", None, "7", r"positive-class: '7' leaves no positive train image"),
+        ("absent.npz", None, "1", r"dataset: expected a file, got absent\.npz"),
+        (
+            "ARRAYS",
+            None,
+            None,
+            r"positive-class: expected a class of .*, got none; the classes are cross, square, other cross",
+        ),
+        ("ARRAYS", None, "dog", r"positive-class: unknown class 'dog'; the classes are cross, square"),
+        ("ARRAYS", None, "7", r"positive-class: expected positive train images, got none for '7'"),
     ],
 )
 def test_wrong_usage(array_file, tmp_path, dataset, root, positive_class, message):
@@ -154,14 +159,14 @@ def test_files_that_cannot_be_read(tmp_path, array_file):
     (tmp_path / "x.npz").write_bytes(array_file.read_bytes()[:5000])
     refused(r"x\.npz cannot be read as an \.npz file")
     refused("cannot be read as an .npz file of plain arrays", images=np.array([{}], dtype=object), labels=labels[:1])
-    refused(r"lacks test_images, test_labels, train_labels; it has train_images", train_images=labels)
+    refused(r"expected arrays test_images, test_labels, train_labels, got only train_images", train_images=labels)
     refused(
         r"expected a label for each image of images, got arrays \[7, 8, 8\] and \[8\]",
         images=np.zeros((7, 8, 8)),
         labels=labels,
     )
     refused(r"channels, got an array \[6, 8, 8, 5\]", images=np.zeros((8, 8, 8, 5)), labels=labels)
-    refused("from 0 to 1, got other values", images=np.full((8, 8, 8), 255.0), labels=labels)
+    refused(r"in \[0, 1\], got values outside", images=np.full((8, 8, 8), 255.0), labels=labels)
     refused("expected uint8 or floating-point images, got int64", images=np.zeros((8, 8, 8), np.int64), labels=labels)
     refused(r"cannot read mnist \(.*\); give --download", dataset="mnist")
     raw = tmp_path / "MNIST" / "raw"

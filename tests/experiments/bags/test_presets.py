@@ -54,7 +54,7 @@ def test_every_value_has_one_source(name):
     assert len(set(named)) == len(named)
     fields = {field.name for field in dataclasses.fields(BagPlan)}
     assert set(named) == fields - {"pool", "steps"}  # each method's own, and none
-    assert all(words in preset.sources() for words in ("the text", "the published script", "Ours"))
+    assert all(words in preset.sources() for words in ("the text", "the published script", "Our choice"))
 
 
 def test_grids(squares):

@@ -132,7 +132,7 @@ def test_differences_and_means_over_the_same_and_over_other_classes():
     assert found.mean.difference == pytest.approx(0.01)
     assert (found.mean.ours.low, found.mean.ours.high) == (0.6, 0.8)
     assert found.common is None
-    assert "the published mean is ours, over the published classes" in found.remarks
+    assert "the mean of the published classes is calculated by us" in found.remarks
 
     fewer = {"Mass": 0.7, "Nodule": 0.8, "Something": 0.9}
     (found,) = compare_row(plan, plan.rows[0], list(numbers_of(one_run(fewer, {"Mass": 0.5}))))
@@ -301,7 +301,7 @@ def test_every_output_says_that_a_scaled_run_is_not_the_papers_setting():
             "- no dogs (§2)",
         ]
         assert "Not the paper's setting" not in render(whole)
-        assert "The paper's setting, statement by statement" in render(whole)
+        assert "The paper's setting, according to every statement in docs/papers.md" in render(whole)
     content = json.loads(json.dumps(scaled.to_dict()))
     assert content["papers_setting"] is False
     assert content["deviations"] == ["epochs 2 instead of 10", "no dogs (§2)"]
@@ -324,7 +324,7 @@ def test_a_deviation_of_some_rows_names_them_and_what_was_not_compared_is_said()
     alone = replace(table, rows=(replace(first, deviations=()),))
     assert alone.to_dict()["papers_setting"] is None
     assert "Not compared with the paper's setting: the register has nothing on a." in to_markdown(alone)
-    assert "The paper's setting, statement" not in to_markdown(alone)
+    assert "The paper's setting, according to" not in to_markdown(alone)
 
 
 def test_pages_show_ours_published_and_difference():

@@ -74,10 +74,10 @@ def test_ablations_and_what_makes_the_row_are_not_deviations(register):
 
 def test_random_weights_and_other_weights_are_said(register):
     register("zhang2020", "zhang", {"status": "option", "place": "§4.1", "setting": {"pretrained": "imagenet"}})
-    assert texts() == ("random weights at the start instead of ImageNet's (§4.1; --pretrained imagenet)",)
+    assert texts() == ("random initial weights instead of ImageNet's (§4.1; --pretrained imagenet)",)
     assert texts(options={"pretrained": True}) == ()
     (said,) = texts(options={"pretrained": "other.safetensors"})
-    assert said == "weights of other.safetensors at the start instead of ImageNet's (§4.1)"
+    assert said == "initial weights of other.safetensors instead of ImageNet's (§4.1)"
 
 
 def test_the_same_value_at_two_places_is_said_once_and_of_two_values_the_first(register):

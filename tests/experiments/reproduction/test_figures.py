@@ -101,7 +101,7 @@ def test_a_figure_with_its_claims(cli, tmp_path):
     # Again: nothing is trained
     code, again, _ = cli("seibold6", *QUICK, "--rows", "sgl,mean,bil", "--out", "x")
     assert code == 0
-    assert "18 of 18 runs stand in" in again
+    assert "18 of 18 runs are already in" in again
     assert Path("x/seibold6.md").read_text() == page
 
 
@@ -154,21 +154,21 @@ def test_what_a_user_changes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", "3"], "folds: seibold4 is not cross-validated; leave it out"),
+        (["--folds", "3"], "folds: expected none, because seibold4 is not cross-validated; leave it out"),
         (
             ["--image-size", "64"],
-            "image-size: seibold4 has none; it takes --epochs, --batch-size, --lr, --seed, --device",
+            "image-size: not an option of seibold4; expected --epochs, --batch-size, --lr, --seed, --device",
         ),
-        (["--labels", "2020"], "labels: seibold4 has none; it takes"),
-        (["--pretrained", "imagenet"], "pretrained: no setting of the bag experiments; they have dataset, "),
-        (["--set", "bagsize=3"], "bagsize: no setting of the bag experiments"),
+        (["--labels", "2020"], "labels: not an option of seibold4; expected --epochs"),
+        (["--pretrained", "imagenet"], "pretrained: unknown setting; expected one of dataset, "),
+        (["--set", "bagsize=3"], "bagsize: unknown setting; expected one of dataset, "),
         (["--set", "bag_size=0"], "bag-size: expected comma-separated numbers of at least 1, got '0'"),
-        (["--set", "positives=9"], "positives: 9 are more than a bag of 5 holds"),
-        (["--set", "method=sgl"], "method: not with --set; give --rows"),
-        (["--set", "dataset=mnist"], "dataset: not with --set; give --data"),
+        (["--set", "positives=9"], "positives: expected at most 5, the bag size, got 9; reduce --positives"),
+        (["--set", "method=sgl"], "method: cannot be set with --set; use --rows"),
+        (["--set", "dataset=mnist"], "dataset: cannot be set with --set; use --data"),
         (["--set", "runs=x"], "runs: expected an integer of at least 1, got x"),
         (["--set", "delta=0.7"], "delta: expected at least 0 and at most 0.5"),
-        (["--rows", "sgl,wang"], "rows: unknown row 'wang' of seibold4; expected sgl, max, mean, bil, mmm"),
+        (["--rows", "sgl,wang"], "rows: expected some of sgl, max, mean, bil, mmm"),
         (["--scale", "large"], "scale: expected small, got 'large'"),
         (["--lr", "0"], "lr: expected a number above 0, got 0.0"),
     ],
@@ -184,10 +184,10 @@ def test_wrong_usage_is_one_line(cli, tmp_path, arguments, message):
 def test_data_that_are_not_there(cli, tmp_path):
     code, _, err = cli("seibold4", data=tmp_path / "none")
     assert (code, err.count("\n")) == (2, 1)
-    assert "data: no folder or .npz file" in err
+    assert "data: expected a folder or an .npz file, got " in err
     assert "to fetch it: cxrfast bags --dataset mnist --root" in err
     code, _, err = cli("seibold6", data=tmp_path / "none.npz")
-    assert (code, err) == (2, f"cxrfast: dataset: no file {tmp_path / 'none.npz'}\n")
+    assert (code, err) == (2, f"cxrfast: dataset: expected a file, got {tmp_path / 'none.npz'}, which does not exist\n")
     (tmp_path / "empty").mkdir()
     code, _, err = cli("seibold6", data=tmp_path / "empty")
     assert (code, err.count("\n")) == (1, 1)

@@ -85,7 +85,7 @@ def test_options_go_to_the_methods_that_have_them(tmp_path):
     config = run_config(li, table, tmp_path, overrides)
     assert (config.epochs, config.options["hidden"]) == (3, 8)
     assert "crf_steps" not in config.options
-    with pytest.raises(UsageError, match="crf_steps: no option of li"):
+    with pytest.raises(UsageError, match="crf_steps: expected an option of li; list them: cxrfast info"):
         overrides.check([li])
     with pytest.raises(UsageError, match="scale: expected small, got 'tiny'"):
         Overrides(scale="tiny")
@@ -133,8 +133,8 @@ def test_the_list_names_tables_rows_hours_and_that_they_are_estimates():
 
 
 def test_names_are_checked():
-    with pytest.raises(UsageError, match="table is 'rozenberg2'; expected one of rozenberg1, seibold1"):
+    with pytest.raises(UsageError, match="table: expected one of rozenberg1, seibold1, .*, got 'rozenberg2'"):
         find_plan("rozenberg2")
-    with pytest.raises(UsageError, match="rows: unknown row 'li' of rozenberg1; expected li-0, rozenberg-0"):
+    with pytest.raises(UsageError, match="rows: expected some of li-0, rozenberg-0, .* for rozenberg1, got 'li'"):
         TABLES["rozenberg1"].choose(["rozenberg-0", "li"])
     assert [row.name for row in TABLES["rozenberg1"].choose(["rozenberg-0", "li-0"])] == ["li-0", "rozenberg-0"]

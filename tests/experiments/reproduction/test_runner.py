@@ -62,7 +62,7 @@ def test_another_table_of_the_same_run_trains_nothing(reproduced, phantoms, tmp_
     monkeypatch.setattr(run_state, "resume", refuse)
     monkeypatch.setattr(runner, "evaluate_run", refuse)
     result = reproduce("wang19", phantoms, copy, overrides=TINY)
-    assert "wang: finished before" in logged.messages
+    assert "wang: already finished" in logged.messages
     places = {(of.metric, of.measure, of.T) for of in result.table.rows[0].comparisons}
     assert places == {(m, "ior", t) for m in ("accuracy", "afp") for t in (0.1, 0.25, 0.5, 0.75, 0.9)}
 
@@ -88,14 +88,14 @@ def test_a_trained_run_is_only_evaluated(reproduced, phantoms, tmp_path, monkeyp
 def test_a_folder_of_other_settings_is_refused(reproduced, phantoms, tmp_path):
     _, out, _ = reproduced
     for changes, options, reason in (
-        ({"epochs": 2}, {}, "is a run with epochs 1, not 2; choose another folder with --out"),
-        ({}, {"sharpness": 5.0}, "is a run with sharpness 10.0, not 5.0"),
+        ({"epochs": 2}, {}, "has a run with epochs 1, not 2; choose another folder with --out"),
+        ({}, {"sharpness": 5.0}, "has a run with sharpness 10.0, not 5.0"),
     ):
         other = Overrides({**TINY.settings, **changes}, {**TINY.options, **options})
         with pytest.raises(UsageError, match=reason):
             reproduce("wang17", phantoms, out, overrides=other)
     moved = shutil.copytree(phantoms, tmp_path / "moved")
-    with pytest.raises(UsageError, match="is a run with data .*phantoms, not .*moved"):
+    with pytest.raises(UsageError, match="has a run with data .*phantoms, not .*moved"):
         reproduce("wang17", moved, out, overrides=TINY)
 
 
@@ -147,6 +147,6 @@ def test_a_row_of_folds(phantoms, tmp_path, logged):
     assert "classes left out (boxes on test images)" in (tmp_path / "runs" / "li-20" / "report.html").read_text()
     logged.clear()
     reproduce(*arguments, rows=["li-20"], overrides=TINY_FOLDS)
-    assert "li-20: finished before" in logged.messages
-    with pytest.raises(UsageError, match="is a run with folds 2, not 3"):
+    assert "li-20: already finished" in logged.messages
+    with pytest.raises(UsageError, match="has a run with folds 2, not 3"):
         reproduce(*arguments, rows=["li-20"], overrides=Overrides(TINY_FOLDS.settings, TINY_FOLDS.options, folds=3))

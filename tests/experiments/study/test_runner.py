@@ -79,7 +79,7 @@ def test_the_second_call_trains_nothing(finished, logged):
     out, files = finished
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     again = run_study(STUDY, out)
-    assert logged.messages == ["3 runs, 3 finished before"]
+    assert logged.messages == ["3 runs, 3 already finished"]
     assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     assert to_markdown(again.result) == to_markdown(files.result)
 
@@ -93,16 +93,16 @@ def test_a_run_whose_evaluation_cannot_be_read_is_evaluated_again(finished, capl
         caplog.clear()
         with threads_of_a_job(), caplog.at_level("INFO", "cxrfast"):
             run_study(STUDY, out)
-        assert caplog.messages[0] == "3 runs, 2 finished before"
+        assert caplog.messages[0] == "3 runs, 2 already finished"
         assert path.read_text() == before
 
 
 def test_runs_of_other_settings_are_neither_skipped_nor_gone_on_with(finished):
     out, _ = finished
     other = dataclasses.replace(STUDY, settings={**STUDY.settings, "epochs": 3})
-    with pytest.raises(UsageError, match=r"out: .*rozenberg-0.2.seed-1 is a run with epochs 2, not 3; choose another"):
+    with pytest.raises(UsageError, match=r"out: .*rozenberg-0.2.seed-1 has a run with epochs 2, not 3; choose another"):
         run_study(other, out)
-    with pytest.raises(UsageError, match="images: .*seed-1 has 60, not 80"):
+    with pytest.raises(UsageError, match="images: expected 80, got 60 in .*seed-1; choose another"):
         run_study(dataclasses.replace(STUDY, images=80), out)
 
 
@@ -129,10 +129,10 @@ def test_two_runs_at_a_time_give_the_same_numbers(finished, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--annotated", "1 %"], "annotated: expected comma-separated numbers, got '1 %'"),
-        (["--seeds", "-1"], "seeds: expected comma-separated numbers, got '-1'"),
+        (["--annotated", "1 %"], "annotated: expected comma-separated numbers of at least 0, got '1 %'"),
+        (["--seeds", "-1"], "seeds: expected comma-separated numbers of at least 0, got '-1'"),
         (["--annotated", "0"], "annotated: expected shares above 0 and up to 1, got 0"),
-        (["--rows", "crf"], "rows: unknown row 'crf'; expected rozenberg"),
+        (["--rows", "crf"], "rows: expected some of rozenberg, no-crf, "),
     ],
 )
 def test_wrong_options_are_one_line(arguments, message, tmp_path, capsys):

@@ -156,11 +156,11 @@ def test_wrong_use(crossed, tmp_path, phantoms):
     (unfinished / "cross-validation.json").write_text(
         text.replace('"complete": true', '"complete": false').replace('"missing": []', '"missing": ["fold-1/seed-0"]')
     )
-    with pytest.raises(UsageError, match="these runs are missing: fold-1/seed-0"):
+    with pytest.raises(UsageError, match="expected all runs to be finished, got none of fold-1/seed-0"):
         compare({"a": unfinished})
     other = shutil.copytree(crossed, tmp_path / "other")
     shutil.copy(other / "fold-0/seed-0/predictions.csv", other / "fold-1/seed-0/predictions.csv")
-    with pytest.raises(UsageError, match="b was tested on other images than the first"):
+    with pytest.raises(UsageError, match="b: expected the test images of the first, got others"):
         compare({"a": crossed, "b": other})
     config = build_config({"method": "chexnet", "data": phantoms, "options": {"backbone": "resnet_nano"}})
     random = tmp_path / "random"
@@ -170,7 +170,7 @@ def test_wrong_use(crossed, tmp_path, phantoms):
         "\n".join("  pretrained: false" if "pretrained:" in line else line for line in settings.splitlines())
     )
     assert not config.options["pretrained"]
-    with pytest.raises(UsageError, match="chexnet starts from no pretrained weights"):
+    with pytest.raises(UsageError, match="expected a cross-validation with pretrained weights, got chexnet without"):
         linear_probe(random)
 
 

@@ -65,9 +65,11 @@ def test_without_the_data_set_there_are_numbers_but_no_cases(evaluated_run, tmp_
 
 
 def test_folders_without_an_evaluation_say_what_to_do(trained, tmp_path):
-    with pytest.raises(CxrfastError, match="has no evaluation of its test part .* make it: cxrfast evaluate "):
+    with pytest.raises(
+        CxrfastError, match="expected an evaluation of the test part, got no .*; run: cxrfast evaluate "
+    ):
         from_folder(trained)
-    with pytest.raises(CxrfastError, match="no folder .*nowhere; name the folder of a run"):
+    with pytest.raises(CxrfastError, match="run: expected a folder, got .*nowhere, which does not exist"):
         from_folder(tmp_path / "nowhere")
     (tmp_path / "evaluation-test.json").write_text('{"a": 1}')
     with pytest.raises(CxrfastError, match=r"evaluation-test\.json is .* schema version 1; .*; evaluate again"):
@@ -120,7 +122,7 @@ def test_numbers_and_predictions_are_of_the_same_images(evaluated_run, tmp_path,
     else:
         text = "".join(lines[: -1 if kept == "rows" else -classes])
     path.write_text(text)
-    with pytest.raises(CxrfastError, match=r"predictions\.csv .*; evaluate again"):
+    with pytest.raises(CxrfastError, match=r"predictions\.csv.*; evaluate again"):
         from_folder(folder)
 
 

@@ -1,6 +1,6 @@
-"""What Seibold et al. 2020 say of their figures, whose numbers the text does not print, and our numbers on it.
+"""Claims of Seibold et al. 2020 about figures whose numbers are not printed, and how to measure them.
 
-The sentences stand in the register of statements; here is how each is measured in the summaries of a grid of bags.
+The claims are in the register of statements. This module measures each of them in the summaries of a grid of bags.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ TITLES: dict[Measure, str] = {"iou": "IoU", "auc": "AUC"}
 
 
 class Place(NamedTuple):
-    """A kind of bags that methods are compared on."""
+    """The conditions under which methods are compared."""
 
     bag_size: int
     train_bags: int
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Results:
-    """Summaries by place and method."""
+    """Summaries by conditions and method."""
 
     def __init__(self, summaries: Sequence[Summary]) -> None:
         self._of = {(Place(s.bag_size, s.train_bags, s.positives), s.method): s for s in summaries}
@@ -42,7 +42,7 @@ class Results:
         return [s for (at, method), s in self._of.items() if at == place and method != own]
 
     def of_sizes(self, which: Literal["smallest", "larger", "largest", "all"]) -> list[Place]:
-        """Places by bag size. Where there is only one size, it is each of them."""
+        """The conditions with these bag sizes. A single size counts as smallest, larger and largest."""
         first, last = self.sizes[0], self.sizes[-1]
         wanted = {
             "smallest": [first],
@@ -55,7 +55,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Our numbers on a claim: a table, and what it comes to in a line."""
+    """Our numbers on a claim: a table, and its summary in one line."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -74,7 +74,7 @@ def against(
     sizes: Literal["smallest", "larger", "largest", "all"] = "all",
     ratio: bool = False,
 ) -> Measured:
-    """`own` beside another method, or beside the best of all others ("best"), or of those named in `among`."""
+    """Compare `own` with the method `rival`. "best" stands for the best of all others, or of those in `among`."""
 
     def measured(results: Results) -> Evidence:
         rows, parts = [], []
@@ -129,7 +129,7 @@ def _compared(measure: Measure, pairs: Sequence[tuple[float, float]], own: str, 
 
 
 def grows(methods: Sequence[str]) -> Measured:
-    """From the least to the greatest number of training bags."""
+    """Compare the smallest with the largest number of training bags."""
 
     def measured(results: Results) -> Evidence:
         rows = []
@@ -155,7 +155,7 @@ def grows(methods: Sequence[str]) -> Measured:
 
 
 def chance(method: str) -> Measured:
-    """Whether a method learns: AUC of 0.5 is guessing."""
+    """Whether a method learns anything: an AUC of 0.5 is chance."""
 
     def measured(results: Results) -> Evidence:
         found = [(place, s) for place in results.places if (s := results.get(place, method)) is not None]
@@ -173,7 +173,7 @@ def chance(method: str) -> Measured:
 
 
 def maxima(first: str, second: str) -> Measured:
-    """The best run of one method beside that of another."""
+    """Compare the best runs of two methods."""
 
     def value(s: Summary, measure: Measure) -> float:
         return getattr(s, measure).max
@@ -182,7 +182,7 @@ def maxima(first: str, second: str) -> Measured:
 
 
 def spreads(first: str, second: str) -> Measured:
-    """The distance of best and worst run of one method beside that of another."""
+    """Compare the ranges (best minus worst run) of two methods."""
 
     def value(s: Summary, measure: Measure) -> float:
         spread = getattr(s, measure)
@@ -214,7 +214,7 @@ def _two(first: str, second: str, value: Callable[[Summary, Measure], float], of
 
 
 CLAIMS: dict[str, tuple[tuple[str, Measured], ...]] = {
-    # what `cxrfast reproduce` calls a figure: statements of the register, each with its measure
+    # name of the figure in `cxrfast reproduce` -> its statements of the register, each with a measurement
     "seibold4": (
         ("fig4-small-bags", against("max", sizes="smallest")),
         ("fig4-larger-bags", against("best", sizes="larger")),

@@ -1,4 +1,4 @@
-"""The figures of Seibold et al. 2020 as plans of `cxrfast reproduce`: a preset's grid, and what the text says of it."""
+"""The figures of Seibold et al. 2020 as plans of `cxrfast reproduce`: the grids of presets, and the paper's claims."""
 
 import json
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ from cxrfast.published import Statement, find_statements
 from cxrfast.report.terminal.layout import ruled, wrap
 
 PAPER = "seibold2020"
-_IMAGES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # for training and testing
+_IMAGES = {"mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # training, test
 logger = get_logger(__name__)
 
-_SETTINGS = ("epochs", "batch_size", "lr", "seed", "device")  # of `cxrfast reproduce`
-_NOT_SET = ("dataset", "method")  # --data and --rows say them
+_SETTINGS = ("epochs", "batch_size", "lr", "seed", "device")  # options of `cxrfast reproduce` for figures
+_NOT_SET = ("dataset", "method")  # set by --data and --rows
 _SMALL: dict[str, Any] = {
     "network": "lenet5", "bag_size": (5, 10), "bag_size_std": (1.0,), "train_bags": (20, 40), "runs": 2, "epochs": (3,),
     "batch_size": 4, "lr": 1e-3, "val_bags": 20, "test_bags": 60,
@@ -45,7 +45,7 @@ _SMALL_OF: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper on its figure, in our words, and our numbers on it."""
+    """A claim of the paper about its figure, paraphrased, with our numbers."""
 
     id: str
     place: str
@@ -55,7 +55,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class ComparedFigure:
-    """What was run for a figure, beside what the paper says of it."""
+    """The results for a figure, with the paper's claims about it."""
 
     name: str
     title: str
@@ -72,13 +72,13 @@ class ComparedFigure:
 
     @property
     def text(self) -> str:
-        """For a terminal."""
+        """The comparison for a terminal."""
         lines = ["", *wrap(self.title), *wrap(self.sources)]
         lines += [part for line in self._settings() for part in wrap(line, "  " if line.startswith("- ") else "")]
         lines += wrap(f"failed: {self.failed_because}") if self.failed else []
         for measure, title in _TITLES.items():
             lines += ["", title, "", markdown(self.summaries, measure)]
-        lines += ["", *wrap("What the text says of the figure, which prints no numbers, and ours:")]
+        lines += ["", *wrap("Claims of the paper about the figure, which prints no numbers, and our numbers:")]
         for claim in self.claims:
             lines += ["", *wrap(f"{claim.place}: {claim.says}"), *wrap(f"Ours: {claim.evidence.summary}.", "  ")]
             if claim.evidence.rows:
@@ -88,20 +88,20 @@ class ComparedFigure:
 
     def _settings(self) -> list[str]:
         if not self.deviations:
-            return ["The paper's setting, as far as its text and its published script have it."]
+            return ["The paper's setting, as far as its text and its published script state it."]
         header = "Not the paper's setting. These numbers do not reproduce the figure:"
         return [header, *(f"- {text}" for text in self.deviations)]
 
     def to_markdown(self, picture: str | None) -> str:
-        """The comparison as a page."""
+        """The comparison as Markdown."""
         lines = [f"# {self.title}", "", self.sources, ""]
         lines += [f"**{line}**" if self.deviations and not line.startswith("- ") else line for line in self._settings()]
         lines += ["", f"Failed: {self.failed_because}"] if self.failed else []
         for measure, title in _TITLES.items():
             lines += ["", f"## {title}", "", markdown(self.summaries, measure)]
         lines += ["", f"![IoU and AUC]({picture})"] if picture else []
-        lines += ["", "## What the text says of the figure, and our numbers", ""]
-        lines += ["The figure prints no numbers. Its sentences are in our words."]
+        lines += ["", "## Claims of the paper about the figure, and our numbers", ""]
+        lines += ["The figure prints no numbers. The claims are paraphrased."]
         for claim in self.claims:
             lines += ["", f"**{claim.place}.** {claim.says}", "", f"Ours: {claim.evidence.summary}."]
             if claim.evidence.rows:
@@ -168,7 +168,7 @@ class Figure:
         rows: Sequence[str] | None,
         overrides: Overrides,
     ) -> ComparedFigure:
-        """Run what is not in ``out/runs/NAME`` yet, and write ``out/NAME.md`` and ``out/NAME.json``."""
+        """Do the runs that are not in ``out/runs/NAME`` yet, and write ``out/NAME.md`` and ``out/NAME.json``."""
         plan = self.plan(data, rows, overrides)
         seed = overrides.settings.get("seed", 0)
         device = resolve_device(overrides.settings.get("device") or "auto")
@@ -193,30 +193,30 @@ class Figure:
         return _write(compared, out, folder)
 
     def plan(self, data: Path, rows: Sequence[str] | None, overrides: Overrides) -> BagPlan:
-        """The preset with what a user asked for.
+        """The preset with the user's overrides.
 
         Raises:
-            UsageError: what a figure does not have.
+            UsageError: an option or a row that the figure does not have.
         """
         plan = self.preset.plan
         if overrides.folds is not None:
-            raise UsageError(f"folds: {self.name} is not cross-validated; leave it out")
+            raise UsageError(f"folds: expected none, because {self.name} is not cross-validated; leave it out")
         for name in overrides.settings:
             if name not in _SETTINGS:
                 taken = ", ".join(f"--{word.replace('_', '-')}" for word in _SETTINGS)
                 raise UsageError(
-                    f"{name.replace('_', '-')}: {self.name} has none; it takes {taken}, and --set NAME=VALUE"
+                    f"{name.replace('_', '-')}: not an option of {self.name}; expected {taken} or --set NAME=VALUE"
                 )
         for name in overrides.options:
             if name in _NOT_SET:
-                raise UsageError(f"{name}: not with --set; give {'--data' if name == 'dataset' else '--rows'}")
+                raise UsageError(f"{name}: cannot be set with --set; use {'--data' if name == 'dataset' else '--rows'}")
         if overrides.scale == "small":
             plan = plan.changed({**_SMALL, **_SMALL_OF.get(self.name, {})})
         shared = {name: overrides.settings[name] for name in _SETTINGS[:3] if name in overrides.settings}
         plan = plan.changed(parse_fields({**overrides.options, **shared}))
         for name in rows or ():
             if name not in plan.method:
-                raise UsageError(f"rows: unknown row {name!r} of {self.name}; expected {', '.join(plan.method)}")
+                raise UsageError(f"rows: expected some of {', '.join(plan.method)} for {self.name}, got {name!r}")
         method = tuple(name for name in plan.method if not rows or name in rows)
         changes: dict[str, Any] = {"positive_class": plan.positive_class or DATASETS[plan.dataset], "method": method}
         return replace(plan, dataset=str(data) if data.suffix == ".npz" else plan.dataset, **changes)
@@ -225,7 +225,7 @@ class Figure:
         paper = self.preset.plan
         dataset = paper.dataset
         known = replace(paper, positive_class=paper.positive_class or DATASETS[dataset])
-        found = [text for text in plan.differences(known) if not text.startswith("dataset ")]
+        found = list(replace(plan, dataset=dataset).differences(known))
         images = len(source.train.images), len(source.test.images)
         if plan.dataset != dataset:
             found.append(f"images of {Path(plan.dataset).name} instead of {dataset}")
@@ -243,13 +243,8 @@ def _read(plan: BagPlan, data: Path, seed: int) -> BagSource:
         return read_source(plan.dataset, positive_class=plan.positive_class, seed=seed)
     fetch = f"to fetch it: cxrfast bags --dataset {plan.dataset} --root {data} --download"
     if not data.is_dir():
-        raise UsageError(f"data: no folder or .npz file {data}; {fetch}")
-    try:
-        return read_source(plan.dataset, data, positive_class=plan.positive_class)
-    except UsageError:
-        raise
-    except CxrfastError as error:
-        raise CxrfastError(f"{str(error).partition('; give --download')[0]}; {fetch}") from error
+        raise UsageError(f"data: expected a folder or an .npz file, got {data}; {fetch}")
+    return read_source(plan.dataset, data, positive_class=plan.positive_class, fetch=fetch)
 
 
 def _claims(figure: str, summaries: Sequence[Summary]) -> tuple[Claim, ...]:
