@@ -4,11 +4,8 @@ from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.datasets.interface import DataOptions, DataSource
 from cxrfast.data.datasets.registry import read_data
-<<<<<<< HEAD
 from cxrfast.data.datasets.torchxrayvision import from_torchxrayvision
-=======
 from cxrfast.data.datasets.writing import write_coco, write_manifest
->>>>>>> main
 from cxrfast.data.dicom import read_dicom
 from cxrfast.data.folds import Fold, FoldsBy, FoldsOf, FoldSplits, make_folds
 from cxrfast.data.images import read_image

@@ -60,13 +60,9 @@ def evaluate_run(
     temperature is fitted on the validation part, for the column `prob_calibrated`. The results, `predictions.csv`,
     `maps.npz` and, with `page`, `report.html` are written to the folder of the run, or to `out`.
 
-<<<<<<< HEAD
-    `options` say how the data are read; default: as the run's. Classes are matched by their synonyms and have the names
-    of the data set. Classes of the model that the data set does not label are unknown, and have no numbers.
-=======
-    `options` are those for reading the data; default: those of the run. Classes are matched by their synonyms. Classes
-    of the model that the data set does not label count as unknown and have no results.
->>>>>>> main
+    `options` are those for reading the data; default: those of the run. Classes are matched by their synonyms and have
+    the names of the data set. Classes of the model that the data set does not label count as unknown and have no
+    results.
 
     Raises:
         UsageError: weights without a run need both `data` and `out`; or training patients are among the evaluated

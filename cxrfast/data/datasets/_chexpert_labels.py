@@ -1,8 +1,8 @@
 """Labels as the CheXpert labeller writes them (Irvin et al. 2019): 1 present, 0 absent, −1 uncertain, or blank.
 
 A blank means that the report does not mention the finding. The authors count it as negative (their Table 1), and so
-does :class:`LabelColumns`. Uncertain labels are unknown, absent or present by ``DataOptions.uncertain``. "No Finding" is
-not a class.
+does :class:`LabelColumns`. Uncertain labels are unknown, absent or present by ``DataOptions.uncertain``. "No Finding"
+is not a class.
 """
 
 from collections.abc import Sequence

@@ -82,7 +82,7 @@ class Draft:
 
 
 @dataclass
-class Case:
+class ImageRows:
     """One image of the tables."""
 
     part: str | None
@@ -95,7 +95,7 @@ class Case:
 class Tables:
     """Everything that the tables say, and counts for the notes."""
 
-    cases: dict[str, Case] = field(default_factory=dict)
+    images: dict[str, ImageRows] = field(default_factory=dict)
     spellings: dict[str, str] = field(default_factory=dict)
     twice: int = 0
     blank: int = 0
@@ -165,7 +165,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
         image, reader = _who(table, row, line)
         name = row[table.column["class_name"]].strip()
         draft = _draft(tables, image, part, path, reader, table, line)
-        _note_size(table, row, line, tables.cases[image])
+        _note_size(table, row, line, tables.images[image])
         if not draft.labelled and not draft.known:
             draft.known = local
         if class_key(name) == NO_FINDING_KEY:
@@ -194,9 +194,9 @@ def read_sizes(path: Path, tables: Tables) -> None:
         path, [_IMAGE, ("dim1", "width", "columns", "original_width"), ("dim0", "height", "rows", "original_height")]
     )
     for line, row in table.rows():
-        case = tables.cases.get(row[table.column["image_id"]].strip())
-        if case is not None and case.size is None:
-            case.size = _size(table, line, row[table.column["dim1"]], row[table.column["dim0"]])
+        entry = tables.images.get(row[table.column["image_id"]].strip())
+        if entry is not None and entry.size is None:
+            entry.size = _size(table, line, row[table.column["dim1"]], row[table.column["dim0"]])
 
 
 def _who(table: CsvTable, row: Sequence[str], line: int) -> tuple[str, str]:
@@ -212,10 +212,10 @@ def _who(table: CsvTable, row: Sequence[str], line: int) -> tuple[str, str]:
 
 
 def _draft(tables: Tables, image: str, part: str | None, path: Path, reader: str, table: CsvTable, line: int) -> Draft:
-    case = tables.cases.setdefault(image, Case(part, path.name))
-    if case.part != part:
-        raise table.error(line, f"image {image} is in {path.name} and in {case.table}, expected one part")
-    return case.readers.setdefault(reader, Draft())
+    entry = tables.images.setdefault(image, ImageRows(part, path.name))
+    if entry.part != part:
+        raise table.error(line, f"image {image} is in {path.name} and in {entry.table}, expected one part")
+    return entry.readers.setdefault(reader, Draft())
 
 
 def _flag(table: CsvTable, line: int, name: str, cell: str) -> int | None:
@@ -228,11 +228,11 @@ def _flag(table: CsvTable, line: int, name: str, cell: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _note_size(table: CsvTable, row: Sequence[str], line: int, case: Case) -> None:
-    if "width" in table.column and "height" in table.column and case.size is None:
+def _note_size(table: CsvTable, row: Sequence[str], line: int, entry: ImageRows) -> None:
+    if "width" in table.column and "height" in table.column and entry.size is None:
         width, height = row[table.column["width"]], row[table.column["height"]]
         if not (is_empty(width) or is_empty(height)):
-            case.size = _size(table, line, width, height)
+            entry.size = _size(table, line, width, height)
 
 
 def _size(table: CsvTable, line: int, width: str, height: str) -> tuple[float, float]:

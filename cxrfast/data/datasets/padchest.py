@@ -48,7 +48,6 @@ class _Counts:
     by_network: int = 0
     without_patient: int = 0
     odd_ages: int = 0
-    costal: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,8 +158,6 @@ def _record(row: dict[str, str], labels: _Labels, place: str, root: Path, counts
     if not patient:
         counts.without_patient += 1
         patient = f"study {study}" if study else f"image {row[_IMAGE]}"
-    view = _view(row.get(_PROJECTION, ""))
-    counts.costal += view == "costal"
     age = _age(row.get(_DATE, ""), row.get(_BIRTH, ""))
     if age is not None and not 0 <= age <= MAX_AGE:
         counts.odd_ages += 1
@@ -172,7 +169,7 @@ def _record(row: dict[str, str], labels: _Labels, place: str, root: Path, counts
         labels=labels.findings,
         width=_size(row.get(_WIDTH, "")),
         height=_size(row.get(_HEIGHT, "")),
-        view=view,
+        view=_view(row.get(_PROJECTION, "")),
         age=age,
         sex=parse_sex(row.get(_SEX, "")),
         study=study,
@@ -258,7 +255,6 @@ def _describe(counts: _Counts) -> list[str]:
         (counts.by_network, "images have labels from a network, the others from physicians"),
         (counts.without_patient, "images name no patient: their study, else the image, is taken as the patient"),
         (counts.odd_ages, f"images have an age below 0 or over {MAX_AGE} years: taken as unknown"),
-        (counts.costal, "images are of the ribs (projection COSTAL): kept"),
     )
     return [f"{count} {text}" for count, text in lines if count]
 

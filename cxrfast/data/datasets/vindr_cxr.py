@@ -18,9 +18,9 @@ from cxrfast.data.datasets._vindr_tables import (
     KAGGLE,
     LOCAL,
     NO_FINDING_KEY,
-    Case,
     Draft,
     DraftBox,
+    ImageRows,
     Tables,
     find_table,
     label_columns,
@@ -67,61 +67,84 @@ def read_vindr_cxr(root: Path, options: DataOptions = DataOptions()) -> DataSour
     root = Path(root)
     tables, classes, read = _read_tables(root)
     for stem in ("train_meta", "test_meta"):
-        path = find_table(root, stem)
-        if path is not None:
-            read_sizes(path, tables)
+        sizes = find_table(root, stem)
+        if sizes is not None:
+            read_sizes(sizes, tables)
     files = ImageFiles(root)
-    rule = options.readers or "majority"
     counts = _Counts()
+    places = _find_images(files, tables)
     records, missing = [], []
-    image_of: dict[str, str] = {}  # file -> image
     sets: dict[frozenset[str], frozenset[str]] = {}
-    for image, case in tables.cases.items():
-        path = _find(files, image, case)
-        if path is None:
+    for image, rows in tables.images.items():
+        if places[image] is None:
             missing.append(image)
             if options.images_required:
                 continue
-        elif image_of.setdefault(path, image) != image:
-            raise CxrfastError(f"images {image_of[path]} and {image} of the tables are one file, {path}; rename one")
-        size = _original_size(root, path, image, case)
-        readings = [_reading(draft, size, counts, options) for _, draft in sorted(case.readers.items())]
-        merged = merge_readings(readings, rule)
-        _count(case, merged.present, merged.disputed, counts)
-        if not options.boxes_imply_labels:
-            merged_present = merge_readings([Reading(one.present, one.known) for one in readings], rule).present
-        else:
-            merged_present = merged.present
-        width, height = (None, None) if size is None else (round(size[0]), round(size[1]))
-        name = path or image
-        records.append(
-            Record(
-                image=name,
-                path=root / name,
-                patient=name,
-                labels=sets.setdefault(merged_present, merged_present),
-                known=sets.setdefault(merged.known, merged.known),
-                boxes=merged.boxes,
-                width=width,
-                height=height,
-                split=case.part,
-            )
-        )
+        records.append(_record(root, image, places[image], rows, options, counts, sets))
+    names = ", ".join(read)
     if not records:
         raise CxrfastError(
-            f"none of the {len(missing)} images of {' and '.join(read)} was found in {root} (first: {missing[0]}); "
-            "unpack the images into train/ and test/"
+            f"none of the {len(missing)} images of {names} was found in {root} (first: {missing[0]}); unpack them into "
+            "train/ and test/"
             if missing
-            else f"{' and '.join(read)} in {root} have no rows; restore the original files"
+            else f"{names} in {root} have no rows; restore the original files"
         )
-    notes = [f"{len(records)} images, read from {', '.join(read)}"]
-    notes += count_rows(len(image_of), missing, len(files.paths), " or ".join(read), required=options.images_required)
-    notes += _describe(counts, tables, rule)
-    notes.append("the data set names no patients: every image counts as a patient of its own")
+    found = len(places) - len(missing)
+    rule = options.readers or "majority"
+    notes = [
+        f"{len(records)} images, read from {names}",
+        *count_rows(found, missing, len(files.paths), names, required=options.images_required),
+        *_describe(counts, tables, rule),
+        "the data set names no patients: every image counts as a patient of its own",
+    ]
     class_notes = [text for text in (describe_matches(tables.spellings),) if text]
     return DataSource(
         root, "vindr-cxr", tuple(records), classes, _label_version(rule, counts), notes, class_notes, "image"
     )
+
+
+def _record(
+    root: Path,
+    image: str,
+    place: str | None,
+    rows: ImageRows,
+    options: DataOptions,
+    counts: _Counts,
+    sets: dict[frozenset[str], frozenset[str]],
+) -> Record:
+    """The record of one image. ``sets`` holds one object for equal sets, to save memory."""
+    size = _original_size(root, place, rows)
+    readings = [_reading(draft, size, counts, options) for _, draft in sorted(rows.readers.items())]
+    rule = options.readers or "majority"
+    merged = merge_readings(readings, rule)
+    _count(rows, merged.present, merged.disputed, counts)
+    present = merged.present
+    if not options.boxes_imply_labels:
+        present = merge_readings([Reading(one.present, one.known) for one in readings], rule).present
+    name = place or image
+    return Record(
+        image=name,
+        path=root / name,
+        patient=name,
+        labels=sets.setdefault(present, present),
+        known=sets.setdefault(merged.known, merged.known),
+        boxes=merged.boxes,
+        width=None if size is None else round(size[0]),
+        height=None if size is None else round(size[1]),
+        split=rows.part,
+    )
+
+
+def _find_images(files: ImageFiles, tables: Tables) -> dict[str, str | None]:
+    """Image -> its file, in the folder of its part or else anywhere."""
+    places: dict[str, str | None] = {}
+    image_of: dict[str, str] = {}
+    for image, rows in tables.images.items():
+        place = files.find(f"{rows.part or 'train'}/{image}") or files.find(image)
+        if place is not None and image_of.setdefault(place, image) != image:
+            raise CxrfastError(f"images {image_of[place]} and {image} of the tables are one file, {place}; rename one")
+        places[image] = place
+    return places
 
 
 def _read_tables(root: Path) -> tuple[Tables, tuple[str, ...], list[str]]:
@@ -159,19 +182,14 @@ def _kaggle_table(root: Path) -> Path | None:
     return path
 
 
-def _find(files: ImageFiles, image: str, case: Case) -> str | None:
-    """The file in the folder of the image's part, else anywhere."""
-    return files.find(f"{case.part or 'train'}/{image}") or files.find(image)
-
-
-def _original_size(root: Path, path: str | None, image: str, case: Case) -> tuple[float, float] | None:
+def _original_size(root: Path, path: str | None, rows: ImageRows) -> tuple[float, float] | None:
     """Width and height of the original image, which the boxes refer to; None if nothing needs it.
 
     Raises :class:`CxrfastError` for an image with boxes whose original size is not known.
     """
-    boxed = [box for draft in case.readers.values() for of in draft.boxes.values() for box in of.values()]
-    if case.size is not None or not boxed or path is None:
-        return case.size
+    boxed = [box for draft in rows.readers.values() for of in draft.boxes.values() for box in of.values()]
+    if rows.size is not None or not boxed or path is None:
+        return rows.size
     if path.lower().endswith(DICOM_SUFFIXES):
         return image_size(root / path)
     first = min(boxed, key=lambda box: box.line)
@@ -207,14 +225,14 @@ def _fractions(box: DraftBox, size: tuple[float, float], counts: _Counts) -> Box
     return inside
 
 
-def _count(case: Case, present: frozenset[str], disputed: frozenset[str], counts: _Counts) -> None:
-    found = {name for draft in case.readers.values() for name in draft.present | draft.boxes.keys()}
+def _count(rows: ImageRows, present: frozenset[str], disputed: frozenset[str], counts: _Counts) -> None:
+    found = {name for draft in rows.readers.values() for name in draft.present | draft.boxes.keys()}
     counts.outvoted.update(found - present)
     counts.disputed += len(disputed)
-    if CONSENSUS in case.readers:
+    if CONSENSUS in rows.readers:
         counts.consensus += 1
     else:
-        counts.readers[len(case.readers)] += 1
+        counts.readers[len(rows.readers)] += 1
 
 
 def _label_version(rule: str, counts: _Counts) -> str:

@@ -17,17 +17,11 @@ from torch import Tensor
 from cxrfast._logging import get_logger
 from cxrfast.errors import CxrfastError, UsageError
 
-<<<<<<< HEAD
 logger = get_logger(__name__)
 
-SIZE = 32  # pixels along a side, of every image: LeNet-5's input and CIFAR-10's format
-DATASETS = {"mnist": "9", "cifar10": "dog"}  # and the class whose presence makes a bag positive
-_TEST_SHARE = 0.25  # of an array file that has no test images
-=======
 SIZE = 32  # side of all images in pixels: the input of LeNet-5, and the size of CIFAR-10's images
 DATASETS = {"mnist": "9", "cifar10": "dog"}  # with the default positive class
 _TEST_SHARE = 0.25  # of an array file without test images
->>>>>>> main
 
 
 class LabelledImages(NamedTuple):
@@ -59,22 +53,13 @@ def read_source(
     """Read images, and which of them are of the positive class.
 
     Args:
-<<<<<<< HEAD
-        dataset: "mnist", "cifar10" (both read by torchvision from `root`), or the path of a ``.npz`` file with
-            `train_images, train_labels, test_images, test_labels` or only `images, labels`, of which a quarter, chosen
-            by `seed`, is then for testing; and optionally `class_names`. Images are `[N, H, W]`, `[N, H, W, C]` or
-            `[N, C, H, W]` with 1 or 3 channels, uint8, or floating-point from 0 to 1. Labels are integers or names,
-            `[N]` or `[N, 1]`, or zeros and ones `[N, L]`, one column for each of L classes. The files of MedMNIST
-            have this form; their `val_images` are not used.
-        root: torchvision's folder of the data set: MNIST's files lie in ``MNIST/raw`` (also as .gz), CIFAR-10's in
-=======
         dataset: "mnist" or "cifar10", which torchvision reads from `root`, or the path of a ``.npz`` file. The file
             has the arrays `train_images, train_labels, test_images, test_labels`, or `images, labels`, of which a
             random quarter (by `seed`) becomes test images; `class_names` is optional. Images are `[N, H, W]`,
             `[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels; uint8, or floating-point in [0, 1]. Labels are
-            integers or names.
+            integers or names, `[N]` or `[N, 1]`, or zeros and ones `[N, L]`, one column for each of L classes. The
+            files of MedMNIST have this form; their `val_images` are not used.
         root: torchvision's folder of the data set. MNIST's files are in ``MNIST/raw`` (also as .gz), CIFAR-10's in
->>>>>>> main
             ``cifar-10-batches-py``.
         positive_class: a name or number; default: 9 for MNIST, dog for CIFAR-10; required for files.
         download: let torchvision download missing files.
@@ -216,11 +201,7 @@ def _labels(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> np
 
 
 def _label_value(arrays: dict[str, Any], chosen: str) -> Any:
-<<<<<<< HEAD
-    """What stands in the labels for the class that a user calls `chosen`: a value, or a column of `[N, L]`."""
-=======
-    """The label of the class that the user names `chosen`."""
->>>>>>> main
+    """The label of the class that the user names `chosen`: a value, or a column of `[N, L]`."""
     labels = arrays["train_labels"]
     names = [str(name) for name in arrays.get("class_names", [])]
     if labels.ndim == 2:

@@ -44,7 +44,7 @@ def test_release(release):
     assert (source.layout, source.grouping, source.label_version) == ("chexpert", "patient", "uncertain: ignore")
     assert source.class_names == tuple(CLASSES)
     assert len(source.records) == 4
-    assert any("1 lateral images are left out" in note for note in source.notes)
+    assert any("lateral images left out: 1" in note for note in source.notes)
     first, second, third, valid = source.records
     assert first.image == f"{prefix}train/patient00001/study1/view1_frontal.jpg"
     assert first.path.is_file()
