@@ -23,7 +23,7 @@ _SETS: tuple[tuple[Kind, tuple[str, str, str, str]], ...] = (
         for w, h in (("w", "h"), ("width", "height"))
         for x, y in (("xcenter", "ycenter"), ("xcentre", "ycentre"), ("cx", "cy"))
     ),
-)  # type: ignore[assignment]
+)
 _IMAGE_SIZES = (
     ("imagewidth", "imageheight"),
     ("imgwidth", "imgheight"),

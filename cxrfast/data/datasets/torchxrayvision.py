@@ -43,7 +43,7 @@ class _Item(NamedTuple):
     """One item of a data set, in the object that holds it."""
 
     holder: Any
-    index: int  # in the holder
+    row: int  # of it in the holder
 
 
 def from_torchxrayvision(
@@ -95,7 +95,7 @@ def from_torchxrayvision(
         boxes = _boxes(item, names, details[id(item.holder)])
         present = frozenset(n for n, value in zip(names, row, strict=True) if n and value == 1) | frozenset(boxes)
         known = frozenset(n for n, value in zip(names, row, strict=True) if n and value == value) | frozenset(boxes)
-        patient, facts = details[id(item.holder)].of(item.index)
+        patient, facts = details[id(item.holder)].of(item.row)
         ungrouped += patient is None
         record = Record(
             image=place,
@@ -190,7 +190,7 @@ def _places(
     root = Path(os.path.commonpath(roots))
     found = {id(holder): _named_files(holder, Path(at)) for holder, at in zip(holders, roots, strict=True)}
     inside = {id(holder): os.path.relpath(at, root) for holder, at in zip(holders, roots, strict=True)}
-    places = [Path(inside[id(item.holder)], found[id(item.holder)][item.index]).as_posix() for item in items]
+    places = [Path(inside[id(item.holder)], found[id(item.holder)][item.row]).as_posix() for item in items]
     return root, places
 
 
@@ -265,15 +265,15 @@ class _Details:
 
 def _boxes(item: _Item, names: Iterable[str], details: _Details) -> dict[str, tuple[Box, ...]]:
     """Class -> bounding boxes of the connected areas of its mask."""
-    if not details.has_masks(item.index):
+    if not details.has_masks(item.row):
         return {}
     from scipy import ndimage
 
     try:
-        masks = details.plain[item.index].get("pathology_masks", {})
+        masks = details.plain[item.row].get("pathology_masks", {})
     except Exception as error:  # of the package, or of a damaged file
         raise CxrfastError(
-            f"dataset: item {item.index} of {type(item.holder).__name__} cannot be read ({error}); leave it out, or "
+            f"dataset: item {item.row} of {type(item.holder).__name__} cannot be read ({error}); leave it out, or "
             "make the data set with pathology_masks=False"
         ) from error
     boxes: dict[str, tuple[Box, ...]] = {}
