@@ -62,7 +62,7 @@ class CsvTable:
                     raise self.error(self._reader.line_num, f"{len(row)} fields, expected at least {needed}")
                 yield self._reader.line_num, row
         except csv.Error as error:
-            raise self.error(self._reader.line_num, str(error)) from error
+            raise self.error(self._reader.line_num, f"the row cannot be read ({error})") from error
 
     def cells(self) -> Iterator[tuple[int, dict[str, str]]]:
         """(line number, column -> text without surrounding spaces) of every row, for the columns that were found.

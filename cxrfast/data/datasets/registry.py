@@ -12,7 +12,9 @@ from cxrfast.data.datasets import (
     folders,
     manifest,
     mimic_cxr_jpg,
+    padchest,
     rsna_pneumonia,
+    siim_acr,
     vindr_cxr,
     voc,
     yolo,
@@ -27,6 +29,8 @@ LAYOUTS: tuple[Layout, ...] = (
     rsna_pneumonia.LAYOUT,
     chexpert.LAYOUT,
     mimic_cxr_jpg.LAYOUT,
+    padchest.LAYOUT,
+    siim_acr.LAYOUT,
     coco.LAYOUT,
     yolo.LAYOUT,
     voc.LAYOUT,
@@ -35,7 +39,7 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 # Projections that are known not to be frontal; others are kept.
-_NOT_FRONTAL = frozenset({"lateral", "oblique", "lao", "rao", "lpo", "rpo", "swimmers"})
+_NOT_FRONTAL = frozenset({"lateral", "oblique", "lao", "rao", "lpo", "rpo", "swimmers", "costal"})
 
 _SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand
 
