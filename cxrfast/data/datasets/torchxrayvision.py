@@ -238,7 +238,7 @@ class _Details:
 
     def of(self, index: int) -> tuple[str | None, dict[str, Any]]:
         """Patient, None where there is none; view, age and sex."""
-        patient = parse_identifier(self._text("patientid", index)) or ""
+        patient = _without_zeros(parse_identifier(self._text("patientid", index)) or "")
         view = self._text("view", index)
         age = self._number("age_years", index)
         sexes = [sex for sex, name in (("M", "sex_male"), ("F", "sex_female")) if self._number(name, index) == 1]
@@ -289,3 +289,8 @@ def _boxes(item: _Item, names: Iterable[str], details: _Details) -> dict[str, tu
             (x.start / width, y.start / height, x.stop / width, y.stop / height) for y, x in ndimage.find_objects(areas)
         )
     return boxes
+
+
+def _without_zeros(identifier: str) -> str:
+    """ "00000003" and 3 are one patient: tables of one data set write both."""
+    return (identifier.lstrip("0") or "0") if identifier.isdecimal() else identifier
