@@ -24,7 +24,7 @@ VALIDATION = 1 / 8  # of the images that are not held out; with five folds 10 % 
 
 @dataclass(frozen=True)
 class Fold:
-    """Image names."""
+    """Names of the test, validation and training images of one fold."""
 
     test: tuple[str, ...]  # held out
     val: tuple[str, ...]  # select epoch and thresholds; not held out

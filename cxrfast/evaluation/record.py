@@ -274,7 +274,7 @@ class AccuracyTableRecord(TableHead):
 
 
 class AnnotationRecord(Part):
-    """One scored annotation; overlaps are those without a gate."""
+    """One scored annotation, with its overlaps before any gate."""
 
     image: str
     class_name: str

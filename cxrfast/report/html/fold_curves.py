@@ -21,7 +21,7 @@ from cxrfast.report.html.tables import number
 
 
 def fold_curves(record: CrossValidationRecord, runs: Sequence[FoldEvaluation]) -> list[Curves]:
-    """Curves of a record and of the ``runs`` that it is of."""
+    """Curves of a cross-validation and of its ``runs``."""
     whole = [group for group in by_seed(runs) if len(group) == record.folds]
     together = [concatenate([run.predictions for run in group]) for group in whole]
     curves = [

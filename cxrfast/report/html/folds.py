@@ -38,12 +38,12 @@ from cxrfast.runs.directory import RunDirectory
 
 
 def is_folds(folder: Path) -> bool:
-    """Whether the pooled result of a cross-validation lies there."""
+    """Whether the folder contains the pooled result of a cross-validation."""
     return RunDirectory(folder).pooled.is_file()
 
 
 def write_folds(folder: Path, path: Path | None = None) -> Path:
-    """Write the page of the cross-validation in ``folder``; returns where."""
+    """Write the page of the cross-validation in ``folder``, and return its path."""
     directory = RunDirectory(folder)
     path = directory.report() if path is None else path
     record = CrossValidationRecord.load(directory.pooled)
@@ -54,7 +54,7 @@ def write_folds(folder: Path, path: Path | None = None) -> Path:
 def render_folds(
     record: CrossValidationRecord, title: str, folder: Path | None = None, beside: Path | None = None
 ) -> str:
-    """The page as HTML. ``folder`` has the runs' results and pages; links are relative to the folder ``beside``."""
+    """The page as HTML. ``folder`` contains the runs; ``beside`` is the folder of the page, for relative links."""
     runs, no_curves = _read_runs(record, folder)
     return render(
         "folds.html",
