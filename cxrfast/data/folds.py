@@ -207,9 +207,11 @@ def make_folds(
             rest = [replace(record, patient=record.image) for record in rest]
         val = deal(rest, (1 - validation, validation, 0.0), seed + number)[1] if validation else []
         made.append(Fold(tuple(record.image for record in test), tuple(sorted(val))))
-    notes = [f"{len(pool)} of {len(others)} images without boxes may train" if of == "boxes" else "of all images"]
+    notes = [
+        f"{len(pool)} of {len(others)} images without boxes are used for training" if of == "boxes" else "of all images"
+    ]
     if not validation:
-        notes.append("all that a fold does not hold out trains, none validates")
+        notes.append("all images that a fold does not hold out are used for training, none for validation")
     names = tuple(record.image for record in pool)
     splits = FoldSplits(by, tuple(made), names, seed, label_version, tuple(notes), of)
     splits.check(records)

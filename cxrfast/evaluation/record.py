@@ -1,6 +1,6 @@
 """The typed record of one evaluation, stored as `evaluation-<split>.json`.
 
-A number that does not exist is NaN here and `null` in the file.
+An undefined number is NaN here and `null` in the file.
 """
 
 import json

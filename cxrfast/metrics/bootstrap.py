@@ -23,7 +23,7 @@ class Statistic:
     """A number in [0, 1] for each of K classes, as a function of the weights of N images."""
 
     compute: Callable[[Tensor], Tensor]
-    """Weights float64 [R, N] -> float64 [R, K]; NaN where a resample does not have the number."""
+    """Weights float64 [R, N] -> float64 [R, K]; NaN where the number is undefined in a resample."""
 
     needs: tuple[Tensor, ...]
     """bool [N, K] each: the groups of images that the statistic needs, such as positives and negatives."""

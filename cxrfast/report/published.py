@@ -90,7 +90,7 @@ def other_places(record: Record) -> str:
     if annotated == BOXES:
         return ""
     return (
-        f"they are of all {sum(BOXES.values())} boxes of ChestX-ray14, these of {sum(annotated.values())} annotations"
+        f"they are for all {sum(BOXES.values())} boxes of ChestX-ray14, these for {sum(annotated.values())} annotations"
     )
 
 
@@ -98,4 +98,4 @@ def other_images(record: Record) -> str:
     """Why AUROC is not comparable with the papers'; "" if both are measured on the same number of images."""
     if record.n_images == TEST_IMAGES:
         return ""
-    return f"they are of the {TEST_IMAGES:,} images of the official test list, these of {record.n_images:,} images"
+    return f"they are for the {TEST_IMAGES:,} images of the official test list, these for {record.n_images:,} images"

@@ -135,7 +135,7 @@ def _input(foreign: ForeignClassifier, scaling: Preprocessing, name: str, source
 
 
 def _outputs(foreign: ForeignClassifier, classes: Sequence[str], source: str) -> tuple[list[int], list[str]]:
-    """Which outputs become classes, and what is to be said about the others."""
+    """Which outputs become classes, and notes on the others."""
     outputs = len(foreign.bias)
     if len(classes) != outputs:
         raise CxrfastError(f"classes: expected {outputs}, one for each output of {source}, got {len(classes)}")

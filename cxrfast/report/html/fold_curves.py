@@ -39,8 +39,8 @@ def fold_curves(record: CrossValidationRecord, runs: Sequence[FoldEvaluation]) -
         )
         curves.append(Curves("froc", "FROC", text, _froc(record, runs)))
     text = (
-        "How often a class is there against how probable the models called it, over the test images of all folds "
-        "and seeds together; larger dots hold more images. Dashed: calibrated, by each run's own temperatures."
+        "Observed frequency against predicted probability, over the test images of all folds and seeds together; "
+        "larger dots are bins with more images. Dashed: calibrated with each run's own temperatures."
     )
     curves.append(Curves("reliability", "Reliability", text, _reliability(record)))
     return curves
