@@ -60,19 +60,53 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     try:
         with path.open("rb") as file:
             head = file.read(132)
+        if not head:
+            raise CxrfastError(f"{path} is an empty file; copy or download it again")
         if path.suffix.lower() in DICOM_SUFFIXES or head[128:] == b"DICM" or head[:2] == _FIRST_GROUP:
             from cxrfast.data.dicom import dicom_size
 
             return dicom_size(path)
+        found = _png_size(path) if head.startswith(_PNG_SIGNATURE) else None
+        if found is not None:
+            return found
         from PIL import Image
+        from PIL.TiffImagePlugin import TiffImageFile
 
         with Image.open(path, formats=_FORMATS) as image:
             turned = image.getexif().get(274, 1) in (5, 6, 7, 8)  # the EXIF orientation exchanges width and height
-            return (image.height, image.width) if turned else (image.width, image.height)
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # some versions of Pillow have exchanged these already
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            return (height, width) if turned else (width, height)
     except CxrfastError:
         raise
     except Exception as error:
         raise CxrfastError(f"{path}: the header of the image cannot be read ({error})") from error
+
+
+def _png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG whose chunks are all there; None if one of them may hold an orientation.
+
+    Pillow decodes a whole PNG to look for an orientation, because that chunk may follow the pixels.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        at, kind, size, turned = file.seek(len(_PNG_SIGNATURE)), b"", (0, 0), False
+        while kind != b"IEND":
+            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\xff"))
+            if at + 12 + length > end:
+                raise ValueError(f"truncated PNG of {end} bytes")
+            if not any(size):
+                if kind != b"IHDR" or length < 8:
+                    raise ValueError("no PNG header")
+                size = struct.unpack(">II", file.read(8))
+                if 0 in size:
+                    raise ValueError(f"no pixels, size {size[0]}×{size[1]}")
+            if kind in (b"tEXt", b"zTXt", b"iTXt"):
+                turned = turned or file.read(16).startswith((b"Raw profile", b"XML:com"))
+            turned = turned or kind == b"eXIf"
+            at = file.seek(at + 12 + length)
+    return None if turned else size
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -18,18 +18,23 @@ class ImageFiles:
     Args:
         root: the data folder.
         folders: search only these sub-folders; default: everything below ``root``.
+        paths: the files relative to ``root``, if they are known, instead of a search.
     """
 
-    def __init__(self, root: Path, folders: Iterable[str] = ("",)):
+    def __init__(self, root: Path, folders: Iterable[str] = ("",), *, paths: Iterable[str] | None = None):
         self.root = root
-        self.paths: list[str] = []  # relative to root, with "/"
-        for folder in folders:
+        self.paths: list[str] = [] if paths is None else list(paths)  # relative to root, with "/"
+        for folder in folders if paths is None else ():
             self.paths.extend(_walk(root, folder))
         self._exact = {path: path for path in self.paths}
         self._by_end: dict[str, list[str]] = {}
         for path in self.paths:
             stem = os.path.splitext(path)[0].casefold()
             self._by_end.setdefault(stem.rpartition("/")[2], []).append(path)
+
+    def holds(self, path: str) -> bool:
+        """Whether there is an image file at exactly this relative path."""
+        return path in self._exact
 
     def find(self, name: str) -> str | None:
         """The path, relative to the data folder, of the image that a table calls ``name``; None if it is missing.

@@ -19,7 +19,7 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 class CsvTable:
-    """The rows of a CSV file, with columns found by name.
+    """The rows of a CSV or Parquet file, with columns found by name.
 
     The file may be compressed (.gz), begin with a byte order mark, be encoded as UTF-8 or UTF-16, have lines that end
     in CR LF, and be separated by commas, semicolons or tabs. Names of columns are compared without case and
@@ -125,6 +125,10 @@ def column_names(path: Path) -> list[str] | None:
 
 def _read_text(path: Path, *, head: bool = False) -> str:
     """The text of the file, or its first lines."""
+    if path.suffix.lower() == ".parquet":
+        from cxrfast.data.datasets._parquet import parquet_text
+
+        return parquet_text(path, head=head)
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             data = file.read(65536) if head else file.read()

@@ -4,12 +4,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets import chestxray14
+from cxrfast.data.datasets import chestxray14, manifest
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError, UsageError
 
 # In the order in which they are tried. Layouts of one data set come before general formats.
-LAYOUTS: tuple[Layout, ...] = (chestxray14.LAYOUT,)
+LAYOUTS: tuple[Layout, ...] = (chestxray14.LAYOUT, manifest.LAYOUT)
 
 _SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand
 
