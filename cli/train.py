@@ -57,7 +57,10 @@ def train(
     map_: ClassMap = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="patient (a new random split by patient) or official (the published lists)."),
+        typer.Option(
+            "--split",
+            help="patient (a new random split, by patient where the data name them) or official (the published parts).",
+        ),
     ] = None,
     val_share: Annotated[
         str | None,

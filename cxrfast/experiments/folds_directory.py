@@ -147,6 +147,7 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> P
             validation=config.val_share,
             seed=config.seed,
             label_version=source.label_version,
+            grouping=source.grouping,
         )
     if not all(fold.val for fold in splits.folds):
         check_without_validation(config)

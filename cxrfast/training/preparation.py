@@ -39,6 +39,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
             fractions=fractions_with(config.val_share),
             strategy="official" if config.split == "official" else "patient",
             label_version=source.label_version,
+            grouping=source.grouping,
         )
     splits.check(source.records)
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}

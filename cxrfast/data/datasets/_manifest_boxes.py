@@ -1,7 +1,7 @@
 """The boxes of a manifest, in its own rows or in a table beside it."""
 
 from collections import Counter
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,15 @@ from cxrfast.data.datasets._box_table import (
     parse_pair,
     resolve_boxes,
 )
-from cxrfast.data.datasets._manifest_columns import NO_FINDING, LongLabels, image_column, label_value, roles
+from cxrfast.data.datasets._manifest_columns import (
+    NO_FINDING,
+    LongLabels,
+    check_fields,
+    check_header,
+    image_column,
+    label_value,
+    roles,
+)
 from cxrfast.data.datasets._tables import CsvTable, is_empty
 from cxrfast.data.image_names import ImageIndex
 from cxrfast.data.images import image_size
@@ -24,7 +32,7 @@ from cxrfast.data.records import Box
 from cxrfast.errors import CxrfastError
 
 
-@dataclass
+@dataclass(slots=True)
 class Draft:
     """An image as far as its rows are read."""
 
@@ -97,11 +105,15 @@ class BoxSheet:
 class Lists(Protocol):
     """What a table of boxes completes: the images of a manifest and their classes."""
 
-    drafts: MutableMapping[str, Draft]
-    names: MutableMapping[str, str | None]
     long: LongLabels | None
     notes: list[str]
     class_notes: list[str]
+
+    @property
+    def drafts(self) -> Mapping[str, Draft]: ...
+
+    @property
+    def names(self) -> Mapping[str, str | None]: ...  # a name in the manifest -> identity; None: left out
 
     def wide_classes(self) -> list[str]: ...
 
@@ -109,6 +121,7 @@ class Lists(Protocol):
 def read_box_table(path: Path, manifest: Lists) -> BoxSheet:
     """Read the table of boxes beside a manifest. Rows without a box list a finding, or "No finding"."""
     table = CsvTable(path, ())
+    check_header(table)
     name, columns = image_column(table.header), box_columns(table)
     found = roles(table.header)
     at_class = found.get("label", found.get("labels"))
@@ -122,10 +135,8 @@ def read_box_table(path: Path, manifest: Lists) -> BoxSheet:
     strangers: dict[str, int] = {}
     identities = list(manifest.drafts)
     index = ImageIndex(identities)
-    needed = 1 + max(place for place, text in enumerate(table.header) if text)
     for line, row in table.rows():
-        if len(row) < needed:
-            raise table.error(line, f"{len(row)} fields, expected at least {needed}")
+        check_fields(table, line, row)
         image = row[at_image].strip()
         identity = _identity(table, line, image, manifest.names, index, identities)
         draft = None if identity is None else manifest.drafts.get(identity)

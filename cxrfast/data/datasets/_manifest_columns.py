@@ -64,7 +64,7 @@ def label_value(cell: str) -> int | None:
     for value, texts in ((1, _TRUE), (0, _FALSE), (-1, _UNCERTAIN)):
         if text in texts:
             return value
-    number = parse_number(text)
+    number = parse_number(text, decimal_comma=True) if "," in text else parse_number(text)  # "1,0"
     if number not in (1, 0, -1):
         raise ValueError(f"{cell!r}, expected 1, 0, -1 or an empty cell")
     return int(number)
@@ -140,6 +140,25 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def check_header(table: CsvTable) -> None:
+    """Raise :class:`CxrfastError` if two columns have one name: it is not known which one counts."""
+    counts = Counter(name.casefold() for name in table.header if name)
+    for name in table.header:
+        if counts[name.casefold()] > 1:
+            raise CxrfastError(f"{table.path} has several columns '{name}'; remove or rename all but one")
+
+
+def check_fields(table: CsvTable, line: int, row: Sequence[str]) -> None:
+    """Raise :class:`CxrfastError` for a row with fewer or more fields than the header."""
+    needed = max((place for place, name in enumerate(table.header, 1) if name), default=0)
+    if len(row) < needed:
+        raise table.error(line, f"{len(row)} fields, expected at least {needed}")
+    if any(cell.strip() for cell in row[len(table.header) :]):
+        raise table.error(
+            line, f"{len(row)} fields, but the header has {len(table.header)}; put text with commas in quotes"
+        )
+
+
 def wide_columns(table: CsvTable, taken: set[int], *, keep_empty: bool) -> WideColumns:
     """Read the table once and find the columns of labels among those that are not ``taken``.
 
@@ -147,10 +166,8 @@ def wide_columns(table: CsvTable, taken: set[int], *, keep_empty: bool) -> WideC
     """
     names = {place: name for place, name in enumerate(table.header) if place not in taken}
     columns = {place: _Values(name) for place, name in names.items() if not _NO_CLASS.fullmatch(squash(name))}
-    needed = 1 + max((place for place, name in enumerate(table.header) if name), default=0)
     for line, row in table.rows():
-        if len(row) < needed:
-            raise table.error(line, f"{len(row)} fields, expected at least {needed}")
+        check_fields(table, line, row)
         for place, values in columns.items():
             values.add(row[place], line)
     found = WideColumns()
@@ -204,10 +221,11 @@ class LongLabels:
                 first = self.names.setdefault(key, name)
                 if name != first:
                     self.spellings[name] = first
-        if self.names and all(_is_label(name) for name in self.names.values()):
+        if self.names and all(_is_number(name) for name in self.names.values()):
+            numbers = ", ".join(sorted(self.names.values())[:5])
             raise CxrfastError(
-                f"column '{self.column}' holds only {', '.join(sorted(self.names.values()))}, which name no class; "
-                "rename the column to the class that it labels"
+                f"column '{self.column}' holds only the numbers {numbers}, which name no class; write names, or rename "
+                "the column to the class that it labels"
             )
 
     def split(self, cell: str) -> list[str]:

@@ -56,13 +56,13 @@ class CsvTable:
         needed = max(self.column.values()) + 1 if self.column else 0
         try:
             for row in self._reader:
-                if not row:
+                if not any(row) or not any(map(str.strip, row)):
                     continue
                 if len(row) < needed:
                     raise self.error(self._reader.line_num, f"{len(row)} fields, expected at least {needed}")
                 yield self._reader.line_num, row
         except csv.Error as error:
-            raise self.error(self._reader.line_num, str(error)) from error
+            raise self.error(self._reader.line_num, f"the row cannot be read ({error})") from error
 
     def cells(self) -> Iterator[tuple[int, dict[str, str]]]:
         """(line number, column -> text without surrounding spaces) of every row, for the columns that were found.
@@ -134,7 +134,12 @@ def _read_text(path: Path, *, head: bool = False) -> str:
             data = file.read(65536) if head else file.read()
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         text = data.decode(encoding, errors="ignore" if head else "strict")
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        raise CxrfastError(
+            f"{path} cannot be read as a text table in UTF-8 or UTF-16 ({error}); save it as CSV in UTF-8, "
+            "or restore the original file"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
         raise CxrfastError(f"{path} cannot be read as a text table ({error}); restore the original file") from error
     if "\0" in text:
         raise CxrfastError(f"{path} cannot be read as a text table (it holds zero bytes); restore the original file")

@@ -22,7 +22,7 @@ _PARTS = {
     **dict.fromkeys(("test", "testing", "ts"), "test"),
     **dict.fromkeys(("train val", "trainval"), "train_val"),
 }
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([ymwd])?(?:ears?|o|onths?|eeks?|ays?)?", re.IGNORECASE)
+_AGE = re.compile(r"(\d+(?:[.,]\d+)?)\s*([ymwd])?(?:ears?|o|onths?|eeks?|ays?)?", re.IGNORECASE)
 _PER_YEAR = {"y": 1, "m": 12, "w": 52, "d": 365}
 
 
@@ -57,7 +57,7 @@ def parse_age(cell: str) -> int | None:
     found = _AGE.fullmatch(text)
     if found is None:
         raise ValueError(f"age is {cell!r}, expected years as in '58' or '058Y', months '005M' or days '013D'")
-    return int(float(found[1]) / _PER_YEAR[(found[2] or "y").lower()])
+    return int(float(found[1].replace(",", ".")) / _PER_YEAR[(found[2] or "y").lower()])
 
 
 def parse_identifier(cell: str) -> str | None:
@@ -65,7 +65,7 @@ def parse_identifier(cell: str) -> str | None:
     text = cell.strip()
     if is_empty(text):
         return None
-    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
+    return re.sub(r"[.,]0+", "", text) if re.fullmatch(r"\d+[.,]0", text) else text
 
 
 def parse_part(cell: str) -> str | None:

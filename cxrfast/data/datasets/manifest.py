@@ -11,6 +11,7 @@ from cxrfast.data.datasets._manifest_boxes import BoxSheet, Draft, read_box_tabl
 from cxrfast.data.datasets._manifest_columns import (
     LongLabels,
     WideColumns,
+    check_header,
     image_column,
     roles,
     wide_columns,
@@ -41,6 +42,7 @@ class ManifestReader:
         self.notes: list[str] = []
         self.class_notes: list[str] = []
         table = self._open()
+        check_header(table)
         self.roles = roles(table.header)
         if image_column(table.header) is None:
             there = ", ".join(name for name in table.header if name) or "none"
@@ -52,7 +54,7 @@ class ManifestReader:
         self.per_finding = "label" in self.roles  # one row for each finding, hence several rows for an image
         self.drafts: dict[str, Draft] = {}
         self.names: dict[str, str | None] = {}  # a name in the table -> identity; None: left out
-        self.repeated = 0
+        self.repeated = self.total = 0
         self._find_images()
         self.long = self._learn_labels()
         self.wide = self._learn_classes()
@@ -97,11 +99,10 @@ class ManifestReader:
         table = self._open()
         for line, row in table.rows():
             self._read_row(table, line, row)
-        total = len(self.names)
-        if not total:
+        if not self.total:
             raise CxrfastError(f"{self.path} has no rows; add one for each image")
-        self.images.check(total)
-        self.notes.insert(0, f"{total} images in {self.path.name}, {len(self.drafts)} of them read")
+        self.images.check(self.total)
+        self.notes.insert(0, f"{self.total} images in {self.path.name}, {len(self.drafts)} of them read")
         self.notes.extend(self.images.notes())
         if self.repeated:
             self.notes.append(f"{self.path.name}: {self.repeated} repeated rows are used once")
@@ -151,6 +152,7 @@ class ManifestReader:
         if name in self.names and known is None:
             return None
         found = self.images.find(name, file)
+        self.total += 1
         self.names[name] = found[0] if found else None
         if file is not None:
             self.names.setdefault(file, self.names[name])
@@ -188,6 +190,8 @@ class ManifestReader:
         if not (self.per_finding or self.box_columns):
             if self.long and (set(findings or ()), findings is not None) != (old.present, old.listed):
                 raise table.error(line, f"image {old.image} has other findings than in line {old.line}")
+            self.repeated += 1
+        elif not self.box_columns and findings is not None and findings <= old.present and old.listed:
             self.repeated += 1
 
     def _add_box(self, table: CsvTable, line: int, row: list[str], draft: Draft, findings: frozenset | None) -> None:

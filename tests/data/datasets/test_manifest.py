@@ -155,6 +155,19 @@ def test_details(folder):
     assert len(read_data(folder).records) == 2  # without the lateral one
 
 
+def test_blank_rows_and_repeated_findings(folder):
+    write(folder, "image;class", "", "a.png;Mass", " ; ", "a.png;Mass", ";", "b.png;Normal", ";;")
+    source = read_data(folder)
+    same(labels(source), {"a.png": [1], "b.png": [0]})
+    assert any("1 repeated rows are used once" in note for note in source.notes)
+
+
+def test_other_encodings_are_refused_with_a_remedy(folder):
+    write(folder, "image,Ödem", "a.png,1", encoding="latin-1")
+    with pytest.raises(CxrfastError, match=r"text table in UTF-8 or UTF-16 .* save it as CSV in UTF-8"):
+        read_data(folder / "manifest.csv")
+
+
 def test_grouping_without_patients(folder):
     write(folder, "image,study,Mass", "a.png,7,1", "b.png,7,0", "sub/c.png,8,0")
     source = read_data(folder)
@@ -217,11 +230,14 @@ def test_repeated_rows(folder):
         (("image,Mass", ",1"), "line 2: 'image' is empty"),
         (("image,split,Mass", "a.png,holdout,1"), "line 2: part of the split is 'holdout'"),
         (("image,age,Mass", "a.png,old,1"), "line 2: age is 'old'"),
-        (("image,label", "a.png,1", "b.png,0"), "column 'label' holds only 0, 1, which name no class"),
+        (("image,label", "a.png,1", "b.png,0"), "column 'label' holds only the numbers 0, 1, which name no"),
+        (("image,label", "a.png,2", "b.png,0"), "column 'label' holds only the numbers 0, 2, which name no"),
         (("image,labels", "a.png,Mass|No Finding"), "line 2: .*no finding beside a finding"),
         (("image,label", "a.png,Mass", "a.png,No Finding"), "line 3: image a.png has no finding in one row and Mass"),
         (("image,Effusion,Pleural Effusion", "a.png,1,0"), "mean the same finding"),
         (("image,labels,Mass", "a.png,Mass,0"), "line 2: .*column 'Mass' contradict"),
+        (("image,Mass,mass", "a.png,1,0"), "has several columns 'Mass'"),
+        (("image,Mass,age", "a.png,1,1,024"), "line 2: 4 fields, but the header has 3; put text with commas in quotes"),
         (("image,labels,class", "a.png,Mass,Edema"), "may both list findings"),
     ],
 )
@@ -279,7 +295,11 @@ def test_box_makes_its_class_present_unless_told_otherwise(folder):
     [
         ("x,y,w,h", ["0,0,1,1"], "line 2: .*only 0 and 1: fractions or pixels"),
         ("x,y,w,h", ["10,5,20,10", "0.1,0.1,0.5,0.5"], "line 3: .*looks like fractions, but that of line 2 does not"),
-        ("x,y,w,h", ["30,5,20,10"], r"line 2: box \[30, 5, 50, 15\] lies outside its image of 40×20"),
+        (
+            "x,y,w,h",
+            ["30,5,20,10"],
+            r"line 2: box \[30, 5, 50, 15\] lies outside its image of 40×20 .*state that in frame_width",
+        ),
         ("x,y,w,h", ["10,5,0,10"], "line 2: .*has no area"),
         ("x,y,w,h", ["10,5,ten,10"], "line 2: .*expected four numbers"),
         ("x,y,w,h", ["10,5,,10"], "line 2: .*or four empty cells"),
@@ -294,6 +314,23 @@ def test_boxes_that_are_refused(folder, header, rows, message):
     write(folder, *BOXED)
     write(folder, f"image,label,{header}", *(f"a.png,Mass,{row}" for row in rows), name="boxes.csv")
     with pytest.raises(CxrfastError, match=message):
+        read_data(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "box"),
+    [
+        (["1,024;512;2,048;1024"], (0.25, 0.25, 0.75, 0.75)),
+        (["10,5;5,5;20;10"], (10.5 / 4096, 5.5 / 2048, 30.5 / 4096, 15.5 / 2048)),
+        (["0,125;0,25;0,5;0,5"], (0.125, 0.25, 0.625, 0.75)),
+    ],
+)
+def test_commas_in_numbers(folder, rows, box):
+    write(folder, "image;frame_width;frame_height;Mass", "a.png;4,096;2048;1,0")
+    write(folder, "image;label;x;y;w;h", *(f"a.png;Mass;{row}" for row in rows), name="boxes.csv")
+    assert read_data(folder).records[0].boxes == {"Mass": (box,)}
+    write(folder, "image;label;x;y;w;h", "a.png;Mass;1,024;1,512;2,048;1,024", name="boxes.csv")
+    with pytest.raises(CxrfastError, match="line 2: '1,024' may be a thousand or a fraction"):
         read_data(folder)
 
 
@@ -375,7 +412,9 @@ def test_paths_that_lead_out_of_the_folder(folder, tmp_path_factory):
 def test_name_and_path_in_two_columns(folder):
     write(folder, "image_id,path,Mass", "x1,a.png,1", "x2,sub/c.png,0", name="mine.csv")
     write(folder, "image_id,label,x,y,w,h", "x1,Mass,10,5,20,10", name="mine_boxes.csv")
-    first, second = read_data(folder / "mine.csv").records
+    source = read_data(folder / "mine.csv")
+    assert any("2 images in mine.csv, 2 of them read" in note for note in source.notes)
+    first, second = source.records
     assert (first.image, first.path) == ("x1", folder / "a.png")
     assert (second.image, second.path) == ("x2", folder / "sub/c.png")
     assert first.boxes == {"Mass": ((0.25, 0.25, 0.75, 0.75),)}
