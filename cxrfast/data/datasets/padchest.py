@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._cells import MAX_AGE, count_rows, parse_id, parse_sex
-from cxrfast.data.datasets._images import ImageFiles
+from cxrfast.data.datasets._images import ImageFiles, count_rows
 from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.datasets._values import MAX_AGE, parse_identifier, parse_sex
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError
@@ -144,15 +144,15 @@ def _read_records(
 
 def _find(files: ImageFiles, folder: str, name: str) -> str | None:
     """In the folder that the table names, or anywhere: copies are often in one folder."""
-    number = parse_id(folder)
+    number = parse_identifier(folder)
     if number and f"{number}/{name}" in files:
         return f"{number}/{name}"
     return (files.find(f"{number}/{name}") if number else None) or files.find(name)
 
 
 def _record(row: dict[str, str], labels: _Labels, place: str, root: Path, counts: _Counts) -> Record:
-    study = parse_id(row.get(_STUDY, "")) or None
-    patient = parse_id(row[_PATIENT])
+    study = parse_identifier(row.get(_STUDY, ""))
+    patient = parse_identifier(row[_PATIENT]) or ""
     if _ROUNDED.fullmatch(patient):
         raise ValueError(f"'{_PATIENT}' is {patient!r}, rounded by another program, so patients cannot be told apart")
     if not patient:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.datasets._cells import count_rows
-from cxrfast.data.datasets._images import ImageFiles
+from cxrfast.data.datasets._images import ImageFiles, count_rows
 from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.images import IMAGE_SUFFIXES

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._cells import MAX_AGE, parse_id, parse_sex, parse_view
 from cxrfast.data.datasets._images import ImageFiles
 from cxrfast.data.datasets._tables import is_empty
+from cxrfast.data.datasets._values import MAX_AGE, parse_identifier, parse_sex, parse_view
 from cxrfast.data.datasets.interface import DataSource, Grouping
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -238,7 +238,7 @@ class _Details:
 
     def of(self, index: int) -> tuple[str | None, dict[str, Any]]:
         """Patient, None where there is none; view, age and sex."""
-        patient = parse_id(self._text("patientid", index))
+        patient = parse_identifier(self._text("patientid", index)) or ""
         view = self._text("view", index)
         age = self._number("age_years", index)
         sexes = [sex for sex, name in (("M", "sex_male"), ("F", "sex_female")) if self._number(name, index) == 1]
