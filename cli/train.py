@@ -146,7 +146,7 @@ def train(
         typer.Option("--folds-by", help="Units of the folds: patient or image; default: as in the protocol's paper."),
     ] = None,
 ) -> None:
-    """Train a method on X-rays with image labels, of which a few have boxes.
+    """Train a method on X-rays with image labels and few or no boxes.
 
     Examples: cxrfast train --method rozenberg --data ChestX-ray14
 

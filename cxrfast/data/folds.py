@@ -25,7 +25,7 @@ VALIDATION = 1 / 8  # of the images that are not held out; with five folds 10 % 
 
 @dataclass(frozen=True)
 class Fold:
-    """Image names."""
+    """Names of the test, validation and training images of one fold."""
 
     test: tuple[str, ...]  # held out
     val: tuple[str, ...]  # select epoch and thresholds; not held out
@@ -210,11 +210,13 @@ def make_folds(
             rest = [replace(record, patient=record.image) for record in rest]
         val = deal(rest, (1 - validation, validation, 0.0), seed + number)[1] if validation else []
         made.append(Fold(tuple(record.image for record in test), tuple(sorted(val))))
-    notes = [f"{len(pool)} of {len(others)} images without boxes may train" if of == "boxes" else "of all images"]
+    notes = [
+        f"{len(pool)} of {len(others)} images without boxes are used for training" if of == "boxes" else "of all images"
+    ]
     if by == "patient" and grouping != "patient":
         notes.append(f"folds are by {grouping}, as the data set names no patients")
     if not validation:
-        notes.append("all that a fold does not hold out trains, none validates")
+        notes.append("all images that a fold does not hold out are used for training, none for validation")
     names = tuple(record.image for record in pool)
     splits = FoldSplits(by, tuple(made), names, seed, label_version, tuple(notes), of)
     splits.check(records)

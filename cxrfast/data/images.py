@@ -33,7 +33,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     mode. Values are divided by the maximum of their format (255 or 65535), not by the maximum of the image. Colours are
     converted to luma; transparent pixels are composited over black.
 
-    An EXIF orientation is applied. A file of several pages is refused, as a DICOM file of several frames is.
+    An EXIF orientation is applied. Files with several pages are rejected, like DICOM files with several frames.
 
     Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or not an image.
     """
@@ -41,7 +41,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_image_file(path: str | os.PathLike) -> ImageFile:
-    """:func:`read_image`, with notes for whoever looks at the picture."""
+    """:func:`read_image`, with notes on what had to be assumed to show the image."""
     path = Path(path)
     data = _read_bytes(path)
     if path.suffix.lower() in (".dcm", ".dicom") or data[128:132] == b"DICM" or data[:2] == _FIRST_GROUP:

@@ -87,12 +87,12 @@ def evaluate_data_set(
     thresholds: Sequence[float] = (),
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """Score files against a data set in any known layout, of which only the tables are needed.
+    """Score files against a data set in any known layout. Only its tables are needed, not its images.
 
-    With ``splits``, the images of its part ``split`` are evaluated. Without, the images that the files name and, if the
-    files have regions, all images with boxes, because files of boxes do not list images without a detection. Classes
-    are those of the data set that occur in the files or have boxes. Names of classes in the files are matched by their
-    synonyms.
+    With ``splits``, the images of its part ``split`` are evaluated. Otherwise, these are the images that the files
+    name and, if the files have regions, all images with boxes, because files of boxes do not list images without a
+    detection. Classes are those of the data set that occur in the files or have boxes. Names of classes in the files
+    are matched by their synonyms.
     """
     rules = find_protocol(protocol)
     if thresholds:

@@ -50,7 +50,7 @@ def read_source(
     seed: int = 0,
     fetch: str = "give --download to fetch it",
 ) -> BagSource:
-    """Read images, and which of them are of the positive class.
+    """Read images, and determine which of them belong to the positive class.
 
     Args:
         dataset: "mnist" or "cifar10", which torchvision reads from `root`, or the path of a ``.npz`` file. The file
