@@ -40,7 +40,7 @@ def column_key(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class BoxColumns:
+class CoordinateColumns:
     """The columns of boxes in a table.
 
     Two corners, a corner with the sides, or a centre with the sides are found under these names, in any case and with
@@ -60,7 +60,7 @@ class BoxColumns:
     size_may_be_sides: bool  # the size is in columns width and height, which some tables use for the box
 
     @classmethod
-    def among(cls, header: Sequence[str]) -> "BoxColumns | None":
+    def among(cls, header: Sequence[str]) -> "CoordinateColumns | None":
         """The columns of boxes in this header, or None.
 
         Raises:
@@ -68,7 +68,7 @@ class BoxColumns:
 
         Example::
 
-            BoxColumns.among(["image", "x", "y", "width", "height"]).kind  # "sides"
+            CoordinateColumns.among(["image", "x", "y", "width", "height"]).kind  # "sides"
         """
         place = {column_key(name): n for n, name in reversed(list(enumerate(header)))}
         whole = [(kind, names) for kind, names in _SETS if all(name in place for name in names)]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cxrfast.data.box_columns import BoxColumns, column_key
+from cxrfast.data.box_columns import CoordinateColumns, column_key
 from cxrfast.data.class_names import ClassMatcher, class_key
 from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.errors import CxrfastError
@@ -55,7 +55,7 @@ class _Table:
         self.class_name = next((place[name] for name in _CLASS if name in place), None)
         self.score = next((place[name] for name in _SCORE if name in place), None)
         try:
-            self.boxes = BoxColumns.among(self.header)
+            self.boxes = CoordinateColumns.among(self.header)
         except ValueError as error:
             raise CxrfastError(f"{path}: {error}") from None
 
@@ -93,7 +93,7 @@ class _Table:
         return parse
 
 
-def _read_boxes(table: _Table, columns: BoxColumns, into: ParsedPredictions) -> None:
+def _read_boxes(table: _Table, columns: CoordinateColumns, into: ParsedPredictions) -> None:
     """A row whose box is empty names an image without a box."""
     assert table.class_name is not None
     frames = Frames(table.path, into)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxrfast.data.box_columns import BoxColumns, column_key
+from cxrfast.data.box_columns import CoordinateColumns, column_key
 
 BOX = (100.0, 200.0, 400.0, 450.0)  # x1, y1, x2, y2
 SIDES = (100.0, 200.0, 300.0, 250.0)
@@ -32,7 +32,7 @@ NAMES = {
 def test_a_box_is_found_by_any_of_its_names(names, order):
     header = ["image", *names.split(","), "score"][::order]
     row = ["a.png", *map(str, NAMES[names]), "0.5"][::order]
-    columns = BoxColumns.among(header)
+    columns = CoordinateColumns.among(header)
     assert columns is not None
     assert columns.read(row, float) == (BOX, None)
     assert columns.unused == ()
@@ -51,7 +51,7 @@ def test_a_box_is_found_by_any_of_its_names(names, order):
     ],
 )
 def test_width_and_height_are_sides_only_without_others(header, kind, size, unused):
-    columns = BoxColumns.among(header.split(","))
+    columns = CoordinateColumns.among(header.split(","))
     assert columns is not None
     assert (columns.kind, columns.size) == (kind, size)
     assert sorted(columns.unused) == sorted(unused)
@@ -73,16 +73,16 @@ def test_width_and_height_are_sides_only_without_others(header, kind, size, unus
 )
 def test_what_is_no_clear_box_is_refused_by_name(header, message):
     with pytest.raises(ValueError, match=message):
-        BoxColumns.among(header.split(","))
+        CoordinateColumns.among(header.split(","))
 
 
 @pytest.mark.parametrize("header", ["image,class,prob,boxes", "image,width,height,Mass", "image,x", ""])
 def test_other_columns_are_no_box(header):
-    assert BoxColumns.among(header.split(",")) is None
+    assert CoordinateColumns.among(header.split(",")) is None
 
 
 def test_empty_cells():
-    columns = BoxColumns.among(["x", "y", "w", "h", "width", "height"])
+    columns = CoordinateColumns.among(["x", "y", "w", "h", "width", "height"])
 
     def number(cell):
         return float(cell) if cell else None
