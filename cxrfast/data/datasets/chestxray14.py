@@ -15,6 +15,7 @@ from cxrfast.data.datasets._boxes import read_boxes
 from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.labels import CLASSES, NO_FINDING
+from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -72,7 +73,7 @@ def read_chestxray14(
         records = _add_boxed_labels(records, notes)
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
-    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes)
+    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, synthetic=is_phantoms(root))
 
 
 def _label_file(root: Path, labels: str) -> tuple[str, Path]:
