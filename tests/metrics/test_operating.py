@@ -172,7 +172,8 @@ def test_no_images_at_all():
 @given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_rates_are_those_of_the_confusion_matrix(seed, threshold):
     scores, labels = separable(50, seed, levels=10)
-    rates = rates_at_operating_points(scores, labels, torch.full((3,), threshold), [str(n // 2) for n in range(50)])
+    points = torch.full((3,), threshold, dtype=torch.float64)
+    rates = rates_at_operating_points(scores, labels, points, [str(n // 2) for n in range(50)])
     for k in range(3):
         known = ~labels[:, k].isnan()
         called = scores[known, k].double() >= threshold
