@@ -162,54 +162,71 @@ def _words(interval: Interval, k: int) -> str:
     return f"{value:.2f}" + ("" if math.isnan(low) else f" (95 % {low:.2f}–{high:.2f})")
 
 
+class _Levels(NamedTuple):
+    """The scores of one class that can be the lowest one called positive."""
+
+    score: Tensor  # [m] float64, ascending
+    below: Tensor  # [m] float64: the next lower score of any image; of the lowest score, itself
+
+    @classmethod
+    def of(cls, scores: Tensor, labels: Tensor, criterion: Criterion) -> "_Levels":  # [N], [N]
+        known = scores[~labels.isnan()].unique()
+        # A lowest score that only negatives have is never the best one, but can be the first with a wanted specificity
+        levels = known if criterion.name == "specificity" else scores[labels == 1].unique()
+        return cls(levels, known[(torch.searchsorted(known, levels) - 1).clamp(min=0)])
+
+
 def _thresholds(scores: Tensor, labels: Tensor, criterion: Criterion) -> Statistic:
     """The threshold of every class where image n counts ``weights[:, n]`` times; NaN where there is none."""
     scores = scores.double()
-    values = [scores[~labels[:, k].isnan(), k].unique() for k in range(scores.shape[1])]  # ascending, each [m]
+    levels = [_Levels.of(scores[:, k], labels[:, k], criterion) for k in range(scores.shape[1])]
 
     def statistic(weights: Tensor) -> Tensor:  # [R, N] -> [R, K]
         table, columns = weights_by_image(weights), []
-        for k, levels in enumerate(values):
-            if not len(levels):
+        for k, of_class in enumerate(levels):
+            if not len(of_class.score):
                 columns.append(weights.new_full((len(weights),), torch.nan))
                 continue
-            found, false = (
-                _called(scores[:, k], (labels[:, k] == label).nonzero()[:, 0], levels, table) for label in (1, 0)
-            )
-            columns.append(_best(criterion, found, false, levels))
+            groups = [(labels[:, k] == label).nonzero()[:, 0] for label in (1, 0)]
+            called = [_called(scores[group, k], group, of_class.score, table) for group in groups]
+            total = [table[group].sum(dim=0).double()[:, None] for group in groups]
+            columns.append(_best(criterion, *called, *total, of_class))
         return torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
 
     return Statistic(statistic, (labels == 1, labels == 0))
 
 
-def _called(scores: Tensor, images: Tensor, levels: Tensor, table: Tensor) -> Tensor:  # [N], [n], [m], [N, R]
+def _called(scores: Tensor, images: Tensor, levels: Tensor, table: Tensor) -> Tensor:  # [n], [n], [m], [N, R]
     """Weight of the images that score at least each level: [R, m] float64."""
-    place = torch.searchsorted(levels, scores[images])
-    order = place.argsort(stable=True)
+    place = torch.searchsorted(levels, scores, right=True) - 1  # the highest level that the score reaches, or -1
+    order = place.argsort(stable=True)[int((place < 0).sum()) :]
     start = torch.searchsorted(place[order], torch.arange(len(levels)))
     each = F.embedding_bag(images[order], table, start, mode="sum").T.double()  # exact: numbers of images
     return each.flip(1).cumsum(dim=1).flip(1)
 
 
-def _best(criterion: Criterion, found: Tensor, false: Tensor, levels: Tensor) -> Tensor:  # [R, m], [R, m], [m] -> [R]
-    positives, negatives = found[:, :1], false[:, :1]
-    last = len(levels) - 1
-    if criterion.name == "specificity":
-        assert criterion.share is not None
-        enough = 1 - false / negatives >= criterion.share - _ROUNDING
-        place, exists = enough.double().argmax(dim=1), enough.any(dim=1)  # the first
-    elif criterion.name == "sensitivity":
-        assert criterion.share is not None
-        enough = found / positives >= criterion.share - _ROUNDING
-        place, exists = last - enough.flip(1).double().argmax(dim=1), enough.any(dim=1)  # the last
+def _best(
+    criterion: Criterion,
+    found: Tensor,  # [R, m]: positives called
+    false: Tensor,  # [R, m]: negatives called
+    positives: Tensor,  # [R, 1]
+    negatives: Tensor,  # [R, 1]
+    levels: _Levels,  # [m]
+) -> Tensor:  # [R]
+    last = len(levels.score) - 1
+    exists = torch.ones(len(found), dtype=torch.bool)
+    if criterion.share is not None:
+        reached = found / positives if criterion.name == "sensitivity" else 1 - false / negatives
+        enough = reached >= criterion.share - _ROUNDING
+        exists = enough.any(dim=1)
+        first = enough.double().argmax(dim=1)
+        place = first if criterion.name == "specificity" else last - enough.flip(1).double().argmax(dim=1)
+    elif criterion.name == "f1":
+        place = last - (2 * found / (found + false + positives)).flip(1).argmax(dim=1)
     else:
-        value = found / positives - false / negatives
-        if criterion.name == "f1":
-            value = 2 * found / (found + false + positives)
-        place, exists = last - value.flip(1).argmax(dim=1), torch.ones(len(found), dtype=torch.bool)
+        place = last - (found / positives - false / negatives).flip(1).argmax(dim=1)
     exists = exists & (positives[:, 0] > 0) & (negatives[:, 0] > 0)
-    threshold = (levels[place] + levels[(place - 1).clamp(min=0)]) / 2
-    return torch.where(exists, threshold, torch.nan)
+    return torch.where(exists, (levels.score[place] + levels.below[place]) / 2, torch.nan)
 
 
 def rates_at_operating_points(
