@@ -59,15 +59,15 @@ def test_boxes_and_words(tmp_path):
     (box,) = [patch for patch in figure.axes[1].patches if isinstance(patch, Rectangle)]
     assert (*box.get_xy(), box.get_width(), box.get_height()) == (8, 30, 24, 10)
     text = words(figure)
-    for part in ("scan $1_a.png", "80 × 50 pixels", "Mass 0.90", "score 0.90 · 1 region", "not for diagnosis"):
+    for part in ("scan $1_a.png", "80 × 50 pixels", "Mass 0.90", "Mass  0.90 (threshold 0.50) · 1 region", "not for diagnosis"):
         assert part in text
     assert "Nodule" not in text
 
 
 def test_a_finding_without_a_region_and_one_below_the_threshold():
     image = np.zeros((50, 50), np.float32)
-    assert "Mass  score 0.90 · no region" in words(draw(localization(image, heat=0.3)))
-    assert "Nodule  score 0.20 (below 0.50) · no region" in words(draw(localization(image, top=2)))
+    assert "Mass  0.90 (threshold 0.50) · no region" in words(draw(localization(image, heat=0.3)))
+    assert "Nodule  0.20 (below 0.50) · no region" in words(draw(localization(image, top=2)))
 
 
 def test_nothing_found_is_said_with_the_highest_scores():

@@ -265,7 +265,7 @@ def divided_once() -> None:
 
 def best_model() -> None:
     nan = float("nan")
-    better, worse = Validation((0.9, 0.8), (nan, nan), (nan, nan)), Validation((0.7, 0.8), (nan, nan), (nan, nan))
+    better, worse = Validation((0.9, 0.8), (nan, nan)), Validation((0.7, 0.8), (nan, nan))
     assert better.score > worse.score
     assert better.score == better.auroc
 
