@@ -138,18 +138,17 @@ class Provenance(BaseModel):
         lines = []
         if self.synthetic:
             lines.append(
-                f"weights learnt from drawings, not from people: the phantoms of {self.data}; what they find on an "
-                "X-ray means nothing"
+                f"weights learnt from drawings, not from people: phantoms of cxrfast synth (data folder {self.data}); "
+                "what they find on an X-ray means nothing"
             )
         if self.synthetic is None:
             lines.append("what these weights learnt from is unknown: they do not say it")
         chance = [f"{name} ({_auroc(of_class)})" for name, of_class in self.classes.items() if of_class.at_chance]
         if chance:
             lines.append(f"no better than chance on validation images, or not clearly: {', '.join(chance)}")
-        validated = any(of_class.auroc is not None for of_class in self.classes.values())
-        silent = [name for name, of_class in self.classes.items() if of_class.auroc is None]
-        if validated and silent:
-            lines.append(f"never validated, for lack of validation images: {', '.join(silent)}")
+        fallback = [name for name, of_class in self.classes.items() if of_class.operating_point_note]
+        if fallback:
+            lines.append(f"score threshold 0.5, because validation images could not choose one: {', '.join(fallback)}")
         return tuple(lines)
 
     def warnings_for(self, *, synthetic: bool) -> tuple[str, ...]:
