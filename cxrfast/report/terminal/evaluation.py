@@ -70,13 +70,14 @@ def _labels(result: EvaluationResult) -> list[str]:
 
 def _operating(result: EvaluationResult, rates: Rates) -> list[str]:
     """What the operating points achieve, with intervals."""
-    header = ["at the operating point", "score ≥", "called", "sensitivity", "specificity", "PPV", "NPV"]
+    header = ["operating point", "score ≥", "called", "sensitivity", "specificity", "PPV", "NPV"]
     rows = []
     for k, name in enumerate(result.class_names):
         point = result.own.operating_points[k].item()
         row = [name, short(point), str(rates.called[k])]
         for value, low, high in rates[:4]:
-            row.append(f"{decimal(value[k].item(), 2)} {between(low[k].item(), high[k].item()):>9}")
+            limits = f"{between(low[k].item(), high[k].item()):>9}"
+            row.append("-" if math.isnan(value[k]) else f"{decimal(value[k].item(), 2)} {limits}")
         rows.append(row)
     return ruled([header, *rows], below=0)
 
