@@ -36,7 +36,11 @@ def _share(value: Any) -> Any:
 
 
 def _criterion(text: str) -> str:
-    Criterion.parse(text)
+    """The same text; the error does not repeat it, as that of every option ends with it."""
+    try:
+        Criterion.parse(text)
+    except ValueError as error:
+        raise ValueError(str(error).rpartition(", got ")[0]) from error
     return text
 
 
