@@ -296,7 +296,7 @@ def figure_3() -> None:
     plain, heated, _ = figure.axes
     assert len(heated.images) == len(plain.images) + 1  # the heat map
     assert len(heated.patches) == 1  # the box
-    assert any("A  score 0.90" in text.get_text() for text in figure.texts)
+    assert any("A  0.90 (threshold 0.50)" in text.get_text() for text in figure.texts)
 
 
 PROBES = {
