@@ -120,12 +120,14 @@ def choose_operating_points(
     scores, labels, _ = check_scores(scores, labels)
     patients = [str(n) for n in range(len(scores))] if patients is None else patients
     positives, negatives = (_counts(labels == value) for value in (1, 0))
-    threshold, reason = _thresholds(scores, labels, wanted)(torch.ones(1, len(scores), dtype=torch.float64))[0], []
+    statistic = _thresholds(scores, labels, wanted)
+    threshold = statistic(torch.ones(1, len(scores), dtype=torch.float64))[0]
     nothing = torch.full((scores.shape[1],), torch.nan, dtype=torch.float64)
     if not len(scores):
-        why = tuple(_too_few(0, 0, minimum) for _ in range(scores.shape[1]))
-        return OperatingPoints(nothing, nothing, nothing, why, Interval(nothing, nothing, nothing))
+        none = (_too_few(0, 0, minimum),) * scores.shape[1]
+        return OperatingPoints(nothing, nothing, nothing, none, Interval(nothing, nothing, nothing))
     area = bootstrap_interval(weighted_auroc(scores, labels), patients, resamples=resamples, seed=seed)
+    reason = []
     for k in range(scores.shape[1]):
         why = _too_few(positives[k], negatives[k], minimum)
         if not why and wanted.separates and not area.low[k] > 0.5:
@@ -133,15 +135,12 @@ def choose_operating_points(
         if not why and threshold[k].isnan():
             why = f"no score has a {wanted.name} of {wanted.share:g}"
         reason.append(why)
-    refused = torch.tensor([bool(why) for why in reason], dtype=torch.bool)
-    drawn = resample_patients(_thresholds(scores, labels, wanted), patients, resamples, seed)
-    often = (~drawn.isnan()).double().mean(dim=0) >= _DEFINED
+    chosen = torch.tensor([not why for why in reason], dtype=torch.bool)
+    drawn = resample_patients(statistic, patients, resamples, seed)
+    sure = chosen & ((~drawn.isnan()).double().mean(dim=0) >= _DEFINED)
     low, high = drawn.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return OperatingPoints(
-        *(torch.where(refused, torch.nan, column) for column in (threshold, low.where(often, nothing))),
-        torch.where(refused, torch.nan, high.where(often, nothing)),
-        tuple(reason),
-        area,
+        threshold.where(chosen, nothing), low.where(sure, nothing), high.where(sure, nothing), tuple(reason), area
     )
 
 
@@ -188,9 +187,9 @@ def _thresholds(scores: Tensor, labels: Tensor, criterion: Criterion) -> Statist
                 columns.append(weights.new_full((len(weights),), torch.nan))
                 continue
             groups = [(labels[:, k] == label).nonzero()[:, 0] for label in (1, 0)]
-            called = [_called(scores[group, k], group, of_class.score, table) for group in groups]
-            total = [table[group].sum(dim=0).double()[:, None] for group in groups]
-            columns.append(_best(criterion, *called, *total, of_class))
+            found, false = (_called(scores[group, k], group, of_class.score, table) for group in groups)
+            positives, negatives = (table[group].sum(dim=0).double()[:, None] for group in groups)
+            columns.append(_best(criterion, found, false, positives, negatives, of_class))
         return torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
 
     return Statistic(statistic, (labels == 1, labels == 0))
@@ -253,5 +252,6 @@ def rates_at_operating_points(
     groups = (labels == 1, labels == 0, known & called, known & ~called)
     columns = torch.cat([torch.where(group, right, torch.nan) for group in groups], dim=1)  # [N, 4K]
     found = bootstrap_interval(weighted_mean(columns), patients, resamples=resamples, seed=seed)
-    rates = (Interval(*row) for row in zip(*(column.tensor_split(4) for column in found), strict=True))
-    return Rates(*rates, tuple(_counts(known & called)))
+    value, low, high = (column.tensor_split(4) for column in found)
+    sensitivity, specificity, ppv, npv = (Interval(*row) for row in zip(value, low, high, strict=True))
+    return Rates(sensitivity, specificity, ppv, npv, tuple(_counts(known & called)))

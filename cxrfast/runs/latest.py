@@ -57,6 +57,7 @@ def _within(images: Sequence[str | os.PathLike], folder: Path | None) -> bool:
     if folder is None:
         return False
     paths: list[str] = []
-    for given in map(os.fspath, images):
+    for image in images:
+        given = os.fspath(image)
         paths += glob.glob(given, recursive=True) if glob.has_magic(given) and not os.path.exists(given) else [given]
     return bool(paths) and all(Path(path).resolve().is_relative_to(folder.resolve()) for path in paths)
