@@ -115,6 +115,11 @@ class Provenance(BaseModel):
                 "damaged, or was edited; train again"
             ) from error
 
+    def of_classes(self, names: Mapping[str, str]) -> Self:
+        """With only the classes that are keys of `names`, under the names that are its values."""
+        kept = {new: self.classes[name] for name, new in names.items() if name in self.classes}
+        return self.model_copy(update={"classes": kept})
+
     @property
     def facts(self) -> dict[str, Any]:
         """Everything but the classes, for JSON."""

@@ -77,6 +77,15 @@ def test_damaged_entries_are_one_line(trained, tmp_path, content):
     assert "\n" not in str(refusal.value)
 
 
+def test_some_classes_under_other_names(trained):
+    model = load_predictor(trained)
+    first, second, *_ = model.class_names
+    found = model.with_outputs({second: "Other", first: first}).provenance
+    assert found.classes == {"Other": model.provenance.classes[second], first: model.provenance.classes[first]}
+    assert found.facts == model.provenance.facts
+    assert Provenance().of_classes({"Mass": "Mass"}).classes == {}
+
+
 def test_what_a_later_version_adds_is_ignored():
     assert Provenance.read({KEY: json.dumps({**REAL, "protocol": "x"})}, "w").synthetic is False
 
