@@ -1,11 +1,14 @@
 """`cxrfast localize`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cxrfast.cli.options import Checkpoint, Device
+
+if TYPE_CHECKING:
+    from cxrfast.inference import ClassFinding
 
 
 def localize(
@@ -35,15 +38,21 @@ def localize(
     from cxrfast.devices import resolve_device
     from cxrfast.inference import load_predictor, localize_many
 
-    predictor = load_predictor(checkpoint, device=resolve_device(device or "auto"))
+    predictor = load_predictor(checkpoint, device=resolve_device(device or "auto"), images=images)
+    typer.echo(f"weights {predictor.weights}, learnt from: {predictor.provenance}")
+    for warning in predictor.provenance.warnings:
+        typer.echo(f"warning: {warning}")
     for note in predictor.notes:
         typer.echo(f"note: {note}")
     batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)
     for output in batch.outputs:
-        found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)
+        found = "; ".join(map(_words, output.findings))
         typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
         for note in output.notes:
             typer.echo(f"  note: {note}")
+    for warning, number in batch.warnings.items():
+        if warning not in predictor.provenance.warnings:  # those of the weights were printed before the work
+            typer.echo(f"warning: {warning} ({number} of {len(batch.outputs)} images)")
     typer.echo("Research use only; not for diagnosis.")
     if batch.failures:
         typer.echo(f"\ninputs that failed: {len(batch.failures)}", err=True)
@@ -52,5 +61,9 @@ def localize(
         raise typer.Exit(1)
 
 
-def _count(boxes: int) -> str:
-    return "1 box" if boxes == 1 else f"{boxes} boxes"
+def _words(finding: "ClassFinding") -> str:
+    """Score, threshold and boxes of one class."""
+    score, threshold = finding.numbers
+    relation = "threshold" if finding.detected else "below the threshold"
+    boxes = "1 box" if len(finding.boxes) == 1 else f"{len(finding.boxes)} boxes"
+    return f"{finding.name} {score} ({relation} {threshold}), {boxes}"

@@ -96,6 +96,14 @@ def train(
             "--annotated", help="Use the boxes of this share of the training images only; default: all boxes."
         ),
     ] = None,
+    operating_point: Annotated[
+        str | None,
+        typer.Option(
+            "--operating-point",
+            help="How validation chooses the score from which a class counts as found: youden, f1, sensitivity=0.9 or "
+            "specificity=0.9.",
+        ),
+    ] = None,
     no_augment: NoAugment = False,
     pretrained: Annotated[
         str | None,
@@ -168,6 +176,7 @@ def train(
         "val_share": val_share,
         "lr_schedule": lr_schedule,
         "lr_milestones": [part.strip() for part in lr_milestones.split(",")] if lr_milestones is not None else None,
+        "operating_point": operating_point,
         "augment": False if no_augment else None,
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }

@@ -103,6 +103,8 @@ def evaluate_run(
         split_hash=part.split_hash,
         training_patients=part.training_patients,
         notes=(*model.notes, *part.notes, *source.class_notes),
+        warnings=model.provenance.warnings_for(synthetic=source.synthetic),
+        learnt_from=model.provenance,
         data=EvaluatedData.of(source, options or (config.data_options if config is not None else DataOptions())),
     )
     result = score_outputs(rules, outputs, facts, temperature=temperature)

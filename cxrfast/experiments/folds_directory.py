@@ -25,12 +25,13 @@ logger = get_logger(__name__)
 _OF_THE_MACHINE = {"device", "workers", "cache"}  # may differ when a cross-validation is resumed
 
 # Options that earlier versions lacked. Their defaults are not part of a folder's name, so that it stays the same.
-_NEW_DATA_OPTIONS: dict[str, Any] = {
+_NEW_OPTIONS: dict[str, Any] = {
     "dataset": None,
     "uncertain": None,
     "readers": None,
     "views": "frontal",
     "class_map": {},
+    "operating_point": "youden",
 }
 
 
@@ -165,7 +166,7 @@ def _default_folder(config: RunConfig, plan: CrossValidation) -> Path:
     settings = _comparable(config, plan) | {"classes": config.classes}
     if plan.of == "boxes":  # keeps the names of earlier versions, which lacked the option
         del settings["of"]
-    for name, default in _NEW_DATA_OPTIONS.items():
+    for name, default in _NEW_OPTIONS.items():
         if settings[name] == default:
             del settings[name]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Localises many images, and writes a JSON file and a picture for each."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ class Output(NamedTuple):
     overlay: Path
     findings: tuple[ClassFinding, ...]
     notes: tuple[str, ...] = ()  # assumptions made to read the image
+    warnings: tuple[str, ...] = ()  # why the findings are not to be trusted
 
 
 class Batch(NamedTuple):
@@ -28,6 +30,11 @@ class Batch(NamedTuple):
 
     outputs: list[Output]
     failures: dict[str, str]  # input -> reason, one line
+
+    @property
+    def warnings(self) -> dict[str, int]:
+        """The warnings of all images, each with the number of images that it is for."""
+        return dict(Counter(warning for output in self.outputs for warning in output.warnings))
 
 
 def localize_many(
@@ -68,5 +75,5 @@ def localize_many(
         except CxrfastError as error:
             failures[str(file)] = str(error)
         else:
-            outputs.append(Output(file, *written, result.findings, result.notes))
+            outputs.append(Output(file, *written, result.findings, result.notes, result.warnings))
     return Batch(outputs, failures)

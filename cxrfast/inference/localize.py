@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from cxrfast.data.images import ImageFile, read_image_file
+from cxrfast.data.phantoms.marker import is_phantom_image
 from cxrfast.data.transforms import to_input
 from cxrfast.errors import UsageError
 from cxrfast.inference.findings import ClassFinding, FoundBox, Localization
 from cxrfast.regions.prediction import Predictor, predict
 from cxrfast.regions.rule import Regions
+from cxrfast.runs.provenance import Provenance
 
 
 def localize(
@@ -48,6 +50,7 @@ def localize(
     )
     boxes = _boxes(regions, *pixels.shape)
     scores = prediction.scores[0].tolist()
+    provenance: Provenance | None = getattr(predictor, "provenance", None)
     points = [score_threshold] * len(scores) if score_threshold is not None else predictor.operating_points.tolist()
     return Localization(
         source=source,
@@ -67,8 +70,17 @@ def localize(
             "label_version": predictor.label_version,
             "image_size": predictor.image_size,
             **({"notes": list(notes)} if (notes := getattr(predictor, "notes", ())) else {}),
+            **({} if provenance is None else {"learnt_from": provenance.facts}),
         },
+        warnings=_warnings(provenance, source),
     )
+
+
+def _warnings(provenance: Provenance | None, source: str | None) -> tuple[str, ...]:
+    """Of grey values without a file, nobody knows whether they are a phantom."""
+    if provenance is None:
+        return ()
+    return provenance.warnings if source is None else provenance.warnings_for(synthetic=is_phantom_image(source))
 
 
 def _check_pixels(image: np.ndarray) -> np.ndarray:

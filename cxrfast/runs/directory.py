@@ -236,15 +236,21 @@ def open_run(path: Path) -> RunDirectory:
     return run
 
 
-def latest_run() -> RunDirectory:
-    """The run under `runs/` with the most recent best weights. If there is none, CxrfastError says how to make one."""
+def trained_runs() -> list[RunDirectory]:
+    """The runs under `runs/`, that with the latest weights first; CxrfastError that says how to make one otherwise."""
     found = [path for path in RUNS.glob(f"**/{RunDirectory(Path()).best}") if path.is_file()]
     if not found:
         raise CxrfastError(
             "no trained model under runs/; train one (cxrfast train --method rozenberg --data DIR), try cxrfast demo, "
             "or give --checkpoint FILE"
         )
-    return RunDirectory(max(found, key=lambda path: path.stat().st_mtime).parent.parent)
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [RunDirectory(path.parent.parent) for path in found]
+
+
+def latest_run() -> RunDirectory:
+    """The run under `runs/` whose best weights are the latest; CxrfastError as for :func:`trained_runs`."""
+    return trained_runs()[0]
 
 
 def environment() -> dict[str, Any]:

@@ -14,6 +14,7 @@ import cxrfast
 from cxrfast._files import atomic_path
 from cxrfast.errors import CxrfastError
 from cxrfast.methods import METHODS, Method, get_method
+from cxrfast.runs.provenance import KEY, Provenance
 
 _FORMAT = "cxrfast-1"
 
@@ -27,11 +28,13 @@ def save_weights(
     operating_points: Sequence[float] | None = None,
     epoch: int | None = None,
     validated: bool = True,
+    learnt_from: Provenance | None = None,
 ) -> None:
     """Write the method's whole state with what is needed to use it: classes in order, image size, options, and the
     scores from which the classes are called present (0.5 where validation gave none).
 
-    With `validated` false, no validation image was there: the epoch is the last one, which the file then says."""
+    With `validated` false, no validation image was there: the epoch is the last one, which the file then says.
+    `learnt_from` is None where nothing is known of the training."""
     points = operating_points or [0.5] * len(method.class_names)
     metadata = {
         "format": _FORMAT,
@@ -45,6 +48,7 @@ def save_weights(
         "operating_points": json.dumps([0.5 if math.isnan(point) else point for point in points]),
         "validated": json.dumps(validated),
         **({"epoch": str(epoch)} if epoch is not None else {}),
+        **({KEY: learnt_from.model_dump_json()} if learnt_from is not None else {}),
         "options": json.dumps(_without_pretrained(method.options.model_dump(mode="json"))),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
@@ -99,6 +103,15 @@ def load_state(method: Method, state: dict[str, torch.Tensor], source: str) -> N
     if parts:
         raise CxrfastError(f"checkpoint: {source} does not fit method {method.name!r}: tensors {'; '.join(parts)}")
     method.load_state_dict(state)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, without its tensors."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CxrfastError(f"checkpoint: {path} is not a safetensors file, or is damaged") from error
 
 
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

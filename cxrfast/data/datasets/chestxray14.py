@@ -17,6 +17,7 @@ from cxrfast.data.datasets._tables import CsvTable, column_names, parse_integer
 from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_identifier
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.labels import CLASSES, NO_FINDING
+from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -91,7 +92,8 @@ def read_chestxray14(
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
     class_notes = [text for text in (describe_matches(spellings),) if text]
-    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, class_notes)
+    synthetic = is_phantoms(root)
+    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, class_notes, synthetic=synthetic)
 
 
 def _path(root: Path, name: str) -> Path:

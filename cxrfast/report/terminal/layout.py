@@ -33,8 +33,13 @@ def wrap(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
 
 
-def decimal(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
+def decimal(value: float, digits: int = 3) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def short(value: float) -> str:
+    """Two decimals, or two digits where these would be 0."""
+    return "-" if math.isnan(value) else f"{value:.2f}" if value == 0 or value >= 0.005 else f"{value:.2g}"
 
 
 def between(low: float, high: float) -> str:
