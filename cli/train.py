@@ -247,7 +247,7 @@ def _say_next_of_folds(folder: Path) -> None:
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
     """`NAME=VALUE` pairs as a dictionary. Values are parsed as YAML, so that numbers and booleans get their types."""
-    import yaml
+    from cxrfast._yaml import parse_yaml
 
     options: dict[str, Any] = {}
     for pair in pairs:
@@ -255,8 +255,8 @@ def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"set: expected NAME=VALUE, got {pair!r}")
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            options[name] = parse_yaml(value)
+        except ValueError as error:
             raise UsageError(f"set: expected a YAML value, got {pair!r}") from error
     if pretrained is not None:
         options["pretrained"] = True if pretrained == "imagenet" else pretrained

@@ -1,11 +1,11 @@
 """A trained model, ready for `evaluate` and `localize`."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from cxrfast._json import parse_json
 from cxrfast.devices import Device, resolve_device
 from cxrfast.errors import UsageError
 from cxrfast.methods import Method
@@ -32,9 +32,9 @@ class TrainedModel:
         self.stage = metadata["stage"]
         self.label_version = metadata["label_version"]
         self.weights = str(weights)
-        points = json.loads(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
+        points = parse_json(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
         self.operating_points = torch.tensor(points)
-        validated = json.loads(metadata.get("validated", "true"))
+        validated = parse_json(metadata.get("validated", "true"))
         self.notes: tuple[str, ...] = () if validated else (WITHOUT_VALIDATION,)
         self.thresholds = network.map_thresholds.to(device)
         self.region_rule = network.region_rule

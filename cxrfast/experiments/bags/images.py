@@ -2,7 +2,6 @@
 
 import gzip
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cxrfast._npz import read_npz
 from cxrfast.errors import CxrfastError, UsageError
 
 SIZE = 32  # side of all images in pixels: the input of LeNet-5, and the size of CIFAR-10's images
@@ -157,9 +157,8 @@ def _array_file(path: Path, seed: int) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"dataset: expected a file, got {path}, which does not exist")
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        arrays: dict[str, Any] = dict(read_npz(path))
+    except (OSError, ValueError) as error:
         raise CxrfastError(f"{path} cannot be read as an .npz file of plain arrays ({error})") from error
     for part in ("", "train_", "test_"):
         images, labels = arrays.get(f"{part}images"), arrays.get(f"{part}labels")
