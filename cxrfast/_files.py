@@ -171,7 +171,11 @@ def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
     """The content of a regular file of at most ``limit`` bytes; :class:`OSError` for anything else."""
     with open_regular(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        data: bytes = b"" if size > limit else file.read(limit + 1)
+        data: bytes = b"" if size > limit else file.read(size)
+        while (
+            size <= limit and len(data) <= limit and (more := file.read(2**16))
+        ):  # it grows, or says no size, as in /proc
+            data += more
     if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"it has {max(size, len(data))} bytes, more than {limit}", os.fspath(path))
     return data

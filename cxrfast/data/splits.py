@@ -14,6 +14,7 @@ import numpy as np
 from cxrfast._files import reason, write_text
 from cxrfast._json import read_json
 from cxrfast.data.dealing import count_groups, rarity
+from cxrfast.data.image_names import require_inside
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -94,6 +95,9 @@ class Splits:
             names = content.get(key, [])
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise CxrfastError(f"{path}: '{key}' is not a list of strings; write it as [\"00000001_000.png\", …]")
+            if key in PARTS:
+                for name in names:
+                    require_inside(name, f"{path}, '{key}'")
         version = content.get("label_version")
         return cls(
             **{part: tuple(content[part]) for part in PARTS},

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cxrfast._files import atomic_path, open_regular
+from cxrfast.data.image_names import require_inside
 from cxrfast.data.labels import CLASSES
 from cxrfast.errors import CxrfastError
 
@@ -130,6 +131,7 @@ def _patients(rows: Sequence[Mapping[str, str]], path: Path) -> dict[str, str]:
     """Image -> patient."""
     patients: dict[str, str] = {}
     for row in rows:
+        require_inside(row["image"], str(path))
         first = patients.setdefault(row["image"], row["patient"])
         if first != row["patient"]:
             raise CxrfastError(

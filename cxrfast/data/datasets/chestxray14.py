@@ -14,6 +14,7 @@ from typing import Any
 from cxrfast.data.datasets._boxes import read_boxes
 from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.image_names import leaves_folder
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
@@ -145,6 +146,8 @@ def _read_records(
             raise table.error(line, f"image {image} is listed twice")
         if not image:
             raise table.error(line, f"'{_IMAGE}' is empty")
+        if leaves_folder(image):
+            raise table.error(line, f"image {image!r}: expected a path inside {table_path.parent}")
         seen.add(image)
         cell = row[at_labels]
         try:
