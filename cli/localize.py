@@ -25,12 +25,19 @@ def localize(
     top: Annotated[
         int | None, typer.Option("--top", min=1, help="Report the N classes with the highest scores instead.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are in the folder already.")
+    ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option("--max-pixels", min=1, help="Largest image that is read, in pixels; default: 100000000."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Find diseases on X-rays and show where they are.
 
-    Writes a picture and a JSON file for each image. Boxes are in pixels of the original image. Research use only; not
-    for diagnosis.
+    Writes a picture and a JSON file for each image; the folders of the inputs are mirrored below --out. Boxes are in
+    pixels of the original image. Research use only; not for diagnosis.
     """
     from cxrfast.devices import resolve_device
     from cxrfast.inference import load_predictor, localize_many
@@ -38,7 +45,9 @@ def localize(
     predictor = load_predictor(checkpoint, device=resolve_device(device or "auto"))
     for note in predictor.notes:
         typer.echo(f"note: {note}")
-    batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)
+    batch = localize_many(
+        predictor, images, out, score_threshold=threshold, top=top, overwrite=overwrite, max_pixels=max_pixels
+    )
     for output in batch.outputs:
         found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)
         typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")

@@ -23,7 +23,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from cxrfast._files import open_regular, read_bytes, reason
+from cxrfast.data._codestreams import declared_size
 from cxrfast.data._grey import to_grey
+from cxrfast.data._limits import bytes_of, largest_image, require_size
 from cxrfast.errors import CxrfastError
 
 
@@ -51,11 +53,9 @@ def read_dicom(path: str | os.PathLike, *, max_pixels: int | None = None) -> np.
 
 def read_dicom_image(path: str | os.PathLike, *, max_pixels: int | None = None) -> DicomImage:
     """:func:`read_dicom`, with notes on what had to be assumed."""
-    from cxrfast.data.images import largest_image
-
     path, most = Path(path), largest_image(max_pixels)
     try:
-        data = read_bytes(path, 16 * most + 2**26)
+        data = read_bytes(path, bytes_of(most))
     except FileNotFoundError:
         raise CxrfastError(f"no DICOM file {path}; check the path") from None
     except OSError as error:
@@ -88,8 +88,6 @@ def holds_image(path: str | os.PathLike) -> bool:
     True for a file that cannot be read: reading it then says why.
     """
     import pydicom
-
-    from cxrfast.data.images import largest_image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -141,7 +139,7 @@ def _require_plain_size(file: IO[bytes], path: Path, most: int) -> None:
     meta = _file_meta(file)
     if str(meta.get("TransferSyntaxUID", "")) != DeflatedExplicitVRLittleEndian:
         return
-    limit, done = 16 * most + 2**26, 0
+    limit, done = bytes_of(most), 0
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     while chunk := unpacker.unconsumed_tail or file.read(2**20):
         done += len(unpacker.decompress(chunk, 2**20))
@@ -158,9 +156,6 @@ def _file_meta(file: IO[bytes]) -> Any:
 def _require_possible_size(dataset: Any, path: Path, most: int) -> None:
     """:class:`CxrfastError` unless the declared size is within the limit, and that of a compressed frame the same."""
     from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
-
-    from cxrfast.data._codestreams import declared_size
-    from cxrfast.data.images import require_size
 
     try:
         width, height = int(dataset.Columns), int(dataset.Rows)
@@ -188,8 +183,6 @@ def _require_possible_size(dataset: Any, path: Path, most: int) -> None:
 def dicom_size(path: Path) -> tuple[int, int]:
     """Width and height of a DICOM image, from its header alone."""
     import pydicom
-
-    from cxrfast.data.images import largest_image
 
     try:
         with open_regular(path, "rb") as file:

@@ -14,16 +14,12 @@ import numpy as np
 
 from cxrfast._files import open_regular, read_bytes, reason
 from cxrfast.data._grey import to_grey
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.data._limits import bytes_of, largest_image, require_size
+from cxrfast.errors import CxrfastError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FIRST_GROUP = b"\x08\x00"  # how a DICOM file without a preamble begins
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-
-MAX_PIXELS = 100_000_000
-"""Default of ``max_pixels``: five times as many as the largest radiographs have (about 20 million)."""
-MAX_PIXELS_VARIABLE = "CXRFAST_MAX_PIXELS"
-"""Environment variable that replaces :data:`MAX_PIXELS`, also in data-loader workers."""
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
@@ -46,7 +42,7 @@ def read_image(path: str | os.PathLike, *, max_pixels: int | None = None) -> np.
     An EXIF orientation is applied. A file of several pages is refused, as a DICOM file of several frames is.
 
     The size that a file declares is compared with ``max_pixels`` (default: the environment variable
-    ``CXRFAST_MAX_PIXELS``, else :data:`MAX_PIXELS`) before memory is taken for its pixels.
+    ``CXRFAST_MAX_PIXELS``, else 100 million) before memory is taken for its pixels.
 
     Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged, too large or not an image.
     """
@@ -65,29 +61,6 @@ def read_image_file(path: str | os.PathLike, *, max_pixels: int | None = None) -
         return ImageFile(_decode(data, path, most))
     except MemoryError as error:
         raise CxrfastError(f"{path} needs more memory than there is; lower max_pixels, or export it smaller") from error
-
-
-def largest_image(max_pixels: int | None = None) -> int:
-    """The largest number of pixels of an image that is read: ``max_pixels``, or the default of :func:`read_image`."""
-    if max_pixels is None:
-        text = os.environ.get(MAX_PIXELS_VARIABLE, "")
-        if text and not text.isdecimal():
-            raise UsageError(f"{MAX_PIXELS_VARIABLE}: expected a number of pixels, got {text!r:.40}")
-        max_pixels = int(text[:18]) if text else MAX_PIXELS
-    if max_pixels < 1:
-        raise UsageError(f"max_pixels: expected 1 or more, got {max_pixels}")
-    return max_pixels
-
-
-def require_size(width: int, height: int, most: int, path: Path) -> None:
-    """:class:`CxrfastError` for an image that declares more than ``most`` pixels, or none."""
-    if width < 1 or height < 1:
-        raise CxrfastError(f"{path} has no pixels (size {width}×{height}); export it again")
-    if width * height > most:
-        raise CxrfastError(
-            f"{path} declares {width}×{height} pixels, more than {most}; if that is right, raise the limit with the "
-            f"environment variable {MAX_PIXELS_VARIABLE}"
-        )
 
 
 def _is_dicom(path: Path, head: bytes) -> bool:
@@ -118,7 +91,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 def _read_bytes(path: Path, most: int) -> bytes:
     try:
-        data = read_bytes(path, 16 * most + 2**26)  # sixteen bytes a pixel, and 64 MiB for everything else
+        data = read_bytes(path, bytes_of(most))
     except IsADirectoryError:
         raise CxrfastError(f"{path} is a folder; pass an image file") from None
     except FileNotFoundError:

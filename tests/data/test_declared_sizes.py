@@ -14,7 +14,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
 from cxrfast.data._codestreams import declared_size
-from cxrfast.data.images import MAX_PIXELS, image_size, read_image
+from cxrfast.data._limits import MAX_PIXELS
+from cxrfast.data.images import image_size, read_image
 from cxrfast.errors import CxrfastError, UsageError
 
 LARGE = 60_000  # a side; the square has 3.6 · 10⁹ pixels
