@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from cxrfast._logging import printable
 from cxrfast.cli.options import Checkpoint, Device
+from cxrfast.cli.output import echo
 
 
 def localize(
@@ -44,20 +46,21 @@ def localize(
 
     predictor = load_predictor(checkpoint, device=resolve_device(device or "auto"))
     for note in predictor.notes:
-        typer.echo(f"note: {note}")
+        echo(f"note: {printable(note)}")
     batch = localize_many(
         predictor, images, out, score_threshold=threshold, top=top, overwrite=overwrite, max_pixels=max_pixels
     )
     for output in batch.outputs:
         found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)
-        typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
+        source, picture, file = (printable(str(path)) for path in (output.source, output.overlay, output.json))
+        echo(f"{source}: {found or 'nothing found'}\n  {picture}\n  {file}")
         for note in output.notes:
-            typer.echo(f"  note: {note}")
-    typer.echo("Research use only; not for diagnosis.")
+            echo(f"  note: {printable(note)}")
+    echo("Research use only; not for diagnosis.")
     if batch.failures:
-        typer.echo(f"\ninputs that failed: {len(batch.failures)}", err=True)
+        echo(f"\ninputs that failed: {len(batch.failures)}", err=True)
         for reason in batch.failures.values():
-            typer.echo(f"  {reason}", err=True)
+            echo(f"  {printable(reason)}", err=True)
         raise typer.Exit(1)
 
 

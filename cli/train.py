@@ -20,6 +20,7 @@ from cxrfast.cli.options import (
     Workers,
     data_settings,
 )
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 
@@ -231,18 +232,18 @@ def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
 
 
 def _say_next(run: Any) -> None:
-    typer.echo(f"\nweights  {run.best}")
+    echo(f"\nweights  {run.best}")
     path = shlex.quote(str(run.path))
-    typer.echo(f"next     cxrfast evaluate {path}")
-    typer.echo(f"         cxrfast localize IMAGE --checkpoint {path}")
+    echo(f"next     cxrfast evaluate {path}")
+    echo(f"         cxrfast localize IMAGE --checkpoint {path}")
 
 
 def _say_next_of_folds(folder: Path) -> None:
     from cxrfast.runs import RunDirectory
 
-    typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
+    echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
     for run in RunDirectory(folder).trained_folds()[:1]:  # with --fold, not necessarily fold 0
-        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
+        echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:

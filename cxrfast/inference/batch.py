@@ -61,14 +61,18 @@ def localize_many(
 
     out_dir = Path(out_dir)
     files, failures = expand_inputs(inputs, skip=out_dir)
-    places = output_places(files, input_roots(inputs, files))
-    _protect_inputs(files, out_dir, places)
+    there = [file for file in files if os.path.lexists(file)]  # what is missing does not change where results go
+    places = dict(zip(there, output_places(there, input_roots(inputs, there)), strict=True))
+    _protect_inputs(there, out_dir, list(places.values()))
     if not overwrite:
-        refuse_existing(out_dir, places)
-    remove_stale(*{(out_dir / place).parent for place in places})
+        refuse_existing(out_dir, list(places.values()))
+    remove_stale(*{(out_dir / place).parent for place in places.values()})
     outputs = []
-    for file, place in zip(tqdm(files, desc="localizing", unit="image", disable=None), places, strict=True):
-        written = result_paths(out_dir, place)
+    for file in tqdm(files, desc="localizing", unit="image", disable=None):
+        if file not in places:
+            failures[str(file)] = f"no image file {file}; check the path"
+            continue
+        written = result_paths(out_dir, places[file])
         try:
             result = localize(predictor, file, score_threshold=score_threshold, top=top, max_pixels=max_pixels)
             with atomic_path(written[0]) as temporary:  # gets its name after the picture: never one without the other

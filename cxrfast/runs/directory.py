@@ -14,7 +14,7 @@ import torch
 
 import cxrfast
 from cxrfast import _library
-from cxrfast._files import read_text, write_text
+from cxrfast._files import read_text, remove_stale, write_text
 from cxrfast._json import parse_json, read_json
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.runs.settings import CROSS_VALIDATION, load_config
@@ -218,11 +218,17 @@ def _read_object(path: Path) -> dict[str, Any]:
 def new_run(out: Path | None, method: str, *, restart: bool = False) -> RunDirectory:
     """An empty folder for a run: `out`, or `runs/<method>-<date>-<time>`. To `restart`, `out` need not be empty."""
     out = _new_folder_name(method) if out is None else out
+    _clean(RunDirectory(out))
     if not restart:
         refuse_full_folder(out)
     run = RunDirectory(out)
     make_folder(run.weights)
     return run
+
+
+def _clean(run: RunDirectory) -> None:
+    """Delete what killed processes have left in the folder; files that a running process writes stay."""
+    remove_stale(run.path, run.weights, run.forks)
 
 
 def _new_folder_name(method: str) -> Path:
@@ -252,6 +258,7 @@ def make_folder(path: Path) -> None:
 def open_run(path: Path) -> RunDirectory:
     """The run in `path`; CxrfastError where there is none."""
     run = RunDirectory(Path(path))
+    _clean(run)
     if not run.exists:
         raise CxrfastError(f"{path} is not a run of cxrfast train (it has no config.yaml)")
     return run

@@ -132,7 +132,7 @@ def test_a_batch_goes_on_past_bad_files(tmp_path):
     inputs = [tmp_path / "in", tmp_path / "missing.png"]
     batch = localize_many(predictor(), inputs, out)
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
-    assert written == ["in/a.json", "in/a.png", "in/below/a.json", "in/below/a.png"]
+    assert written == ["a.json", "a.png", "below/a.json", "below/a.png"]
     assert [output.source for output in batch.outputs] == [
         tmp_path / "in" / "a.png",
         tmp_path / "in" / "below" / "a.png",
