@@ -68,16 +68,14 @@ def decode_dicom(data: bytes, path: Path, most: int) -> DicomImage:
     # Many devices violate the standard in harmless ways, which pydicom reports as warnings. Relevant problems raise.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = _read(data, path, most)
-        _require_single_image(dataset, path)
-        _require_possible_size(dataset, path, most)
         try:
-            stored = dataset.pixel_array
-        except Exception as error:  # pydicom and its decoders raise whatever they stumble over
-            raise _damaged(path, error) from error
-        try:
-            grey, notes = _present(dataset, stored)
-        except Exception as error:
+            dataset = _read(data, path, most)
+            _require_single_image(dataset, path)
+            _require_possible_size(dataset, path, most)
+            grey, notes = _present(dataset, dataset.pixel_array)
+        except (CxrfastError, MemoryError):
+            raise
+        except Exception as error:  # pydicom and its decoders raise whatever they stumble over, also at first access
             raise _damaged(path, error) from error
     return DicomImage(np.ascontiguousarray(grey, dtype=np.float32), notes)
 

@@ -20,6 +20,14 @@ def test_lines_and_errors(capsys):
     assert err == f"second\ncxrfast: image {SAFE}: expected a file\n"
 
 
+def test_the_middle_of_a_very_long_error_is_left_out(capsys):
+    echo_error("a.csv, line 2: box [" + "9" * 10_000 + "] is no number; correct or remove the line")
+    err = capsys.readouterr().err
+    assert len(err) < 4100
+    assert err.startswith("cxrfast: a.csv, line 2: box [999")
+    assert err.endswith("] is no number; correct or remove the line\n")
+
+
 def test_cells_of_tables():
     rows = ruled([["", "AUROC"], [HOSTILE, "0.5"], ["mean", "0.5"]])
     assert len(rows) == 5

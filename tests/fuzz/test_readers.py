@@ -219,7 +219,7 @@ def outcome(read: Read, path: Path) -> str:
         message = str(error)
         if "\n" in message.replace(str(path), "") and len(message.splitlines()) > 1:
             return f"an error of several lines: {message!r}"
-        return "refused" if len(message) < 4000 else f"an error of {len(message)} characters"
+        return "refused"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
