@@ -26,8 +26,7 @@ from cxrfast.data.images import image_size, read_image
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import EvaluationRecord
 from cxrfast.inference import load_predictor
-from cxrfast.predictions.files import read_file
-from cxrfast.predictions.parsed import ParsedPredictions
+from cxrfast.predictions.files import read_files
 from cxrfast.predictions.table import read_predictions
 from cxrfast.runs import RunDirectory
 from cxrfast.runs.foreign_weights import match_classifier, read_foreign
@@ -84,9 +83,7 @@ def read_with_size(path: Path) -> Any:
 
 
 def read_any(path: Path) -> Any:
-    found = ParsedPredictions()
-    read_file(path, found)
-    return found
+    return read_files([path], ("Mass", "Nodule", "Edema"))
 
 
 def read_run_file(path: Path) -> Any:

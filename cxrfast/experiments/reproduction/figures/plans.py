@@ -225,7 +225,7 @@ class Figure:
         paper = self.preset.plan
         dataset = paper.dataset
         known = replace(paper, positive_class=paper.positive_class or DATASETS[dataset])
-        found = [text for text in plan.differences(known) if not text.startswith("dataset ")]
+        found = list(replace(plan, dataset=dataset).differences(known))
         images = len(source.train.images), len(source.test.images)
         if plan.dataset != dataset:
             found.append(f"images of {Path(plan.dataset).name} instead of {dataset}")
@@ -244,12 +244,7 @@ def _read(plan: BagPlan, data: Path, seed: int) -> BagSource:
     fetch = f"to fetch it: cxrfast bags --dataset {plan.dataset} --root {data} --download"
     if not data.is_dir():
         raise UsageError(f"data: expected a folder or an .npz file, got {data}; {fetch}")
-    try:
-        return read_source(plan.dataset, data, positive_class=plan.positive_class)
-    except UsageError:
-        raise
-    except CxrfastError as error:
-        raise CxrfastError(f"{str(error).partition('; give --download')[0]}; {fetch}") from error
+    return read_source(plan.dataset, data, positive_class=plan.positive_class, fetch=fetch)
 
 
 def _claims(figure: str, summaries: Sequence[Summary]) -> tuple[Claim, ...]:
