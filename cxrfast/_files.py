@@ -79,13 +79,13 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def remove_stale(*folders: str | os.PathLike) -> None:
+def remove_stale(*folders: str | os.PathLike[str]) -> None:
     """Delete the temporary files that killed processes have left in these folders.
 
     A file that a running process is writing is locked, and stays. Links are not followed.
     """
     for folder in folders:
-        with suppress(OSError), os.scandir(folder) as entries:
+        with suppress(OSError), os.scandir(os.fspath(folder)) as entries:
             for entry in entries:
                 if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     _remove_unlocked(entry.path)

@@ -87,7 +87,7 @@ def _read_array(file: IO[bytes], size: int) -> np.ndarray:
         raise ValueError(f"shape {list(shape)} of {dtype} needs {expected} bytes, but it has {size - file.tell()}")
     array = np.empty(shape, dtype, order="F" if by_column else "C")
     if expected:
-        view = memoryview(array.ravel("K").view(np.uint8))
+        view = memoryview(array.ravel("K").view(np.uint8))  # type: ignore[arg-type]  # arrays are buffers
         done = 0
         while done < expected:
             count = file.readinto(view[done : done + _CHUNK])  # type: ignore[attr-defined]

@@ -59,7 +59,7 @@ class PlainLoader(yaml.SafeLoader):
 for _name in ("int", "float"):
     PlainLoader.add_constructor(f"tag:yaml.org,2002:{_name}", PlainLoader.construct_number)
 for _name in ("timestamp", "binary", "set", "omap", "pairs"):  # as any other unknown tag
-    PlainLoader.add_constructor(f"tag:yaml.org,2002:{_name}", PlainLoader.construct_undefined)
+    PlainLoader.add_constructor(f"tag:yaml.org,2002:{_name}", PlainLoader.construct_undefined)  # type: ignore[type-var]
 PlainLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":merge"))]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -78,7 +78,7 @@ def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
 
 def read_yaml(path: str | os.PathLike) -> Any:
     """:func:`parse_yaml` of a regular file; also :class:`OSError`."""
-    return parse_yaml(read_text(path, LIMIT))
+    return parse_yaml(read_text(path, LIMIT).removeprefix("\ufeff"))
 
 
 class _PlainDumper(yaml.SafeDumper):

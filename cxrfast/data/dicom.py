@@ -19,7 +19,7 @@ import warnings
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,7 +125,7 @@ def _read(data: bytes, path: Path, most: int) -> Any:
     return dataset
 
 
-def _require_plain_size(file: IO[bytes], path: Path, most: int) -> None:
+def _require_plain_size(file: Any, path: Path, most: int) -> None:
     """:class:`CxrfastError` for a deflated file that unpacks to more than an image of ``most`` pixels can need.
 
     pydicom unpacks such a file whole before it looks at anything in it.
@@ -146,7 +146,7 @@ def _require_plain_size(file: IO[bytes], path: Path, most: int) -> None:
             raise CxrfastError(f"{path} unpacks to more than {limit} bytes; export it uncompressed")
 
 
-def _file_meta(file: IO[bytes]) -> Any:
+def _file_meta(file: Any) -> Any:
     from pydicom.filereader import _read_file_meta_info  # leaves the file at the end of the header
 
     return _read_file_meta_info(file)

@@ -35,7 +35,7 @@ def load_json(path: Path) -> Any:
         CxrfastError: it is not JSON, with the line.
     """
     try:
-        return parse_json(read_text(path).removeprefix("\ufeff"))
+        return parse_json(read_text(path, 2**32).removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except (OSError, ValueError) as error:

@@ -23,6 +23,7 @@ from PIL import Image
 from cxrfast.data import Splits, read_data
 from cxrfast.data.folds import FoldSplits
 from cxrfast.data.images import image_size, read_image
+from cxrfast.data.rle import decode_rle
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import EvaluationRecord
 from cxrfast.inference import load_predictor
@@ -254,3 +255,11 @@ def test_changed_files_are_read_or_refused_in_one_line(name, readers, tmp_path, 
     assert not wrong, f"{len(wrong)} of {changes} with seed {fuzz_seed}:\n" + "\n".join(wrong[:20])
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < GROWTH, f"the process grew by {grown / 2**20:.0f} MiB"
+
+
+def test_run_lengths_that_take_no_end():
+    for counts in ("o" * 1_000_000, "ooooooooooooooooooooo1"):
+        with at_most(SECONDS), pytest.raises(CxrfastError, match="a number of more than 60 bits"):
+            decode_rle({"counts": counts}, 8, 8, "a.json")
+    with at_most(SECONDS), pytest.raises(CxrfastError, match="an image of 1000000×1000000 pixels, more than"):
+        decode_rle({"counts": [10**12]}, 10**6, 10**6, "a.json")
