@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from cxrfast._files import write_text
+from cxrfast._json import read_json
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.evaluated_data import EvaluatedData
 from cxrfast.evaluation.ground_truth import Unit
@@ -71,8 +72,8 @@ class StoredRecord(Part):
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
             raise CxrfastError(f"{path} cannot be read ({error}); evaluate again") from error
         if not isinstance(content, dict):
             raise CxrfastError(f"{path}: expected an object, got {type(content).__name__}; evaluate again")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from cxrfast._files import remove_stale
 from cxrfast.data import DataOptions, DataSource, Record, Splits, XrayDataset, read_data
 from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
 from cxrfast.devices import Device
@@ -109,6 +110,7 @@ def evaluate_run(
     )
     result = score_outputs(rules, outputs, facts, temperature=temperature)
     folder = RunDirectory(out)
+    remove_stale(out)
     report, predictions, maps = (name(part.name) for name in (folder.evaluation, folder.predictions, folder.maps))
     result.save(report)
     result.predictions.write_csv(predictions)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrfast._files import write_text
 from cxrfast._logging import get_logger
+from cxrfast._yaml import dump_yaml
 from cxrfast.data import DataSource, FoldsBy, FoldsOf, FoldSplits, Record, make_folds, read_data
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
@@ -60,7 +60,7 @@ class FoldsDirectory(RunDirectory):
 
     def save(self, config: RunConfig, plan: CrossValidation) -> None:
         settings = {**config.model_dump(mode="json"), CROSS_VALIDATION: plan.model_dump(mode="json")}
-        write_text(self.config, yaml.safe_dump(settings, sort_keys=False))
+        write_text(self.config, dump_yaml(settings))
 
 
 class FoldRun(NamedTuple):

@@ -21,6 +21,7 @@ def localize(
     *,
     score_threshold: float | None = None,
     top: int | None = None,
+    max_pixels: int | None = None,
 ) -> Localization:
     """Find diseases on one image, with boxes.
 
@@ -33,6 +34,7 @@ def localize(
 
     Args:
         image: a file that :func:`cxrfast.data.images.read_image` can read, or grey values ``[H, W]`` in [0, 1].
+        max_pixels: the largest image that is read; see :func:`cxrfast.data.images.read_image`.
         top: report the ``top`` classes with the highest scores instead, detected or not.
 
     Raises :class:`CxrfastError` for a file that cannot be read.
@@ -42,7 +44,11 @@ def localize(
     if top is not None and top < 1:
         raise UsageError(f"top: expected a number of classes of at least 1, got {top}")
     source = None if isinstance(image, np.ndarray) else os.fspath(image)
-    read = ImageFile(_check_pixels(image)) if isinstance(image, np.ndarray) else read_image_file(image)
+    read = (
+        ImageFile(_check_pixels(image))
+        if isinstance(image, np.ndarray)
+        else read_image_file(image, max_pixels=max_pixels)
+    )
     pixels = read.pixels
     prediction = predict(predictor, to_input(pixels, predictor.image_size)[None])
     regions = predictor.region_rule.find(

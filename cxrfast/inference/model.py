@@ -1,7 +1,6 @@
 """A trained model, ready for `evaluate` and `localize`."""
 
 import copy
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from cxrfast._json import parse_json
 from cxrfast._logging import get_logger
 from cxrfast.devices import Device, resolve_device
 from cxrfast.errors import UsageError
@@ -39,10 +39,10 @@ class TrainedModel:
         self.stage = metadata["stage"]
         self.label_version = metadata["label_version"]
         self.weights = str(weights)
-        points = json.loads(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
+        points = parse_json(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
         self.operating_points = torch.tensor(points, dtype=torch.float64)
         self.provenance = learnt_from(weights, metadata)
-        validated = json.loads(metadata.get("validated", "true"))
+        validated = parse_json(metadata.get("validated", "true"))
         self.notes: tuple[str, ...] = () if validated else (WITHOUT_VALIDATION,)
         self.thresholds = network.map_thresholds.to(device)
         self.region_rule = network.region_rule

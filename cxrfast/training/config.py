@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cxrfast._files import write_text
+from cxrfast._yaml import dump_yaml
 from cxrfast.data import DataOptions
 from cxrfast.data.datasets.interface import ReaderMerge, Uncertain, Views
 from cxrfast.devices import Device, Precision
@@ -166,7 +166,7 @@ def _check_milestones(config: RunConfig) -> None:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_text(path, dump_yaml(config.model_dump(mode="json")))
 
 
 def validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
@@ -183,4 +183,4 @@ def validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any
         message = re.sub("^Input should be (?=greater|less)", "Expected a number ", first["msg"])
         message = message.removeprefix("Value error, ").replace("Input should be", "Expected", 1)
         reason = message[0].lower() + message[1:]
-        raise UsageError(f"{prefix}{name}: {reason}, got {first['input']!r}") from error
+        raise UsageError(f"{prefix}{name}: {reason}, got {first['input']!r:.80}") from error

@@ -16,6 +16,7 @@ from cxrfast.data.datasets._images import ImageFiles
 from cxrfast.data.datasets._tables import CsvTable, column_names, parse_integer
 from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_identifier
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.image_names import leaves_folder
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.data.records import Box, Record
@@ -216,6 +217,8 @@ def _read_records(
             raise table.error(line, f"image {image} is listed twice")
         if not image:
             raise table.error(line, f"'{_IMAGE}' is empty")
+        if leaves_folder(image):
+            raise table.error(line, f"image {image!r}: expected a path inside {table_path.parent}")
         seen.add(image)
         cell = row[at_labels]
         try:

@@ -3,6 +3,8 @@
 import math
 import textwrap
 
+from cxrfast._logging import printable
+
 WIDTH = 100  # columns
 
 
@@ -16,6 +18,7 @@ def ruled(rows: list[list[str]], below: int = 1) -> list[str]:
 
 def _table(rows: list[list[str]]) -> list[str]:
     """Align the first column to the left and the others to the right; very long names are cut."""
+    rows = [[printable(cell) for cell in row] for row in rows]  # names of classes may hold line breaks
     others = [max(len(row[c]) for row in rows) + 2 for c in range(1, len(rows[0]))]
     first = min(max(len(row[0]) for row in rows), WIDTH - sum(others))
     return [
