@@ -19,7 +19,7 @@ from cxrfast.cli.reproduce import reproduce
 from cxrfast.cli.study import study
 from cxrfast.cli.synth import synth
 from cxrfast.cli.train import train
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import CxrfastError, Interrupted, UsageError
 
 app = typer.Typer(
     name="cxrfast",
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    """Returns the exit code: 0 success, 1 failure, 2 wrong usage, 75 stopped and saved by a signal, 130 interrupted."""
     try:
         with console():
             result = typer.main.get_command(app).main(
@@ -56,7 +56,10 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), 2)
     except CxrfastError as error:
         return _fail(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        cause = error if isinstance(error, Interrupted) else error.__cause__  # click replaces a KeyboardInterrupt
+        if isinstance(cause, Interrupted):
+            return _fail(str(cause), cause.exit_code)
         return _fail("interrupted", 130)
     return result if isinstance(result, int) else 0
 

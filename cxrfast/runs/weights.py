@@ -49,7 +49,11 @@ def save_weights(
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, str(temporary), metadata)
+        try:
+            save_file(state, str(temporary), metadata)
+        except SafetensorError as error:  # what the library makes of a disk error
+            reason = " ".join(str(error).split())
+            raise CxrfastError(f"{path} cannot be written ({reason}); is the disk full?") from error
 
 
 def _without_pretrained(options: dict[str, Any]) -> dict[str, Any]:

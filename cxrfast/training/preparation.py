@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from cxrfast.data import Record, Splits, XrayDataset, fractions_with, make_splits, read_data
 from cxrfast.data.class_names import ClassMatcher, describe_matches
@@ -23,6 +24,7 @@ class PreparedData:
     class_names: tuple[str, ...]
     label_version: str
     notes: tuple[str, ...]
+    tables: tuple[Path, ...] = ()  # files of the data set that the records were read from
 
 
 def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Sequence[str] | None = None) -> PreparedData:
@@ -54,7 +56,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     if classes is None:
         classes = choose_classes(config, source.class_names, records["train"], notes)
     notes.append(_describe(records, classes))
-    return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
+    return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes), source.tables)
 
 
 def check_without_validation(config: RunConfig) -> None:

@@ -72,7 +72,9 @@ def read_chestxray14(
         records = _add_boxed_labels(records, notes)
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
-    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes)
+    named = (root / name for name in (BOX_FILE, *LIST_FILES.values()))
+    tables = (table_path, *(path for path in named if path.is_file()))
+    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, tables=tables)
 
 
 def _label_file(root: Path, labels: str) -> tuple[str, Path]:
