@@ -1,6 +1,8 @@
 """The `cxrfast` command. Commands import what they need when they run, so that `--help` is fast."""
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -21,6 +23,26 @@ from cxrfast.cli.synth import synth
 from cxrfast.cli.train import train
 from cxrfast.errors import CxrfastError, Interrupted, UsageError
 
+
+class _Stopped(BaseException):
+    """Carries an Interrupted past typer, which makes exit code 130 of every KeyboardInterrupt."""
+
+    def __init__(self, interrupted: Interrupted) -> None:
+        super().__init__(str(interrupted))
+        self.exit_code = interrupted.exit_code
+
+
+def _passing_interruptions(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except Interrupted as error:
+            raise _Stopped(error) from error
+
+    return call
+
+
 app = typer.Typer(
     name="cxrfast",
     help="Find thoracic diseases in chest X-rays and show where they are. Research use only; not a medical device.",
@@ -31,7 +53,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (demo, synth, train, evaluate, report, localize, reproduce, study, import_weights, bags, bench, info):
-    app.command(cls=HelpWithNames)(command)
+    app.command(cls=HelpWithNames)(_passing_interruptions(command))
 
 
 # The base class of all usage errors: from click or, in newer versions, from typer's copy of click.
@@ -56,10 +78,9 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), 2)
     except CxrfastError as error:
         return _fail(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        cause = error if isinstance(error, Interrupted) else error.__cause__  # click replaces a KeyboardInterrupt
-        if isinstance(cause, Interrupted):
-            return _fail(str(cause), cause.exit_code)
+    except _Stopped as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     return result if isinstance(result, int) else 0
 

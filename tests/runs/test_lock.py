@@ -27,9 +27,9 @@ def test_the_second_is_told_who_the_first_is(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(CxrfastError, match=rf"is in use by process {holder.pid} on \S+; wait until it has fin"):
-            with locked(path):
-                pass
+        message = rf"is in use by process {holder.pid} on \S+; wait until it has finished"
+        with pytest.raises(CxrfastError, match=message), locked(path):
+            pass
     finally:
         holder.kill()
         holder.communicate()
