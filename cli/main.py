@@ -10,6 +10,7 @@ import typer
 from cxrfast._logging import console
 from cxrfast.cli.bags import bags
 from cxrfast.cli.bench import bench
+from cxrfast.cli.data import data
 from cxrfast.cli.demo import demo
 from cxrfast.cli.evaluate import evaluate
 from cxrfast.cli.help import HelpWithNames
@@ -52,7 +53,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, synth, train, evaluate, report, localize, reproduce, study, import_weights, bags, bench, info):
+for command in (
+    demo,
+    synth,
+    data,
+    train,
+    evaluate,
+    report,
+    localize,
+    reproduce,
+    study,
+    import_weights,
+    bags,
+    bench,
+    info,
+):
     app.command(cls=HelpWithNames)(_passing_interruptions(command))
 
 

@@ -57,7 +57,10 @@ def train(
     map_: ClassMap = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="patient (a new random split by patient) or official (the published lists)."),
+        typer.Option(
+            "--split",
+            help="patient (a new random split, by patient where the data name them) or official (the published parts).",
+        ),
     ] = None,
     val_share: Annotated[
         str | None,
@@ -151,7 +154,7 @@ def train(
         typer.Option("--folds-by", help="Units of the folds: patient or image; default: as in the protocol's paper."),
     ] = None,
 ) -> None:
-    """Train a method on X-rays with image labels, of which a few have boxes.
+    """Train a method on X-rays with image labels and few or no boxes.
 
     Examples: cxrfast train --method rozenberg --data ChestX-ray14
 

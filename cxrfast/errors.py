@@ -1,10 +1,10 @@
-"""Errors a user can cause. Each message is one line: the thing, its value, the way out."""
+"""Errors a user can cause. Each message is one line: what is wrong, the value, and what to do."""
 
 import signal
 
 
 class CxrfastError(Exception):
-    """Work that could not be done: a file that cannot be read, data that contradict themselves (exit code 1)."""
+    """A failed operation: for example, a file that cannot be read, or inconsistent data (exit code 1)."""
 
 
 class UsageError(CxrfastError):

@@ -28,6 +28,8 @@ _SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("Lung Opacity", "Lung Opacities", "Airspace Opacity"),
     ("Support Devices", "Support Device"),
     ("Fracture", "Fractures"),
+    ("Other Diseases", "Other Disease"),  # the training and test tables of VinDr-CXR differ
+    ("Other Lesion", "Other Lesions"),
     ("No Finding", "No Findings", "Normal"),
 )
 

@@ -1,14 +1,15 @@
 """DICOM files to grey arrays in [0, 1], as a viewer would first show them.
 
-The chain is that of DICOM PS3.3 C.7.6.3 and C.11: stored values, modality transform, VOI transform, presentation. Where
-files in the field break the standard, one rule holds for each kind:
+The steps are those of DICOM PS3.3 C.7.6.3 and C.11: stored values, modality transform, VOI transform, presentation.
+These rules apply to files that violate the standard:
 
 - A look-up table is scaled by its own smallest and largest entry, not by the number of bits that it declares: readers
   declare 16 bits for tables that end at 4095. Values below or above its range take its first or last entry.
 - Without a window and without a VOI table the range is that of the stored bits, unless the image uses less than a
-  quarter of it: then the range is the smallest number of whole bits that holds the largest value (see
+  quarter of it: then the range is the smallest number of whole bits that can represent the largest value (see
   :class:`DicomImage`, ``notes``).
-- Pixels of the padding value or range lie outside the detector. They are black, and no range is taken from them.
+- Pixels of the padding value or range lie outside the detector. They are shown as black, and are ignored when a range
+  is computed.
 - The image is inverted if it is MONOCHROME1 or if PresentationLUTShape is INVERSE; both together invert it once.
 """
 
@@ -65,9 +66,9 @@ def read_dicom_image(path: str | os.PathLike) -> DicomImage:
 
 
 def holds_image(path: str | os.PathLike) -> bool:
-    """Whether a DICOM file has the elements of an image: a directory, a presentation state or a report has not.
+    """Whether a DICOM file has the elements of an image: directories, presentation states and reports do not.
 
-    True for a file that cannot be read: reading it then says why.
+    True for a file that cannot be read, so that the attempt to read it reports the reason.
     """
     import pydicom
 
@@ -186,7 +187,7 @@ def _padding(dataset: Any, stored: np.ndarray) -> np.ndarray | None:
 
 
 def _as_stored(value: float, dataset: Any) -> float:
-    """A padding value in the sign of the pixels, whatever the sign that it was written with."""
+    """A padding value with the signedness of the pixels, even if it was written with the other one."""
     bits = int(dataset.BitsAllocated)
     if dataset.PixelRepresentation and value >= 2 ** (bits - 1):
         return value - 2**bits
@@ -194,7 +195,7 @@ def _as_stored(value: float, dataset: Any) -> float:
 
 
 def _modality(dataset: Any, stored: np.ndarray, bits: int) -> tuple[np.ndarray, float, float]:
-    """Modality transform, and what it makes of the ends of the stored range."""
+    """Modality transform, and its values at the ends of the stored range."""
     if dataset.get("ModalityLUTSequence"):
         table = _look_up(dataset.ModalityLUTSequence[0], stored, signed=bool(dataset.PixelRepresentation), scaled=False)
         entries = _entries(dataset.ModalityLUTSequence[0])
@@ -252,7 +253,7 @@ def _look_up(item: Any, values: np.ndarray, *, signed: bool, scaled: bool = True
 
 
 def _entries(item: Any) -> np.ndarray:
-    """The entries of a table, in 8 or 16 bits as their number of bytes says, whatever the descriptor declares."""
+    """The entries of a table, in 8 or 16 bits according to their number of bytes, not to the descriptor."""
     count = int(item.LUTDescriptor[0]) or 2**16
     data = item["LUTData"].value
     if isinstance(data, bytes):

@@ -7,9 +7,9 @@ from cxrfast.errors import CxrfastError
 
 
 class ImageIndex:
-    """Index of every image, by its name, by its name without suffix, and by the last part of its path.
+    """Finds the index of an image by its name, its name without suffix, or the last part of its path.
 
-    A shorter name that several images share finds none of them: :meth:`find` raises :class:`CxrfastError` for it.
+    :meth:`find` raises :class:`CxrfastError` for a shortened name that several images share.
     """
 
     def __init__(self, images: Sequence[str]):
@@ -22,7 +22,7 @@ class ImageIndex:
                 self._short.setdefault(short, []).append(n)
 
     def find(self, name: str) -> int | None:
-        """The place of the image, or None."""
+        """The index of the image, or None."""
         name = name.replace("\\", "/").removeprefix("./")
         base = name.rpartition("/")[2]
         for text in (name, os.path.splitext(name)[0], base, os.path.splitext(base)[0]):

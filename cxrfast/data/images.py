@@ -33,7 +33,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     mode. Values are divided by the maximum of their format (255 or 65535), not by the maximum of the image. Colours are
     converted to luma; transparent pixels are composited over black.
 
-    An EXIF orientation is applied. A file of several pages is refused, as a DICOM file of several frames is.
+    An EXIF orientation is applied. Files with several pages are rejected, like DICOM files with several frames.
 
     Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or not an image.
     """
@@ -41,7 +41,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_image_file(path: str | os.PathLike) -> ImageFile:
-    """:func:`read_image`, with notes for whoever looks at the picture."""
+    """:func:`read_image`, with notes on what had to be assumed to show the image."""
     path = Path(path)
     data = _read_bytes(path)
     if path.suffix.lower() in (".dcm", ".dicom") or data[128:132] == b"DICM" or data[:2] == _FIRST_GROUP:
@@ -60,19 +60,53 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     try:
         with path.open("rb") as file:
             head = file.read(132)
+        if not head:
+            raise CxrfastError(f"{path} is an empty file; copy or download it again")
         if path.suffix.lower() in DICOM_SUFFIXES or head[128:] == b"DICM" or head[:2] == _FIRST_GROUP:
             from cxrfast.data.dicom import dicom_size
 
             return dicom_size(path)
+        found = _png_size(path) if head.startswith(_PNG_SIGNATURE) else None
+        if found is not None:
+            return found
         from PIL import Image
+        from PIL.TiffImagePlugin import TiffImageFile
 
         with Image.open(path, formats=_FORMATS) as image:
             turned = image.getexif().get(274, 1) in (5, 6, 7, 8)  # the EXIF orientation exchanges width and height
-            return (image.height, image.width) if turned else (image.width, image.height)
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # some versions of Pillow have exchanged these already
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            return (height, width) if turned else (width, height)
     except CxrfastError:
         raise
     except Exception as error:
         raise CxrfastError(f"{path}: the header of the image cannot be read ({error})") from error
+
+
+def _png_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a PNG whose chunks are all there; None if one of them may hold an orientation.
+
+    Pillow decodes a whole PNG to look for an orientation, because that chunk may follow the pixels.
+    """
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        at, kind, size, turned = file.seek(len(_PNG_SIGNATURE)), b"", (0, 0), False
+        while kind != b"IEND":
+            length, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\xff"))
+            if at + 12 + length > end:
+                raise ValueError(f"truncated PNG of {end} bytes")
+            if not any(size):
+                if kind != b"IHDR" or length < 8:
+                    raise ValueError("no PNG header")
+                size = struct.unpack(">II", file.read(8))
+                if 0 in size:
+                    raise ValueError(f"no pixels, size {size[0]}×{size[1]}")
+            if kind in (b"tEXt", b"zTXt", b"iTXt"):
+                turned = turned or file.read(16).startswith((b"Raw profile", b"XML:com"))
+            turned = turned or kind == b"eXIf"
+            at = file.seek(at + 12 + length)
+    return None if turned else size
 
 
 def _read_bytes(path: Path) -> bytes:

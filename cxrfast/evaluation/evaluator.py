@@ -1,4 +1,4 @@
-"""Run a model over a split, and score what it says by a protocol."""
+"""Runs a model on a split, and scores its predictions by a protocol."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -50,14 +50,14 @@ def evaluate(
         dataset: the split, without augmentation, with the predictor's classes and image size.
         split, label_version, split_hash: name of the split, version of its labels, and ``Splits.hash``; stored in the
             record.
-        protocol: a name of :data:`cxrfast.evaluation.PROTOCOLS`, or an entry of one's own.
+        protocol: a name of :data:`cxrfast.evaluation.PROTOCOLS`, or your own :class:`Protocol`.
         training_patients: patients of all training and validation images; None if unknown.
         resamples: number of bootstrap resamples of patients, for the intervals.
         workers: data-loader workers.
 
-    Images that cannot be read are left out and named in the result. Raises :class:`UsageError` where predictor, data
-    set, protocol and options do not fit, :class:`CxrfastError` if no image can be read or the model's output is not a
-    number.
+    Images that cannot be read are left out and named in the result. Raises :class:`UsageError` if predictor, data
+    set, protocol and options do not fit together, :class:`CxrfastError` if no image can be read or the model's output
+    is not a number.
     """
     if isinstance(protocol, str):
         protocol = find_protocol(protocol)

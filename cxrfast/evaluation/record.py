@@ -1,6 +1,6 @@
 """The typed record of one evaluation, stored as `evaluation-<split>.json`.
 
-A number that does not exist is NaN here and `null` in the file.
+An undefined number is NaN here and `null` in the file.
 """
 
 import json
@@ -274,7 +274,7 @@ class AccuracyTableRecord(TableHead):
 
 
 class AnnotationRecord(Part):
-    """One scored annotation; overlaps are those without a gate."""
+    """One scored annotation, with its overlaps before any gate."""
 
     image: str
     class_name: str

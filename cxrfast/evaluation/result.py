@@ -71,7 +71,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Numbers of K classes and their means. NaN: the number does not exist for the class."""
+    """Numbers of K classes and their means. NaN marks a number that is undefined for the class."""
 
     protocol: Protocol
     split: str  # name of the split

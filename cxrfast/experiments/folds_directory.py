@@ -123,7 +123,7 @@ def check_fold(fold: int | None, plan: CrossValidation) -> None:
 
 
 def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> Path:
-    """The folder with config.yaml and splits.json. It is created, or it must be of the same cross-validation."""
+    """Open or create the folder, with config.yaml and splits.json. If it exists, its settings must be the same."""
     if config.split == "official":
         raise UsageError("split: expected none for a cross-validation, got official; leave out --split")
     config = config.model_copy(update={"data": config.data.absolute(), "split": "folds"})
@@ -147,6 +147,7 @@ def open_folder(config: RunConfig, plan: CrossValidation, out: Path | None) -> P
             validation=config.val_share,
             seed=config.seed,
             label_version=source.label_version,
+            grouping=source.grouping,
         )
     if not all(fold.val for fold in splits.folds):
         check_without_validation(config)

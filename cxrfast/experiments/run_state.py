@@ -1,4 +1,4 @@
-"""The state of a run: new, started, trained or evaluated. Experiments of several runs resume by it."""
+"""The state of a run: new, started, trained or evaluated. Experiments with several runs use it to resume."""
 
 from collections.abc import Mapping
 from enum import StrEnum

@@ -1,6 +1,8 @@
 """A trained model, ready for `evaluate` and `localize`."""
 
+import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -40,8 +42,20 @@ class TrainedModel:
         self.region_rule = network.region_rule
         self.device = torch.device(device)
 
+        self._outputs: list[int] | None = None
+
     def __call__(self, images: torch.Tensor) -> Prediction:  # [B, 1, S, S] in [-1, 1]
-        return self.network.predict(images, self.stage)
+        found = self.network.predict(images, self.stage)
+        return found if self._outputs is None else Prediction(*(part[:, self._outputs] for part in found))
+
+    def with_outputs(self, names: Mapping[str, str]) -> "TrainedModel":
+        """The same model with only the classes that are keys of ``names``, under the names that are its values."""
+        places = [self.class_names.index(name) for name in names]
+        chosen = copy.copy(self)
+        chosen.class_names = tuple(names.values())
+        chosen.operating_points, chosen.thresholds = self.operating_points[places], self.thresholds[places]
+        chosen._outputs = [place if self._outputs is None else self._outputs[place] for place in places]
+        return chosen
 
 
 def load_predictor(

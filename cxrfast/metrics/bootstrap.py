@@ -1,4 +1,5 @@
-"""Cluster bootstrap: intervals and paired tests from resamples of patients, since images of one patient are alike.
+"""Cluster bootstrap: intervals and paired tests from resamples of patients, because images of one patient are
+correlated.
 
 A resample is a weight for every image: how many times its patient was drawn. A statistic is a function of such weights,
 so that one call computes it for many resamples.
@@ -22,7 +23,7 @@ class Statistic:
     """A number in [0, 1] for each of K classes, as a function of the weights of N images."""
 
     compute: Callable[[Tensor], Tensor]
-    """Weights float64 [R, N] -> float64 [R, K]; NaN where a resample does not have the number."""
+    """Weights float64 [R, N] -> float64 [R, K]; NaN where the number is undefined in a resample."""
 
     needs: tuple[Tensor, ...]
     """bool [N, K] each: the groups of images that the statistic needs, such as positives and negatives."""
@@ -36,7 +37,7 @@ _DEFINED = 0.95  # smallest share of the resamples that must have the statistic
 
 
 class Interval(NamedTuple):
-    """A statistic of K classes, or means over classes, with intervals; low and high are NaN where there is none."""
+    """Values of a statistic, for K classes or for means over classes, with intervals. NaN: there is no interval."""
 
     value: Tensor  # [K] float64
     low: Tensor  # [K] float64
@@ -72,8 +73,8 @@ def bootstrap_interval(
     An unknown label (NaN) is left out of its class in every resample. A patient without a known label of a class is
     still drawn, and n does not count this patient.
 
-    NaN for a statistic of fewer than two patients, or one that more than 5 % of the resamples do not have, such as the
-    AUROC of a class with two patients. The same patients, number of resamples and seed give the same resamples for
+    NaN for a statistic of fewer than two patients, or one that is undefined in more than 5 % of the resamples, such as
+    the AUROC of a class with two patients. The same patients, number of resamples and seed give the same resamples for
     every statistic.
     """
     return bootstrap_interval_with_mean(statistic, patients, resamples=resamples, level=level, seed=seed)[0]
@@ -158,8 +159,8 @@ def paired_bootstrap_with_mean(
 ) -> tuple[PairedDifference, PairedDifference]:
     """Differences of the K classes, as :func:`paired_bootstrap`, and of their mean [1], from the same resamples.
 
-    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)``, with
-    n the number of patients behind any of the classes, and t as for :func:`bootstrap_interval_with_mean`.
+    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)``,
+    with n the number of patients behind any of the classes, and t as for :func:`bootstrap_interval_with_mean`.
     """
     both = Statistic(lambda weights: first(weights) - second(weights), (*first.needs, *second.needs))
     behind = _patients_behind(both, patients)
@@ -229,7 +230,7 @@ def weighted_average_precision(
 def weighted_mean(
     values: Tensor,  # [N, K], NaN where image n has no value for class k
 ) -> Statistic:
-    """Weighted mean over the values that are not NaN. Of hits (1) and misses (0), it is localisation accuracy."""
+    """Weighted mean over the values that are not NaN. For hits (1) and misses (0), it is the localisation accuracy."""
     present = (~values.isnan()).double()
     filled = values.double().nan_to_num(0.0)
 

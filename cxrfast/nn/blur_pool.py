@@ -71,7 +71,7 @@ class BlurPool2d(nn.Module):
 class MaxBlurPool2d(nn.Module):
     """Anti-aliased max-pooling (:func:`cxrfast.ops.max_blur_pool2d`) as a module without parameters or buffers.
 
-    The output has the size of that of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)`.
+    The output has the same size as that of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)`.
 
     Args:
         kernel_size, stride, padding, ceil_mode: as in `nn.MaxPool2d`. With `ceil_mode=True`, −∞ is padded at the bottom

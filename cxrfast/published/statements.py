@@ -196,7 +196,7 @@ def _first(error: ValidationError) -> str:
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses duplicate names, of which YAML would silently keep the last."""
+    """Rejects duplicate names. YAML alone would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -221,7 +221,7 @@ def _place_measures(a: Predictions, b: Predictions, tables: Sequence[_Table], no
     measures = [_measure(f"mean IoU{before}", a, weighted_mean(a.iou), weighted_mean(b.iou))]
     if any(table.unit == "box" for table in tables) and (a.n_boxes > 1).any():
         notes.append(
-            "Shares of boxes found are not compared: the predictions hold one number for all boxes of an image."
+            "Shares of boxes found are not compared: the predictions contain one number for all boxes of an image."
         )
         return measures
     for table in tables:

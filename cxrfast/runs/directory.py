@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, its readers, how a new one is made and the latest one found."""
+"""A run's folder: names and readers of its files, creation of a new folder, and search for the latest one."""
 
 import json
 import platform
@@ -22,14 +22,14 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Every file of a run's folder, or of a cross-validation's, by its meaning. Names of files stand here only.
+    """The files in the folder of a run or of a cross-validation. File names are defined only here.
 
     - Training writes `config.yaml`, `splits.json`, `fingerprint.json`, `env.json`, `metrics.jsonl`, `last.ckpt` and
       `weights/{best,last}.safetensors`; during a search for the learning rate also `forks/`, `partial.ckpt` when a
       signal stops it within an epoch, and `run.lock` while it runs.
     - An evaluation of the test part writes `evaluation-test.json`, `predictions.csv`, `maps.npz` and `report.html`; of
       another part, the same with its name: `evaluation-val.json`, `predictions-val.csv`, …
-    - `cxrfast reproduce` has its evaluations in `evaluations/<protocol>/`.
+    - `cxrfast reproduce` writes its evaluations to `evaluations/<protocol>/`.
     - `cxrfast report` of two runs writes `comparison-<other>.html`.
     - A cross-validation has `config.yaml`, `splits.json`, `cross-validation.json`, `report.html` and its runs,
       `fold-<k>/seed-<s>/`.
@@ -85,7 +85,7 @@ class RunDirectory:
 
     @property
     def forks(self) -> Path:
-        """States that the branches of a search for the learning rate begin from; deleted when it is over."""
+        """Checkpoints from which the branches of a learning-rate search start; deleted after the search."""
         return self.path / "forks"
 
     def fork(self, stage: int, epoch: int) -> Path:
@@ -119,11 +119,11 @@ class RunDirectory:
         return self.path / f"report{_suffix(part)}.html"
 
     def evaluated_parts(self) -> set[str]:
-        """The parts that :meth:`evaluation` has a file of."""
+        """The parts of the data that have an evaluation file."""
         return {path.stem.removeprefix("evaluation-") for path in self.path.glob("evaluation-*.json")}
 
     def by_protocol(self, protocol: str) -> "RunDirectory":
-        """The folder of an evaluation by a protocol, beside those by others."""
+        """The folder of the evaluation by this protocol."""
         return RunDirectory(self.path / "evaluations" / protocol)
 
     def comparison(self, other: "RunDirectory") -> Path:
@@ -151,19 +151,19 @@ class RunDirectory:
     # Readers
 
     def read_config(self) -> dict[str, Any]:
-        """The settings, not yet validated. UsageError without the file, CxrfastError for one that is not settings."""
+        """The settings, not yet validated. UsageError if the file is missing, CxrfastError if it has no settings."""
         return load_config(self.config)
 
     def read_splits(self) -> dict[str, Any]:
-        """`splits.json` as it is; empty without the file. (:class:`cxrfast.data.Splits` validates it.)"""
+        """The content of `splits.json`; empty if it is missing. (:class:`cxrfast.data.Splits` validates it.)"""
         return _read_object(self.splits)
 
     def read_environment(self) -> dict[str, Any]:
-        """What :func:`environment` was when training began, and the command; empty without the file."""
+        """The result of :func:`environment` at the start of training, and the command; empty if the file is missing."""
         return _read_object(self.environment)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One row per finished epoch; none without the file."""
+        """One row per finished epoch; empty if the file is missing."""
         if not self.metrics.is_file():
             return []
         try:
@@ -193,12 +193,12 @@ def _as_lines(rows: list[dict[str, Any]]) -> str:
 
 
 def fold_name(fold: int | str, seed: int | str) -> str:
-    """The folder of one run of a cross-validation, within that of the whole; also the run's name."""
+    """The folder of a run, relative to that of its cross-validation; also the name of the run."""
     return f"fold-{fold}/seed-{seed}"
 
 
 def run_of(weights: Path) -> RunDirectory | None:
-    """The run that a weights file lies in; None if it lies elsewhere."""
+    """The run whose folder contains a weights file; None if there is none."""
     run = RunDirectory(weights.parent.parent)
     return run if run.exists else None
 
@@ -222,7 +222,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def new_run(out: Path | None, method: str, *, restart: bool = False) -> RunDirectory:
-    """An empty folder for a run: `out`, or `runs/<method>-<date>-<time>`. To `restart`, `out` need not be empty."""
+    """Create the folder of a run: `out`, which must be empty unless `restart`, or `runs/<method>-<date>-<time>`."""
     out = _new_folder_name(method) if out is None else out
     if not restart:
         refuse_full_folder(out)
@@ -266,7 +266,7 @@ def make_folder(path: Path) -> None:
 
 
 def open_run(path: Path) -> RunDirectory:
-    """The run in `path`; CxrfastError where there is none."""
+    """The run in the folder `path`; CxrfastError if it contains none."""
     run = RunDirectory(Path(path))
     if not run.exists:
         raise CxrfastError(f"{path} is not a run of cxrfast train (it has no config.yaml)")
@@ -274,7 +274,7 @@ def open_run(path: Path) -> RunDirectory:
 
 
 def latest_run() -> RunDirectory:
-    """The run under `runs/` whose best weights are the latest; CxrfastError that says how to make one otherwise."""
+    """The run under `runs/` with the most recent best weights. If there is none, CxrfastError says how to make one."""
     found = [path for path in RUNS.glob(f"**/{RunDirectory(Path()).best}") if path.is_file()]
     if not found:
         raise CxrfastError(
@@ -285,7 +285,7 @@ def latest_run() -> RunDirectory:
 
 
 def environment() -> dict[str, Any]:
-    """What `env.json` and `cxrfast info` say of the machine and the installation."""
+    """The facts about the machine and the installation, for `env.json` and `cxrfast info`."""
     from cxrfast import _build_info  # type: ignore[attr-defined]  # compiled
 
     return {

@@ -41,6 +41,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
             fractions=fractions_with(config.val_share),
             strategy="official" if config.split == "official" else "patient",
             label_version=source.label_version,
+            grouping=source.grouping,
         )
     splits.check(source.records)
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
@@ -69,7 +70,7 @@ def check_without_validation(config: RunConfig) -> None:
 
 
 def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list[Record]:
-    """All images, of which at most the share `share` keep their boxes; the others count as unannotated.
+    """All images, with boxes on at most the fraction `share` of them; the others become unannotated.
 
     The choice depends only on `seed` and the names of the images. A larger share contains the images of a smaller one.
     """

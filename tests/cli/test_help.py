@@ -32,7 +32,8 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "synth", "train", "evaluate", "localize", "reproduce", "import-weights", "bench", "info"]
+    "command",
+    ["demo", "synth", "data", "train", "evaluate", "localize", "reproduce", "import-weights", "bench", "info"],
 )
 def test_every_command_has_a_help_text(cli, command):
     code, out, _ = cli(command, "--help")

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
-from cxrfast.data.images import read_image
+from cxrfast.data.images import image_size, read_image
 from cxrfast.errors import CxrfastError
+
+# Orientation 6 in texts, as ImageMagick and Adobe write it
+_TIFF = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+_PROFILE = f"\nexif\n{len(_TIFF):>8}\n{_TIFF.hex()}\n"
+_XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -171,3 +177,46 @@ def test_orientation_and_pages(tmp_path):
     Image.fromarray(upright).save(tmp_path / "b.tif", save_all=True, append_images=[Image.fromarray(255 - upright)])
     with pytest.raises(CxrfastError, match="holds 2 pages, expected one"):
         read_image(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
+def test_image_size_is_that_of_the_image_that_is_read(tmp_path, suffix):
+    picture = Image.fromarray(np.zeros((8, 6), np.uint8))
+    for orientation in (None, *range(1, 9)):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[0x0112] = orientation
+        path = tmp_path / f"a.{suffix}"
+        picture.save(path, **({} if suffix == "bmp" else {"exif": exif}))
+        height, width = read_image(path).shape
+        assert image_size(path) == (width, height), orientation
+        assert (width, height) == ((8, 6) if suffix != "bmp" and (orientation or 0) > 4 else (6, 8))
+
+
+def test_image_size_of_a_png_with_texts_and_an_orientation_in_one_of_them(tmp_path):
+    for keyword, value in (("Title", "a chest"), ("Raw profile type exif", _PROFILE), ("XML:com.adobe.xmp", _XMP)):
+        texts = PngInfo()
+        texts.add_text(keyword, value)
+        Image.fromarray(np.zeros((8, 6), np.uint8)).save(tmp_path / "a.png", pnginfo=texts)
+        height, width = read_image(tmp_path / "a.png").shape
+        assert image_size(tmp_path / "a.png") == (width, height), keyword
+        assert (width, height) == ((6, 8) if keyword == "Title" else (8, 6))
+
+
+def test_image_size_reads_no_pixels_of_a_png_but_sees_that_they_are_missing(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8)).save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", None)
+        assert image_size(path) == (30, 40)
+    data = path.read_bytes()
+    for length in (4, 20, 36, 200, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(CxrfastError, match=r"a\.png: the header of the image cannot be read"):
+            image_size(path)
+    path.write_bytes(b"")
+    with pytest.raises(CxrfastError, match=r"a\.png is an empty file"):
+        image_size(path)
+    path.write_bytes(data[:16] + bytes(4) + data[20:])
+    with pytest.raises(CxrfastError, match="no pixels, size 0×40"):
+        image_size(path)

@@ -1,11 +1,13 @@
 """Finds the image files of a data set, and their sizes."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrfast.data.images import IMAGE_SUFFIXES
 from cxrfast.errors import CxrfastError
+
+_DEPTH = 3  # components of a path that tell the images of a data set apart
 
 
 class ImageFiles:
@@ -18,18 +20,24 @@ class ImageFiles:
     Args:
         root: the data folder.
         folders: search only these sub-folders; default: everything below ``root``.
+        paths: the files relative to ``root``, if they are known, instead of a search.
     """
 
-    def __init__(self, root: Path, folders: Iterable[str] = ("",)):
+    def __init__(self, root: Path, folders: Iterable[str] = ("",), *, paths: Iterable[str] | None = None):
         self.root = root
-        self.paths: list[str] = []  # relative to root, with "/"
-        for folder in folders:
+        self.paths: list[str] = [] if paths is None else list(paths)  # relative to root, with "/"
+        for folder in folders if paths is None else ():
             self.paths.extend(_walk(root, folder))
-        self._exact = {path: path for path in self.paths}
-        self._by_end: dict[str, list[str]] = {}
-        for path in self.paths:
-            stem = os.path.splitext(path)[0].casefold()
-            self._by_end.setdefault(stem.rpartition("/")[2], []).append(path)
+        self._exact = frozenset(self.paths)
+        self._by_end: dict[int, dict[str, list[str]]] = {}  # number of components -> end of the path -> paths
+
+    def __contains__(self, path: str) -> bool:
+        """Whether there is an image file with exactly this path."""
+        return path in self._exact
+
+    def holds(self, path: str) -> bool:
+        """Whether there is an image file at exactly this relative path."""
+        return path in self._exact
 
     def find(self, name: str) -> str | None:
         """The path, relative to the data folder, of the image that a table calls ``name``; None if it is missing.
@@ -45,11 +53,14 @@ class ImageFiles:
             raise CxrfastError(f"image {name!r}: expected a path inside {self.root}; give it relative to that folder")
         wanted = "/".join(parts)
         stem = _without_suffix(wanted).casefold()
-        near = self._by_end.get(stem.rpartition("/")[2], [])
-        ends = [path for path in near if _ends_with(os.path.splitext(path)[0].casefold(), stem)]
-        if not ends:  # tables of some data sets name a folder above the data folder
-            contained = [path for path in near if stem.endswith("/" + os.path.splitext(path)[0].casefold())]
-            ends = [path for path in contained if path.count("/") == max(p.count("/") for p in contained)]
+        components = stem.split("/")
+        depth = min(len(components), _DEPTH)
+        near = self._ending(depth).get("/".join(components[-depth:]), [])
+        ends = [path for path in near if _ends_with(_stem(path), stem)]
+        for start in range(1, len(components)):  # tables of some data sets name folders above the data folder
+            if ends:
+                break
+            ends = self._ending(0).get("/".join(components[start:]), [])
         if len(ends) > 1:
             same_suffix = [path for path in ends if _ends_with(path.casefold(), wanted.casefold())]
             shortest = [path for path in same_suffix if path.casefold() == wanted.casefold()]
@@ -57,6 +68,22 @@ class ImageFiles:
         if len(ends) > 1:
             raise CxrfastError(f"image {name!r} may be {ends[0]} or {ends[1]} in {self.root}; give more of its path")
         return ends[0] if ends else None
+
+    def _ending(self, depth: int) -> dict[str, list[str]]:
+        """The paths by their last components without the suffix, in lower case; by all components if depth is 0.
+
+        One component is not enough of a key where all files have the same few names (CheXpert: view1_frontal.jpg).
+        """
+        if depth not in self._by_end:
+            index: dict[str, list[str]] = {}
+            for path in self.paths:
+                index.setdefault("/".join(_stem(path).split("/")[-depth:]), []).append(path)
+            self._by_end[depth] = index
+        return self._by_end[depth]
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path)[0].casefold()
 
 
 def _ends_with(path: str, end: str) -> bool:
@@ -106,3 +133,33 @@ def pixel_box(
     inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
     box = (inside[0] / width, inside[1] / height, inside[2] / width, inside[3] / height)
     return box, inside != (x1, y1, x2, y2)
+
+
+def parse_pixels(
+    cells: Sequence[str], names: Sequence[str], number: Callable[[str], float | None]
+) -> tuple[float, float, float, float] | None:
+    """The four numbers of a box, as ``number`` reads a cell; None if all four cells are empty.
+
+    Raises ValueError for text and for a box of which only some cells are empty.
+    """
+    shown = ", ".join(f"{name} {cell.strip() or 'empty'}" for name, cell in zip(names, cells, strict=True))
+    try:
+        a, b, c, d = (number(cell) for cell in cells)
+    except ValueError:
+        raise ValueError(f"box is {shown}, expected four numbers") from None
+    if a is None and b is None and c is None and d is None:
+        return None
+    if a is None or b is None or c is None or d is None:
+        raise ValueError(f"box is {shown}, expected four numbers")
+    return a, b, c, d
+
+
+def count_rows(found: int, missing: Sequence[str], files: int, tables: str, *, required: bool) -> list[str]:
+    """Notes on images of the tables without a file, and on image files that no table names."""
+    notes = []
+    if missing:
+        what = "left out" if required else "kept without pixels"
+        notes.append(f"{len(missing)} images of {tables} have no file (first: {missing[0]}): {what}")
+    if files > found:
+        notes.append(f"{files - found} image files are not in {tables}: left out")
+    return notes

@@ -19,7 +19,7 @@ _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 class CsvTable:
-    """The rows of a CSV file, with columns found by name.
+    """The rows of a CSV or Parquet file, with columns found by name.
 
     The file may be compressed (.gz), begin with a byte order mark, be encoded as UTF-8 or UTF-16, have lines that end
     in CR LF, and be separated by commas, semicolons or tabs. Names of columns are compared without case and
@@ -56,13 +56,13 @@ class CsvTable:
         needed = max(self.column.values()) + 1 if self.column else 0
         try:
             for row in self._reader:
-                if not row:
+                if not any(row) or not any(map(str.strip, row)):
                     continue
                 if len(row) < needed:
                     raise self.error(self._reader.line_num, f"{len(row)} fields, expected at least {needed}")
                 yield self._reader.line_num, row
         except csv.Error as error:
-            raise self.error(self._reader.line_num, str(error)) from error
+            raise self.error(self._reader.line_num, f"the row cannot be read ({error})") from error
 
     def cells(self) -> Iterator[tuple[int, dict[str, str]]]:
         """(line number, column -> text without surrounding spaces) of every row, for the columns that were found.
@@ -125,12 +125,21 @@ def column_names(path: Path) -> list[str] | None:
 
 def _read_text(path: Path, *, head: bool = False) -> str:
     """The text of the file, or its first lines."""
+    if path.suffix.lower() == ".parquet":
+        from cxrfast.data.datasets._parquet import parquet_text
+
+        return parquet_text(path, head=head)
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             data = file.read(65536) if head else file.read()
         encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         text = data.decode(encoding, errors="ignore" if head else "strict")
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        raise CxrfastError(
+            f"{path} cannot be read as a text table in UTF-8 or UTF-16 ({error}); save it as CSV in UTF-8, "
+            "or restore the original file"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
         raise CxrfastError(f"{path} cannot be read as a text table ({error}); restore the original file") from error
     if "\0" in text:
         raise CxrfastError(f"{path} cannot be read as a text table (it holds zero bytes); restore the original file")

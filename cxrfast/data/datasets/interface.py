@@ -13,6 +13,9 @@ from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError
 
 Grouping = Literal["patient", "study", "image"]
+UNITS = {"patient": "patients", "study": "studies", "image": "images"}
+"""What the records' ``patient`` counts, by the data's grouping."""
+
 Uncertain = Literal["ignore", "zero", "one"]
 ReaderMerge = Literal["union", "majority", "fusion"]
 Views = Literal["frontal", "all"]

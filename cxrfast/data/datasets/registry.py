@@ -1,15 +1,45 @@
 """The layouts that can be read, and the choice among them."""
 
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets import chestxray14
+from cxrfast.data.datasets import (
+    chestxray14,
+    chexpert,
+    coco,
+    folders,
+    manifest,
+    mimic_cxr_jpg,
+    padchest,
+    rsna_pneumonia,
+    siim_acr,
+    vindr_cxr,
+    voc,
+    yolo,
+)
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError, UsageError
 
 # In the order in which they are tried. Layouts of one data set come before general formats.
-LAYOUTS: tuple[Layout, ...] = (chestxray14.LAYOUT,)
+LAYOUTS: tuple[Layout, ...] = (
+    chestxray14.LAYOUT,
+    vindr_cxr.LAYOUT,
+    rsna_pneumonia.LAYOUT,
+    chexpert.LAYOUT,
+    mimic_cxr_jpg.LAYOUT,
+    padchest.LAYOUT,
+    siim_acr.LAYOUT,
+    coco.LAYOUT,
+    yolo.LAYOUT,
+    voc.LAYOUT,
+    manifest.LAYOUT,
+    folders.LAYOUT,
+)
+
+# Projections that are known not to be frontal; others are kept.
+_NOT_FRONTAL = frozenset({"lateral", "oblique", "lao", "rao", "lpo", "rpo", "swimmers", "costal"})
 
 _SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand
 
@@ -70,13 +100,17 @@ def layout_options(name: str) -> frozenset[str]:
 def _of_views(source: DataSource, options: DataOptions) -> DataSource:
     if options.views == "all":
         return source
-    kept = tuple(record for record in source.records if record.view != "lateral")
-    left_out = len(source.records) - len(kept)
+    kept = tuple(record for record in source.records if record.view not in _NOT_FRONTAL)
+    left_out = Counter(record.view for record in source.records if record.view in _NOT_FRONTAL)
     if not left_out:
         return source
+    listed = ", ".join(f"{view} {count}" for view, count in left_out.most_common())
+    what = "lateral" if list(left_out) == ["lateral"] else f"lateral or oblique ({listed})"
     if not kept:
-        raise CxrfastError(f"views: all {left_out} images of {source.root} are lateral; keep them with --views all")
-    note = f"lateral images left out: {left_out} (--views all keeps them)"
+        raise CxrfastError(
+            f"views: all {left_out.total()} images of {source.root} are {what}; keep them with --views all"
+        )
+    note = f"{what} images left out: {left_out.total()} (--views all keeps them)"
     return replace(source, records=kept, notes=[*source.notes, note])
 
 

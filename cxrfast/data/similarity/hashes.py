@@ -151,7 +151,7 @@ def _file_size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except OSError:
-        return None  # reading it says why
+        return None  # reading the image reports the reason
 
 
 def _places(cache: str | os.PathLike | None, folder: str | os.PathLike) -> list[Path]:

@@ -32,7 +32,7 @@ class RunRecord(Part):
 
 
 class SpreadRecord(Part):
-    """One number over the runs, and pooled."""
+    """One number: its values in the runs with their mean and sd, and its pooled value."""
 
     mean: Number  # over the runs that have the number
     sd: Number  # sample standard deviation of the same
@@ -47,7 +47,7 @@ class SpreadRecord(Part):
 
 
 class MeanSpreadRecord(SpreadRecord):
-    """A mean over classes, over the runs and pooled."""
+    """A mean over classes: its values in the runs with their mean and sd, and its pooled value."""
 
     left_out: tuple[str, ...]  # classes that no run has
     incomplete: tuple[str, ...]  # classes that some runs have

@@ -185,10 +185,10 @@ def _picture(evaluated: Evaluated, image: str, n: int) -> Picture:
         pixels = read_image(record.path)
     except CxrfastError as error:
         return Picture(image, n, 1, 1, None, str(error))
-    return Picture(image, n, pixels.shape[1], pixels.shape[0], _embed(pixels), "")
+    return Picture(image, n, pixels.shape[1], pixels.shape[0], embed_picture(pixels), "")
 
 
-def _embed(pixels: np.ndarray) -> str:  # [H, W] float32
+def embed_picture(pixels: np.ndarray) -> str:  # [H, W] float32
     """A JPEG as data URI, at most :data:`SIDE` pixels large, with its range of values stretched to black and white."""
     import cv2
     from PIL import Image

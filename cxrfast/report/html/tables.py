@@ -231,7 +231,7 @@ def _values_row(name: str, values: Sequence[float]) -> TableRow:
 
 
 def published_remark(evaluated: Evaluated) -> str:
-    """Why no published localisation stands beside this protocol's; "" if some does."""
+    """Why no published localisation is shown for this protocol; "" if there is any."""
     record = evaluated.record
     if record.localization is None:
         return ""

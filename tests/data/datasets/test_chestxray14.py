@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
+from cxrfast.data.datasets import chestxray14
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.registry import read_data
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES
 from cxrfast.errors import CxrfastError, UsageError
 from tests.data.conftest import HEADER_2017, entry
@@ -240,3 +242,96 @@ def test_classes_are_the_official_ones():
     assert BOXED_CLASSES[0] == "Atelectasis"
     assert BOXED_CLASSES[-1] == "Pneumothorax"
     assert len(BOXED_CLASSES) == 8
+
+
+HEADER_SAMPLE = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImageWidth,OriginalImageHeight,OriginalImagePixelSpacing_x,OriginalImagePixelSpacing_y"
+)
+
+
+def as_sample(release):
+    """The layout of Kaggle's sample: other names of table and columns, images in sample/images."""
+    rows = [line.replace(",058Y,", ",060Y,") for line in release.entries]
+    (release.root / "sample_labels.csv").write_text("\n".join([HEADER_SAMPLE, *rows]) + "\n")
+    for name in ("Data_Entry_2017.csv", "BBox_List_2017.csv", "train_val_list.txt", "test_list.txt"):
+        (release.root / name).unlink()
+    (release.root / "sample").mkdir()
+    shutil.move(release.root / "images", release.root / "sample" / "images")
+    return release.root
+
+
+def test_kaggle_sample(release):
+    data = read_data(as_sample(release))
+    assert data.layout == "chestxray14"
+    assert data.label_version == "2017"
+    assert [record.image for record in data.records] == [line.split(",")[0] for line in release.entries]
+    first = data.records[0]
+    assert (first.age, first.width, first.height, first.patient) == (60, 2682, 2749, "1")
+    assert first.path == release.root / "sample" / "images" / "00000001_000.png"
+    assert any("images found in sample/images" in note for note in data.notes)
+
+
+def test_sample_table_of_another_data_set_is_not_taken(tmp_path):
+    (tmp_path / "sample_labels.csv").write_text("file,label\na.png,cat\n")
+    assert chestxray14.LAYOUT.recognise(tmp_path) is None
+
+
+@pytest.mark.parametrize("folder", ["images-224/images-224", "images/images", "archive/images_001/images", "resized"])
+def test_searches_sub_folders_when_the_usual_ones_have_no_image_of_the_table(release, folder):
+    shutil.move(release.root / "images", release.root / "moved")
+    (release.root / folder).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(release.root / "moved", release.root / folder)
+    (release.root / "logo.png").write_bytes(b"not an image of the table")
+    data = read_chestxray14(release.root)
+    assert [record.image for record in data.records] == [line.split(",")[0] for line in release.entries]
+    assert {record.path.parent for record in data.records} == {release.root / folder}
+    assert any(f"images found in {folder}" in note for note in data.notes)
+
+
+def test_two_copies_of_an_image_in_other_folders(release):
+    shutil.move(release.root / "images", release.root / "a")
+    shutil.copytree(release.root / "a", release.root / "b")
+    data = read_chestxray14(release.root)
+    assert len(data.records) == 4
+    assert any("4 image files lie in two folders" in note for note in data.notes)
+    (release.root / "b" / "00000002_000.png").write_bytes(b"smaller")
+    with pytest.raises(CxrfastError, match="two different files may be image 00000002_000"):
+        read_chestxray14(release.root)
+
+
+def test_table_saved_again_by_pandas(release):
+    """An index column, whole numbers as floats, the empty column of the header with a name, unknown columns."""
+    rows = [HEADER_2017.rstrip(",").replace("Image", ",Image", 1) + ",Unnamed: 11,fold"]
+    for number, line in enumerate(release.entries):
+        fields = line.split(",")
+        fields[2:5] = ["0.0", f"{int(fields[3])}.0", "58.0" if number else ""]
+        rows.append(f"{number}," + ",".join(fields) + ",,3")
+    (release.root / "Data_Entry_2017.csv").write_text("\n".join(rows) + "\n")
+    data = read_chestxray14(release.root)
+    assert [record.patient for record in data.records] == ["1", "1", "2", "3"]
+    assert [record.age for record in data.records] == [None, 58, 58, 58]
+    assert {record.follow_up for record in data.records} == {0}
+    assert data.records[0].width == 2682
+
+
+def test_other_spellings_of_labels_are_matched_and_said(release):
+    release.entries[0] = entry("00000001_000.png", "pleural effusion|Infiltrate")
+    release.entries[1] = entry("00000001_001.png", "No finding")
+    data = read_chestxray14(release.write())
+    assert data.records[0].labels == {"Effusion", "Infiltration"}
+    assert data.records[1].labels == frozenset()
+    assert "pleural effusion = Effusion" in data.class_notes[0]
+
+
+def test_names_of_files_in_the_resized_copy_on_kaggle(release):
+    plain = read_chestxray14(release.root)
+    for name, other in (
+        ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv"),
+        ("train_val_list.txt", "train_val_list_NIH.txt"),
+        ("test_list.txt", "test_list_NIH.txt"),
+    ):
+        (release.root / name).rename(release.root / other)
+    data = read_chestxray14(release.root)
+    assert data.records == plain.records
+    assert data.notes == plain.notes

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +11,31 @@ from cxrfast.errors import CxrfastError
 
 def decode_rle(segmentation: Any, height: int, width: int, where: str) -> Tensor:  # bool [height, width]
     """Decode alternating runs of 0 and 1, starting with 0, column by column. ``where`` is used in error messages."""
+    runs = _runs(segmentation, height, width, where)
+    values = torch.arange(len(runs)) % 2 == 1
+    return values.repeat_interleave(torch.tensor(runs, dtype=torch.long)).view(width, height).T.contiguous()
+
+
+def rle_box(segmentation: Any, height: int, width: int, where: str) -> tuple[float, float, float, float] | None:
+    """The smallest box xyxy, in pixels, that holds all pixels of a mask; None for an empty mask.
+
+    Pixel (row, column) covers column to column + 1 and row to row + 1.
+    """
+    runs = np.array(_runs(segmentation, height, width, where), dtype=np.int64)
+    ends = np.cumsum(runs)[1::2]
+    starts = ends - runs[1::2]
+    filled = ends > starts
+    if not filled.any():
+        return None
+    starts, last = starts[filled], ends[filled] - 1
+    one_column = starts // height == last // height
+    top = np.where(one_column, starts % height, 0).min()
+    bottom = np.where(one_column, last % height, height - 1).max()
+    return float(starts[0] // height), float(top), float(last[-1] // height + 1), float(bottom + 1)
+
+
+def _runs(segmentation: Any, height: int, width: int, where: str) -> list[int]:
+    """The lengths of the runs, checked against the size of the image."""
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise CxrfastError(f"{where}: segmentation is no run-length mask with 'counts'; polygons must be drawn first")
     size = segmentation.get("size", [height, width])
@@ -23,8 +49,7 @@ def decode_rle(segmentation: Any, height: int, width: int, where: str) -> Tensor
         raise CxrfastError(f"{where}: the mask has a run of length {min(runs)}; expected 0 or more")
     if sum(runs) != height * width:
         raise CxrfastError(f"{where}: the mask's runs add up to {sum(runs)}, expected {height * width}")
-    values = torch.arange(len(runs)) % 2 == 1
-    return values.repeat_interleave(torch.tensor(runs, dtype=torch.long)).view(width, height).T.contiguous()
+    return runs
 
 
 def _unpack(text: str, where: str) -> list[int]:
