@@ -7,8 +7,10 @@ import shutil
 import pytest
 
 from cxrfast.errors import CxrfastError
-from cxrfast.training import build_config
+from cxrfast.runs import RunDirectory
+from cxrfast.training import build_config, resume, train
 from cxrfast.training.fingerprint import PROPERTIES, SAMPLE, Fingerprint
+from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import prepare_data
 
 
@@ -169,3 +171,42 @@ def test_the_file_is_small_and_plain(settings, tmp_path):
     assert content["settings"]["method"] == "rozenberg"
     assert set(content["tables"]) >= {"Data_Entry_2017.csv", "BBox_List_2017.csv"}
     assert SAMPLE == 100
+
+
+def test_a_run_is_refused_and_goes_on_when_the_data_are_restored(settings, tmp_path, monkeypatch, logged):
+    epoch = Trainer._epoch
+
+    def first_only(trainer, number, stage, at, optimizer):
+        if at > 1:
+            raise KeyboardInterrupt
+        return epoch(trainer, number, stage, at, optimizer)
+
+    monkeypatch.setattr(Trainer, "_epoch", first_only)
+    with pytest.raises(KeyboardInterrupt):
+        train(build_config(settings), tmp_path / "run")
+    monkeypatch.undo()
+    run = RunDirectory(tmp_path / "run")
+    boxes = settings["data"] / "BBox_List_2017.csv"
+    before = boxes.read_text()
+    edit(boxes, lambda lines: [lines[0], *lines[2:]])
+    with pytest.raises(CxrfastError, match="the boxes changed since the run began, see BBox_List_2017.csv; restore it"):
+        resume(run.path)
+    assert len(run.read_metrics()) == 1
+    boxes.write_text(before)
+    resume(run.path, verify=True)
+    assert not any("verify: the run knows" in line for line in logged.messages)  # the sample is all 40 images
+    assert len(run.read_metrics()) == 3
+
+
+def test_a_folder_without_splits_starts_again(trained, tmp_path, logged):
+    """As earlier versions left it, when they were killed after config.yaml."""
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    shutil.copy(trained / "config.yaml", run.config)
+    resume(run.path)
+    assert run.splits.read_text() == (trained / "splits.json").read_text()
+    rows = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in RunDirectory(p).read_metrics()]
+        for p in (run.path, trained)
+    ]
+    assert rows[0] == rows[1]
