@@ -1,7 +1,6 @@
-"""One process at a time trains in a folder, and what killed processes have left there is removed."""
+"""One process at a time trains in a folder."""
 
 import os
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,6 @@ try:
 except ImportError:  # Windows: folders are not locked
     fcntl = None  # type: ignore[assignment]
 
-_TEMPORARY = re.compile(r"\.[0-9a-f]{12,16}\.tmp|splits\.json\.tmp")
 _held: set[int] = set()  # descriptors of locks
 
 
@@ -81,13 +79,3 @@ def _is_still(path: Path, descriptor: int) -> bool:
     except OSError:
         return False
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-
-
-def remove_stale(*folders: Path) -> None:
-    """Delete the temporary files that killed processes have left in these folders, which must be locked."""
-    for folder in folders:
-        with suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                if _TEMPORARY.fullmatch(entry.name):
-                    with suppress(OSError):
-                        os.unlink(entry.path)

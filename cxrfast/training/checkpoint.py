@@ -7,13 +7,14 @@ all that the other files are made of: a run that is killed before it has written
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cxrfast._files import atomic_path
+from cxrfast._tensors import load_archive
 from cxrfast.errors import CxrfastError
 from cxrfast.runs.weights import read_weights
 from cxrfast.training.validation import Validation
@@ -59,7 +60,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read the state written by :func:`save_checkpoint`. Raises CxrfastError for any other file."""
     problem = f"resume: {path} cannot be read; it is damaged or not a checkpoint of cxrfast"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_archive(path)
     except Exception as error:  # a damaged file raises zip, pickle or runtime errors
         raise CxrfastError(problem) from error
     if isinstance(state, dict) and "stage" in state:  # the name in earlier versions, where a leg was a whole stage
@@ -79,14 +80,16 @@ def partial_state(path: Path, finished: Mapping[str, Any] | None) -> dict[str, A
     return state if follows and "progress" in state else None
 
 
-def validation_state(validation: Validation) -> dict[str, list[float]]:
-    return {name: list(values) for name, values in asdict(validation).items()}
+def validation_state(validation: Validation) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(validation).items()}
 
 
 def validation_of(state: Mapping[str, Any]) -> Validation | None:
-    """The last validation; None for a checkpoint of an earlier version."""
+    """The last validation; None before the first one, and for a checkpoint of an earlier version."""
     values = state.get("validation")
-    return None if values is None else Validation(**{name: tuple(of) for name, of in values.items()})
+    if values is None:
+        return None
+    return Validation(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def rows_of(state: Mapping[str, Any]) -> list[dict[str, Any]] | None:

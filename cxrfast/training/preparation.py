@@ -24,6 +24,8 @@ class PreparedData:
     class_names: tuple[str, ...]
     label_version: str
     notes: tuple[str, ...]
+    layout: str
+    synthetic: bool
     tables: tuple[Path, ...] = ()  # files of the data set that the records were read from
 
 
@@ -57,7 +59,16 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     if classes is None:
         classes = choose_classes(config, source.class_names, records["train"], notes)
     notes.append(_describe(records, classes))
-    return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes), source.tables)
+    return PreparedData(
+        records,
+        splits,
+        tuple(classes),
+        source.label_version,
+        tuple(notes),
+        source.layout,
+        source.synthetic,
+        source.tables,
+    )
 
 
 def check_without_validation(config: RunConfig) -> None:

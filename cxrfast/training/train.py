@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 
+from cxrfast._files import remove_stale
 from cxrfast._logging import get_logger, quiet
 from cxrfast.data import Splits
 from cxrfast.devices import Device, make_fabric
@@ -16,7 +17,7 @@ from cxrfast.errors import CxrfastError, Interrupted, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches
 from cxrfast.runs.directory import RunDirectory, new_run, open_run, write_environment
-from cxrfast.runs.lock import locked, remove_stale
+from cxrfast.runs.lock import locked
 from cxrfast.training.checkpoint import best_is_last, holds, load_checkpoint, partial_state
 from cxrfast.training.config import RunConfig, build_config, save_config
 from cxrfast.training.fingerprint import Fingerprint
