@@ -93,8 +93,19 @@ def read_chestxray14(
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
     class_notes = [text for text in (describe_matches(spellings),) if text]
-    synthetic = is_phantoms(root)
-    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, class_notes, synthetic=synthetic)
+    named = (_path(root, name) for name in (BOX_FILE, *LIST_FILES.values()))
+    tables = (table_path, *(path for path in named if path.is_file()))
+    return DataSource(
+        root,
+        "chestxray14",
+        tuple(records),
+        CLASSES,
+        version,
+        notes,
+        class_notes,
+        tables=tables,
+        synthetic=is_phantoms(root),
+    )
 
 
 def _path(root: Path, name: str) -> Path:
