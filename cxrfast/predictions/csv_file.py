@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cxrfast.data.box_columns import BoxColumns, column_key
 from cxrfast.data.class_names import ClassMatcher, class_key
-from cxrfast.data.datasets._tables import CsvTable
+from cxrfast.data.tables.box_columns import BoxColumns, column_key
+from cxrfast.data.tables.csv_table import CsvTable
 from cxrfast.errors import CxrfastError
 from cxrfast.predictions.frames import FRAME, Frames
 from cxrfast.predictions.parsed import ParsedPredictions

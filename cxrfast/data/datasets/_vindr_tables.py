@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher, class_key
-from cxrfast.data.datasets._images import parse_pixels
-from cxrfast.data.datasets._tables import Column, CsvTable, is_empty, parse_number
+from cxrfast.data.tables.csv_table import Column, CsvTable, is_empty, parse_number
+from cxrfast.data.tables.image_files import parse_pixels
 from cxrfast.errors import CxrfastError
 
 Pixels = tuple[float, float, float, float]

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.data.class_names import ClassMatcher, describe_matches
-from cxrfast.data.datasets._boxes import read_boxes
-from cxrfast.data.datasets._images import ImageFiles
-from cxrfast.data.datasets._tables import CsvTable, column_names, parse_integer
-from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_identifier
+from cxrfast.data.datasets._chestxray14_boxes import read_boxes
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE, parse_age, parse_identifier
 from cxrfast.errors import CxrfastError, UsageError
 
 LABEL_FILES = {"2017": "Data_Entry_2017.csv", "2020": "Data_Entry_2017_v2020.csv"}

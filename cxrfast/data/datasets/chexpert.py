@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key, describe_matches
-from cxrfast.data.datasets._chexpert_labels import LabelColumns, LabelCounts, RowLabels
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names
-from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_sex, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.chexpert_labels import LabelColumns, LabelCounts, RowLabels
 from cxrfast.data.records import Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names
+from cxrfast.data.tables.image_files import ImageFiles, count_rows
+from cxrfast.data.tables.values import MAX_AGE, parse_age, parse_sex, parse_view
 from cxrfast.errors import CxrfastError
 
 _PARTS = {"train": "train", "valid": "val", "val": "val", "val_labels": "val", "test": "test", "test_labels": "test"}

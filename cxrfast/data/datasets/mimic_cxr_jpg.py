@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key, describe_matches
-from cxrfast.data.datasets._chexpert_labels import LabelColumns, LabelCounts, RowLabels
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty, parse_integer
-from cxrfast.data.datasets._values import parse_identifier, parse_part, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.chexpert_labels import LabelColumns, LabelCounts, RowLabels
 from cxrfast.data.records import Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles, count_rows
+from cxrfast.data.tables.values import parse_identifier, parse_part, parse_view
 from cxrfast.errors import CxrfastError
 
 _LABELLERS = ("chexpert", "negbio")  # the release has the labels of both

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty, parse_integer
-from cxrfast.data.datasets._values import MAX_AGE, parse_identifier, parse_sex
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.records import Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles, count_rows
+from cxrfast.data.tables.values import MAX_AGE, parse_identifier, parse_sex
 from cxrfast.errors import CxrfastError
 
 _TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"

@@ -9,12 +9,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.datasets._images import ImageFiles, count_rows, parse_pixels, pixel_box
-from cxrfast.data.datasets._tables import Column, CsvTable, column_names, is_empty, parse_integer
-from cxrfast.data.datasets._values import parse_age, parse_sex, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.images import DICOM_SUFFIXES, image_size
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import Column, CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles, count_rows, parse_pixels, pixel_box
+from cxrfast.data.tables.values import parse_age, parse_sex, parse_view
 from cxrfast.errors import CxrfastError
 
 PNEUMONIA = "Pneumonia"

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.images import IMAGE_SUFFIXES
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty
+from cxrfast.data.tables.image_files import ImageFiles, count_rows
 from cxrfast.errors import CxrfastError
 
 PNEUMOTHORAX = "Pneumothorax"

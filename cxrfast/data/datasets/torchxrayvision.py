@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._images import ImageFiles
-from cxrfast.data.datasets._tables import is_empty
-from cxrfast.data.datasets._values import MAX_AGE, parse_identifier, parse_sex, parse_view
 from cxrfast.data.datasets.interface import DataSource, Grouping
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import is_empty
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE, parse_identifier, parse_sex, parse_view
 from cxrfast.errors import CxrfastError, UsageError
 
 # The column that names the image, in the tables that the package reads.

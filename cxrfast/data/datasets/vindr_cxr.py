@@ -1,7 +1,7 @@
 """Reader for VinDr-CXR (Nguyen et al. 2022): the release on PhysioNet, the Kaggle competition, and resized copies.
 
 Three radiologists read each training image. ``DataOptions.readers`` says how their readings become one label; the rules
-are in ``_readers.py``. The test images of the release have the labels of a consensus of five radiologists.
+are in ``shared/readers.py``. The test images of the release have the labels of a consensus of five radiologists.
 """
 
 from collections import Counter
@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
-from cxrfast.data.datasets._images import ImageFiles, count_rows, pixel_box
-from cxrfast.data.datasets._readers import Reading, merge_readings
-from cxrfast.data.datasets._tables import column_names
 from cxrfast.data.datasets._vindr_tables import (
     CONSENSUS,
     KAGGLE,
@@ -29,8 +26,11 @@ from cxrfast.data.datasets._vindr_tables import (
     read_sizes,
 )
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.readers import Reading, merge_readings
 from cxrfast.data.images import DICOM_SUFFIXES, image_size
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import column_names
+from cxrfast.data.tables.image_files import ImageFiles, count_rows, pixel_box
 from cxrfast.errors import CxrfastError
 
 _KAGGLE_COLUMNS = frozenset({"image_id", "class_name", "rad_id", "x_min"})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._gathering import KnownSets
+from cxrfast.data.datasets.shared.gathering import KnownSets
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.data.class_names import describe_matches
-from cxrfast.data.datasets._drafts import Classes, Found, labelled, read_lines
-from cxrfast.data.datasets._gathering import group
-from cxrfast.data.datasets._images import ImageFiles, pixel_box
+from cxrfast.data.datasets.formats._drafts import Classes, Found, labelled, read_lines
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import group
 from cxrfast.data.records import Box
+from cxrfast.data.tables.image_files import ImageFiles, pixel_box
 from cxrfast.errors import CxrfastError
 
 _YAML_SUFFIXES = (".yaml", ".yml")

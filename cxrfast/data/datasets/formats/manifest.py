@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.data.class_names import ClassMatcher, describe_matches
-from cxrfast.data.datasets._box_table import BoxColumns, box_columns, parse_pair
-from cxrfast.data.datasets._gathering import group
-from cxrfast.data.datasets._manifest_boxes import BoxSheet, Draft, read_box_table
-from cxrfast.data.datasets._manifest_columns import (
+from cxrfast.data.datasets.formats._manifest_boxes import BoxSheet, Draft, read_box_table
+from cxrfast.data.datasets.formats._manifest_columns import (
     LongLabels,
     WideColumns,
     check_header,
@@ -16,10 +14,13 @@ from cxrfast.data.datasets._manifest_columns import (
     roles,
     wide_columns,
 )
-from cxrfast.data.datasets._manifest_images import ManifestImages
-from cxrfast.data.datasets._manifest_labels import ManifestLabels
-from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty
-from cxrfast.data.datasets._values import (
+from cxrfast.data.datasets.formats._manifest_images import ManifestImages
+from cxrfast.data.datasets.formats._manifest_labels import ManifestLabels
+from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import group
+from cxrfast.data.tables.box_rows import BoxColumns, box_columns, parse_pair
+from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty
+from cxrfast.data.tables.values import (
     parse_age,
     parse_identifier,
     parse_part,
@@ -27,7 +28,6 @@ from cxrfast.data.datasets._values import (
     parse_size,
     parse_view,
 )
-from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.errors import CxrfastError
 
 TABLE_ENDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._coco_files import CocoFile, coco_files, load_json
-from cxrfast.data.datasets._coco_shapes import annotation_box
-from cxrfast.data.datasets._gathering import KnownSets, Places, group
-from cxrfast.data.datasets._images import ImageFiles, pixel_box
-from cxrfast.data.datasets._manifest_columns import NO_FINDING, roles
-from cxrfast.data.datasets._manifest_images import leaves_folder
-from cxrfast.data.datasets._values import parse_age, parse_identifier, parse_part, parse_sex, parse_view
+from cxrfast.data.datasets.formats._coco_files import CocoFile, coco_files, load_json
+from cxrfast.data.datasets.formats._coco_shapes import annotation_box
+from cxrfast.data.datasets.formats._manifest_columns import NO_FINDING, roles
+from cxrfast.data.datasets.formats._manifest_images import leaves_folder
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import KnownSets, Places, group
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.image_files import ImageFiles, pixel_box
+from cxrfast.data.tables.values import parse_age, parse_identifier, parse_part, parse_sex, parse_view
 from cxrfast.errors import CxrfastError
 
 

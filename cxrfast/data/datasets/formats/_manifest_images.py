@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from cxrfast.data.datasets._gathering import Places
-from cxrfast.data.datasets._images import ImageFiles
+from cxrfast.data.datasets.shared.gathering import Places
+from cxrfast.data.tables.image_files import ImageFiles
 from cxrfast.errors import CxrfastError
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cxrfast.data.class_names import ClassMatcher, class_key
-from cxrfast.data.datasets._tables import CsvTable, is_empty
 from cxrfast.data.datasets.interface import Uncertain
+from cxrfast.data.tables.csv_table import CsvTable, is_empty
 
 # In CheXpert's order. MIMIC-CXR has the same classes in alphabetical order.
 CHEXPERT_CLASSES = (

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._gathering import KnownSets, with_boxes
-from cxrfast.data.datasets._manifest_boxes import Draft
-from cxrfast.data.datasets._manifest_columns import LongLabels, WideColumns, label_value
-from cxrfast.data.datasets._values import MAX_AGE
+from cxrfast.data.datasets.formats._manifest_boxes import Draft
+from cxrfast.data.datasets.formats._manifest_columns import LongLabels, WideColumns, label_value
 from cxrfast.data.datasets.interface import DataOptions
+from cxrfast.data.datasets.shared.gathering import KnownSets, with_boxes
 from cxrfast.data.records import Record
+from cxrfast.data.tables.values import MAX_AGE
 from cxrfast.errors import CxrfastError
 
 Labels = tuple[frozenset[str], frozenset[str]]  # present, known

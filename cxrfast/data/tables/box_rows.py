@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cxrfast.data.datasets._images import pixel_box
-from cxrfast.data.datasets._manifest_columns import squash
-from cxrfast.data.datasets._tables import CsvTable, is_empty, parse_number
-from cxrfast.data.datasets._values import parse_size
+from cxrfast.data.datasets.formats._manifest_columns import squash
 from cxrfast.data.records import Box
+from cxrfast.data.tables.csv_table import CsvTable, is_empty, parse_number
+from cxrfast.data.tables.image_files import pixel_box
+from cxrfast.data.tables.values import parse_size
 from cxrfast.errors import CxrfastError
 
 Size = tuple[float, float]

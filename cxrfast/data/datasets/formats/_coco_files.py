@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cxrfast.data.datasets._values import part_of_name
+from cxrfast.data.tables.values import part_of_name
 from cxrfast.errors import CxrfastError
 
 _KEYS = ('"images"', '"annotations"', '"categories"')

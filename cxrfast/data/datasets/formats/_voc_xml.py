@@ -6,7 +6,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from cxrfast.data.datasets._tables import parse_number
+from cxrfast.data.tables.csv_table import parse_number
 from cxrfast.errors import CxrfastError
 
 

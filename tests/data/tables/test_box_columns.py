@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxrfast.data.box_columns import BoxColumns, column_key
+from cxrfast.data.tables.box_columns import BoxColumns, column_key
 
 BOX = (100.0, 200.0, 400.0, 450.0)  # x1, y1, x2, y2
 SIDES = (100.0, 200.0, 300.0, 250.0)

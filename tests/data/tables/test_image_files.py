@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxrfast.data.datasets._images import ImageFiles
+from cxrfast.data.tables.image_files import ImageFiles
 from cxrfast.errors import CxrfastError
 
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxrfast.data.class_names import describe_matches
-from cxrfast.data.datasets._drafts import Classes, Found, labelled, read_lines
-from cxrfast.data.datasets._gathering import Places, group
-from cxrfast.data.datasets._images import ImageFiles, pixel_box
-from cxrfast.data.datasets._values import part_of_name
-from cxrfast.data.datasets._voc_xml import VocFile, VocObject, is_voc, read_voc
+from cxrfast.data.datasets.formats._drafts import Classes, Found, labelled, read_lines
+from cxrfast.data.datasets.formats._voc_xml import VocFile, VocObject, is_voc, read_voc
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import Places, group
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box
+from cxrfast.data.tables.image_files import ImageFiles, pixel_box
+from cxrfast.data.tables.values import part_of_name
 from cxrfast.errors import CxrfastError
 
 _LISTS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",), "train_val": ("trainval",)}

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from itertools import pairwise
 
-from cxrfast.data.datasets._tables import is_empty, parse_number
+from cxrfast.data.tables.csv_table import is_empty, parse_number
 
 MAX_AGE = 120  # years; tables hold typing errors such as 414
 

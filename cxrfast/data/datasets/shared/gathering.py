@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cxrfast.data.datasets._images import ImageFiles
 from cxrfast.data.datasets.interface import Grouping
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.image_files import ImageFiles
 from cxrfast.errors import CxrfastError
 
 

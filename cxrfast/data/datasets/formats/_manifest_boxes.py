@@ -7,16 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
-from cxrfast.data.datasets._box_table import (
-    BoxColumns,
-    BoxRow,
-    Size,
-    box_columns,
-    parse_numbers,
-    parse_pair,
-    resolve_boxes,
-)
-from cxrfast.data.datasets._manifest_columns import (
+from cxrfast.data.datasets.formats._manifest_columns import (
     NO_FINDING,
     LongLabels,
     check_fields,
@@ -25,10 +16,19 @@ from cxrfast.data.datasets._manifest_columns import (
     label_value,
     roles,
 )
-from cxrfast.data.datasets._tables import CsvTable, is_empty
 from cxrfast.data.image_names import ImageIndex
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box
+from cxrfast.data.tables.box_rows import (
+    BoxColumns,
+    BoxRow,
+    Size,
+    box_columns,
+    parse_numbers,
+    parse_pair,
+    resolve_boxes,
+)
+from cxrfast.data.tables.csv_table import CsvTable, is_empty
 from cxrfast.errors import CxrfastError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.data.datasets._readers import FUSION_IOU, MAJORITY_IOU, Reading, fuse, merge_readings
+from cxrfast.data.datasets.shared.readers import FUSION_IOU, MAJORITY_IOU, Reading, fuse, merge_readings
 
 CLASSES = ("Mass", "Nodule", "Hernia")
 ASKED = frozenset(CLASSES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cxrfast.data.class_names import ClassMatcher, class_key
-from cxrfast.data.datasets._tables import CsvTable, is_empty, parse_number
+from cxrfast.data.tables.csv_table import CsvTable, is_empty, parse_number
 from cxrfast.errors import CxrfastError
 
 NO_FINDING = class_key("No Finding")

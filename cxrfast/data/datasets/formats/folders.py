@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxrfast.data.class_names import describe_matches
-from cxrfast.data.datasets._drafts import Classes, Found, labelled
-from cxrfast.data.datasets._gathering import group
-from cxrfast.data.datasets._images import ImageFiles
-from cxrfast.data.datasets._values import parse_part, plain
+from cxrfast.data.datasets.formats._drafts import Classes, Found, labelled
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import group
 from cxrfast.data.images import IMAGE_SUFFIXES
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import parse_part, plain
 from cxrfast.errors import CxrfastError
 
 _HEALTHY = ("healthy", "negative")

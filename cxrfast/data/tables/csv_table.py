@@ -126,7 +126,7 @@ def column_names(path: Path) -> list[str] | None:
 def _read_text(path: Path, *, head: bool = False) -> str:
     """The text of the file, or its first lines."""
     if path.suffix.lower() == ".parquet":
-        from cxrfast.data.datasets._parquet import parquet_text
+        from cxrfast.data.tables.parquet import parquet_text
 
         return parquet_text(path, head=head)
     try:

@@ -3,9 +3,9 @@
 import math
 from pathlib import Path
 
-from cxrfast.data.datasets._tables import CsvTable
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Box
+from cxrfast.data.tables.csv_table import CsvTable
 
 FRAME = 1024.0  # boxes are in pixels of the released 1024×1024 images, also for resized copies
 TOLERANCE = 1.0  # pixels by which rounding may move an edge out of the image
