@@ -58,11 +58,15 @@ class _Table:
             self.boxes = BoxColumns.among(self.header)
         except ValueError as error:
             raise CxrfastError(f"{path}: {error}") from None
+        self.numeric = self._box + (() if self.score is None else (self.score,))  # columns that hold numbers
+
+    @property
+    def _box(self) -> tuple[int, ...]:
+        return () if self.boxes is None else (*self.boxes.places, *(self.boxes.size or ()))
 
     def rows(self, needed: Sequence[int] = ()) -> Iterator[tuple[str, list[str]]]:
         """(place for error messages, fields) of every row, complete in the columns that are read."""
-        box = () if self.boxes is None else (*self.boxes.places, *(self.boxes.size or ()))
-        columns = [self.image, self.class_name, *box, self.score, *needed]
+        columns = [self.image, self.class_name, *self._box, self.score, *needed]
         ordered = [column for column in columns if column is not None]
         for line, row in self.text.rows():
             where = f"{self.path}, line {line}"
@@ -83,9 +87,11 @@ class _Table:
         return value
 
     def number_or_none(self, where: str) -> Callable[[str], float | None]:
+        number = self.text.numbers(self.numeric)
+
         def parse(cell: str) -> float | None:
             try:
-                return self.text.number(cell)
+                return number(cell)
             except ValueError as error:
                 reason = "finite number" if "finite" in str(error) else "number"
                 raise CxrfastError(f"{where}: {cell!r} is no {reason}") from None
@@ -137,6 +143,7 @@ def _read_wide(table: _Table, into: ParsedPredictions, class_names: Sequence[str
     if not columns:
         names = ", ".join(name for name in table.header if name)
         raise CxrfastError(f"{table.path} has no column 'class', nor one for each class; its columns are {names}")
+    table.numeric = tuple(columns)
     for where, row in table.rows(list(columns)):
         for column, of in columns.items():
             if row[column].strip():

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher, class_key
+from cxrfast.data.tables.box_columns import four_numbers
 from cxrfast.data.tables.csv_table import Column, CsvTable, is_empty, parse_number
-from cxrfast.data.tables.image_files import parse_pixels
+from cxrfast.data.tables.values import parse_size
 from cxrfast.errors import CxrfastError
 
 Pixels = tuple[float, float, float, float]
@@ -160,6 +161,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
     """One row for each box, and for each reader who found nothing a row "No finding"."""
     table = CsvTable(path, [_IMAGE, "class_name", *_EDGES], [_READER, _WIDTH, _HEIGHT])
     matcher = ClassMatcher(classes)
+    number = table.numbers(table.column[edge] for edge in _EDGES)
     local = frozenset(classes) if set(classes) == set(KAGGLE) else frozenset(LOCAL).intersection(classes)
     for line, row in table.rows():
         image, reader = _who(table, row, line)
@@ -177,7 +179,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
         if of != name:
             tables.spellings[name] = of
         try:
-            pixels = parse_pixels([row[table.column[edge]] for edge in _EDGES], _EDGES, table.number)
+            pixels = four_numbers([row[table.column[edge]] for edge in _EDGES], _EDGES, number)
         except ValueError as error:
             raise table.error(line, str(error)) from None
         if pixels is None:  # a finding without a place
@@ -239,10 +241,10 @@ def _note_size(table: CsvTable, row: Sequence[str], line: int, entry: ImageRows)
 
 def _size(table: CsvTable, line: int, width: str, height: str) -> tuple[float, float]:
     try:
-        values = table.number(width), table.number(height)
+        values = parse_size(width), parse_size(height)
     except ValueError:
         values = None, None
-    if values[0] is None or values[1] is None or min(values[0], values[1]) <= 0:
+    if values[0] is None or values[1] is None:
         raise table.error(line, f"size of the image is {width.strip()}×{height.strip()}, expected two numbers above 0")
     return values[0], values[1]
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.images import DICOM_SUFFIXES, image_size
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.box_columns import four_numbers
 from cxrfast.data.tables.csv_table import Column, CsvTable, column_names, is_empty, parse_integer
-from cxrfast.data.tables.image_files import ImageFiles, count_rows, parse_pixels, pixel_box
+from cxrfast.data.tables.image_files import ImageFiles, count_rows, pixel_box
 from cxrfast.data.tables.values import parse_age, parse_sex, parse_view
 from cxrfast.errors import CxrfastError
 
@@ -116,13 +117,14 @@ def _read_labels(path: Path, notes: list[str]) -> tuple[CsvTable, dict[str, _Cas
     cases: dict[str, _Case] = {}
     twice = unplaced = 0
     plain: set[str] = set()  # images with a row without a box
+    number = table.numbers(table.column[name] for name in _BOX)
     for line, row in table.cells():
         name = row["patientId"]
         if is_empty(name):
             raise table.error(line, "'patientId' is empty")
         target = _target(table, line, row["Target"])
         try:
-            pixels = parse_pixels([row[column] for column in _BOX], _BOX, table.number)
+            pixels = four_numbers([row[column] for column in _BOX], _BOX, number)
             details = parse_age(row.get("age", "")), parse_sex(row.get("sex", "")), parse_view(row.get("position", ""))
         except ValueError as error:
             raise table.error(line, str(error)) from None

@@ -1,108 +1,26 @@
-"""Boxes in tables: the columns that hold them, their units and their frame."""
+"""Rows with boxes: their units and their frame, which a table has in common."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cxrfast.data.datasets.formats._manifest_columns import squash
 from cxrfast.data.records import Box
-from cxrfast.data.tables.csv_table import CsvTable, is_empty, parse_number
+from cxrfast.data.tables.box_columns import BoxColumns
+from cxrfast.data.tables.csv_table import CsvTable
 from cxrfast.data.tables.image_files import pixel_box
 from cxrfast.data.tables.values import parse_size
 from cxrfast.errors import CxrfastError
 
 Size = tuple[float, float]
 
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")
-
 _FRACTION_TOLERANCE = 0.005  # by which a fraction may leave the image: about two pixels of 512
 
-# Names without separators, so that x_min and xmin are one; and what the last two numbers are.
-_SYSTEMS: tuple[tuple[tuple[str, str, str, str], str], ...] = (
-    (("x", "y", "w", "h"), "sides"),
-    (("bboxx", "y", "w", "h"), "sides"),  # the header "Bbox [x,y,w,h]", which its commas split
-    (("bboxx", "bboxy", "bboxw", "bboxh"), "sides"),
-    (("bboxx", "bboxy", "bboxwidth", "bboxheight"), "sides"),
-    (("xmin", "ymin", "xmax", "ymax"), "corners"),
-    (("bboxxmin", "bboxymin", "bboxxmax", "bboxymax"), "corners"),
-    (("bboxx1", "bboxy1", "bboxx2", "bboxy2"), "corners"),
-    (("x1", "y1", "x2", "y2"), "corners"),
-    (("x0", "y0", "x1", "y1"), "corners"),
-    (("left", "top", "right", "bottom"), "corners"),
-    (("cx", "cy", "w", "h"), "centre"),
-    (("xcenter", "ycenter", "w", "h"), "centre"),
-)
-# These use width and height as sides, so they count only where no other columns give a box.
-_SYSTEMS_OF_WIDTH: tuple[tuple[tuple[str, str, str, str], str], ...] = (
-    (("x", "y", "width", "height"), "sides"),
-    (("xmin", "ymin", "width", "height"), "sides"),
-    (("left", "top", "width", "height"), "sides"),
-    (("cx", "cy", "width", "height"), "centre"),
-    (("xcenter", "ycenter", "width", "height"), "centre"),
-)
 
-
-@dataclass(frozen=True)
-class BoxColumns:
-    """Where a table has its boxes.
-
-    ``width,height`` are the sides of a box where it cannot be read without them (``x,y,width,height``). Beside columns
-    that give the whole box they are the size of the image.
-    """
-
-    places: tuple[int, int, int, int]
-    kind: str  # "sides", "corners" or "centre"
-    names: tuple[str, str, str, str]
-    uses_width: bool  # the columns width and height are sides of the box
-    decimal_comma: bool = False  # "12,5" is twelve and a half
-
-
-def box_columns(table: CsvTable) -> BoxColumns | None:
-    """The columns of boxes, or None. Raises :class:`CxrfastError` if two sets of columns give boxes."""
-    places: dict[str, int] = {}
-    for place, name in enumerate(table.header):
-        places.setdefault(squash(name), place)
-    found = [(names, kind, False) for names, kind in _SYSTEMS if all(name in places for name in names)]
-    found = found or [(names, kind, True) for names, kind in _SYSTEMS_OF_WIDTH if all(name in places for name in names)]
-    if len(found) > 1:
-        one, other = (", ".join(table.header[places[name]] for name in names) for names, _, _ in found[:2])
-        raise CxrfastError(f"{table.path}: boxes are given twice, by {one} and by {other}; remove one of the two")
-    if not found:
-        single = next((places[name] for name in ("bbox", "box", "bndbox", "boundingbox") if name in places), None)
-        if single is not None:
-            raise CxrfastError(
-                f"{table.path}: column '{table.header[single]}' does not say which numbers it holds; split it into "
-                "x_min, y_min, x_max, y_max"
-            )
-        return None
-    names, kind, uses_width = found[0]
-    at = tuple(places[name] for name in names)
-    shown = tuple(table.header[place] for place in at)
-    return BoxColumns(at, kind, shown, uses_width, _decimal_comma(table, at))  # type: ignore[arg-type]
-
-
-def _decimal_comma(table: CsvTable, places: Sequence[int]) -> bool:
-    """Whether commas in numbers are decimal commas. Only tables with another separator may have these.
-
-    ``1,024`` may be a thousand or one. It is a thousand if no number of the table has a comma elsewhere, and some
-    numbers are written without one; where all have one the table is refused.
-    """
-    if table.delimiter == ",":
-        return False
-    with_comma = without = 0
-    first = None
-    for line, row in CsvTable(table.path, ()).rows():
-        for cell in (row[place].strip() for place in places if place < len(row)):
-            if "," not in cell:
-                without += not is_empty(cell)
-            elif not _THOUSANDS.fullmatch(cell):
-                return True
-            else:
-                with_comma += 1
-                first = first or (line, cell)
-    if first and not without:
-        raise table.error(first[0], f"{first[1]!r} may be a thousand or a fraction; write numbers without commas")
-    return False
+def box_columns(table: CsvTable, *, refuse_parts: bool) -> BoxColumns | None:
+    """As :meth:`BoxColumns.among`, for the header of a table. Raises :class:`CxrfastError` with its path."""
+    try:
+        return BoxColumns.among(table.header, refuse_parts=refuse_parts)
+    except ValueError as error:
+        raise CxrfastError(f"{table.path}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -116,26 +34,13 @@ class BoxRow:
     frame: Size | None  # stated in this row
     size: Size | None  # columns width and height, where they are not the sides
 
-    def corners(self, kind: str) -> Box:
-        a, b, c, d = self.numbers
-        if kind == "sides":
-            return a, b, a + c, b + d
-        return (a - c / 2, b - d / 2, a + c / 2, b + d / 2) if kind == "centre" else self.numbers
-
 
 def parse_numbers(table: CsvTable, columns: BoxColumns, line: int, row: Sequence[str]) -> Box | None:
     """The four numbers of a row; None if all four cells are empty."""
-    cells = [row[place].strip() for place in columns.places]
-    if all(is_empty(cell) for cell in cells):
-        return None
-    shown = f"box [{', '.join(columns.names)}] is [{', '.join(cells)}]"
     try:
-        numbers = [parse_number(cell, decimal_comma=columns.decimal_comma) for cell in cells]
-    except ValueError:
-        raise table.error(line, f"{shown}, expected four numbers") from None
-    if any(number is None for number in numbers):
-        raise table.error(line, f"{shown}, expected four numbers or four empty cells")
-    return tuple(numbers)  # type: ignore[return-value]
+        return columns.numbers(row, table.numbers(columns.places))
+    except ValueError as error:
+        raise table.error(line, str(error)) from None
 
 
 def parse_pair(table: CsvTable, line: int, row: Sequence[str], width: int | None, height: int | None) -> Size | None:
@@ -171,7 +76,7 @@ def resolve_boxes(
             frame = row.frame or (sizes[number] if sizes else None) or size_of(row)
         tolerance = 1.0 if min(frame) > 2 else _FRACTION_TOLERANCE
         try:
-            box, was_clipped = pixel_box(row.corners(columns.kind), *frame, tolerance=tolerance)
+            box, was_clipped = pixel_box(columns.xyxy(row.numbers), *frame, tolerance=tolerance)
         except ValueError as error:
             assumed = not fractions and row.frame is None and "outside" in str(error)
             advice = "; if it is in pixels of another size, state that in frame_width and frame_height" * assumed
@@ -229,7 +134,7 @@ def _sizes(
         return None
 
     def sides(row: BoxRow) -> Size:
-        x1, y1, x2, y2 = row.corners(columns.kind)
+        x1, y1, x2, y2 = columns.xyxy(row.numbers)
         return x2 - x1, y2 - y1
 
     def equals(row: BoxRow) -> bool:
@@ -238,7 +143,7 @@ def _sizes(
 
     if not all(equals(row) for row in with_size):
         return [row.size for row in rows]
-    if all(max(abs(edge) for edge in row.corners(columns.kind)[:2]) <= 1 for row in with_size):
+    if all(max(abs(edge) for edge in columns.xyxy(row.numbers)[:2]) <= 1 for row in with_size):
         raise table.error(
             with_size[0].line,
             "width and height may be the sides of the box or the size of the image; rename them to frame_width and "

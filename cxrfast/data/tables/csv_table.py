@@ -5,7 +5,7 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrfast.errors import CxrfastError
@@ -15,7 +15,8 @@ Column = str | tuple[str, ...]
 
 _DELIMITERS = (",", ";", "\t")
 _EMPTY = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>"})
-_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d*|\d{1,3}(\.\d{3})+),\d*(e[+-]?\d+)?", re.IGNORECASE)
 
 
 class CsvTable:
@@ -38,6 +39,7 @@ class CsvTable:
         for place, name in enumerate(self.header):
             places.setdefault(name.casefold(), place)
         self.column: dict[str, int] = {}
+        self._numbers: dict[tuple[int, ...], _Numbers] = {}
         self.missing: list[str] = []
         for column in (*required, *optional):
             names = (column,) if isinstance(column, str) else column
@@ -72,16 +74,54 @@ class CsvTable:
         for line, row in self.rows():
             yield line, {name: row[place].strip() for name, place in self.column.items()}
 
-    def number(self, cell: str) -> float | None:
-        """The number in a cell, None for an empty one.
+    def numbers(self, places: Iterable[int]) -> Callable[[str], float | None]:
+        """Reads the cells of these columns: a number, or None for an empty cell. ValueError for other text.
 
-        Understands thousands separators ("1,024") and, in a table with semicolons, decimal commas ("58,5"). Raises
-        ValueError for text that is not a finite number.
+        In a table that is separated by commas, other commas separate thousands ("1,024"). In other tables they may also
+        be decimal commas, so "1,024" may be a thousand or about one. It is about one if a number of these columns has a
+        comma that separates no thousands ("58,5"); else a thousand, if one is written without comma. Otherwise the
+        table is refused with a :class:`CxrfastError`.
         """
-        return parse_number(cell, decimal_comma=self.delimiter == ";")
+        columns = tuple(places)
+        if columns not in self._numbers:
+            self._numbers[columns] = _Numbers(self, columns)
+        return self._numbers[columns]
 
     def error(self, line: int, problem: str) -> CxrfastError:
         return CxrfastError(f"{self.path}, line {line}: {problem}; correct or remove the line")
+
+
+class _Numbers:
+    """See :meth:`CsvTable.numbers`. The table is only read for this where a number has a comma."""
+
+    def __init__(self, table: CsvTable, places: tuple[int, ...]):
+        self.table = table
+        self.places = places
+        self.decimal_comma = False if table.delimiter == "," else None
+
+    def __call__(self, cell: str) -> float | None:
+        if "," not in cell:
+            return parse_number(cell)
+        if self.decimal_comma is None:
+            self.decimal_comma = self._has_decimal_commas()
+        return parse_number(cell, decimal_comma=self.decimal_comma)
+
+    def _has_decimal_commas(self) -> bool:
+        first, without = None, False
+        for line, row in CsvTable(self.table.path, ()).rows():
+            for cell in (row[place].strip() for place in self.places if place < len(row)):
+                if "," not in cell:
+                    without = without or not is_empty(cell)
+                elif not _THOUSANDS.fullmatch(cell):
+                    return True
+                else:
+                    first = first or (line, cell)
+                    without = without or "." in cell or cell.count(",") > 1
+        if first is not None and not without:
+            raise self.table.error(
+                first[0], f"{first[1]!r} may be a thousand or a fraction; write numbers without commas"
+            )
+        return False
 
 
 def is_empty(cell: str) -> bool:
@@ -90,11 +130,17 @@ def is_empty(cell: str) -> bool:
 
 
 def parse_number(cell: str, *, decimal_comma: bool = False) -> float | None:
-    """See :meth:`CsvTable.number`."""
+    """The number in a cell, None for an empty one. Raises ValueError for text that is not a finite number.
+
+    Commas separate thousands ("1,024"), or decimals ("58,5") with ``decimal_comma``. Where a table leaves that open,
+    see :meth:`CsvTable.numbers`.
+    """
     text = cell.strip()
     if is_empty(text):
         return None
     if decimal_comma and "," in text:
+        if not _DECIMAL_COMMA.fullmatch(text):
+            raise ValueError(f"{cell!r} is not a number")
         text = text.replace(".", "").replace(",", ".")
     elif _THOUSANDS.fullmatch(text):
         text = text.replace(",", "")

@@ -1,7 +1,7 @@
 """Finds the image files of a data set, and their sizes."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrfast.data.images import IMAGE_SUFFIXES
@@ -133,25 +133,6 @@ def pixel_box(
     inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
     box = (inside[0] / width, inside[1] / height, inside[2] / width, inside[3] / height)
     return box, inside != (x1, y1, x2, y2)
-
-
-def parse_pixels(
-    cells: Sequence[str], names: Sequence[str], number: Callable[[str], float | None]
-) -> tuple[float, float, float, float] | None:
-    """The four numbers of a box, as ``number`` reads a cell; None if all four cells are empty.
-
-    Raises ValueError for text and for a box of which only some cells are empty.
-    """
-    shown = ", ".join(f"{name} {cell.strip() or 'empty'}" for name, cell in zip(names, cells, strict=True))
-    try:
-        a, b, c, d = (number(cell) for cell in cells)
-    except ValueError:
-        raise ValueError(f"box is {shown}, expected four numbers") from None
-    if a is None and b is None and c is None and d is None:
-        return None
-    if a is None or b is None or c is None or d is None:
-        raise ValueError(f"box is {shown}, expected four numbers")
-    return a, b, c, d
 
 
 def count_rows(found: int, missing: Sequence[str], files: int, tables: str, *, required: bool) -> list[str]:

@@ -22,6 +22,9 @@ NAMES = {
     "x_min,y_min,width,height": SIDES,
     "Bbox [x,y,w,h]": SIDES,
     "bbox_x,bbox_y,bbox_w,bbox_h": SIDES,
+    "bbox_x,bbox_y,bbox_width,bbox_height": SIDES,
+    "bbox_x1,bbox_y1,bbox_x2,bbox_y2": BOX,
+    "bbox_xmin,bbox_ymin,bbox_xmax,bbox_ymax": BOX,
     "x_center,y_center,width,height": CENTRE,
     "cx,cy,w,h": CENTRE,
 }
@@ -48,6 +51,8 @@ def test_a_box_is_found_by_any_of_its_names(names, order):
         ("xmin,ymin,xmax,ymax,width,height,image_width,image_height", "corners", (6, 7), ("width", "height")),
         ("x1,y1,x2,y2,w,h", "corners", None, ("w", "h")),
         ("x1,y1,x2,y2,x", "corners", None, ("x",)),
+        ("x0,y0,x1,y1,width,height", "corners", (4, 5), ()),
+        ("x,y,w,h,frame_width,frame_height", "sides", (4, 5), ()),
     ],
 )
 def test_width_and_height_are_sides_only_without_others(header, kind, size, unused):
@@ -55,6 +60,7 @@ def test_width_and_height_are_sides_only_without_others(header, kind, size, unus
     assert columns is not None
     assert (columns.kind, columns.size) == (kind, size)
     assert sorted(columns.unused) == sorted(unused)
+    assert columns.uses_width == ("x,y,width" in header)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,13 @@ def test_other_columns_are_no_box(header):
     assert BoxColumns.among(header.split(",")) is None
 
 
+@pytest.mark.parametrize("header", ["image,w,h", "image,left,right", "image,x1,y1,x2"])
+def test_parts_of_a_box_may_be_other_columns(header):
+    assert BoxColumns.among(header.split(","), refuse_parts=False) is None
+    with pytest.raises(ValueError, match="of a box, but not"):
+        BoxColumns.among(header.split(","))
+
+
 def test_empty_cells():
     columns = BoxColumns.among(["x", "y", "w", "h", "width", "height"])
 
@@ -90,7 +103,7 @@ def test_empty_cells():
     assert columns is not None
     assert columns.read(["", "", "", "", "5", "6"], number) == (None, (5.0, 6.0))
     assert columns.read(["1", "1", "2", "2", "", "6"], number) == ((1, 1, 3, 3), None)
-    with pytest.raises(ValueError, match="column 'y' is empty, but others of the box are not"):
+    with pytest.raises(ValueError, match="box is x 1, y empty, w 2, h 2, expected four numbers or four empty cells"):
         columns.read(["1", "", "2", "2", "5", "6"], number)
 
 

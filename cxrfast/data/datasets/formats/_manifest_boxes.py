@@ -19,8 +19,8 @@ from cxrfast.data.datasets.formats._manifest_columns import (
 from cxrfast.data.image_names import ImageIndex
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box
+from cxrfast.data.tables.box_columns import BoxColumns
 from cxrfast.data.tables.box_rows import (
-    BoxColumns,
     BoxRow,
     Size,
     box_columns,
@@ -122,7 +122,7 @@ def read_box_table(path: Path, manifest: Lists) -> BoxSheet:
     """Read the table of boxes beside a manifest. Rows without a box list a finding, or "No finding"."""
     table = CsvTable(path, ())
     check_header(table)
-    name, columns = image_column(table.header), box_columns(table)
+    name, columns = image_column(table.header), box_columns(table, refuse_parts=True)
     found = roles(table.header)
     at_class = found.get("label", found.get("labels"))
     if name is None or columns is None:

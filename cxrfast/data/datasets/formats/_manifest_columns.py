@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cxrfast.data.class_names import ClassMatcher, class_key
+from cxrfast.data.tables.box_columns import COORDINATES, column_key
 from cxrfast.data.tables.csv_table import CsvTable, is_empty, parse_number
 from cxrfast.errors import CxrfastError
 
@@ -33,26 +34,13 @@ _ROLES: dict[str, tuple[str, ...]] = {
 
 # Columns that hold 0 and 1 in small tables and are no class.
 _NO_CLASS = re.compile(
-    r"|unnamed\d*|index|idx|row|rowid|id|number|followup#?|fold|count|boxid|annotationid|readerid|radid"
-)
-
-# Names of columns of boxes in _box_table.py; any four of them may look like a box.
-_COORDINATES = frozenset(
-    [
-        *("x", "y", "w", "h", "x0", "y0", "x1", "y1", "x2", "y2", "xmin", "ymin", "xmax", "ymax"),
-        *("left", "top", "right", "bottom", "cx", "cy", "xcenter", "ycenter", "bbox", "box", "bndbox", "boundingbox"),
-    ]
+    r"|unnamed\d*|index|idx|row|rowid|id|number|followup|fold|count|boxid|annotationid|readerid|radid"
 )
 
 _TRUE = frozenset({"1", "true", "yes", "y", "t", "positive", "pos", "present"})
 _FALSE = frozenset({"0", "false", "no", "n", "f", "negative", "neg", "absent"})
 _UNCERTAIN = frozenset({"-1", "−1", "uncertain", "u", "unclear", "equivocal"})
 _DISTINCT = 64  # more different values than this are no labels
-
-
-def squash(name: str) -> str:
-    """Lower case without separators: "Image Index" and "image_index" are one name."""
-    return re.sub(r"[^\w#]+|_", "", name.casefold())
 
 
 @lru_cache(maxsize=1024)
@@ -74,7 +62,7 @@ def roles(header: Sequence[str]) -> dict[str, int]:
     """Role -> place of its column."""
     places: dict[str, int] = {}
     for place, name in enumerate(header):
-        places.setdefault(squash(name), place)
+        places.setdefault(column_key(name), place)
     return {
         role: places[next(n for n in names if n in places)] for role, names in _ROLES.items() if places.keys() & names
     }
@@ -82,8 +70,8 @@ def roles(header: Sequence[str]) -> dict[str, int]:
 
 def is_reserved(name: str) -> bool:
     """Whether a column of this name would not be taken for a class."""
-    key = squash(name)
-    known = any(key in names for names in _ROLES.values()) or key in _COORDINATES
+    key = column_key(name)
+    known = any(key in names for names in _ROLES.values()) or key in COORDINATES
     return known or _NO_CLASS.fullmatch(key) is not None or class_key(name) == NO_FINDING
 
 
@@ -165,7 +153,7 @@ def wide_columns(table: CsvTable, taken: set[int], *, keep_empty: bool) -> WideC
     ``keep_empty``: a column without any value is a class that is unknown in all images.
     """
     names = {place: name for place, name in enumerate(table.header) if place not in taken}
-    columns = {place: _Values(name) for place, name in names.items() if not _NO_CLASS.fullmatch(squash(name))}
+    columns = {place: _Values(name) for place, name in names.items() if not _NO_CLASS.fullmatch(column_key(name))}
     for line, row in table.rows():
         check_fields(table, line, row)
         for place, values in columns.items():

@@ -18,7 +18,8 @@ from cxrfast.data.datasets.formats._manifest_images import ManifestImages
 from cxrfast.data.datasets.formats._manifest_labels import ManifestLabels
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.datasets.shared.gathering import group
-from cxrfast.data.tables.box_rows import BoxColumns, box_columns, parse_pair
+from cxrfast.data.tables.box_columns import BoxColumns
+from cxrfast.data.tables.box_rows import box_columns, parse_pair
 from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty
 from cxrfast.data.tables.values import (
     parse_age,
@@ -50,7 +51,7 @@ class ManifestReader:
         if "labels" in self.roles and "label" in self.roles:
             one, other = (table.header[self.roles[role]] for role in ("labels", "label"))
             raise CxrfastError(f"{path}: columns '{one}' and '{other}' may both list findings; remove or rename one")
-        self.box_columns: BoxColumns | None = box_columns(table)
+        self.box_columns: BoxColumns | None = box_columns(table, refuse_parts=False)
         self.per_finding = "label" in self.roles  # one row for each finding, hence several rows for an image
         self.drafts: dict[str, Draft] = {}
         self.names: dict[str, str | None] = {}  # a name in the table -> identity; None: left out

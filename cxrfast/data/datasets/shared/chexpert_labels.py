@@ -95,6 +95,7 @@ class LabelColumns:
         nothing = [place for place, name in enumerate(table.header) if class_key(name) == _NO_FINDING]
         self._no_finding = nothing[0] if nothing else None
         self._places = [place for _, place in self._columns] + nothing[:1]
+        self._number = table.numbers(self._places)
         self._cache: dict[tuple[str, ...], RowLabels] = {}
         self._sets: dict[frozenset[str], frozenset[str]] = {}
 
@@ -135,7 +136,7 @@ class LabelColumns:
         if is_empty(cell):
             return None
         try:
-            value = self.table.number(cell)
+            value = self._number(cell)
         except ValueError:
             value = None
         if value not in (0.0, 1.0, -1.0):
