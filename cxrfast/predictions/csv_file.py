@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cxrfast.data.class_names import ClassMatcher, class_key
+from cxrfast.data.class_names import ClassMatcher, class_key, is_no_finding
 from cxrfast.data.tables.box_columns import BoxColumns, column_key
 from cxrfast.data.tables.csv_table import CsvTable
 from cxrfast.errors import CxrfastError
@@ -114,7 +114,7 @@ def _read_boxes(table: _Table, columns: BoxColumns, into: ParsedPredictions) -> 
         if box is None:
             empty += 1
             into.images[image] = None
-            if of and class_key(of) != class_key("No Finding"):
+            if of and not is_no_finding(of):
                 into.add_region_classes(of)
             continue
         if columns.size is not None and size is None:

@@ -77,7 +77,10 @@ def test_sides_are_not_taken_for_the_size_of_the_image(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,class,x,y,w,h\na.png,Mass,1,1,,5\n", "line 2: box is x 1, y 1, w empty, h 5, expected four numbers"),
+        (
+            "image,class,x,y,w,h\na.png,Mass,1,1,,5\n",
+            "line 2: box is x 1, y 1, w empty, h 5, expected four finite numbers",
+        ),
         (
             "image,class,x,y,w,h,width,height\na.png,Mass,1,1,5,5,,9\n",
             "line 2: the width or height of the image is empty",

@@ -1,11 +1,12 @@
 """The box table of ChestX-ray14."""
 
-import math
 from pathlib import Path
 
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Box
+from cxrfast.data.tables.box_columns import four_numbers
 from cxrfast.data.tables.csv_table import CsvTable
+from cxrfast.data.tables.image_files import pixel_box
 
 FRAME = 1024.0  # boxes are in pixels of the released 1024×1024 images, also for resized copies
 TOLERANCE = 1.0  # pixels by which rounding may move an edge out of the image
@@ -39,23 +40,11 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
 
 
 def _parse_box(cells: list[str], table: CsvTable, line: int) -> tuple[Box, bool]:
-    shown = "[" + ", ".join(cell.strip() for cell in cells) + "]"
     try:
-        x, y, w, h = (float(cell) for cell in cells)
-    except ValueError:
-        raise table.error(line, f"box [x, y, w, h] is {shown}, expected four numbers") from None
-    if not all(math.isfinite(value) for value in (x, y, w, h)):
-        raise table.error(line, f"box [x, y, w, h] is {shown}, expected finite numbers")
-    if w <= 0 or h <= 0:
-        raise table.error(line, f"box [x, y, w, h] is {shown}, expected a width and a height above 0")
-    right, bottom = x + w, y + h
-    if (
-        min(x, y) < -TOLERANCE
-        or max(right, bottom) > FRAME + TOLERANCE
-        or max(x, y) >= FRAME
-        or min(right, bottom) <= 0
-    ):
-        raise table.error(line, f"box [x, y, w, h] {shown} lies outside the {FRAME:g}×{FRAME:g} image")
-    inside = tuple(min(max(value, 0.0), FRAME) for value in (x, y, right, bottom))
-    left, top, right_in, bottom_in = (value / FRAME for value in inside)
-    return (left, top, right_in, bottom_in), inside != (x, y, right, bottom)
+        numbers = four_numbers(cells, ("x", "y", "w", "h"), table.numbers(table.column[name] for name in _NUMBERS))
+        if numbers is None:
+            raise ValueError("the box is empty, expected four finite numbers")
+        x, y, w, h = numbers
+        return pixel_box((x, y, x + w, y + h), FRAME, FRAME, tolerance=TOLERANCE)
+    except ValueError as error:
+        raise table.error(line, str(error)) from None

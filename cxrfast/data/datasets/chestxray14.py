@@ -17,7 +17,7 @@ from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.records import Box, Record
 from cxrfast.data.tables.csv_table import CsvTable, column_names, parse_integer
 from cxrfast.data.tables.image_files import ImageFiles
-from cxrfast.data.tables.values import MAX_AGE, parse_age, parse_identifier
+from cxrfast.data.tables.values import MAX_AGE, parse_age, parse_identifier, without_zeros
 from cxrfast.errors import CxrfastError, UsageError
 
 LABEL_FILES = {"2017": "Data_Entry_2017.csv", "2020": "Data_Entry_2017_v2020.csv"}
@@ -275,7 +275,7 @@ def _parse_patient(cell: str) -> str:
     patient = parse_identifier(cell)
     if patient is None:
         raise ValueError(f"'{_PATIENT}' is {cell.strip()!r}, and splits by patient need it")
-    return (patient.lstrip("0") or "0") if patient.isdecimal() else patient
+    return without_zeros(patient)
 
 
 def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:

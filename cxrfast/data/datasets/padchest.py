@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from cxrfast.data.class_names import class_key
+from cxrfast.data.class_names import class_key, is_no_finding
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.records import Record
 from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty, parse_integer
@@ -27,7 +27,6 @@ _SEX, _PROJECTION, _METHOD = "PatientSex_DICOM", "Projection", "MethodLabel"
 _WIDTH, _HEIGHT = "Columns_DICOM", "Rows_DICOM"
 
 _ROUNDED = re.compile(r"\d+(\.\d+)?e\+\d+", re.IGNORECASE)  # identifiers have up to 39 digits
-_NORMAL = class_key("normal")
 _INCOMPLETE = frozenset({"unchanged", "exclude", "suboptimal study"})
 _VIEWS = {"pa": "PA", "ap": "AP", "ap_horizontal": "AP", "l": "lateral", "ll": "lateral", "costal": "costal"}
 _NO_VIEW = frozenset({"", "exclude", "unk", "unknown"})
@@ -187,7 +186,7 @@ def _parse_labels(cell: str) -> _Labels:
     texts = [re.sub(r"\\(.)", r"\1", text[1:-1]) for text in re.findall(_TEXT, cell)]
     names = [" ".join(text.split()).casefold() for text in texts]
     names = [name for name in dict.fromkeys(names) if name and not name.startswith("loc ") and name != "loc"]
-    special = tuple(name for name in names if name in _INCOMPLETE or class_key(name) == _NORMAL)
+    special = tuple(name for name in names if name in _INCOMPLETE or is_no_finding(name))
     findings = frozenset(names) - set(special)
     return _Labels(findings, bool(names) and not _INCOMPLETE & set(special), special)
 

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxrfast.data.class_names import class_key
+from cxrfast.data.class_names import is_no_finding
 from cxrfast.data.datasets.interface import DataSource, Grouping
+from cxrfast.data.datasets.shared.gathering import KnownSets
 from cxrfast.data.records import Box, Record
 from cxrfast.data.tables.csv_table import is_empty
 from cxrfast.data.tables.image_files import ImageFiles
-from cxrfast.data.tables.values import MAX_AGE, parse_identifier, parse_sex, parse_view
+from cxrfast.data.tables.values import MAX_AGE, parse_identifier, parse_sex, parse_view, without_zeros
 from cxrfast.errors import CxrfastError, UsageError
 
 # The column that names the image, in the tables that the package reads.
@@ -85,7 +86,7 @@ def from_torchxrayvision(
     records: dict[str, Record] = {}
     missing: list[str] = []
     twice = ungrouped = 0
-    shared: dict[frozenset[str], frozenset[str]] = {}
+    shared = KnownSets()
     for item, row, place in zip(items, labels, places, strict=True):
         path = Path(os.path.normpath(root / place))
         if not path.is_file():
@@ -103,7 +104,7 @@ def from_torchxrayvision(
             patient=patient or place,
             labels=present,
             boxes=boxes,
-            known=shared.setdefault(known, known),
+            known=shared.share(known),
             **facts,
         )
         other = records.setdefault(place, record)
@@ -153,7 +154,7 @@ def _labels(dataset: Any) -> tuple[list[str], np.ndarray]:
             raise UsageError(f"dataset: pathology {name!r} is there twice; keep one of the two")
     if not len(labels):
         raise UsageError("dataset: it has no items; check its views and filters")
-    return ["" if class_key(name) == class_key("No Finding") else name for name in names], labels
+    return ["" if is_no_finding(name) else name for name in names], labels
 
 
 def _items(dataset: Any, count: int) -> list[_Item]:
@@ -238,7 +239,7 @@ class _Details:
 
     def of(self, index: int) -> tuple[str | None, dict[str, Any]]:
         """Patient, None where there is none; view, age and sex."""
-        patient = _without_zeros(parse_identifier(self._text("patientid", index)) or "")
+        patient = without_zeros(parse_identifier(self._text("patientid", index)) or "")
         view = self._text("view", index)
         age = self._number("age_years", index)
         sexes = [sex for sex, name in (("M", "sex_male"), ("F", "sex_female")) if self._number(name, index) == 1]
@@ -289,8 +290,3 @@ def _boxes(item: _Item, names: Iterable[str], details: _Details) -> dict[str, tu
             (x.start / width, y.start / height, x.stop / width, y.stop / height) for y, x in ndimage.find_objects(areas)
         )
     return boxes
-
-
-def _without_zeros(identifier: str) -> str:
-    """ "00000003" and 3 are one patient: tables of one data set write both."""
-    return (identifier.lstrip("0") or "0") if identifier.isdecimal() else identifier

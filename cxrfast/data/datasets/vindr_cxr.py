@@ -8,12 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
+from cxrfast.data.class_names import ClassMatcher, describe_matches, is_no_finding
 from cxrfast.data.datasets._vindr_tables import (
     CONSENSUS,
     KAGGLE,
     LOCAL,
-    NO_FINDING_KEY,
     ImageRows,
     PixelBox,
     ReaderRows,
@@ -26,6 +25,7 @@ from cxrfast.data.datasets._vindr_tables import (
     read_sizes,
 )
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import KnownSets
 from cxrfast.data.datasets.shared.readers import Reading, merge_readings
 from cxrfast.data.images import DICOM_SUFFIXES, image_size
 from cxrfast.data.records import Box, Record
@@ -73,13 +73,13 @@ def read_vindr_cxr(root: Path, options: DataOptions = DataOptions()) -> DataSour
     counts = _Counts()
     places = _find_images(files, tables)
     records, missing = [], []
-    sets: dict[frozenset[str], frozenset[str]] = {}
+    shared = KnownSets()
     for image, rows in tables.images.items():
         if places[image] is None:
             missing.append(image)
             if options.images_required:
                 continue
-        records.append(_record(root, image, places[image], rows, options, counts, sets))
+        records.append(_record(root, image, places[image], rows, options, counts, shared))
     names = ", ".join(read)
     if not records:
         raise CxrfastError(
@@ -109,9 +109,9 @@ def _record(
     rows: ImageRows,
     options: DataOptions,
     counts: _Counts,
-    sets: dict[frozenset[str], frozenset[str]],
+    shared: KnownSets,
 ) -> Record:
-    """The record of one image. ``sets`` holds one object for equal sets, to save memory."""
+    """The record of one image."""
     size = _original_size(root, place, rows)
     readings = [_reading(draft, size, counts, options) for _, draft in sorted(rows.readers.items())]
     rule = options.readers or "majority"
@@ -125,8 +125,8 @@ def _record(
         image=name,
         path=root / name,
         patient=name,
-        labels=sets.setdefault(present, present),
-        known=sets.setdefault(merged.known, merged.known),
+        labels=shared.share(present),
+        known=shared.share(merged.known),
         boxes=merged.boxes,
         width=None if size is None else round(size[0]),
         height=None if size is None else round(size[1]),
@@ -158,7 +158,7 @@ def _read_tables(root: Path) -> tuple[Tables, tuple[str, ...], list[str]]:
     for there in parts.values():
         if "labels" in there:
             matcher = ClassMatcher(tuple(names))
-            columns = (name for name in label_columns(there["labels"]) if class_key(name) != NO_FINDING_KEY)
+            columns = (name for name in label_columns(there["labels"]) if not is_no_finding(name))
             names.update(dict.fromkeys(name for name in columns if matcher.match(name) is None))
     classes = tuple(names) or LOCAL
     read = []

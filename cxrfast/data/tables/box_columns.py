@@ -160,13 +160,13 @@ def four_numbers(
     try:
         a, b, c, d = (number(cell) for cell in cells)
     except ValueError:
-        problem = "expected four numbers"
+        problem = "expected four finite numbers"
     else:
         if a is None and b is None and c is None and d is None:
             return None
         if not (a is None or b is None or c is None or d is None):
             return a, b, c, d
-        problem = "expected four numbers or four empty cells"
+        problem = "expected four finite numbers or four empty cells"
     shown = ", ".join(f"{name} {cell.strip() or 'empty'}" for name, cell in zip(names, cells, strict=True))
     raise ValueError(f"box is {shown}, {problem}")
 

@@ -68,6 +68,11 @@ def parse_identifier(cell: str) -> str | None:
     return re.sub(r"[.,]0+", "", text) if re.fullmatch(r"\d+[.,]0", text) else text
 
 
+def without_zeros(identifier: str) -> str:
+    """ "00000003" and "3" are one patient: tables of one data set write both."""
+    return (identifier.lstrip("0") or "0") if identifier.isdecimal() else identifier
+
+
 def parse_part(cell: str) -> str | None:
     """ "train", "val", "test" or "train_val"; None for an empty cell. Raises ValueError for other text."""
     if is_empty(cell):

@@ -116,14 +116,14 @@ def test_boxes_of_unknown_images_are_said(release):
 
 
 BAD_BOXES = {
-    "outside": ("Mass,900,900,200,200", "outside the 1024×1024 image"),
-    "far left": ("Mass,-50,0,100,100", "outside the 1024×1024 image"),
-    "beyond": ("Mass,1024.5,0,0.4,10", "outside the 1024×1024 image"),
-    "text": ("Mass,ten,0,100,100", "expected four numbers"),
+    "outside": ("Mass,900,900,200,200", "outside its image of 1024×1024 pixels"),
+    "far left": ("Mass,-50,0,100,100", "outside its image of 1024×1024 pixels"),
+    "beyond": ("Mass,1024.5,0,0.4,10", "outside its image of 1024×1024 pixels"),
+    "text": ("Mass,ten,0,100,100", "expected four finite numbers"),
     "nan": ("Mass,nan,0,100,100", "finite"),
     "infinite": ("Mass,0,0,inf,100", "finite"),
-    "zero": ("Mass,10,10,0,100", "above 0"),
-    "negative": ("Mass,10,10,100,-5", "above 0"),
+    "zero": ("Mass,10,10,0,100", "has no area, expected x1 < x2 and y1 < y2"),
+    "negative": ("Mass,10,10,100,-5", "has no area, expected x1 < x2 and y1 < y2"),
     "class": ("Masses,10,10,10,10", "unknown class 'Masses'"),
     "short": ("Mass,10,10", "fields"),
     "again": ("Infiltration,256.0,128.0,512.0,64.0", "listed twice"),

@@ -103,7 +103,9 @@ def test_empty_cells():
     assert columns is not None
     assert columns.read(["", "", "", "", "5", "6"], number) == (None, (5.0, 6.0))
     assert columns.read(["1", "1", "2", "2", "", "6"], number) == ((1, 1, 3, 3), None)
-    with pytest.raises(ValueError, match="box is x 1, y empty, w 2, h 2, expected four numbers or four empty cells"):
+    with pytest.raises(
+        ValueError, match="box is x 1, y empty, w 2, h 2, expected four finite numbers or four empty cells"
+    ):
         columns.read(["1", "", "2", "2", "5", "6"], number)
 
 

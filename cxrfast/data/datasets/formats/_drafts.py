@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cxrfast.data.class_names import class_key
+from cxrfast.data.class_names import class_key, is_no_finding
 from cxrfast.data.datasets.shared.gathering import KnownSets
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError
-
-NO_FINDING = class_key("No Finding")
 
 
 class Classes:
@@ -23,10 +21,9 @@ class Classes:
 
     def add(self, name: str) -> str | None:
         """The class that ``name`` means, which is new if there is none; None for "No Finding"."""
-        key = class_key(name)
-        if key == NO_FINDING:
+        if is_no_finding(name):
             return None
-        of = self._by_key.setdefault(key, name)
+        of = self._by_key.setdefault(class_key(name), name)
         if of != name:
             self.matched[name] = of
         return of

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
+from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches, is_no_finding
 from cxrfast.data.datasets.formats._manifest_columns import (
-    NO_FINDING,
     LongLabels,
     check_fields,
     check_header,
@@ -203,7 +202,7 @@ class _Classes:
         text = self.wide[0] if self.at is None else row[self.at].strip()
         if is_empty(text):
             raise self.table.error(line, "a box without a class")
-        if class_key(text) == NO_FINDING:
+        if is_no_finding(text):
             return None
         if text not in self.matched:
             found = self.matcher.match(text)

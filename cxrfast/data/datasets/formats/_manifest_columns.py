@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from cxrfast.data.class_names import ClassMatcher, class_key
+from cxrfast.data.class_names import ClassMatcher, class_key, is_no_finding
 from cxrfast.data.tables.box_columns import COORDINATES, column_key
 from cxrfast.data.tables.csv_table import CsvTable, is_empty, parse_number
 from cxrfast.errors import CxrfastError
-
-NO_FINDING = class_key("No Finding")
 
 # Names in lower case without separators. The first one that a table has is used.
 _ROLES: dict[str, tuple[str, ...]] = {
@@ -72,7 +70,7 @@ def is_reserved(name: str) -> bool:
     """Whether a column of this name would not be taken for a class."""
     key = column_key(name)
     known = any(key in names for names in _ROLES.values()) or key in COORDINATES
-    return known or _NO_CLASS.fullmatch(key) is not None or class_key(name) == NO_FINDING
+    return known or _NO_CLASS.fullmatch(key) is not None or is_no_finding(name)
 
 
 def image_column(header: Sequence[str]) -> str | None:
@@ -163,7 +161,7 @@ def wide_columns(table: CsvTable, taken: set[int], *, keep_empty: bool) -> WideC
     for place, values in columns.items():
         if not _is_class(table, values, ignored, keep_empty):
             continue
-        if class_key(values.name) == NO_FINDING:
+        if is_no_finding(values.name):
             found.no_finding = place
         else:
             found.classes[values.name] = place
@@ -203,10 +201,9 @@ class LongLabels:
         self.mark = next((mark for mark in self.marks if any(mark in cell for cell in cells)), None)
         for cell in cells:
             for name in self.split(cell):
-                key = class_key(name)
-                if key == NO_FINDING:
+                if is_no_finding(name):
                     continue
-                first = self.names.setdefault(key, name)
+                first = self.names.setdefault(class_key(name), name)
                 if name != first:
                     self.spellings[name] = first
         if self.names and all(_is_number(name) for name in self.names.values()):
@@ -229,7 +226,7 @@ class LongLabels:
         names = self.split(cell)
         if not names:
             return None
-        keys = {class_key(name) for name in names}
-        if NO_FINDING in keys and len(keys) > 1:
+        keys = {class_key(name) for name in names if not is_no_finding(name)}
+        if keys and any(map(is_no_finding, names)):
             raise ValueError(f"'{self.column}' is {cell.strip()!r}: no finding beside a finding")
-        return frozenset(self.names[key] for key in keys if key != NO_FINDING)
+        return frozenset(self.names[key] for key in keys)

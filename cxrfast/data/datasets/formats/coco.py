@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cxrfast.data.class_names import class_key
+from cxrfast.data.class_names import class_key, is_no_finding
 from cxrfast.data.datasets.formats._coco_files import CocoFile, coco_files, load_json
 from cxrfast.data.datasets.formats._coco_shapes import annotation_box
-from cxrfast.data.datasets.formats._manifest_columns import NO_FINDING, roles
+from cxrfast.data.datasets.formats._manifest_columns import roles
 from cxrfast.data.datasets.formats._manifest_images import leaves_folder
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.datasets.shared.gathering import KnownSets, Places, group
@@ -104,9 +104,9 @@ class _Reader:
             key = class_key(name)
             if of_file.setdefault(key, name) != name:
                 raise self._error(file, "category", entry["id"], f"{name!r} means the same as {of_file[key]!r}")
-            classes[entry["id"]] = None if key == NO_FINDING else self.names.setdefault(key, name)
-            if key != NO_FINDING and self.names[key] != name:
-                self.class_notes.append(f"class names matched: {name} = {self.names[key]}")
+            classes[entry["id"]] = of = None if is_no_finding(name) else self.names.setdefault(key, name)
+            if of not in (None, name):
+                self.class_notes.append(f"class names matched: {name} = {of}")
         return classes
 
     def _read_image(

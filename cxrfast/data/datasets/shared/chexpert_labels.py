@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cxrfast.data.class_names import ClassMatcher, class_key
+from cxrfast.data.class_names import ClassMatcher, class_key, is_no_finding
 from cxrfast.data.datasets.interface import Uncertain
+from cxrfast.data.datasets.shared.gathering import KnownSets
 from cxrfast.data.tables.csv_table import CsvTable, is_empty
 
 # In CheXpert's order. MIMIC-CXR has the same classes in alphabetical order.
@@ -30,7 +31,6 @@ CHEXPERT_CLASSES = (
     "Support Devices",
 )
 _DEVICES = class_key("Support Devices")  # not a finding: may be present beside "No Finding"
-_NO_FINDING = class_key("No Finding")
 
 
 class RowLabels(NamedTuple):
@@ -92,12 +92,12 @@ class LabelColumns:
             self._columns.append((of, place))
             if of != name:
                 self.spellings[name] = of
-        nothing = [place for place, name in enumerate(table.header) if class_key(name) == _NO_FINDING]
+        nothing = [place for place, name in enumerate(table.header) if is_no_finding(name)]
         self._no_finding = nothing[0] if nothing else None
         self._places = [place for _, place in self._columns] + nothing[:1]
         self._number = table.numbers(self._places)
         self._cache: dict[tuple[str, ...], RowLabels] = {}
-        self._sets: dict[frozenset[str], frozenset[str]] = {}
+        self._sets = KnownSets()
 
     @property
     def last(self) -> int:
@@ -126,11 +126,7 @@ class LabelColumns:
         nothing = None if self._no_finding is None else self._value("No Finding", cells[-1], line)
         contradicted = nothing == 1 and any(class_key(name) != _DEVICES for name in present)
         empty = blank == len(self._columns) and nothing is None
-        return RowLabels(self._shared(present), self._shared(known), blank, uncertain, contradicted, empty)
-
-    def _shared(self, names: set[str]) -> frozenset[str]:
-        """One object for equal sets, to save memory."""
-        return self._sets.setdefault(frozenset(names), frozenset(names))
+        return RowLabels(self._sets.share(present), self._sets.share(known), blank, uncertain, contradicted, empty)
 
     def _value(self, name: str, cell: str, line: int) -> int | None:
         if is_empty(cell):

@@ -62,7 +62,7 @@ def test_box_makes_its_class_present_unless_told_otherwise(folder):
             r"line 2: box \[30, 5, 50, 15\] lies outside its image of 40×20 .*state that in frame_width",
         ),
         ("x,y,w,h", ["10,5,0,10"], "line 2: .*has no area"),
-        ("x,y,w,h", ["10,5,ten,10"], "line 2: .*expected four numbers"),
+        ("x,y,w,h", ["10,5,ten,10"], "line 2: .*expected four finite numbers"),
         ("x,y,w,h", ["10,5,,10"], "line 2: .*or four empty cells"),
         ("xmin,ymin,xmax,ymax", ["0.5,0.5,0.2,0.9"], "line 2: .*has no area"),
         ("xmin,ymin,xmax,ymax,width,height", ["0,0,20,10,20,10"], "line 2: width and height may be the sides"),
