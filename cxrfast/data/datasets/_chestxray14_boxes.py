@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cxrfast.data.datasets.shared.gathering import counted
 from cxrfast.data.labels import CLASSES
 from cxrfast.data.records import Box
 from cxrfast.data.tables.box_columns import four_numbers
@@ -34,8 +35,7 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
         if box in of_class:
             raise table.error(line, f"the same box of {label} on {image} is listed twice")
         boxes[image][label] = (*of_class, box)
-    if clipped:
-        notes.append(f"{clipped} boxes of {path.name} extend beyond the image by up to {TOLERANCE:g} pixel: clipped")
+    notes += counted((clipped, f"boxes of {path.name} beyond the image by up to {TOLERANCE:g} pixel, clipped"))
     return boxes
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from cxrfast.data.class_names import is_no_finding
 from cxrfast.data.datasets.interface import DataSource, Grouping
-from cxrfast.data.datasets.shared.gathering import KnownSets
+from cxrfast.data.datasets.shared.gathering import KnownSets, counted
 from cxrfast.data.records import Box, Record
 from cxrfast.data.tables.csv_table import is_empty
 from cxrfast.data.tables.image_files import ImageFiles
@@ -116,19 +116,17 @@ def from_torchxrayvision(
         raise CxrfastError(f"dataset: none of the {len(labels)} images was found in {root} (first: {places[0]})")
     grouping: Grouping = "image" if ungrouped == len(records) + twice else "patient"
     version = " + ".join(dict.fromkeys(type(holder).__name__ for holder in holders))
-    notes.insert(0, f"{len(records)} images of {version} under {root}")
-    if missing:
-        what = "left out" if images_required else "kept without pixels"
-        notes.append(f"{len(missing)} images have no file (first: {missing[0]}): {what}")
-    if twice:
-        notes.append(f"{twice} images are there twice: taken once")
-    if ungrouped:
-        notes.append(f"{ungrouped} images name no patient: each is taken as its own")
+    notes.insert(0, f"images of {version} under {root}: {len(records)}")
+    notes += counted(
+        (len(missing), f"images without a file, {'left out' if images_required else 'kept without pixels'}", missing),
+        (twice, "images that are there twice, taken once"),
+        (ungrouped, "images without a patient, each taken as its own"),
+    )
     if with_masks:
         notes.append("masks became boxes, one for each connected area")
     classes = tuple(name for name in names if name)
     dropped = len(names) - len(classes)
-    class_notes = [f"{dropped} pathologies without a name or called No Finding are no classes"] if dropped else []
+    class_notes = counted((dropped, "pathologies without a name or called No Finding, which are no classes"))
     return DataSource(root, "torchxrayvision", tuple(records.values()), classes, version, notes, class_notes, grouping)
 
 

@@ -83,9 +83,9 @@ def resolve_boxes(
             raise table.error(row.line, f"{error}{advice}") from None
         clipped += was_clipped
         boxes.append(box)
-    notes.append(f"{table.path.name}: {len(rows)} boxes, {_describe(columns, rows, fractions, sizes)}")
+    notes.append(f"boxes in {table.path.name}: {len(rows)}, {_describe(columns, rows, fractions, sizes)}")
     if clipped:
-        notes.append(f"{table.path.name}: {clipped} boxes leave their image slightly: clipped")
+        notes.append(f"{table.path.name}: boxes that extend a little beyond their image, clipped: {clipped}")
     return boxes
 
 

@@ -1,7 +1,7 @@
 """Finds the image files of a data set, and their sizes."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cxrfast.data.images import IMAGE_SUFFIXES
@@ -33,10 +33,6 @@ class ImageFiles:
 
     def __contains__(self, path: str) -> bool:
         """Whether there is an image file with exactly this path."""
-        return path in self._exact
-
-    def holds(self, path: str) -> bool:
-        """Whether there is an image file at exactly this relative path."""
         return path in self._exact
 
     def find(self, name: str) -> str | None:
@@ -133,14 +129,3 @@ def pixel_box(
     inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
     box = (inside[0] / width, inside[1] / height, inside[2] / width, inside[3] / height)
     return box, inside != (x1, y1, x2, y2)
-
-
-def count_rows(found: int, missing: Sequence[str], files: int, tables: str, *, required: bool) -> list[str]:
-    """Notes on images of the tables without a file, and on image files that no table names."""
-    notes = []
-    if missing:
-        what = "left out" if required else "kept without pixels"
-        notes.append(f"{len(missing)} images of {tables} have no file (first: {missing[0]}): {what}")
-    if files > found:
-        notes.append(f"{files - found} image files are not in {tables}: left out")
-    return notes

@@ -15,6 +15,7 @@ from cxrfast.data.datasets.formats._manifest_columns import (
     label_value,
     roles,
 )
+from cxrfast.data.datasets.shared.gathering import REPEATED_BOXES, counted
 from cxrfast.data.image_names import ImageIndex
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box
@@ -82,8 +83,7 @@ class BoxSheet:
             of = drafts[row.image].boxes
             repeated += box in of.get(row.class_name, ())
             of[row.class_name] = tuple(dict.fromkeys((*of.get(row.class_name, ()), box)))
-        if repeated:
-            notes.append(f"{self.table.path.name}: {repeated} repeated boxes are used once")
+        notes += counted((repeated, f"{self.table.path.name}: {REPEATED_BOXES}"))
 
     def _size_of_file(self, draft: Draft, line: int) -> Size:
         stated = (draft.details["width"], draft.details["height"])
@@ -150,11 +150,9 @@ def read_box_table(path: Path, manifest: Lists) -> BoxSheet:
             classes.mark_empty(line, draft)
         elif not sheet.add(line, row, draft.image, class_name) or classes.listing:
             classes.mark(line, draft, class_name)
-    if strangers:
-        first = next(iter(strangers))
-        manifest.notes.append(
-            f"{path.name}: {len(strangers)} images are not in the manifest (first: {first}): their boxes are left out"
-        )
+    manifest.notes.extend(
+        counted((len(strangers), f"{path.name}: images that are not in the manifest, boxes left out", list(strangers)))
+    )
     classes.finish()
     return sheet
 

@@ -40,7 +40,7 @@ class ManifestImages:
                 notes.append(f"{table.name}: its paths lead out of its folder; the data folder is {self.root}")
             else:
                 self._full = {name: _portable(name).split(":", 1)[-1].lstrip("/") for name in outside}
-                notes.append(f"{table.name}: {len(outside)} paths do not exist here: found by their ends, if at all")
+                notes.append(f"paths of {table.name} that do not exist here, sought by their ends: {len(outside)}")
         self._places = Places(files or ImageFiles(self.root), table.name, required)
 
     def _outside(self, there: dict[str, str]) -> ImageFiles:

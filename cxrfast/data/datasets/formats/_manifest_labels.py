@@ -7,7 +7,7 @@ from cxrfast.data.class_names import class_key
 from cxrfast.data.datasets.formats._manifest_boxes import Draft
 from cxrfast.data.datasets.formats._manifest_columns import LongLabels, WideColumns, label_value
 from cxrfast.data.datasets.interface import DataOptions
-from cxrfast.data.datasets.shared.gathering import KnownSets, with_boxes
+from cxrfast.data.datasets.shared.gathering import IMPLIED, KnownSets, counted, odd_ages, with_boxes
 from cxrfast.data.records import Record
 from cxrfast.data.tables.values import MAX_AGE
 from cxrfast.errors import CxrfastError
@@ -95,14 +95,11 @@ class ManifestLabels:
         return CxrfastError(f"{self.path}, line {draft.line}: {problem}; correct the line")
 
     def notes(self) -> list[str]:
-        name, notes = self.path.name, []
-        if self.uncertain:
-            taken = {"zero": "absent", "one": "present"}.get(self.options.uncertain or "", "unknown")
-            notes.append(f"{name}: {self.uncertain} labels are uncertain (-1): taken as {taken} (--uncertain)")
-        if self.implied:
-            notes.append(f"{self.implied} boxes name a class that their image's labels lack; it is taken as positive")
-        if self.odd_ages:
-            notes.append(f"{self.odd_ages} images have an age over {MAX_AGE} years: taken as unknown")
-        if self.unlabelled and (self.wide.classes or self.in_lists):
-            notes.append(f"{self.unlabelled} images have no label: all their classes are unknown")
-        return notes
+        taken = {"zero": "absent", "one": "present"}.get(self.options.uncertain or "", "unknown")
+        labelled = bool(self.wide.classes or self.in_lists)
+        return counted(
+            (self.uncertain, f"{self.path.name}: uncertain labels (-1), taken as {taken} (--uncertain)"),
+            (self.implied, IMPLIED),
+            odd_ages(self.odd_ages),
+            (self.unlabelled if labelled else 0, "images without a label, whose classes are unknown"),
+        )

@@ -13,7 +13,7 @@ from cxrfast.data.datasets.formats._coco_shapes import annotation_box
 from cxrfast.data.datasets.formats._manifest_columns import roles
 from cxrfast.data.datasets.formats._manifest_images import leaves_folder
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
-from cxrfast.data.datasets.shared.gathering import KnownSets, Places, group
+from cxrfast.data.datasets.shared.gathering import CLIPPED, REPEATED_BOXES, KnownSets, Places, counted, group
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box, Record
 from cxrfast.data.tables.image_files import ImageFiles, pixel_box
@@ -213,19 +213,20 @@ class _Reader:
 
     def _describe(self) -> None:
         boxes = sum(len(of) for draft in self.drafts.values() for of in draft.boxes.values())
-        self.notes.insert(0, f"{self.total} images in {self.places.source}, {len(self.drafts)} read, {boxes} boxes")
+        self.notes.insert(0, f"images in {self.places.source}: {self.total}; read: {len(self.drafts)}; boxes: {boxes}")
         texts = {
-            "masks": "boxes are the bounding boxes of polygons or masks",
-            "labels": "annotations have neither box nor mask: they are labels of the whole image",
-            "crowd": "annotations are crowd regions (iscrowd): each is one box",
-            "clipped": "boxes leave their image by up to one pixel: clipped",
-            "repeated": "repeated boxes are used once",
-            "strangers": "annotations are of images that are not listed: left out",
+            "masks": "boxes that are the bounding boxes of polygons or masks",
+            "labels": "annotations with neither box nor mask, labels of the whole image",
+            "crowd": "crowd regions (iscrowd), each taken as one box",
+            "clipped": CLIPPED,
+            "repeated": REPEATED_BOXES,
+            "strangers": "annotations of images that are not listed, left out",
         }
-        self.notes.extend(f"{self.counts[key]} {text}" for key, text in texts.items() if self.counts[key])
         stated = sum(draft.negative is not None for draft in self.drafts.values())
-        if stated:
-            self.notes.append(f"{stated} images state their absent classes (neg_category_ids): others are unknown")
+        self.notes += counted(
+            *((self.counts[key], text) for key, text in texts.items()),
+            (stated, "images that state their absent classes (neg_category_ids), so others are unknown"),
+        )
         self.notes.extend(self.places.notes())
 
     def _error(self, file: CocoFile, kind: str, number: Any, problem: str) -> CxrfastError:

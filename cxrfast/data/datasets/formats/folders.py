@@ -8,7 +8,7 @@ from pathlib import Path
 from cxrfast.data.class_names import describe_matches
 from cxrfast.data.datasets.formats._drafts import Classes, Found, labelled
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
-from cxrfast.data.datasets.shared.gathering import group
+from cxrfast.data.datasets.shared.gathering import counted, group
 from cxrfast.data.images import IMAGE_SUFFIXES
 from cxrfast.data.tables.image_files import ImageFiles
 from cxrfast.data.tables.values import parse_part, plain
@@ -106,12 +106,11 @@ def _read(path: Path, options: DataOptions) -> DataSource:
     files = ImageFiles(path)
     places = [(image, path / image) for image in files.paths if image in parts]
     notes = [
-        f"{len(places)} images: {', '.join(f'{name} {count}' for name, count in counts.items())}",
+        f"images: {len(places)} ({', '.join(f'{name} {count}' for name, count in counts.items())})",
         "an image has the class of its folder alone: all other classes count as absent",
     ]
     extra = [image for image in files.paths if image not in parts]
-    if extra:
-        notes.append(f"{len(extra)} images are outside the folders of classes (first: {extra[0]}): left out")
+    notes += counted((len(extra), "images outside the folders of classes, left out", extra))
     records, grouping = group(labelled(places, found, classes.names, parts), notes)
     matched = describe_matches(classes.matched)
     return DataSource(

@@ -17,7 +17,7 @@ from cxrfast.data.datasets.formats._manifest_columns import (
 from cxrfast.data.datasets.formats._manifest_images import ManifestImages
 from cxrfast.data.datasets.formats._manifest_labels import ManifestLabels
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
-from cxrfast.data.datasets.shared.gathering import group
+from cxrfast.data.datasets.shared.gathering import REPEATED_ROWS, counted, group
 from cxrfast.data.tables.box_columns import BoxColumns
 from cxrfast.data.tables.box_rows import box_columns, parse_pair
 from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty
@@ -103,10 +103,9 @@ class ManifestReader:
         if not self.total:
             raise CxrfastError(f"{self.path} has no rows; add one for each image")
         self.images.check(self.total)
-        self.notes.insert(0, f"{self.total} images in {self.path.name}, {len(self.drafts)} of them read")
+        self.notes.insert(0, f"images in {self.path.name}: {self.total}; read: {len(self.drafts)}")
         self.notes.extend(self.images.notes())
-        if self.repeated:
-            self.notes.append(f"{self.path.name}: {self.repeated} repeated rows are used once")
+        self.notes += counted((self.repeated, f"{self.path.name}: {REPEATED_ROWS}"))
         self._read_boxes()
         return self._source()
 

@@ -8,7 +8,7 @@ from cxrfast.data.class_names import describe_matches
 from cxrfast.data.datasets.formats._drafts import Classes, Found, labelled, read_lines
 from cxrfast.data.datasets.formats._voc_xml import VocFile, VocObject, is_voc, read_voc
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
-from cxrfast.data.datasets.shared.gathering import Places, group
+from cxrfast.data.datasets.shared.gathering import CLIPPED, REPEATED_BOXES, Places, counted, group
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box
 from cxrfast.data.tables.image_files import ImageFiles, pixel_box
@@ -117,17 +117,18 @@ class _Reader:
             self.notes.append("boxes count pixels from 1, as in VOC: [xmin - 1, xmax)")
 
     def _describe(self, total: int, count: int, stems: set[str]) -> None:
-        self.notes.insert(0, f"{total} XML files, {count} with an image")
+        self.notes.insert(0, f"XML files: {total}; with an image: {count}")
         texts = {
-            "difficult": "objects are marked difficult: kept",
-            "labels": "objects have no box: they are labels of the whole image",
-            "clipped": "boxes leave their image by up to one pixel: clipped",
-            "repeated": "repeated boxes are used once",
+            "difficult": "objects marked difficult, kept",
+            "labels": "objects without a box, labels of the whole image",
+            "clipped": CLIPPED,
+            "repeated": REPEATED_BOXES,
         }
-        self.notes.extend(f"{self.counts[key]} {text}" for key, text in texts.items() if self.counts[key])
         lost = [name for name in self.lists if name not in stems]
-        if lost:
-            self.notes.append(f"{len(lost)} names of ImageSets/Main have no XML file (first: {lost[0]}): left out")
+        self.notes += counted(
+            *((self.counts[key], text) for key, text in texts.items()),
+            (len(lost), "names of ImageSets/Main without an XML file, left out", lost),
+        )
         self.notes.extend(self.places.notes())
 
 
@@ -161,7 +162,7 @@ def _xml_files(path: Path) -> list[Path]:
 
 def _recognise(path: Path) -> str | None:
     files = _xml_files(path) if path.is_dir() else []
-    return f"{len(files)} XML files in {files[0].parent.name}" if files else None
+    return f"XML files in {files[0].parent.name}: {len(files)}" if files else None
 
 
 def _read(path: Path, options: DataOptions) -> DataSource:

@@ -9,7 +9,7 @@ from typing import Any
 from cxrfast.data.class_names import describe_matches
 from cxrfast.data.datasets.formats._drafts import Classes, Found, labelled, read_lines
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
-from cxrfast.data.datasets.shared.gathering import group
+from cxrfast.data.datasets.shared.gathering import CLIPPED, REPEATED_BOXES, counted, group
 from cxrfast.data.records import Box
 from cxrfast.data.tables.image_files import ImageFiles, pixel_box
 from cxrfast.errors import CxrfastError
@@ -78,7 +78,7 @@ class _Reader:
         if images and unlabelled and part != "test":
             raise CxrfastError(f"{self.path}: no folder {min(labels)} with labels of {entry}; copy it there")
         if images and unlabelled:
-            self.notes.append(f"{key}: no folder {min(labels)}, so the labels of its {len(images)} images are unknown")
+            self.notes.append(f"{key}: no folder {min(labels)}, so the labels of its images are unknown: {len(images)}")
         for image in images:
             if image in self.parts:
                 if self.parts[image] != part:
@@ -167,24 +167,17 @@ class _Reader:
     def _describe(self) -> None:
         boxes = sum(len(of) for found in self.found.values() if found for of in found.boxes.values())
         repeated = sum(found.repeated for found in self.found.values() if found)
-        self.notes.insert(0, f"{len(self.places)} images, {boxes} boxes, classes from {self.path.name}")
-        if self.without_file:
-            self.notes.append(
-                f"{len(self.without_file)} images have no label file (first: {self.without_file[0]}): no finding"
-            )
-        if self.missing:
-            what = "left out" if self.options.images_required else "kept without a file"
-            self.notes.append(f"{len(self.missing)} listed images have no file (first: {self.missing[0]}): {what}")
-        for count, text in (
-            (self.polygons, "boxes are the bounding boxes of polygons"),
-            (self.clipped, "boxes leave their image slightly: clipped"),
-            (repeated, "repeated boxes are used once"),
-        ):
-            if count:
-                self.notes.append(f"{count} {text}")
+        self.notes.insert(0, f"images: {len(self.places)}; boxes: {boxes}; classes from {self.path.name}")
+        effect = "left out" if self.options.images_required else "kept without pixels"
         extra = [path for path in self.files.paths if path not in self.parts]
-        if extra:
-            self.notes.append(f"{len(extra)} image files are in no part (first: {extra[0]}): left out")
+        self.notes += counted(
+            (len(self.without_file), "images without a label file, which have no finding", self.without_file),
+            (len(self.missing), f"listed images without a file, {effect}", self.missing),
+            (self.polygons, "boxes that are the bounding boxes of polygons"),
+            (self.clipped, CLIPPED),
+            (repeated, REPEATED_BOXES),
+            (len(extra), "image files in no part, left out", extra),
+        )
 
 
 def _label_folder(image: str) -> str:

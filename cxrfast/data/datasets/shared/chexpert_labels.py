@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cxrfast.data.class_names import ClassMatcher, class_key, is_no_finding
 from cxrfast.data.datasets.interface import Uncertain
-from cxrfast.data.datasets.shared.gathering import KnownSets
+from cxrfast.data.datasets.shared.gathering import KnownSets, counted
 from cxrfast.data.tables.csv_table import CsvTable, is_empty
 
 # In CheXpert's order. MIMIC-CXR has the same classes in alphabetical order.
@@ -59,12 +59,11 @@ class LabelCounts:
 
     def notes(self, uncertain: Uncertain) -> list[str]:
         effect = {"ignore": "unknown", "zero": "absent", "one": "present"}[uncertain]
-        texts = (
-            (self.blank, "labels are blank (not mentioned in the report): absent, as the authors count them"),
-            (self.uncertain, f"labels are uncertain (-1): {effect} (--uncertain ignore, zero or one)"),
-            (self.contradicted, "images have 'No Finding' beside a finding: the finding is taken"),
+        return counted(
+            (self.blank, "blank labels (not mentioned in the report), absent as the authors count them"),
+            (self.uncertain, f"uncertain labels (-1), taken as {effect} (--uncertain ignore, zero or one)"),
+            (self.contradicted, "images with 'No Finding' beside a finding, of which the finding is taken"),
         )
-        return [f"{count} {text}" for count, text in texts if count]
 
 
 class LabelColumns:

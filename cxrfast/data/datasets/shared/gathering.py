@@ -1,12 +1,13 @@
 """What the readers of general formats share: the images that exist, whom they belong to, and notes on both."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cxrfast.data.datasets.interface import Grouping
 from cxrfast.data.records import Box, Record
 from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE
 from cxrfast.errors import CxrfastError
 
 
@@ -31,7 +32,7 @@ class Places:
         ``near`` are folders, relative to the data folder, where the name is looked for first.
         """
         clean = name.strip().replace("\\", "/").removeprefix("./")
-        place = next((f"{folder}/{clean}" for folder in near if self.files.holds(f"{folder}/{clean}")), None)
+        place = next((f"{folder}/{clean}" for folder in near if f"{folder}/{clean}" in self.files), None)
         place = place or self.files.find(clean)
         if place is None:
             self.missing.append(clean)
@@ -50,15 +51,47 @@ class Places:
             )
 
     def notes(self) -> list[str]:
-        notes = []
-        if self.missing:
-            what = "left out" if self.required else "kept without a file"
-            first = self.missing[0]
-            notes.append(f"{self.source}: {len(self.missing)} images have no file (first: {first}): {what}")
-        extra = [path for path in self.files.paths if path not in self.used]
-        if extra:
-            notes.append(f"{len(extra)} image files are not named in {self.source} (first: {extra[0]}): left out")
-        return notes
+        return file_notes(self.files, self.used, self.missing, self.source, required=self.required)
+
+
+def file_notes(
+    files: ImageFiles, used: Container[str], missing: Sequence[str], source: str, *, required: bool
+) -> list[str]:
+    """Notes on images of a table without a file, and on image files that it does not name.
+
+    Args:
+        files: the image files of the data set.
+        used: paths of the files that the table names.
+        missing: names of images without a file.
+        source: the table's name.
+        required: images without a file are left out.
+    """
+    effect = "left out" if required else "kept without pixels"
+    extra = [path for path in files.paths if path not in used]
+    return counted(
+        (len(missing), f"images of {source} without a file, {effect}", missing),
+        (len(extra), f"image files that are not in {source}, left out", extra),
+    )
+
+
+REPEATED_ROWS = "rows listed twice, taken once"
+REPEATED_BOXES = "repeated boxes, used once"
+CLIPPED = "boxes that extend a little beyond their image, clipped"
+IMPLIED = "boxes of a class that their image's labels lack, taken as positive"
+
+
+def counted(*lines: tuple[int, str] | tuple[int, str, Sequence[str]]) -> list[str]:
+    """Notes "what: count" of the counts that are not 0, with the first of the things where they are given."""
+    notes = []
+    for count, what, *names in lines:
+        first = f" (first: {names[0][0]})" if names and names[0] else ""
+        notes += [f"{what}: {count}{first}"] if count else []
+    return notes
+
+
+def odd_ages(count: int) -> tuple[int, str]:
+    """For :func:`counted`."""
+    return count, f"ages over {MAX_AGE} years, taken as unknown"
 
 
 class KnownSets:
@@ -83,7 +116,7 @@ def group(records: Sequence[Record], notes: list[str]) -> tuple[tuple[Record, ..
         for record in records
     )
     if len(lacking) < len(records):
-        notes.append(f"{len(lacking)} images have no patient: each study, or image, is taken as a patient of its own")
+        notes.append(f"images without a patient, whose study, else the image, is taken as the patient: {len(lacking)}")
         return filled, "patient"
     if with_study == len(lacking):
         notes.append("no patients are given: studies are kept together in splits instead")

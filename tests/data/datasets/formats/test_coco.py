@@ -62,7 +62,7 @@ def test_boxes_and_negatives(folder):
     assert source.records[0].boxes == {"Mass": ((0.25, 0.25, 0.75, 0.75),)}
     assert source.grouping == "image"
     assert (source.records[0].width, source.records[0].height) == (40, 20)
-    assert any("2 images in instances.json, 2 read, 1 boxes" in note for note in source.notes)
+    assert any("images in instances.json: 2; read: 2; boxes: 1" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_box_of_a_mask(folder, seed, form):
     y, x = np.nonzero(mask)
     expected = (x.min() / 40, y.min() / 20, (x.max() + 1) / 40, (y.max() + 1) / 20)
     assert source.records[0].boxes["Mass"] == (pytest.approx(expected),)
-    assert any("1 annotations are crowd regions" in note for note in source.notes)
+    assert any("crowd regions (iscrowd), each taken as one box: 1" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_lists_of_lvis(folder):
     source = read_data(folder)
     assert labels(source)["images/a.png"] == [1, 0]
     assert all(math.isnan(value) for value in labels(source)["images/b.png"])
-    assert any("2 images state their absent classes" in note for note in source.notes)
+    assert any("(neg_category_ids), so others are unknown: 2" in note for note in source.notes)
     images = [image(1, "a.png", not_exhaustive_category_ids=[1]), image(2, "b.png")]
     write(folder, content(images=images))
     found = labels(read_data(folder))
@@ -244,9 +244,9 @@ def test_missing_and_extra_images(folder, make_image):
     source = read_data(folder)
     assert [record.image for record in source.records] == ["images/a.png"]
     for text in (
-        "1 images have no file (first: lost.png)",
-        "2 image files are not named",
-        "1 annotations are of images",
+        "without a file, left out: 1 (first: lost.png)",
+        "image files that are not in instances.json, left out: 2",
+        "annotations of images that are not listed, left out: 1",
     ):
         assert any(text in note for note in source.notes), text
     kept = read_data(folder, DataOptions(images_required=False))
@@ -320,4 +320,4 @@ def test_byte_order_mark_and_repeated_boxes(folder):
     (folder / "instances.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(data).encode())
     source = read_data(folder)
     assert source.records[0].boxes == {"Mass": ((0.25, 0.25, 0.75, 0.75),)}
-    assert any("1 repeated boxes" in note for note in source.notes)
+    assert any("repeated boxes, used once: 1" in note for note in source.notes)

@@ -32,7 +32,7 @@ def test_kaggle_chest_xray(tmp_path, make_image, above):
     assert {record.image: record.split for record in source.records} == {above + n: part for n, part in names.items()}
     assert labels(source) == {above + name: [float("PNEUMONIA" in name)] for name in names}
     assert any("all other classes count as absent" in note for note in source.notes)
-    assert any("6 images: no finding 3, PNEUMONIA 3" in note for note in source.notes)
+    assert any("images: 6 (no finding 3, PNEUMONIA 3)" in note for note in source.notes)
 
 
 def test_several_classes_without_parts(tmp_path, make_image):
@@ -44,7 +44,7 @@ def test_several_classes_without_parts(tmp_path, make_image):
     expected = {"Lung_Opacity/1.png": [1, 0], "Mass/1.png": [0, 1], "Mass/2.png": [0, 1], "Normal/1.png": [0, 0]}
     assert labels(source) == expected
     assert all(record.split is None for record in source.records)
-    assert any("1 images are outside the folders of classes (first: stray.png)" in note for note in source.notes)
+    assert any("images outside the folders of classes, left out: 1 (first: stray.png)" in note for note in source.notes)
 
 
 def test_spellings_of_one_class_in_two_parts(tmp_path, make_image):
@@ -61,7 +61,7 @@ def test_covid_radiography_database(tmp_path, make_image):
         make_image(name)
     source = read_data(tmp_path)
     assert labels(source) == {"COVID/images/COVID-1.png": [1], "Normal/images/Normal-1.png": [0]}
-    assert any("1 images are outside" in note and "masks" in note for note in source.notes)
+    assert any("outside the folders of classes, left out: 1" in note and "masks" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

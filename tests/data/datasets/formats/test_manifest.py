@@ -69,7 +69,7 @@ def test_uncertain_labels(folder, uncertain, value):
     write(folder, "image,Mass", "a.png,-1", "b.png,1.0", "sub/c.png,-1.0")
     source = read_data(folder, DataOptions(uncertain=uncertain))
     same(labels(source), {"a.png": [value], "b.png": [1], "sub/c.png": [value]})
-    assert any("2 labels are uncertain" in note for note in source.notes)
+    assert any("uncertain labels (-1), taken as" in note for note in source.notes)
 
 
 def test_no_finding_column_means_that_blanks_are_absent(folder):
@@ -88,7 +88,7 @@ def test_long(folder, mark):
     source = read_data(folder)
     assert source.class_names == ("Mass", "Edema")
     same(labels(source), {"a.png": [1, 1], "b.png": [0, 0], "sub/c.png": [NAN, NAN]})
-    assert any("1 images have no label" in note for note in source.notes)
+    assert any("images without a label, whose classes are unknown: 1" in note for note in source.notes)
 
 
 def test_long_spellings_of_one_finding_are_one_class(folder):
@@ -120,8 +120,8 @@ def test_details(folder):
     assert (c.patient, c.split, c.view, c.age) == ("image sub/c.png", "test", None, None)
     assert source.class_names == ("Mass",)
     assert any("Unnamed: 0" in note and "comment ('fine' in line 2)" in note for note in source.notes)
-    assert any("1 images have no patient" in note for note in source.notes)
-    assert any("age over 120" in note for note in source.notes)
+    assert any("images without a patient, whose study," in note and ": 1" in note for note in source.notes)
+    assert any("ages over 120 years, taken as unknown: 1" in note for note in source.notes)
     assert len(read_data(folder).records) == 2  # without the lateral one
 
 
@@ -129,7 +129,7 @@ def test_blank_rows_and_repeated_findings(folder):
     write(folder, "image;class", "", "a.png;Mass", " ; ", "a.png;Mass", ";", "b.png;Normal", ";;")
     source = read_data(folder)
     same(labels(source), {"a.png": [1], "b.png": [0]})
-    assert any("1 repeated rows are used once" in note for note in source.notes)
+    assert any("rows listed twice, taken once: 1" in note for note in source.notes)
 
 
 def test_other_encodings_are_refused_with_a_remedy(folder):
@@ -159,8 +159,8 @@ def test_missing_and_extra_images(folder, make_image):
     write(folder, *WIDE, "lost.png,3,1,1")
     source = read_data(folder)
     assert len(source.records) == 3
-    assert any("1 images have no file (first: lost.png): left out" in note for note in source.notes)
-    assert any("1 image files are not named in manifest.csv (first: extra.png)" in note for note in source.notes)
+    assert any("images of manifest.csv without a file, left out: 1 (first: lost.png)" in note for note in source.notes)
+    assert any("files that are not in manifest.csv, left out: 1 (first: extra.png)" in note for note in source.notes)
     kept = read_data(folder, DataOptions(images_required=False))
     assert [record.image for record in kept.records] == [*NAMES, "lost.png"]
     write(folder, "image,Mass", "x.png,1", "y.png,0")
@@ -177,7 +177,7 @@ def test_upper_case_suffix_and_other_format(folder):
 def test_repeated_rows(folder):
     source = read_data(write(folder, *WIDE, WIDE[1]))
     same(labels(source), EXPECTED)
-    assert any("1 repeated rows" in note for note in source.notes)
+    assert any("rows listed twice, taken once: 1" in note for note in source.notes)
     for bad, message in [
         ("a.png,1,0,0", "line 5: image a.png has other labels than in line 2"),
         ("a.png,9,1,0", "line 5: image a.png has patient '9', but '1' in line 2"),
@@ -226,14 +226,14 @@ def test_paths_that_lead_out_of_the_folder(folder, tmp_path_factory):
     write(place, "path,Mass", "/other/machine/sub/c.png,1", name="mine.csv")
     source = read_data(place / "mine.csv")
     assert [record.image for record in source.records] == ["sub/c.png"]
-    assert any("1 paths do not exist here" in note for note in source.notes)
+    assert any("paths of mine.csv that do not exist here, sought by their ends: 1" in note for note in source.notes)
 
 
 def test_name_and_path_in_two_columns(folder):
     write(folder, "image_id,path,Mass", "x1,a.png,1", "x2,sub/c.png,0", name="mine.csv")
     write(folder, "image_id,label,x,y,w,h", "x1,Mass,10,5,20,10", name="mine_boxes.csv")
     source = read_data(folder / "mine.csv")
-    assert any("2 images in mine.csv, 2 of them read" in note for note in source.notes)
+    assert any("images in mine.csv: 2; read: 2" in note for note in source.notes)
     first, second = source.records
     assert (first.image, first.path) == ("x1", folder / "a.png")
     assert (second.image, second.path) == ("x2", folder / "sub/c.png")

@@ -37,7 +37,7 @@ def test_boxes_beside(folder, header, numbers):
     assert source.records[0].boxes == {"Mass": ((0.25, 0.25, 0.75, 0.75),)}
     assert all(not record.boxes for record in source.records[1:])
     assert source.class_notes == ["boxes.csv: class names matched: mass = Mass"]
-    assert any(note.startswith("boxes.csv: 1 boxes,") for note in source.notes)
+    assert any(note.startswith("boxes in boxes.csv: 1,") for note in source.notes)
 
 
 def test_box_makes_its_class_present_unless_told_otherwise(folder):
@@ -45,8 +45,8 @@ def test_box_makes_its_class_present_unless_told_otherwise(folder):
     write(folder, "image,label,x,y,w,h", "sub/c.png,Edema,10,5,20,10", "lost.png,Mass,1,1,5,5", name="boxes.csv")
     source = read_data(folder)
     same(labels(source), {"a.png": [1, 0], "b.png": [0, 0], "sub/c.png": [NAN, 1]})
-    assert any("1 boxes name a class that their image's labels lack" in note for note in source.notes)
-    assert any("1 images are not in the manifest (first: lost.png)" in note for note in source.notes)
+    assert any("boxes of a class that their image's labels lack, taken as positive: 1" in note for note in source.notes)
+    assert any("not in the manifest, boxes left out: 1 (first: lost.png)" in note for note in source.notes)
     source = read_data(folder, DataOptions(boxes_imply_labels=False))
     same(labels(source), {"a.png": [1, 0], "b.png": [0, 0], "sub/c.png": [NAN, NAN]})
 
@@ -118,8 +118,8 @@ def test_clipped_and_repeated_boxes_are_said(folder):
     write(folder, "image,label,x,y,w,h", row, row, name="boxes.csv")
     source = read_data(folder)
     assert source.records[0].boxes == {"Mass": ((0.75, 0.5, 1.0, 1.0),)}
-    assert any("2 boxes leave their image slightly" in note for note in source.notes)
-    assert any("1 repeated boxes" in note for note in source.notes)
+    assert any("boxes that extend a little beyond their image, clipped: 2" in note for note in source.notes)
+    assert any("repeated boxes, used once: 1" in note for note in source.notes)
 
 
 def test_boxes_in_the_rows(folder):

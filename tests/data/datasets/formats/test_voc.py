@@ -61,7 +61,7 @@ def test_boxes_labels_and_parts(folder):
     assert source.records[2].boxes == {"Mass": ((0.5, 0.5, 1.0, 1.0),)}
     assert [record.split for record in source.records] == ["train", "val", "test"]
     assert source.class_notes == ["class names matched: mass = Mass"]
-    for text in ("boxes count pixels from 1", "1 objects are marked difficult: kept", "splits are by image"):
+    for text in ("boxes count pixels from 1", "objects marked difficult, kept: 1", "splits are by image"):
         assert any(text in note for note in source.notes), text
 
 
@@ -96,7 +96,7 @@ def test_no_finding_image_labels_and_sizes(folder):
     source = read_data(folder)
     assert labels(source) == {"JPEGImages/a.jpg": [1, 0], "JPEGImages/b.jpg": [0, 0], "JPEGImages/c.jpg": [0, 1]}
     assert source.records[0].boxes == {"Mass": ((0.25, 0.25, 0.75, 0.75),)}
-    assert any("1 objects have no box" in note for note in source.notes)
+    assert any("objects without a box, labels of the whole image: 1" in note for note in source.notes)
 
 
 def test_resized_copies_use_the_stated_size(folder, make_image):
@@ -110,9 +110,9 @@ def test_missing_and_extra_images(folder, make_image):
     source = read_data(folder)
     assert len(source.records) == 2
     for text in (
-        "1 images have no file (first: b.jpg): left out",
-        "1 image files are not named",
-        "3 XML files, 2 with",
+        "images of the XML files without a file, left out: 1 (first: b.jpg)",
+        "image files that are not in the XML files, left out: 1",
+        "XML files: 3; with an image: 2",
     ):
         assert any(text in note for note in source.notes), text
     assert len(read_data(folder, DataOptions(images_required=False)).records) == 3
@@ -154,7 +154,10 @@ def test_lists_that_contradict_each_other(folder):
     with pytest.raises(CxrfastError, match=r"test\.txt, line 1: b is in val\.txt too"):
         read_data(folder)
     write(folder, "ImageSets/Main/test.txt", "c\nlost\n")
-    assert any("1 names of ImageSets/Main have no XML file (first: lost)" in note for note in read_data(folder).notes)
+    assert any(
+        "names of ImageSets/Main without an XML file, left out: 1 (first: lost)" in note
+        for note in read_data(folder).notes
+    )
 
 
 def test_two_files_of_one_image(folder):

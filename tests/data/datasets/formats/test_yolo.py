@@ -83,7 +83,7 @@ def test_polygons_and_no_finding(folder):
     assert source.records[0].boxes == {"Mass": ((0.25, 0.25, 0.75, 0.75),)}
     assert labels(source)["images/train/b.png"] == [0, 0]
     assert source.records[1].boxes == {}
-    assert any("1 boxes are the bounding boxes of polygons" in note for note in source.notes)
+    assert any("boxes that are the bounding boxes of polygons: 1" in note for note in source.notes)
     write(folder, "labels/train/b.txt", "2 0.5 0.5 1 1\n0 0.5 0.5 0.5 0.5\n")
     with pytest.raises(CxrfastError, match=r"b\.txt, line 2: no finding beside Mass"):
         read_data(folder)
@@ -99,7 +99,7 @@ def test_missing_label_file_is_no_finding_and_said(folder):
     (folder / "labels/train/a.txt").unlink()
     source = read_data(folder)
     assert labels(source)["images/train/a.png"] == [0, 0]
-    assert any("1 images have no label file (first: images/train/a.png): no finding" in n for n in source.notes)
+    assert any("a label file, which have no finding: 1 (first: images/train/a.png)" in n for n in source.notes)
 
 
 def test_test_images_without_labels_are_unknown(folder, make_image):
@@ -107,7 +107,7 @@ def test_test_images_without_labels_are_unknown(folder, make_image):
     write(folder, "data.yaml", YAML + "test: images/test\n")
     source = read_data(folder)
     assert all(math.isnan(value) for value in labels(source)["images/test/d.png"])
-    assert any("labels of its 1 images are unknown" in note for note in source.notes)
+    assert any("labels of its images are unknown: 1" in note for note in source.notes)
 
 
 def test_clipped_repeated_and_extra(folder, make_image):
@@ -115,7 +115,7 @@ def test_clipped_repeated_and_extra(folder, make_image):
     write(folder, "labels/train/a.txt", "0 0.5 0.5 1.002 1\n0 0.5 0.5 1.002 1\n")
     source = read_data(folder)
     assert source.records[0].boxes == {"Mass": ((0.0, 0.0, 1.0, 1.0),)}
-    for text in ("2 boxes leave their image", "1 repeated boxes", "1 image files are in no part (first: other/x.png)"):
+    for text in ("image, clipped: 2", "boxes, used once: 1", "files in no part, left out: 1 (first: other/x.png)"):
         assert any(text in note for note in source.notes), text
 
 
@@ -124,7 +124,7 @@ def test_listed_images_that_are_missing(folder):
     write(folder, "train.txt", "images/train/a.png\nimages/train/lost.png\n")
     source = read_data(folder)
     assert len(source.records) == 2
-    assert any("1 listed images have no file (first: train.txt, line 2): left out" in note for note in source.notes)
+    assert any("listed images without a file, left out: 1 (first: train.txt, line 2)" in note for note in source.notes)
     assert len(read_data(folder, DataOptions(images_required=False)).records) == 3
 
 
