@@ -132,7 +132,7 @@ def _read_boxes(table: _Table, columns: BoxColumns, into: ParsedPredictions) -> 
         )
     frames.close()
     if empty:
-        into.notes.append(f"{empty} rows of {table.path.name} have no box: no region on their images")
+        into.notes.append(f"rows of {table.path.name} without a box, no region on their images: {empty}")
     if columns.unused:
         used, unused = ", ".join(columns.names), ", ".join(columns.unused)
         into.notes.append(f"boxes of {table.path.name} are read from {used}; not read: {unused}")

@@ -1,5 +1,6 @@
 """The box table of ChestX-ray14."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cxrfast.data.datasets.shared.gathering import counted
@@ -24,12 +25,14 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
     table = CsvTable(path, [_IMAGE, _LABEL, *_NUMBERS])
     boxes: dict[str, dict[str, tuple[Box, ...]]] = {}
     clipped = 0
+    places = [table.column[name] for name in _NUMBERS]
+    number = table.numbers(places)
     for line, row in table.rows():
         image, label = row[table.column[_IMAGE]].strip(), row[table.column[_LABEL]].strip()
         label = ALIASES.get(label, label)
         if label not in CLASSES:
             raise table.error(line, f"unknown class {label!r} of a box, expected one of {', '.join(CLASSES)}")
-        box, was_clipped = _parse_box([row[table.column[name]] for name in _NUMBERS], table, line)
+        box, was_clipped = _parse_box([row[place] for place in places], number, table, line)
         clipped += was_clipped
         of_class = boxes.setdefault(image, {}).get(label, ())
         if box in of_class:
@@ -39,9 +42,9 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
     return boxes
 
 
-def _parse_box(cells: list[str], table: CsvTable, line: int) -> tuple[Box, bool]:
+def _parse_box(cells: list[str], number: Callable[[str], float | None], table: CsvTable, line: int) -> tuple[Box, bool]:
     try:
-        numbers = four_numbers(cells, ("x", "y", "w", "h"), table.numbers(table.column[name] for name in _NUMBERS))
+        numbers = four_numbers(cells, ("x", "y", "w", "h"), number)
         if numbers is None:
             raise ValueError("the box is empty, expected four finite numbers")
         x, y, w, h = numbers

@@ -55,7 +55,7 @@ class Places:
 
 
 def file_notes(
-    files: ImageFiles, used: Container[str], missing: Sequence[str], source: str, *, required: bool
+    files: ImageFiles, used: Container[str | None], missing: Sequence[str], source: str, *, required: bool
 ) -> list[str]:
     """Notes on images of a table without a file, and on image files that it does not name.
 
