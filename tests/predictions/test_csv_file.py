@@ -51,7 +51,7 @@ def test_rows_without_a_box_name_their_image(tmp_path):
     assert list(found.images) == ["a.png", "b.png", "c.png"]
     assert list(found.region_classes) == ["Mass", "Effusion"]
     assert [r.xyxy for r in found.regions] == [(0, 0, 0.5, 0.5)]
-    assert found.notes == ["2 rows of boxes.csv have no box: no region on their images"]
+    assert found.notes == ["rows of boxes.csv without a box, no region on their images: 2"]
 
 
 def test_columns_of_boxes_are_never_dropped_in_silence(tmp_path):

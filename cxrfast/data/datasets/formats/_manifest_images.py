@@ -5,14 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cxrfast.data.datasets.shared.gathering import Places
+from cxrfast.data.image_names import leaves_folder
 from cxrfast.data.tables.image_files import ImageFiles
 from cxrfast.errors import CxrfastError
-
-
-def leaves_folder(name: str) -> bool:
-    """Whether the name is an absolute path, or leads out of a folder."""
-    clean = name.replace("\\", "/")
-    return clean.startswith("/") or clean[1:3] == ":/" or ".." in clean.split("/")
 
 
 class ManifestImages:

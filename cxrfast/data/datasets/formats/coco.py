@@ -11,9 +11,9 @@ from cxrfast.data.class_names import class_key, is_no_finding
 from cxrfast.data.datasets.formats._coco_files import CocoFile, coco_files, load_json
 from cxrfast.data.datasets.formats._coco_shapes import annotation_box
 from cxrfast.data.datasets.formats._manifest_columns import roles
-from cxrfast.data.datasets.formats._manifest_images import leaves_folder
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.datasets.shared.gathering import CLIPPED, REPEATED_BOXES, KnownSets, Places, counted, group
+from cxrfast.data.image_names import leaves_folder
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Box, Record
 from cxrfast.data.tables.image_files import ImageFiles, pixel_box
