@@ -20,7 +20,7 @@ TORCH_TARGET = "0x020b000000000000"  # libraries built against any torch >= 2.11
 VECTORISE = ["-O3", "-fopenmp-simd", "-fno-trapping-math", "-fno-math-errno"]  # flags and errno apart, same results
 FLAGS = [*VECTORISE, "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 NVCC_FLAGS = ["-O3", "-Xcompiler=-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter"]
-CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "12.0"]  # 8.0 runs on every 8.x; PTX of the last, on whatever comes
+CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "12.0"]  # 8.0 runs on every 8.x; PTX of the last runs on later ones
 
 
 def sources(*patterns: str) -> list[str]:

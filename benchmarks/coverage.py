@@ -3,7 +3,7 @@
     python -m cxrfast.benchmarks.coverage            # all rows of the tables in docs/evaluation.md
     python -m cxrfast.benchmarks.coverage accuracy   # those whose name contains a text
 
-Every simulation draws patients from a population with known values, and an interval from them.
+Every simulation draws patients from a population whose true values are known, and computes an interval from them.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def several_diseases(
 
 
 def several_boxes(boxes: tuple[int, int], accuracy: tuple[float, float], classes: int) -> Callable[..., Sample]:
-    """Classes with different numbers of boxes, whose share that is found rises evenly between two values.
+    """Classes with different numbers of boxes. The share of boxes that are found rises evenly between two values.
 
     A patient has 1 to 3 boxes of a class. They are found with a correlation of ½. Every fifth patient also has boxes of
     the class before.

@@ -1,4 +1,4 @@
-"""Time, memory and error of calls. Compared calls are interleaved, so that changes of clock speed affect all."""
+"""Time, memory and error of calls. Compared calls are interleaved, so changes of clock speed affect all equally."""
 
 import ctypes
 import math

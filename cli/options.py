@@ -60,7 +60,7 @@ def data_settings(
     views: str | None,
     class_map: list[str] | None,
 ) -> dict[str, Any]:
-    """The options of a data set that are given, by the names of `RunConfig` and `DataOptions`."""
+    """The data-set options that the user gave, under their names in `RunConfig` and `DataOptions`."""
     names = {"dataset": dataset, "labels": labels, "uncertain": uncertain, "readers": readers, "views": views}
     given: dict[str, Any] = {name: value for name, value in names.items() if value is not None}
     if class_map:
@@ -80,7 +80,7 @@ def parse_class_map(pairs: list[str]) -> dict[str, str]:
 
 
 def build_data_options(given: dict[str, Any]) -> Any:
-    """`DataOptions` of the options that are given; UsageError for a value that is not one of the choices."""
+    """Build `DataOptions` from the options that the user gave. UsageError for a value that is not among the choices."""
     from typing import get_args
 
     from cxrfast.data import DataOptions

@@ -20,6 +20,7 @@ from cxrfast.cli.options import (
     Workers,
     data_settings,
 )
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 
@@ -57,7 +58,10 @@ def train(
     map_: ClassMap = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="patient (a new random split by patient) or official (the published lists)."),
+        typer.Option(
+            "--split",
+            help="patient (a new random split, by patient where the data name them) or official (the published parts).",
+        ),
     ] = None,
     val_share: Annotated[
         str | None,
@@ -93,6 +97,14 @@ def train(
             "--annotated", help="Use the boxes of this share of the training images only; default: all boxes."
         ),
     ] = None,
+    operating_point: Annotated[
+        str | None,
+        typer.Option(
+            "--operating-point",
+            help="How validation chooses the score from which a class counts as found: youden, f1, sensitivity=0.9 or "
+            "specificity=0.9.",
+        ),
+    ] = None,
     no_augment: NoAugment = False,
     pretrained: Annotated[
         str | None,
@@ -112,6 +124,14 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Resume the run or cross-validation in this folder.")
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Hash the content of all images, when a run starts and when it resumes, not only of a sample: a "
+            "resumed run is refused if its data have changed.",
+        ),
+    ] = False,
     folds: Annotated[
         int | None,
         typer.Option("--folds", help="Cross-validate with this number of folds."),
@@ -143,7 +163,7 @@ def train(
         typer.Option("--folds-by", help="Units of the folds: patient or image; default: as in the protocol's paper."),
     ] = None,
 ) -> None:
-    """Train a method on X-rays with image labels, of which a few have boxes.
+    """Train a method on X-rays with image labels and few or no boxes.
 
     Examples: cxrfast train --method rozenberg --data ChestX-ray14
 
@@ -165,6 +185,7 @@ def train(
         "val_share": val_share,
         "lr_schedule": lr_schedule,
         "lr_milestones": [part.strip() for part in lr_milestones.split(",")] if lr_milestones is not None else None,
+        "operating_point": operating_point,
         "augment": False if no_augment else None,
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
@@ -182,9 +203,9 @@ def train(
         names += [name for name, value in (("out", out), ("config", config)) if value is not None]
         flags = {"by": "folds-by", "of": "folds-of", "augment": "no-augment", "class_map": "map"}
         refuse_with_resume([flags.get(name, name) for name in names if name != "options"])
-        _resume(resume, fold, machine)
+        _resume(resume, fold, machine, verify)
     else:
-        _start(config, given, machine, plan, fold, out)
+        _start(config, given, machine, plan, fold, out, verify)
 
 
 def _start(
@@ -194,6 +215,7 @@ def _start(
     plan: dict[str, Any],
     fold: int | None,
     out: Path | None,
+    verify: bool,
 ) -> None:
     """Start a run, or a cross-validation if the options or the configuration file set folds."""
     from cxrfast import training
@@ -206,6 +228,7 @@ def _start(
     options = {**base.get("options", {}), **given["options"]}
     config = training.build_config({**base, **given, **machine, "options": options})
     if "folds" in plan:
+        _refuse_verify(verify)
         complete = build_cross_validation(plan).model_dump()
         asked = config.val_share if "val_share" in {**base, **given} else None
         _say_next_of_folds(cross_validate(config, **complete, val_share=asked, fold=fold, out=out))
@@ -214,40 +237,46 @@ def _start(
     if lonely:
         name = {"by": "folds-by", "of": "folds-of"}.get(lonely[0], lonely[0])
         raise UsageError(f"{name}: expected only for a cross-validation; add --folds 5, or leave it out")
-    _say_next(training.train(config, out))
+    _say_next(training.train(config, out, verify=verify))
 
 
-def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
+def _refuse_verify(verify: bool) -> None:
+    if verify:
+        raise UsageError("verify: expected only for a single run, got it for a cross-validation; leave it out")
+
+
+def _resume(path: Path, fold: int | None, machine: dict[str, Any], verify: bool) -> None:
     from cxrfast import training
     from cxrfast.experiments.cross_validation import resume_cross_validation
     from cxrfast.runs import RunDirectory
 
     if RunDirectory(path).is_cross_validation:
+        _refuse_verify(verify)
         _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold))
     elif fold is not None:
         raise UsageError(f"fold: expected the folder of a cross-validation, got {path}; leave out --fold")
     else:
-        _say_next(training.resume(path, **machine))
+        _say_next(training.resume(path, **machine, verify=verify))
 
 
 def _say_next(run: Any) -> None:
-    typer.echo(f"\nweights  {run.best}")
+    echo(f"\nweights  {run.best}")
     path = shlex.quote(str(run.path))
-    typer.echo(f"next     cxrfast evaluate {path}")
-    typer.echo(f"         cxrfast localize IMAGE --checkpoint {path}")
+    echo(f"next     cxrfast evaluate {path}")
+    echo(f"         cxrfast localize IMAGE --checkpoint {path}")
 
 
 def _say_next_of_folds(folder: Path) -> None:
     from cxrfast.runs import RunDirectory
 
-    typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
+    echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
     for run in RunDirectory(folder).trained_folds()[:1]:  # with --fold, not necessarily fold 0
-        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
+        echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
     """`NAME=VALUE` pairs as a dictionary. Values are parsed as YAML, so that numbers and booleans get their types."""
-    import yaml
+    from cxrfast._yaml import parse_yaml
 
     options: dict[str, Any] = {}
     for pair in pairs:
@@ -255,8 +284,8 @@ def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"set: expected NAME=VALUE, got {pair!r}")
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            options[name] = parse_yaml(value)
+        except ValueError as error:
             raise UsageError(f"set: expected a YAML value, got {pair!r}") from error
     if pretrained is not None:
         options["pretrained"] = True if pretrained == "imagenet" else pretrained

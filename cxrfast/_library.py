@@ -1,7 +1,8 @@
 """Loads the compiled operator libraries, and remembers why one could not be loaded.
 
-The CPU library is part of every installation. The CUDA library is part of those built where nvcc and a CUDA torch were
-found; an operator called on a CUDA tensor without it raises what :func:`cuda_error` says, and nothing else is affected.
+The CPU library is part of every installation. The CUDA library exists only if nvcc and a CUDA
+build of torch were found at installation. Without it, an operator that is called on a CUDA tensor raises the message of
+:func:`cuda_error`; everything else works.
 """
 
 from pathlib import Path

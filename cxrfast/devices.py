@@ -16,9 +16,9 @@ _PRECISIONS: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16"
 
 
 def resolve_device(name: str) -> Literal["cpu", "cuda"]:
-    """ "cpu" or "cuda"; "auto" takes CUDA where both a GPU and this package's CUDA operators are there.
+    """ "cpu" or "cuda"; "auto" selects CUDA if both a GPU and this package's CUDA operators are available.
 
-    Raises :class:`UsageError` for another name, and where CUDA is asked for and cannot be used.
+    Raises :class:`UsageError` for another name, and for "cuda" if CUDA cannot be used.
     """
     if name not in get_args(Device):
         raise UsageError(f"device: expected {', '.join(get_args(Device))}, got {name!r}")

@@ -4,6 +4,7 @@ from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.datasets.interface import DataOptions, DataSource
 from cxrfast.data.datasets.registry import read_data
+from cxrfast.data.datasets.torchxrayvision import from_torchxrayvision
 from cxrfast.data.datasets.writing import write_coco, write_manifest
 from cxrfast.data.dicom import read_dicom
 from cxrfast.data.folds import Fold, FoldsBy, FoldsOf, FoldSplits, make_folds
@@ -41,6 +42,7 @@ __all__ = [
     "boxes_to_patches",
     "draw_records",
     "fractions_with",
+    "from_torchxrayvision",
     "hash_records",
     "label_bits",
     "make_folds",

@@ -26,7 +26,7 @@ def count_groups(
 
 
 def rarity(classes: Iterable[Class], groups_with: Counter[Class]) -> tuple[int, Class]:
-    """The rarest of some classes, as its number of groups and its name. Of equally rare ones, the first name."""
+    """The rarest of the given classes, as (number of groups, name). Ties are resolved by name."""
     return min((groups_with[name], name) for name in classes)
 
 

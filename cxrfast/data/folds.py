@@ -12,7 +12,9 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from cxrfast._files import write_text
+from cxrfast.data.datasets.interface import Grouping
 from cxrfast.data.dealing import deal_stratified
+from cxrfast.data.image_names import require_inside
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits, deal, read_splits_file
 from cxrfast.errors import CxrfastError, UsageError
@@ -24,7 +26,7 @@ VALIDATION = 1 / 8  # of the images that are not held out; with five folds 10 % 
 
 @dataclass(frozen=True)
 class Fold:
-    """Image names."""
+    """Names of the test, validation and training images of one fold."""
 
     test: tuple[str, ...]  # held out
     val: tuple[str, ...]  # select epoch and thresholds; not held out
@@ -156,10 +158,10 @@ class FoldSplits:
         return cls(
             by=cast(FoldsBy, content["by"]),
             folds=tuple(
-                Fold(*(_names(fold.get(part), path, f"'{part}' of fold {number}") for part in ("test", "val")))
+                Fold(*(_image_names(fold.get(part), path, f"'{part}' of fold {number}") for part in ("test", "val")))
                 for number, fold in enumerate(folds)
             ),
-            unannotated=_names(content["unannotated"], path, "'unannotated'"),
+            unannotated=_image_names(content["unannotated"], path, "'unannotated'"),
             seed=seed,
             label_version=None if version is None else str(version),
             notes=_names(content.get("notes", []), path, "'notes'"),
@@ -177,12 +179,14 @@ def make_folds(
     validation: float = VALIDATION,
     seed: int = 0,
     label_version: str | None = None,
+    grouping: Grouping = "patient",
 ) -> FoldSplits:
     """Divide the images with boxes (with ``of="all"``, all images) into folds that are held out in turn.
 
     Folds are stratified by the rarest boxed class of an image (with ``of="all"``, by the rarest class of its labels);
     see :func:`cxrfast.data.dealing.deal_stratified`. The groups are patients. With ``by="image"`` every image is its
-    own group, so a patient may be in both training and test, as in some papers.
+    own group, so a patient may be in both training and test, as in some papers. ``grouping`` says what
+    ``Record.patient`` identifies; where that is not a patient, a note says so.
 
     With ``of="boxes"``, ``unannotated`` is the fraction of the images without boxes that is used for training. For the
     same seed, the images of a smaller fraction are a subset of those of a larger one. The share ``validation``
@@ -207,9 +211,13 @@ def make_folds(
             rest = [replace(record, patient=record.image) for record in rest]
         val = deal(rest, (1 - validation, validation, 0.0), seed + number)[1] if validation else []
         made.append(Fold(tuple(record.image for record in test), tuple(sorted(val))))
-    notes = [f"{len(pool)} of {len(others)} images without boxes may train" if of == "boxes" else "of all images"]
+    notes = [
+        f"{len(pool)} of {len(others)} images without boxes are used for training" if of == "boxes" else "of all images"
+    ]
+    if by == "patient" and grouping != "patient":
+        notes.append(f"folds are by {grouping}, as the data set names no patients")
     if not validation:
-        notes.append("all that a fold does not hold out trains, none validates")
+        notes.append("all images that a fold does not hold out are used for training, none for validation")
     names = tuple(record.image for record in pool)
     splits = FoldSplits(by, tuple(made), names, seed, label_version, tuple(notes), of)
     splits.check(records)
@@ -250,6 +258,10 @@ def _hold_out(held: Sequence[Record], folds: int, by: str, of: str, seed: int) -
 def _group(record: Record, by: str) -> str:
     """The group of images that are in the same fold."""
     return record.patient if by == "patient" else record.image
+
+
+def _image_names(value: Any, path: str | os.PathLike, what: str) -> tuple[str, ...]:
+    return tuple(require_inside(name, f"{path}, {what}") for name in _names(value, path, what))
 
 
 def _names(value: Any, path: str | os.PathLike, what: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Finds images by the names that other programs give them."""
+"""Finds images by the names that other programs give them, and refuses names that lead out of the data folder."""
 
 import os
 from collections.abc import Sequence
@@ -6,10 +6,26 @@ from collections.abc import Sequence
 from cxrfast.errors import CxrfastError
 
 
-class ImageIndex:
-    """Index of every image, by its name, by its name without suffix, and by the last part of its path.
+def leaves_folder(name: str) -> bool:
+    """Whether a path, meant to be relative to a data folder, would lead out of it."""
+    if ".." not in name and ":" not in name and "\0" not in name and not name.startswith(("/", "\\")):
+        return False  # the usual name, quickly
+    parts = name.strip().replace("\\", "/").split("/")
+    drive = len(parts[0]) > 1 and parts[0][1] == ":" and parts[0][0].isalpha()
+    return "\0" in name or parts[0] == "" or drive or any(part.strip() == ".." for part in parts)
 
-    A shorter name that several images share finds none of them: :meth:`find` raises :class:`CxrfastError` for it.
+
+def require_inside(name: str, where: str) -> str:
+    """The image's name, unchanged; :class:`CxrfastError` that begins with ``where`` if it leaves the data folder."""
+    if leaves_folder(name):
+        raise CxrfastError(f"{where}: image {name!r}: expected a path inside the data folder; correct or remove it")
+    return name
+
+
+class ImageIndex:
+    """Finds the index of an image by its name, its name without suffix, or the last part of its path.
+
+    :meth:`find` raises :class:`CxrfastError` for a shortened name that several images share.
     """
 
     def __init__(self, images: Sequence[str]):
@@ -22,7 +38,7 @@ class ImageIndex:
                 self._short.setdefault(short, []).append(n)
 
     def find(self, name: str) -> int | None:
-        """The place of the image, or None."""
+        """The index of the image, or None."""
         name = name.replace("\\", "/").removeprefix("./")
         base = name.rpartition("/")[2]
         for text in (name, os.path.splitext(name)[0], base, os.path.splitext(base)[0]):

@@ -11,7 +11,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from cxrfast._files import reason, write_text
+from cxrfast._json import read_json
+from cxrfast.data.datasets.interface import UNITS, Grouping
 from cxrfast.data.dealing import count_groups, rarity
+from cxrfast.data.image_names import require_inside
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -22,7 +26,11 @@ TEST_SHARE = 0.2  # of all images, without official lists
 
 @dataclass(frozen=True)
 class Splits:
-    """Image names of the three parts, and how the parts were made."""
+    """Image names of the three parts, and how the parts were made.
+
+    ``strategy`` is "official", or what is kept in one part: "patient", or "study" or "image" where the data set names
+    no patients.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
@@ -49,7 +57,8 @@ class Splits:
     def check(self, records: Sequence[Record]) -> None:
         """Raise :class:`CxrfastError` if two parts share an image or a patient, or if an image is unknown.
 
-        Folds by image (strategy ``"image"`` of :mod:`cxrfast.data.folds`) may share patients."""
+        Parts and folds by image (strategy ``"image"``) may share patients."""
+        group = self.strategy if self.strategy in UNITS else "patient"
         by_name = {record.image: record for record in records}
         self._require_known(by_name)
         part_of_image: dict[str, str] = {}
@@ -65,8 +74,8 @@ class Splits:
                     continue
                 if part_of_patient.setdefault(patient, part) != part:
                     raise CxrfastError(
-                        f"the splits have patient {patient} in {part_of_patient[patient]} and in {part} (image "
-                        f"{image}), so test results would be too good; keep all images of a patient in one part"
+                        f"the splits have {group} {patient} in {part_of_patient[patient]} and in {part} (image "
+                        f"{image}), so test results would be too good; keep all images of a {group} in one part"
                     )
 
     def _require_known(self, by_name: dict[str, Record]) -> None:
@@ -79,13 +88,7 @@ class Splits:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON with one image per line, so that it can be edited by hand."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise CxrfastError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
+        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Splits":
@@ -98,14 +101,24 @@ class Splits:
             names = content.get(key, [])
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise CxrfastError(f"{path}: '{key}' is not a list of strings; write it as [\"00000001_000.png\", …]")
+            if key in PARTS:
+                for name in names:
+                    require_inside(name, f"{path}, '{key}'")
         version = content.get("label_version")
         return cls(
             **{part: tuple(content[part]) for part in PARTS},
-            seed=content.get("seed", 0),
-            strategy=content.get("strategy", "patient"),
+            seed=_typed(content, "seed", 0, int, "a whole number", path),
+            strategy=_typed(content, "strategy", "patient", str, "a text", path),
             label_version=None if version is None else str(version),
             notes=tuple(content.get("notes", ())),
         )
+
+
+def _typed(content: dict[str, Any], name: str, default: Any, kind: type, expected: str, path: Path) -> Any:
+    value = content.get(name, default)
+    if not isinstance(value, kind):
+        raise CxrfastError(f"{path}: '{name}' is {value!r:.80}; write {expected}")
+    return value
 
 
 def fractions_with(val_share: float) -> tuple[float, float, float]:
@@ -120,13 +133,19 @@ def make_splits(
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     strategy: Strategy = "patient",
     label_version: str | None = None,
+    grouping: Grouping = "patient",
 ) -> Splits:
     """Assign patients to train, validation and test.
 
     - ``"patient"``: all patients, in proportion to ``fractions``. Patients with boxes are stratified by their rarest
       boxed class, the others by their rarest label, as far as their numbers allow.
-    - ``"official"``: the published test list is the test part. Validation patients are taken from the other list, in
-      proportion to the first two fractions. All boxes of ChestX-ray14 are then in the test part.
+    - ``"official"``: the published parts. A data set with parts for training, validation and testing is split so. If it
+      has no part for validation (ChestX-ray14 has one for training and validation), validation patients are taken from
+      the training part, in proportion to the first two fractions. If it has none for testing, its validation part is
+      the test part, and a note says so. All boxes of ChestX-ray14 are in the test part.
+
+    ``grouping`` says what ``Record.patient`` identifies (:attr:`DataSource.grouping`). Where that is not a patient,
+    notes, errors and the strategy of the result say "study" or "image".
 
     The result depends on the records' content and the seed, not on their order.
     """
@@ -135,17 +154,15 @@ def make_splits(
     twice = [image for image, count in Counter(record.image for record in records).items() if count > 1]
     if twice:
         raise CxrfastError(f"image {twice[0]} is in the records twice; remove one of the two")
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     if strategy == "official":
-        train_val, test = _official_lists(records)
-        share = fractions[0] + fractions[1]
-        dealt = deal(train_val, (fractions[0] / share, fractions[1] / share, 0.0), seed)
-        dealt[2] = [record.image for record in test]
-        notes = _describe_official(train_val, test)
+        dealt = _deal_official(_official_parts(records), fractions, seed, grouping, notes)
     else:
-        dealt = deal(records, fractions, seed)
-    train, val, test_names = (tuple(sorted(names)) for names in dealt)
-    splits = Splits(train, val, test_names, seed, strategy, label_version, notes)
+        dealt = deal(records, fractions, seed, grouping)
+        notes += _describe_grouping(grouping)
+    train, val, test = (tuple(sorted(names)) for names in dealt)
+    name = strategy if strategy == "official" else grouping
+    splits = Splits(train, val, test, seed, name, label_version, tuple(notes))
     splits.check(records)
     return splits
 
@@ -159,18 +176,65 @@ def _check_options(fractions: tuple[float, float, float], strategy: str) -> None
         )
 
 
-def _official_lists(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+def _official_parts(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each official part: "train_val" and "test", or "train", "val" and "test"."""
     unlisted = [record.image for record in records if record.split is None]
     if unlisted:
         raise CxrfastError(
-            f"{len(unlisted)} images are in no official list (first: {unlisted[0]}); "
-            "restore train_val_list.txt and test_list.txt, or split by patient"
+            f"{len(unlisted)} images are in no official list (first: {unlisted[0]}); restore the lists of the data set "
+            "(train_val_list.txt and test_list.txt of ChestX-ray14), or make a random split (--split patient)"
         )
-    train_val = [record for record in records if record.split == "train_val"]
-    test = [record for record in records if record.split == "test"]
-    if not train_val:
-        raise CxrfastError("no image is in train_val_list.txt, so nothing can be trained on; split by patient")
-    return train_val, test
+    parts: dict[str, list[Record]] = {}
+    for record in records:
+        parts.setdefault(str(record.split), []).append(record)
+    unknown = sorted(set(parts) - {"train_val", *PARTS})
+    if unknown:
+        raise CxrfastError(f"official part is {unknown[0]!r}; expected train, val or test, or train_val and test")
+    if "train_val" in parts and ("train" in parts or "val" in parts):
+        raise CxrfastError("the official parts are train_val and also train or val; expected one of the two forms")
+    if "train_val" not in parts and "train" not in parts:
+        raise CxrfastError(
+            "no image is in the official list for training, so nothing can be trained on; make a random split "
+            "(--split patient)"
+        )
+    return parts
+
+
+def _deal_official(
+    parts: dict[str, list[Record]],
+    fractions: tuple[float, float, float],
+    seed: int,
+    grouping: Grouping,
+    notes: list[str],
+) -> list[list[str]]:
+    """Image names of the three parts, from the official ones. Appends to ``notes``."""
+    train = parts.get("train_val") or parts["train"]
+    val, test = parts.get("val", []), parts.get("test", [])
+    if val and not test:
+        val, test = [], val
+        notes.append(f"no official test part: the {len(test)} images of the official validation part are tested")
+    elif "train" in parts and not test:
+        notes.append("no official test part: no image is tested")
+    if val and fractions[1] == 0:
+        notes.append(f"the {len(val)} images of the official validation part train, as no image is to validate")
+        train, val = [*train, *val], []
+    if val:
+        dealt = [[record.image for record in part] for part in (train, val, test)]
+        notes.append("validation images are those of the official validation part, whatever the share")
+    else:
+        share = fractions[0] + fractions[1]
+        dealt = deal(train, (fractions[0] / share, fractions[1] / share, 0.0), seed, grouping)
+        dealt[2] = [record.image for record in test]
+        notes += _describe_grouping(grouping) if fractions[1] else []
+    notes += _describe_official([*train, *val], test)
+    return dealt
+
+
+def _describe_grouping(grouping: Grouping) -> list[str]:
+    if grouping == "patient":
+        return []
+    groups = UNITS[grouping]
+    return [f"split by {grouping}, as the data set names no patients: {groups} of one patient may be in two parts"]
 
 
 def _describe_official(train_val: Sequence[Record], test: Sequence[Record]) -> tuple[str, ...]:
@@ -180,7 +244,9 @@ def _describe_official(train_val: Sequence[Record], test: Sequence[Record]) -> t
     return (f"all {testing} images with boxes are in the official test list: training sees image labels only",)
 
 
-def deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> list[list[str]]:
+def deal(
+    records: Sequence[Record], fractions: Sequence[float], seed: int, grouping: Grouping = "patient"
+) -> list[list[str]]:
     """Image names of the three parts, in proportion to ``fractions``.
 
     Patients are ordered by stratum. Each one in turn is assigned to the part with the largest deficit relative to its
@@ -192,7 +258,9 @@ def deal(records: Sequence[Record], fractions: Sequence[float], seed: int) -> li
         images.setdefault(record.patient, []).append(record)
     wanted = sum(fraction > 0 for fraction in fractions)
     if len(images) < wanted:
-        raise CxrfastError(f"{len(images)} patients cannot be split into {wanted} parts; add images of other patients")
+        groups = UNITS[grouping]
+        of = "other images" if grouping == "image" else f"images of other {groups}"
+        raise CxrfastError(f"{len(images)} {groups} cannot be split into {wanted} parts; add {of}")
     boxed = {name: of for name, of in images.items() if any(record.boxes for record in of)}
     others = {name: of for name, of in images.items() if name not in boxed}
     random = np.random.default_rng(seed)
@@ -254,13 +322,13 @@ def read_splits_file(path: Path, keys: str) -> dict[str, Any]:
     """The JSON object of a splits file, which may have been edited by hand. `keys` names the expected keys in
     errors."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise CxrfastError(f"no splits file {path}; check the path") from None
     except json.JSONDecodeError as error:
         raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CxrfastError(f"{path} cannot be read ({error})") from error
+    except (OSError, ValueError) as error:
+        raise CxrfastError(f"{path} cannot be read ({reason(error)})") from error
     if not isinstance(content, dict):
         raise CxrfastError(f"{path} holds a {type(content).__name__}, expected an object with {keys}")
     return content

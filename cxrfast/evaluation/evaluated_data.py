@@ -34,7 +34,7 @@ class EvaluatedData(BaseModel):
         )
 
     def options(self) -> DataOptions:
-        """To read the same labels and boxes again. Images need not exist."""
+        """The options that read the same labels and boxes again. The image files need not exist."""
         return DataOptions(
             dataset=self.layout,
             labels=self.labels,

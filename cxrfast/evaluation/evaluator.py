@@ -1,4 +1,4 @@
-"""Run a model over a split, and score what it says by a protocol."""
+"""Runs a model on a split, and scores its predictions by a protocol."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import MapSource
 from cxrfast.regions.prediction import Predictor, predict
 from cxrfast.regions.rule import MethodDefaults
+from cxrfast.runs.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,19 @@ def evaluate(
         dataset: the split, without augmentation, with the predictor's classes and image size.
         split, label_version, split_hash: name of the split, version of its labels, and ``Splits.hash``; stored in the
             record.
-        protocol: a name of :data:`cxrfast.evaluation.PROTOCOLS`, or an entry of one's own.
+        protocol: a name of :data:`cxrfast.evaluation.PROTOCOLS`, or your own :class:`Protocol`.
         training_patients: patients of all training and validation images; None if unknown.
         resamples: number of bootstrap resamples of patients, for the intervals.
         workers: data-loader workers.
 
-    Images that cannot be read are left out and named in the result. Raises :class:`UsageError` where predictor, data
-    set, protocol and options do not fit, :class:`CxrfastError` if no image can be read or the model's output is not a
-    number.
+    Images that cannot be read are left out and named in the result. Raises :class:`UsageError` if predictor, data
+    set, protocol and options do not fit together, :class:`CxrfastError` if no image can be read or the model's output
+    is not a number.
     """
     if isinstance(protocol, str):
         protocol = find_protocol(protocol)
     outputs = collect_outputs(predictor, dataset, batch_size=batch_size, workers=workers)
+    provenance: Provenance | None = getattr(predictor, "provenance", None)
     facts = EvaluationMetadata(
         split=split,
         split_hash=split_hash,
@@ -69,6 +71,8 @@ def evaluate(
         method=predictor.method,
         weights=str(predictor.weights),
         training_patients=training_patients,
+        warnings=() if provenance is None else provenance.warnings,
+        learnt_from=provenance,
     )
     return score_outputs(protocol, outputs, facts, temperature=temperature, resamples=resamples)
 

@@ -25,7 +25,7 @@ class GroundTruth:
 
     @classmethod
     def from_records(cls, records: Sequence[Record], class_names: Sequence[str]) -> "GroundTruth":
-        """From records. Labels and boxes are taken as they are: neither implies the other."""
+        """Build from records. Labels and boxes are taken as they are: neither implies the other."""
         rows = [
             (n, k, box)
             for n, record in enumerate(records)
@@ -50,7 +50,7 @@ class GroundTruth:
         return count_pairs(self.boxes.image, self.boxes.class_index, len(self.images), len(self.class_names))
 
     def units(self, unit: Unit) -> "Units":
-        """What a protocol counts: boxes, or annotations, each with all boxes of one class on one image."""
+        """The units that a protocol counts: boxes, or annotations (all boxes of one class on one image)."""
         if unit == "box":
             return Units(
                 *self.boxes[:2], self.boxes.xyxy[:, None], torch.ones(len(self.boxes.xyxy), 1, dtype=torch.bool)

@@ -67,7 +67,7 @@ def score_localization(
     *,
     resamples: int = 1000,
 ) -> LocalizationResult:
-    """Apply a protocol. A class without annotations has NaN."""
+    """Score regions by a protocol. The accuracy of a class without annotations is NaN."""
     units = ground_truth.units(protocol.unit)
     num_classes = len(ground_truth.class_names)
     if protocol.minmax_normalised and isinstance(source, MapSource):

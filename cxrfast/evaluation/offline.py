@@ -25,9 +25,10 @@ from cxrfast.evaluation.result import EvaluationResult
 from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import BoxSource, MapSource, MaskSource, Source
 from cxrfast.metrics.detection import Boxes
-from cxrfast.predictions.files import read_file
+from cxrfast.predictions.files import read_files
 from cxrfast.predictions.parsed import ParsedPredictions
 from cxrfast.regions.rule import MethodDefaults, RegionRule
+from cxrfast.runs.provenance import DRAWN_IMAGES
 
 
 def evaluate_files(
@@ -47,20 +48,13 @@ def evaluate_files(
 
     Raises :class:`CxrfastError`, with file and line, for a file that cannot be read or is inconsistent.
     """
-    return score_files(read_files(paths), ground_truth, protocol, facts, resamples=resamples)
-
-
-def read_files(paths: Sequence[Path]) -> ParsedPredictions:
-    """Read several files as one prediction."""
-    found = ParsedPredictions()
-    for path in paths:
-        read_file(Path(path), found)
-    return found
+    found = read_files(paths, ground_truth.class_names)
+    return score_files(found, ground_truth, protocol, facts, resamples=resamples)
 
 
 def read_maps(path: Path, ground_truth: GroundTruth) -> tuple[Source | None, MethodDefaults]:
     """Read a file of maps: the regions on the images of ``ground_truth``, and the defaults of the method."""
-    found = read_files([path])
+    found = read_files([path], ground_truth.class_names)
     return _source(found, ground_truth, ImageIndex(ground_truth.images)), _own(found, ground_truth)
 
 
@@ -94,18 +88,18 @@ def evaluate_data_set(
     thresholds: Sequence[float] = (),
     resamples: int = 1000,
 ) -> EvaluationResult:
-    """Score files against a data set in any known layout, of which only the tables are needed.
+    """Score files against a data set in any known layout. Only its tables are needed, not its images.
 
-    With ``splits``, the images of its part ``split`` are evaluated. Without, the images that the files name and, if the
-    files have regions, all images with boxes, because files of boxes do not list images without a detection. Classes
-    are those of the data set that occur in the files or have boxes. Names of classes in the files are matched by their
-    synonyms.
+    With ``splits``, the images of its part ``split`` are evaluated. Otherwise, these are the images that the files
+    name and, if the files have regions, all images with boxes, because files of boxes do not list images without a
+    detection. Classes are those of the data set that occur in the files or have boxes. Names of classes in the files
+    are matched by their synonyms.
     """
     rules = find_protocol(protocol)
     if thresholds:
         rules = rules.with_thresholds(*thresholds)
-    found = read_files(paths)
     source = read_data(data, replace(options, images_required=False))
+    found = read_files(paths, source.class_names, Path(data))
     matches = _match_classes(found, source.class_names)
     records, name, split_hash, patients = list(source.records), "all", None, None
     notes: tuple[str, ...] = ()
@@ -131,6 +125,7 @@ def evaluate_data_set(
         split_hash=split_hash,
         training_patients=patients,
         notes=(*notes, *((matches,) if matches else ())),
+        warnings=(DRAWN_IMAGES,) if source.synthetic else (),
         data=EvaluatedData.of(source, options),
     )
     return score_files(found, GroundTruth.from_records(records, classes), rules, facts, resamples=resamples)

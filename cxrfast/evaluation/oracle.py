@@ -22,8 +22,8 @@ def oracle(
 ) -> Tensor:  # [U] float64
     """The largest IoU or IoR with each annotation that any region of the rule's shape on a P×Q grid can have.
 
-    For ``"patches"``, the region with the best IoU consists of the best-covered patches, and the one with the best IoR
-    of the best-covered patch alone. For boxes, the sides of the best box are the grid lines next to the sides of the
+    For ``"patches"``, the region with the best IoU consists of the best-covered patches. The region with the best IoR
+    is the best-covered patch alone. For boxes, the sides of the best box are the grid lines next to the sides of the
     annotation, outside or inside; if the annotation has several boxes, next to the sides of any of them.
 
     An opening leaves unions of squares of whole patches. A box is then at least as large as such a square. For

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from cxrfast._files import remove_stale
 from cxrfast.data import DataOptions, DataSource, Record, Splits, XrayDataset, read_data
+from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
 from cxrfast.devices import Device
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import (
@@ -23,6 +25,8 @@ from cxrfast.metrics import fit_temperature
 from cxrfast.report import from_result, write_report
 from cxrfast.runs.directory import RunDirectory, run_of
 from cxrfast.training.config import RunConfig, build_config
+
+_NO_FINDING = class_key("No Finding")
 
 
 class Assessment(NamedTuple):
@@ -57,8 +61,9 @@ def evaluate_run(
     temperature is fitted on the validation part, for the column `prob_calibrated`. The results, `predictions.csv`,
     `maps.npz` and, with `page`, `report.html` are written to the folder of the run, or to `out`.
 
-    `options` are those for reading the data; default: those of the run. Classes are matched by their synonyms. Classes
-    of the model that the data set does not label count as unknown and have no results.
+    `options` are those for reading the data; default: those of the run. Classes are matched by their synonyms and have
+    the names of the data set. Classes of the model that the data set does not label count as unknown and have no
+    results.
 
     Raises:
         UsageError: weights without a run need both `data` and `out`; or training patients are among the evaluated
@@ -77,7 +82,8 @@ def evaluate_run(
         if run is None:
             raise UsageError(f"out: expected a folder for {model.weights}, which is in no run; add --out DIR")
         out = run.path
-    source = _source(data, options, config, model)
+    source = _source(data, options, config)
+    model, source = _in_common(model, source)
     part, temperature = EvaluatedPart(list(source.records), "all"), None
     if run is not None and config is not None and not _same_data(data, config):
         part = _elsewhere(run, config, source, rules)
@@ -98,10 +104,13 @@ def evaluate_run(
         split_hash=part.split_hash,
         training_patients=part.training_patients,
         notes=(*model.notes, *part.notes, *source.class_notes),
+        warnings=model.provenance.warnings_for(synthetic=source.synthetic),
+        learnt_from=model.provenance,
         data=EvaluatedData.of(source, options or (config.data_options if config is not None else DataOptions())),
     )
     result = score_outputs(rules, outputs, facts, temperature=temperature)
     folder = RunDirectory(out)
+    remove_stale(out)
     report, predictions, maps = (name(part.name) for name in (folder.evaluation, folder.predictions, folder.maps))
     result.save(report)
     result.predictions.write_csv(predictions)
@@ -112,22 +121,34 @@ def evaluate_run(
     return Assessment(result, report, predictions, maps, html)
 
 
-def _source(
-    data: Path | None, options: DataOptions | None, config: RunConfig | None, model: TrainedModel
-) -> DataSource:
-    """The data set in the class names of the model."""
+def _source(data: Path | None, options: DataOptions | None, config: RunConfig | None) -> DataSource:
     if config is not None and _same_data(data, config):
-        source = read_data(config.data, options or config.data_options)
-    else:
-        assert data is not None
-        source = read_data(data, options or DataOptions())
-    found = source.for_classes(model.class_names)
-    if not set(model.class_names) & set(found.class_names):
+        return read_data(config.data, options or config.data_options)
+    assert data is not None
+    return read_data(data, options or DataOptions())
+
+
+def _in_common(model: TrainedModel, source: DataSource) -> tuple[TrainedModel, DataSource]:
+    """The model with the class names of the data set, and the data set with notes on what was matched.
+
+    An output "No Finding" of an imported model is left out, because it is not the probability of a finding.
+    """
+    matcher = ClassMatcher(source.class_names)
+    ClassMatcher(model.class_names)  # no two outputs may mean the same finding
+    names = {name: matcher.match(name) or name for name in model.class_names}
+    notes = [text for text in (describe_matches(names),) if text]
+    for name in [name for name, of in names.items() if class_key(of) == _NO_FINDING and of not in source.class_names]:
+        del names[name]
+        notes.append(f"the model's output {name} is not a class of findings: not evaluated")
+    if not set(names.values()) & set(source.class_names):
         raise UsageError(
             f"data: {source.root} labels none of the model's classes ({', '.join(model.class_names)}), but "
             f"{', '.join(source.class_names)}; match them with --map 'CLASS OF THE DATA=CLASS OF THE MODEL'"
         )
-    return found
+    if list(names.values()) != list(model.class_names):
+        model = model.with_outputs(names)
+    source = source.for_classes(model.class_names)
+    return model, replace(source, class_notes=[*notes, *source.class_notes])
 
 
 class EvaluatedPart(NamedTuple):

@@ -1,4 +1,4 @@
-"""The state of a run: new, started, trained or evaluated. Experiments of several runs resume by it."""
+"""The state of a run: new, started, trained or evaluated. Experiments with several runs use it to resume."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -18,7 +18,7 @@ class RunState(StrEnum):
     """The state of a run."""
 
     NEW = "new"  # no epoch is finished
-    STARTED = "started"  # some epochs are finished
+    STARTED = "started"  # some epochs are finished, or a signal stopped the first one
     TRAINED = "trained"
     EVALUATED = "evaluated"  # by every requested protocol
 
@@ -31,6 +31,8 @@ def run_state(run: RunDirectory, evaluations: Mapping[str, RunDirectory]) -> Run
     """
     if is_evaluated(run, evaluations):
         return RunState.EVALUATED
+    if run.exists and run.partial.is_file() and not run.checkpoint.is_file():
+        return RunState.STARTED
     if not (run.exists and run.splits.is_file() and run.checkpoint.is_file()):
         return RunState.NEW
     return RunState.TRAINED if is_finished(run) else RunState.STARTED

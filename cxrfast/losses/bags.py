@@ -65,9 +65,9 @@ class BILLoss(BagLossBase):
         form="sum"      L = mean BCE(pooled, y) + λ · mean BCE(p, [p > 0.5] · y)
 
     The first mean is over bags and classes, the second over all instances and classes of the batch, both only over
-    known labels. Their published
-    script differs. With b = BCE(pooled, y) and r = mean BCE(p, [p > 0.5] · y) of one bag, it penalises the difference
-    of r from b (without a gradient through b) for positive bags, and has no bag loss for negative bags::
+    known labels. Their published script differs. With b = BCE(pooled, y) and r = mean BCE(p, [p > 0.5] · y) of one bag,
+    it penalises the difference of r from b (without a gradient through b) for positive bags, and has no bag loss for
+    negative bags::
 
         form="script"   L = mean over bags and classes of   y · [b + λ · (b − r)²] + (1 − y) · λ · r
 

@@ -1,8 +1,8 @@
 """Unknown labels: NaN in a tensor of labels marks a pair of image and class whose label is not known.
 
-Such a pair contributes nothing: neither to a sum, nor to the number that a mean divides by, and its gradient is 0. The
-losses of this package use the functions below. Without an unknown label the results are those of the plain formula, bit
-for bit: the masks multiply by 1.
+Such a pair contributes neither to a sum nor to the denominator of a mean, and its gradient is 0. The losses of this
+package use the functions below. If all labels are known, the results equal those of the plain formula to the bit,
+because the masks multiply by 1.
 """
 
 import torch
@@ -17,8 +17,8 @@ def binary_cross_entropy(
 ) -> torch.Tensor:  # []
     """The mean of ``−y·log σ(logit) − (1 − y)·log(1 − σ(logit))`` over the pairs of image and class that are known.
 
-    NaN marks an unknown label; its pair contributes nothing to the mean, nor to the number of pairs, and has a gradient
-    of 0. If every label is unknown the loss is 0, and still has a graph. Labels may be boolean or integers.
+    NaN marks an unknown label; its pair contributes neither to the sum nor to the number of pairs, and has a gradient
+    of 0. If every label is unknown, the loss is 0 and can still be differentiated. Labels may be boolean or integers.
 
     Raises:
         TypeError, ValueError: shapes or dtypes that do not match.
@@ -37,10 +37,10 @@ def split_labels(
     labels: torch.Tensor,  # any shape
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Labels with 0 in the place of NaN, and a mask that is true where they are known.
+    """Labels with NaN replaced by 0, and a mask that is true where they are known.
 
-    The mask is None for boolean and integer labels, which cannot be NaN. There is no other test whether any label is
-    unknown, because on a GPU it would wait for the device.
+    The mask is None for boolean and integer labels, which cannot be NaN. Floating-point labels
+    always have a mask, because testing them for NaN would make the host wait for the GPU.
     """
     if not labels.is_floating_point():
         return labels.to(dtype), None
@@ -62,7 +62,7 @@ def masked_cross_entropy(
     known: torch.Tensor | None,  # bool, broadcastable to logits; None: all
     reduction: str,
 ) -> torch.Tensor:
-    """The binary cross-entropy, 0 where unknown. Its mean is over all entries; see :func:`mean_of_known`."""
+    """Binary cross-entropy, 0 where the label is unknown. Its mean is over all entries; see :func:`mean_of_known`."""
     if known is None:
         return F.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
     logits = torch.where(known, logits, 0)  # an infinite logit times a weight of 0 is NaN
@@ -73,7 +73,7 @@ def mean_over_images(
     loss: torch.Tensor,  # [B, K], 0 where unknown
     known: torch.Tensor | None = None,  # [B, K] bool; None: all
 ) -> torch.Tensor:  # []
-    """Summed over classes, averaged over the images with at least one known class; 0 if there are none."""
+    """The loss summed over classes and averaged over the images with at least one known class; 0 if there are none."""
     mean = loss.sum() / max(loss.shape[0], 1)
     return mean if known is None else mean_of_known(mean, known.any(dim=1))
 
@@ -82,7 +82,7 @@ def mean_of_known(
     mean: torch.Tensor,  # [] over all entries, of which the unknown ones are 0
     known: torch.Tensor | None,  # bool; None: all
 ) -> torch.Tensor:  # []
-    """The mean over the known entries; 0 if there are none.
+    """The mean over the known entries, from the mean over all entries; 0 if none is known.
 
     The factor is exactly 1 if all are known. (To divide a sum by the number of known entries would round the gradient
     differently from a plain mean.)

@@ -89,7 +89,7 @@ class CIAOptions(BackboneOptions):
 
 
 class CIAOutput(NamedTuple):
-    """Of B images, for K classes."""
+    """The network output for B images and K classes."""
 
     logits: torch.Tensor  # [B, K, P, P], in the aligned frame
     theta: torch.Tensor  # [B, 2, 3]: from the aligned frame to the image
@@ -194,7 +194,7 @@ class CIA(Method):
                 self.library.replace(lambda image: align(image, self.alignment(image)))
 
     def forward(self, images: torch.Tensor, stage: str) -> torch.Tensor | CIAOutput:  # [B, 1, S, S]
-        """In the alignment stage: the distance [B] of each aligned image from the canonical chest."""
+        """In the alignment stage, the distance [B] of each aligned image from the canonical chest; then the logits."""
         theta = self.alignment(images)
         if stage == ALIGNMENT:
             return self.distance(align(shrunk(images, self.alignment.size), theta), self.canonical)

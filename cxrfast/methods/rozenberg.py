@@ -155,7 +155,7 @@ class Rozenberg(Method):
         return criterion
 
     def before_training(self, records: Sequence[Record]) -> None:
-        """γ of Eq. 11 from the labels of the training images."""
+        """Set γ of Eq. 11 from the labels of the training images."""
         gamma = self.options.gamma
         if not isinstance(self.criterion, RozenbergLoss) or not isinstance(gamma, str):
             return

@@ -78,7 +78,7 @@ class ZhangOptions(CAMOptions):
 
 
 class ZhangOutput(NamedTuple):
-    """Of B images, for K classes and D features."""
+    """The network output for B images, K classes and D features."""
 
     logits: torch.Tensor  # [B, K]: W_G f
     maps: torch.Tensor  # [B, K, h, w]: class activation maps of W_G (Eq. 6)

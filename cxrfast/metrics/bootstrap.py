@@ -1,4 +1,5 @@
-"""Cluster bootstrap: intervals and paired tests from resamples of patients, since images of one patient are alike.
+"""Cluster bootstrap: intervals and paired tests from resamples of patients, because images of one patient are
+correlated.
 
 A resample is a weight for every image: how many times its patient was drawn. A statistic is a function of such weights,
 so that one call computes it for many resamples.
@@ -22,7 +23,7 @@ class Statistic:
     """A number in [0, 1] for each of K classes, as a function of the weights of N images."""
 
     compute: Callable[[Tensor], Tensor]
-    """Weights float64 [R, N] -> float64 [R, K]; NaN where a resample does not have the number."""
+    """Weights float64 [R, N] -> float64 [R, K]; NaN where the number is undefined in a resample."""
 
     needs: tuple[Tensor, ...]
     """bool [N, K] each: the groups of images that the statistic needs, such as positives and negatives."""
@@ -36,7 +37,7 @@ _DEFINED = 0.95  # smallest share of the resamples that must have the statistic
 
 
 class Interval(NamedTuple):
-    """A statistic of K classes, or means over classes, with intervals; low and high are NaN where there is none."""
+    """Values of a statistic, for K classes or for means over classes, with intervals. NaN: there is no interval."""
 
     value: Tensor  # [K] float64
     low: Tensor  # [K] float64
@@ -72,8 +73,8 @@ def bootstrap_interval(
     An unknown label (NaN) is left out of its class in every resample. A patient without a known label of a class is
     still drawn, and n does not count this patient.
 
-    NaN for a statistic of fewer than two patients, or one that more than 5 % of the resamples do not have, such as the
-    AUROC of a class with two patients. The same patients, number of resamples and seed give the same resamples for
+    NaN for a statistic of fewer than two patients, or one that is undefined in more than 5 % of the resamples, such as
+    the AUROC of a class with two patients. The same patients, number of resamples and seed give the same resamples for
     every statistic.
     """
     return bootstrap_interval_with_mean(statistic, patients, resamples=resamples, level=level, seed=seed)[0]
@@ -117,7 +118,7 @@ def bootstrap_interval_with_mean(
     behind = _patients_behind(statistic, patients)
     number = behind.sum(dim=0)
     value = statistic(torch.ones(1, len(patients), dtype=torch.float64))[0]
-    drawn = _resample(statistic, patients, resamples, seed)
+    drawn = resample_patients(statistic, patients, resamples, seed)
     low, high = _limits(value, drawn, number, _student(number - 1, level))
     share = ((1 - level) / 2) ** (1 / number)
     low, high = torch.where(value == 1, share, low), torch.where(value == 1, 1.0, high)
@@ -158,14 +159,14 @@ def paired_bootstrap_with_mean(
 ) -> tuple[PairedDifference, PairedDifference]:
     """Differences of the K classes, as :func:`paired_bootstrap`, and of their mean [1], from the same resamples.
 
-    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)``, with
-    n the number of patients behind any of the classes, and t as for :func:`bootstrap_interval_with_mean`.
+    The mean is over the classes that both runs have a value for. Its interval is ``d̄ ± t · √(n/(n−1)) · se(d̄*)``,
+    with n the number of patients behind any of the classes, and t as for :func:`bootstrap_interval_with_mean`.
     """
     both = Statistic(lambda weights: first(weights) - second(weights), (*first.needs, *second.needs))
     behind = _patients_behind(both, patients)
     number = behind.sum(dim=0)
     value = both(torch.ones(1, len(patients), dtype=torch.float64))[0]
-    drawn = _resample(both, patients, resamples, seed)
+    drawn = resample_patients(both, patients, resamples, seed)
     kept = ~value.isnan()
     mean = _Mean.of(drawn[:, kept], behind[:, kept])
     cases = ((value, drawn, number, number - 1), (value[kept].mean()[None], mean.drawn, mean.number, mean.degrees))
@@ -192,7 +193,7 @@ def weighted_auroc(
     columns = _columns(scores, labels)
 
     def statistic(weights: Tensor) -> Tensor:  # [R, N]
-        areas, table = [], _table(weights)
+        areas, table = [], weights_by_image(weights)
         for column in columns:
             positive, negative = column.weigh(table)
             below = negative.cumsum(dim=1)
@@ -213,7 +214,7 @@ def weighted_average_precision(
     columns = _columns(scores, labels)
 
     def statistic(weights: Tensor) -> Tensor:  # [R, N]
-        values, table = [], _table(weights)
+        values, table = [], weights_by_image(weights)
         for column in columns:
             positive, negative = (count.flip(1).cumsum(dim=1).double() for count in column.weigh(table))
             false = negative[:, 1::2]  # with at least each positive's score, from the highest down
@@ -229,7 +230,7 @@ def weighted_average_precision(
 def weighted_mean(
     values: Tensor,  # [N, K], NaN where image n has no value for class k
 ) -> Statistic:
-    """Weighted mean over the values that are not NaN. Of hits (1) and misses (0), it is localisation accuracy."""
+    """Weighted mean over the values that are not NaN. For hits (1) and misses (0), it is the localisation accuracy."""
     present = (~values.isnan()).double()
     filled = values.double().nan_to_num(0.0)
 
@@ -271,7 +272,7 @@ def _column(scores: Tensor, labels: Tensor) -> _Column:  # [N], [N]
     return _Column(positive, size.cumsum(0) - size, negative, start)
 
 
-def _table(weights: Tensor) -> Tensor:  # [R, N] -> [N, R]
+def weights_by_image(weights: Tensor) -> Tensor:  # [R, N] -> [N, R]
     return weights.float().T.contiguous()
 
 
@@ -280,7 +281,7 @@ def _stack(columns: list[Tensor], weights: Tensor) -> Tensor:
     return torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
 
 
-def _resample(statistic: Statistic, patients: Sequence[str], resamples: int, seed: int) -> Tensor:  # [R, K]
+def resample_patients(statistic: Statistic, patients: Sequence[str], resamples: int, seed: int) -> Tensor:  # [R, K]
     patient, number = _numbers(patients)
     generator = torch.Generator().manual_seed(seed)
     results = []

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COLDEST, HOTTEST = 0.01, 100.0
-"""The range of temperatures. A class whose scores are uninformative or inverted gets the hottest."""
+"""The range of temperatures. A class whose scores are uninformative or inverted gets the highest."""
 
 _EPSILON = 1e-12  # smallest distance of probabilities from 0 and 1, for finite logits
 

@@ -19,7 +19,8 @@ def auroc(
 
     Args:
         scores: any real dtype; only their order matters. Infinities are fine, NaN is not.
-        labels: 1, 0, or NaN where it is unknown; bool and integers too. An unknown entry is left out of its class.
+        labels: 1, 0, or NaN where the label is unknown; bool and integers too. An unknown entry is left out of its
+        class.
 
     Returns:
         float64 on the CPU; NaN for a class without positives or without negatives, which has no ROC curve.
@@ -97,7 +98,7 @@ def operating_points(
 
     Args:
         scores: in [0, 1].
-        labels: 1, 0, or NaN where it is unknown, which is left out.
+        labels: 1, 0, or NaN where the label is unknown. Unknown labels are left out.
         minimum: smallest number of positives and of negatives.
 
     Returns:
@@ -129,7 +130,7 @@ class Mean(NamedTuple):
     interval: tuple[float, float] | None = None  # 95 %; NaN if the data do not allow one; None: not computed
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; None for NaN."""
+        """As a dictionary for JSON, with None for NaN."""
         numbers: dict[str, Any] = {"value": _none(self.value), "left_out": list(self.left_out)}
         return numbers if self.interval is None else numbers | {"interval": [_none(end) for end in self.interval]}
 

@@ -52,7 +52,7 @@ def box_overlap(
 
 
 def same_image_and_class(first: Boxes, second: Boxes) -> tuple[Tensor, Tensor]:
-    """Indices [pairs], [pairs] of all pairs of a box of ``first`` and one of ``second`` of the same image and class."""
+    """Indices [pairs], [pairs] of all pairs of boxes in ``first`` and ``second`` with the same image and class."""
     classes = 1 + max((int(boxes.class_index.max()) for boxes in (first, second) if len(boxes.class_index)), default=0)
     return join(first.image * classes + first.class_index, second.image * classes + second.class_index)
 
@@ -81,7 +81,7 @@ def match_boxes(
 
     Greedy matching as in COCO: from the highest score down (ties in the order of the list), each prediction takes the
     annotated box of its class and image that it overlaps most, among those not taken yet, if the overlap is at least T
-    (within 1e-6). All other predictions are false positives, so that a second prediction of a box is one.
+    (within 1e-6). All other predictions are false positives, including a second prediction of the same box.
     """
     score = _scores(predicted)
     d, g = same_image_and_class(predicted, annotated)
@@ -175,7 +175,7 @@ def pointing_game(
     tolerance: float = 0.0,
 ) -> Tensor:  # [N] float64
     """1 if the maximum of the map is in the annotation, else 0 (Zhang et al. 2018). If the map has several maxima, the
-    share of them that is.
+    share of them in the annotation.
 
     The position of a maximum is the centre of its cell. ``tolerance`` widens each box on all sides, as a fraction of
     the image's side. A constant map gets the share of its cells in the box, which is chance level.

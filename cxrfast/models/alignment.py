@@ -65,8 +65,8 @@ class FeatureDistance(nn.Module):
     The network applies a 3×3 convolution with zero-sum filters, ReLU and 2×2 average pooling `levels` times. The
     distance at each resolution is 1 − the cosine similarity of the two feature maps, over all channels and positions.
     The result is the mean of these distances, between 0 and 1. It is 0 for images that are equal up to brightness and
-    contrast, and decreases smoothly as edges are brought into alignment. The filters are not trained and follow from
-    the seed, so they are not part of the state.
+    contrast, and decreases smoothly as edges are brought into alignment. The filters are not trained and are
+    determined by the seed, so they are not part of the state.
 
     Args:
         channels: filters per resolution.

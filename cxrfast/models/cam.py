@@ -102,7 +102,7 @@ class CAMNetwork(nn.Module):
     """Image → backbone → (transition) → g → pooling → f → linear classifier, with the maps of all classes.
 
     Args:
-        backbone: a backbone whose number of input channels is that of `scaling`.
+        backbone: a backbone with as many input channels as `scaling` has output channels.
         num_classes: K.
         channels: D, the number of channels after `transition`. Default: the features of the backbone.
         transition: a module between backbone and pooling. Default: none.

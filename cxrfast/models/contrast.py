@@ -93,7 +93,7 @@ class ContrastNetwork(nn.Module):
     Images and negatives pass the backbone as one batch, so that batch normalization treats both in the same way.
 
     Args:
-        backbone: a backbone whose number of input channels is that of `scaling`.
+        backbone: a backbone with as many input channels as `scaling` has output channels.
         num_classes, grid: K, P.
         hidden: channels between the two layers of the head.
         scaling: the scaling of the input. Default: unchanged images.

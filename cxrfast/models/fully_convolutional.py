@@ -11,7 +11,7 @@ class FullyConvolutionalNetwork(nn.Module):
     """Backbone features, scored at every position by a 1×1 convolution. The size of the maps follows the image size.
 
     Args:
-        backbone: a backbone whose number of input channels is that of `scaling`.
+        backbone: a backbone with as many input channels as `scaling` has output channels.
         num_classes: K.
         scaling: the scaling of the input. Default: unchanged images.
     """

@@ -44,7 +44,7 @@ class PatchNetwork(nn.Module):
     """Backbone features, resized to P×P and scored by the head. The output is the unary term of the CRF.
 
     Args:
-        backbone: a backbone whose number of input channels is that of `scaling`.
+        backbone: a backbone with as many input channels as `scaling` has output channels.
         num_classes, grid: K, P.
         hidden: channels between the two layers of the head.
         scaling: the scaling of the input. Default: unchanged images.

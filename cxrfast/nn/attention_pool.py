@@ -24,9 +24,8 @@ class AttentionPool(torch.nn.Module):
         gated: Eq. 9 instead of Eq. 8.
         num_classes: K. If it is larger than 1, every class has its own weights and pooled features.
 
-    Shape: features `[B, N, F]` and optionally a boolean mask `[B, N]`, true for instances that belong to the bag →
-        pooled
-    features `[B, F]` and weights `[B, N]`. Or features `[N, F]` of all bags and `offsets=[B + 1]` as in
+    Shape: features `[B, N, F]` and optionally a boolean mask `[B, N]`, true for instances that belong to the bag
+    → pooled features `[B, F]` and weights `[B, N]`. Or features `[N, F]` of all bags and `offsets=[B + 1]` as in
     :func:`cxrfast.ops.mil_pool_ragged` → `[B, F]` and `[N]`. With several classes the pooled features are `[B, K, F]`
     and the weights `[B, K, N]` or `[N, K]`.
 

@@ -84,7 +84,7 @@ class MaxBlurPool2d(nn.Module):
     """Anti-aliased max-pooling (:func:`cxrfast.ops.max_blur_pool2d`) as a module without parameters or buffers.
 
     The first three arguments are those of `nn.MaxPool2d`, in its order and with its default stride. The output has the
-    size of that of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)`.
+    same size as that of `nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)`.
 
     Args:
         kernel_size, stride, padding, ceil_mode: as in `nn.MaxPool2d`; a stride of None is `kernel_size`. With

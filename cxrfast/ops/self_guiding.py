@@ -93,9 +93,8 @@ def self_guided_sums_ragged(
         As :func:`self_guided_sums`.
 
     Raises:
-        TypeError, ValueError: as :func:`self_guided_sums`, and for invalid offsets. (Inside `torch.compile` the values
-            of
-        the offsets are checked by the kernel, which raises RuntimeError.)
+        TypeError, ValueError: as :func:`self_guided_sums`, and for invalid offsets. (Inside `torch.compile`
+            the values of the offsets are checked by the kernel, which raises RuntimeError.)
 
     Example:
         >>> logits = torch.tensor([[-2.0], [0.0], [2.0], [1.0]])  # a positive bag of three, a negative bag of one

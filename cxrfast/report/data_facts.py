@@ -1,6 +1,6 @@
 """The facts of a data set in words, for the terminal and the HTML page."""
 
-from cxrfast.data.summary.problems import UNITS
+from cxrfast.data.datasets.interface import UNITS
 from cxrfast.data.summary.record import DataSummary, Duplicates, SizeCount
 
 UNIT_NAMES = ("bytes", "kB", "MB", "GB", "TB")

@@ -56,7 +56,7 @@ class Evaluated:
 
 
 def from_result(result: EvaluationResult, records: Sequence[Record], folder: Path | None = None) -> Evaluated:
-    """From a new evaluation, of the run in ``folder`` or (None) of predictions from files."""
+    """Build from a new evaluation. ``folder`` is the folder of its run; None for predictions from files."""
     return Evaluated(
         record=result.record,
         predictions=result.predictions,
@@ -69,12 +69,12 @@ def from_result(result: EvaluationResult, records: Sequence[Record], folder: Pat
 
 
 def from_predictions(result: EvaluationResult, data: Path) -> Evaluated:
-    """From a new evaluation of files against the data set in ``data``."""
+    """Build from a new evaluation of files against the data set in ``data``."""
     return from_result(result, _source(data, result.record).records)
 
 
 def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) -> Evaluated:
-    """From the files that `cxrfast evaluate` wrote to a run's folder.
+    """Build from the files that `cxrfast evaluate` wrote to a run's folder.
 
     ``data`` is the folder of the data set, if it has moved. If it cannot be read, the report has no cases, and
     ``notes`` says so. Raises :class:`CxrfastError` if the folder has no evaluation of ``split``.
@@ -88,8 +88,9 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
         raise CxrfastError(f"{folder}: expected an evaluation of the {split} part, got no {path.name}; run: {again}")
     record = EvaluationRecord.load(path)
     predictions = read_predictions(table)
-    if record.class_names != predictions.class_names:
+    if set(record.class_names) != set(predictions.class_names):
         raise CxrfastError(f"{path} and {table.name} have different classes; evaluate again")
+    predictions = predictions.of_classes(record.class_names)
     annotations = record.localization.annotations if record.localization else ()
     same = record.images_hash == images_hash(predictions.images)
     if not same or not {annotation.image for annotation in annotations} <= set(predictions.images):
@@ -134,7 +135,7 @@ def _with_data(evaluated: Evaluated, records: Sequence[Record], maps: Path) -> E
 
 
 def passes_gate(gate: Gate, run: Evaluated, predictions: Predictions) -> Tensor:  # [N, K] bool
-    """Where a gate is open. ``predictions`` are those of the run, or a part of them."""
+    """Which images and classes pass a gate. ``predictions`` are those of the run, or a subset of them."""
     scores = predictions.prob.nan_to_num(0.5)  # missing scores, as in the evaluation
     if isinstance(gate, NoGate):
         return torch.ones_like(scores, dtype=torch.bool)
@@ -145,7 +146,7 @@ def passes_gate(gate: Gate, run: Evaluated, predictions: Predictions) -> Tensor:
 
 
 def read_run(folder: Path) -> RunFacts:
-    """What there is in a run's folder; nothing in it is required."""
+    """Read the files that exist in a run's folder; none is required."""
     run = RunDirectory(folder)
     splits = run.read_splits()
     parts: dict[str, Sequence[str]] = {part: splits.pop(part) for part in PARTS if part in splits}

@@ -23,7 +23,7 @@ TEST_IMAGES = 25_596
 
 
 def published_accuracies(record: Record, metric: str, measure: str, t: float) -> list[PublishedRow]:
-    """Published accuracies or AFP by the record's protocol, for one measure and T, without lines of a mean only."""
+    """Published accuracies or AFP by the record's protocol, for one measure and T, except rows with only a mean."""
     found = rows(metric=metric, measure=measure, protocol=record.protocol, available=True)  # type: ignore[arg-type]
     return [row for row in found if row.values and row.T is not None and abs(row.T - t) < 1e-9]
 
@@ -37,8 +37,8 @@ def published_auroc(record: Record) -> list[PublishedRow]:
     """Published AUROCs of any class of this record; those of the same method first.
 
     For other methods, only the first line of a table is taken, since the following ones are ablations. Networks that
-    are no method of cxrfast are left out, unless they are of the paper of the record's method. Numbers that other
-    papers copied occur once, and only if the original paper's are missing.
+    are not methods of cxrfast are left out, unless they are in the paper of the record's method. Numbers that other
+    papers quote are shown once, and only if those of the original paper are missing.
     """
     found, seen = [], set[tuple[str | None, ...]]()
     everything = rows(metric="auroc", available=True)
@@ -85,17 +85,17 @@ def _unavailable(lines: Sequence[PublishedRow]) -> list[str]:
 
 
 def other_places(record: Record) -> str:
-    """Why localisation is not comparable with the papers'; "" if it is of the same boxes."""
+    """Why localisation is not comparable with the papers'; "" if both are measured on the same boxes."""
     annotated = record.annotated_classes
     if annotated == BOXES:
         return ""
     return (
-        f"they are of all {sum(BOXES.values())} boxes of ChestX-ray14, these of {sum(annotated.values())} annotations"
+        f"they are for all {sum(BOXES.values())} boxes of ChestX-ray14, these for {sum(annotated.values())} annotations"
     )
 
 
 def other_images(record: Record) -> str:
-    """Why AUROC is not comparable with the papers'; "" if it is of as many images."""
+    """Why AUROC is not comparable with the papers'; "" if both are measured on the same number of images."""
     if record.n_images == TEST_IMAGES:
         return ""
-    return f"they are of the {TEST_IMAGES:,} images of the official test list, these of {record.n_images:,} images"
+    return f"they are for the {TEST_IMAGES:,} images of the official test list, these for {record.n_images:,} images"

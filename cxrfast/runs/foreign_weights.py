@@ -1,4 +1,4 @@
-"""Checkpoints that other programs have written: read without running anything in them, and told apart by their keys."""
+"""Reads checkpoints of other programs without executing code in them, and identifies the network by the keys."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +56,7 @@ class ForeignClassifier(NamedTuple):
 
 
 def read_foreign(path: Path) -> State:
-    """What :func:`cxrfast.models.backbones.weight_files.read_tensors` reads; UsageError for a file of our own."""
+    """As :func:`cxrfast.models.backbones.weight_files.read_tensors`; UsageError for a weights file of cxrfast."""
     state, metadata = read_tensors(path, "import")
     if "cxrfast" in metadata:
         raise UsageError(f"import: {path} is a weights file of cxrfast already; use it with --checkpoint")
@@ -64,7 +64,7 @@ def read_foreign(path: Path) -> State:
 
 
 def match_classifier(state: State, source: str, ignore: Sequence[str] = ()) -> ForeignClassifier:
-    """Which network the tensors are of; CxrfastError that lists every key without a place, or a place without a key.
+    """Identify the network of the tensors. CxrfastError lists the keys that are unexpected or missing.
 
     Args:
         source: named in errors.

@@ -1,4 +1,4 @@
-"""Other people's classifiers as weights of method `chexnet`, with the same outputs."""
+"""Converts classifiers of other programs to weights of method `chexnet` with the same outputs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ CHEXPERT_CLASSES = (
 
 
 class Preprocessing(NamedTuple):
-    """What the network takes: (grey in [0, 1] − mean) / std, per channel."""
+    """The input of the network: (grey in [0, 1] − mean) / std, per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -42,7 +42,7 @@ PREPROCESSING: dict[str, Preprocessing] = {
 
 
 class Preset(NamedTuple):
-    """What is known of the checkpoints of one origin."""
+    """Properties of the checkpoints from one source."""
 
     classes: tuple[str, ...]
     preprocessing: str
@@ -82,14 +82,14 @@ def import_weights(
     has torchxrayvision's `op_threshs`, calibrated by them).
 
     Args:
-        preset: a key of `PRESETS`; what is given beside it goes first.
+        preset: a key of `PRESETS`; other arguments take precedence over its values.
         classes: names of the outputs in order; an output with an empty name is left out.
-        preprocessing: a key of `PREPROCESSING`. One channel is repeated for a network that takes three.
+        preprocessing: a key of `PREPROCESSING`. One channel is repeated for a network with three input channels.
         image_size: of the network's input.
         ignore: shell patterns of keys of the checkpoint that are left out.
 
     Raises:
-        UsageError: an unknown name, or nothing said of classes or preprocessing.
+        UsageError: an unknown name, or neither a preset nor an argument that gives classes and preprocessing.
         CxrfastError: a file that cannot be read without unpickling, keys that do not match, another number of classes.
     """
     known = _choose("preset", preset, PRESETS) if preset is not None else None
@@ -135,7 +135,7 @@ def _input(foreign: ForeignClassifier, scaling: Preprocessing, name: str, source
 
 
 def _outputs(foreign: ForeignClassifier, classes: Sequence[str], source: str) -> tuple[list[int], list[str]]:
-    """Which outputs become classes, and what is to be said about the others."""
+    """Which outputs become classes, and notes on the others."""
     outputs = len(foreign.bias)
     if len(classes) != outputs:
         raise CxrfastError(f"classes: expected {outputs}, one for each output of {source}, got {len(classes)}")

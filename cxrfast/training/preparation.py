@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from cxrfast.data import Record, Splits, XrayDataset, fractions_with, make_splits, read_data
 from cxrfast.data.class_names import ClassMatcher, describe_matches
@@ -23,6 +24,9 @@ class PreparedData:
     class_names: tuple[str, ...]
     label_version: str
     notes: tuple[str, ...]
+    layout: str
+    synthetic: bool
+    tables: tuple[Path, ...] = ()  # files of the data set that the records were read from
 
 
 def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Sequence[str] | None = None) -> PreparedData:
@@ -39,6 +43,7 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
             fractions=fractions_with(config.val_share),
             strategy="official" if config.split == "official" else "patient",
             label_version=source.label_version,
+            grouping=source.grouping,
         )
     splits.check(source.records)
     records = {part: splits.part(part, source.records) for part in ("train", "val", "test")}
@@ -54,7 +59,16 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     if classes is None:
         classes = choose_classes(config, source.class_names, records["train"], notes)
     notes.append(_describe(records, classes))
-    return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
+    return PreparedData(
+        records,
+        splits,
+        tuple(classes),
+        source.label_version,
+        tuple(notes),
+        source.layout,
+        source.synthetic,
+        source.tables,
+    )
 
 
 def check_without_validation(config: RunConfig) -> None:
@@ -67,7 +81,7 @@ def check_without_validation(config: RunConfig) -> None:
 
 
 def limit_annotation(records: Sequence[Record], share: float, seed: int) -> list[Record]:
-    """All images, of which at most the share `share` keep their boxes; the others count as unannotated.
+    """All images, with boxes on at most the fraction `share` of them; the others become unannotated.
 
     The choice depends only on `seed` and the names of the images. A larger share contains the images of a smaller one.
     """

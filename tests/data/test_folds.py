@@ -83,7 +83,7 @@ def test_every_annotated_image_is_held_out_once_and_its_patient_leaves_every_poo
     shuffled = random.Random(seed).sample(records, len(records))
     again = make_folds(shuffled, folds=folds, by=by, unannotated=fraction, validation=validation, seed=seed)
     assert again == made
-    assert any("none validates" in note for note in made.notes) == (validation == 0)
+    assert any("none for validation" in note for note in made.notes) == (validation == 0)
     made.check(records)
 
 
@@ -287,3 +287,13 @@ def test_the_released_boxes(released, by, validation):
         assert annotated == 880 - len(fold.test)
         training = sum(bool(boxes[image]) for image in splits.train)
         assert training == annotated if not validation else training == pytest.approx(0.7 * 880, abs=12)
+
+
+@pytest.mark.parametrize("grouping", ["study", "image"])
+def test_folds_of_data_without_patients_say_so(grouping):
+    records = make_records([1] * 12, dict.fromkeys(range(8), "Mass").items())
+    made = make_folds(records, folds=2, grouping=grouping)
+    assert f"folds are by {grouping}, as the data set names no patients" in made.notes
+    assert made.folds == make_folds(records, folds=2).folds
+    assert not any("names no patients" in note for note in make_folds(records, folds=2).notes)
+    assert not any("names no patients" in note for note in make_folds(records, folds=2, by="image").notes)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,98 @@ def test_official_lists():
         make_splits(test, seed=0, strategy="official")
 
 
+def with_parts(**counts):
+    """Patients with two images each in official parts."""
+    records = []
+    for part, count in counts.items():
+        of_part = make_records([2] * count, split=part)
+        records += [replace(one, image=f"{part}/{one.image}", patient=f"{part}{one.patient}") for one in of_part]
+    return records
+
+
+def names(records, *parts):
+    return {record.image for record in records if record.split in parts}
+
+
+def test_official_parts_with_validation_are_taken_as_they_are():
+    records = with_parts(train=20, val=5, test=7)
+    splits = make_splits(records, seed=0, strategy="official")
+    assert [set(getattr(splits, part)) for part in PARTS] == [names(records, part) for part in PARTS]
+    assert make_splits(records[::-1], seed=3, strategy="official", fractions=(0.4, 0.4, 0.2)).hash == splits.hash
+    assert splits.strategy == "official"
+    assert splits.notes == ("validation images are those of the official validation part, whatever the share",)
+    without = make_splits(records, seed=0, strategy="official", fractions=fractions_with(0.0))
+    assert set(without.train) == names(records, "train", "val")
+    assert without.val == ()
+    assert any("10 images of the official validation part train" in note for note in without.notes)
+
+
+def test_official_parts_without_validation_or_test():
+    records = with_parts(train=40, test=7)
+    splits = make_splits(records, seed=0, strategy="official", fractions=fractions_with(0.25))
+    assert set(splits.test) == names(records, "test")
+    assert set(splits.train + splits.val) == names(records, "train")
+    assert len(splits.val) == 20
+    assert splits.notes == ()
+
+    records = with_parts(train=40, val=7)
+    splits = make_splits(records, seed=0, strategy="official", fractions=fractions_with(0.25))
+    assert set(splits.test) == names(records, "val")
+    assert len(splits.val) == 20
+    assert "the 14 images of the official validation part are tested" in splits.notes[0]
+
+    alone = make_splits(with_parts(train=4), seed=0, strategy="official")
+    assert alone.test == ()
+    assert "no image is tested" in alone.notes[0]
+
+
+def test_a_part_named_train_is_split_as_train_val_is():
+    """The same patients have the same parts under both names of the part."""
+    old = make_records([1 + patient % 4 for patient in range(200)], split="train_val")
+    new = [replace(record, split="train") for record in old]
+    test = [replace(record, image="t" + record.image, patient="t") for record in make_records([3], split="test")]
+    assert make_splits(old + test, seed=5, strategy="official") == make_splits(new + test, seed=5, strategy="official")
+
+
+def test_official_parts_that_contradict():
+    with pytest.raises(CxrfastError, match="official part is 'dev'"):
+        make_splits(with_parts(train=3, dev=3), seed=0, strategy="official")
+    with pytest.raises(CxrfastError, match="train_val and also train or val"):
+        make_splits(with_parts(train_val=3, val=3, test=2), seed=0, strategy="official")
+    with pytest.raises(CxrfastError, match="nothing can be trained"):
+        make_splits(with_parts(val=3, test=2), seed=0, strategy="official")
+    shared = [replace(record, patient="same") for record in with_parts(train=2, val=1, test=1)]
+    with pytest.raises(CxrfastError, match="patient same in train and in"):
+        make_splits(shared, seed=0, strategy="official")
+
+
+@pytest.mark.parametrize(("grouping", "plural"), [("study", "studies"), ("image", "images")])
+def test_data_sets_without_patients(grouping, plural, tmp_path):
+    records = make_records([1 if grouping == "image" else 2] * 30)
+    splits = make_splits(records, seed=0, grouping=grouping)
+    assert splits.strategy == grouping
+    assert splits.hash == make_splits(records, seed=0).hash
+    assert splits.notes == (
+        f"split by {grouping}, as the data set names no patients: {plural} of one patient may be in two parts",
+    )
+    splits.save(tmp_path / "splits.json")
+    assert Splits.load(tmp_path / "splits.json") == splits
+    with pytest.raises(CxrfastError, match=f"2 {plural} cannot be split into 3 parts"):
+        make_splits(make_records([1, 1]), seed=0, grouping=grouping)
+    official = make_splits(
+        [replace(one, split="train") for one in records], seed=0, strategy="official", grouping=grouping
+    )
+    assert official.strategy == "official"
+    assert any(f"split by {grouping}" in note for note in official.notes)
+
+
+def test_a_study_in_two_parts_is_called_a_study():
+    records = make_records([2, 1])
+    spoilt = Splits((records[0].image,), (records[1].image,), (records[2].image,), 0, "study")
+    with pytest.raises(CxrfastError, match="study 0 in train and in val"):
+        spoilt.check(records)
+
+
 def test_file_round_trip(tmp_path):
     records = make_records([1] * 30)
     splits = make_splits(records, seed=3, label_version="2017")
@@ -122,7 +215,7 @@ def test_file_round_trip(tmp_path):
     assert loaded.hash == splits.hash
     assert [path.name for path in tmp_path.iterdir()] == ["splits.json"]
     with pytest.raises(CxrfastError, match="cannot be written"):
-        splits.save(tmp_path / "absent" / "splits.json")
+        splits.save(tmp_path / "splits.json" / "below.json")
 
 
 def test_hash_sees_a_moved_image_but_not_the_order():

@@ -12,11 +12,11 @@ from cxrfast.data.dataset import XrayDataset
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
 from cxrfast.data.datasets.interface import DataOptions
 from cxrfast.data.records import Record
+from cxrfast.data.rle import decode_rle
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import EvaluationMetadata, GroundTruth, collect_outputs, evaluate, find_protocol
 from cxrfast.evaluation.map_file import write_maps
 from cxrfast.evaluation.offline import evaluate_data_set, evaluate_files
-from cxrfast.predictions.rle import decode_rle
 from cxrfast.report.terminal import evaluation_to_text
 from tests.predictors import FakePredictor
 
@@ -218,7 +218,8 @@ BAD = {
     "box.csv": ("image,class,x1,y1,x2,y2\na.png,Mass,5,5,5,9\n", CxrfastError, "has no area"),
     "strangers.csv": ("image,class,prob\nz.png,Mass,0.5\n", CxrfastError, "names none of the 4 evaluated images"),
     "broken.json": ("{", CxrfastError, "line 1: not JSON"),
-    "list.json": ("[]", CxrfastError, "expected an object with 'images', 'categories' and 'annotations'"),
+    "list.json": ("[]", CxrfastError, "is a list of results with ids only; give the COCO file of the data set as well"),
+    "text.json": ('"a"', CxrfastError, "expected an object with 'images', 'categories' and 'annotations', or a list"),
     "broken.npz": ("no zip", CxrfastError, "broken.npz"),
 }
 

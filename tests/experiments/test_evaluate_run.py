@@ -5,11 +5,16 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from cxrfast.data import Splits, write_phantoms
+from cxrfast.data.labels import CLASSES
 from cxrfast.errors import UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.runs import RunDirectory
+from cxrfast.runs.provenance import DRAWN_IMAGES, OTHER_IMAGES
+from cxrfast.runs.weights import read_weights
 
 
 @pytest.fixture
@@ -107,3 +112,67 @@ def test_phantoms_of_another_seed_share_names_and_are_other_people(trained, tmp_
     result = evaluate(trained, other, tmp_path, "strict")
     assert result.shared_patients is None
     assert len(result.notes) == 1
+
+
+def test_weights_that_learnt_from_drawings_warn_of_every_result(trained, copy, tmp_path):
+    """On phantoms, and on X-rays: here the same images under tables without a trace of the phantoms."""
+    own = evaluate_run(trained, out=tmp_path / "own")
+    assert own.result.warnings[0].startswith("weights learnt from drawings, not from people")
+    assert own.result.warnings[-1] == DRAWN_IMAGES
+    assert json.loads(own.report.read_text())["learnt_from"]["data"] == "phantoms"
+    page = own.page.read_text().replace("<wbr>", "")
+    assert "<title>Warning · " in page
+    assert page.count("weights learnt from drawings, not from people") == 2  # at the top and at the end
+    assert "At the operating point" in page
+    for name in ("phantoms.json", "README.txt"):
+        (copy / name).unlink()
+    table = copy / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("5.625,5.625", "0.143,0.143"))
+    elsewhere = evaluate(trained, copy, tmp_path, "own")
+    assert elsewhere.warnings[-1] == OTHER_IMAGES
+    assert DRAWN_IMAGES not in elsewhere.warnings
+
+
+def renamed_weights(run, path, names):
+    """The best weights of a run with other names of classes."""
+    metadata, state = read_weights(RunDirectory(run).best)
+    classes = [names.get(name, name) for name in json.loads(metadata["class_names"])]
+    save_file(state, str(path), {**metadata, "class_names": json.dumps(classes)})
+    return path
+
+
+def test_classes_have_the_names_of_the_data_set_and_unlabelled_ones_no_numbers(trained, copy, tmp_path):
+    """torchxrayvision#172: numbers of a class that the data set does not label would come from invented negatives."""
+    own = renamed_weights(trained, tmp_path / "own.safetensors", {})
+    expected = evaluate_run(own, data=copy, protocol="own", out=tmp_path / "a", page=False)
+    *_, unknown, left_out = (name for name in expected.result.class_names if name != "Effusion")
+    names = {"Effusion": "Pleural Effusion", left_out: "No finding", unknown: "Fracture"}
+    theirs = renamed_weights(trained, tmp_path / "theirs.safetensors", names)
+    assessment = evaluate_run(theirs, data=copy, protocol="own", out=tmp_path / "b", page=True)
+    result = assessment.result
+    others = [name for name in expected.result.class_names if name != left_out]
+    assert result.class_names == tuple("Fracture" if name == unknown else name for name in others)
+    notes = [
+        "class names matched: Pleural Effusion = Effusion",
+        "the model's output No finding is not a class of findings: not evaluated",
+        f"not labelled in {copy}, so unknown: Fracture",
+    ]
+    assert [note for note in result.notes if note in notes] == notes
+    common = [name for name in result.class_names if name != "Fracture"]
+    ours, other = result.predictions.of_classes(common), expected.result.predictions.of_classes(common)
+    for name in ("prob", "labels", "n_boxes", "iou", "ior"):
+        torch.testing.assert_close(getattr(ours, name), getattr(other, name), rtol=0, atol=0, equal_nan=True)
+    record, whole = (json.loads(path.read_text())["classes"] for path in (assessment.report, expected.report))
+    assert {name: record[name] for name in common} == {name: whole[name] for name in common}
+    fracture = record["Fracture"]
+    assert (fracture["n_positive"], fracture["n_negative"], fracture["n_annotated"]) == (0, 0, 0)
+    assert [fracture[name] for name in ("auroc", "average_precision", "ece")] == [None] * 3
+    with assessment.predictions.open(newline="") as file:
+        assert {row["label"] for row in csv.DictReader(file) if row["class"] == "Fracture"} == {""}
+    assert "not labelled in" in assessment.page.read_text()
+
+
+def test_a_model_without_a_class_of_the_data_is_refused(trained, copy, tmp_path):
+    strange = renamed_weights(trained, tmp_path / "strange.safetensors", {name: f"{name} sign" for name in CLASSES})
+    with pytest.raises(UsageError, match="labels none of the model's classes .Atelectasis sign.*match them with --map"):
+        evaluate_run(strange, data=copy, protocol="own", out=tmp_path / "out", page=False)

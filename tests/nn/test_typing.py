@@ -46,7 +46,7 @@ WRONG_CODE = {
     "y: int = ops.blur_pool2d(x)": "assignment",
     'BlurPool2d(padding_mode="circular")': "arg-type",
     "BlurPool2d()(x, x)": "call-arg",
-    "MaxBlurPool2d(3, 2, 1, 4)": "misc",
+    "MaxBlurPool2d(3, 2, 1, 4)": "call-arg",
     'ops.pac_crf(x, x, x, activation="tanh")': "arg-type",
 }
 WRONG_HEADER = (

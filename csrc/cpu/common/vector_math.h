@@ -1,10 +1,10 @@
 // exp, log and their relatives for the inner loops of the CPU kernels: no branch, no table, no call, so that the
-// compiler vectorises a loop over them (inside CXRFAST_CPU_CLONES, for whatever vector unit there is).
+// compiler vectorises a loop over them (inside CXRFAST_CPU_CLONES, for every vector unit).
 //
-// float and double, over the whole range: infinities, NaN and denormal numbers as in <cmath> (signs of zero apart),
-// within 2.5 units in the last place; tests/ops/test_vector_math.py measures it. The polynomials are minimax fits
-// (Remez exchange in 60 digits) of the remainders named beside them, with the relative error that they leave in the
-// result.
+// They are for float and double, over the whole range. Infinities, NaN and denormal numbers are as in <cmath>, except
+// for signs of zero. Errors are below 2.5 units in the last place (tests/ops/test_vector_math.py). The polynomials are
+// minimax fits (Remez exchange in 60 digits). The comment beside each states the function that it fits, and the relative
+// error in the result.
 #pragma once
 
 #include <cmath>

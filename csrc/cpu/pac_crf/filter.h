@@ -49,8 +49,8 @@ class PixelAdaptiveFilter {
         }
     }
 
-    // Given the gradient of filter(in): adds that of `in` to grad_in and that of the weights to `grad_taps`. The
-    // gradients of the affinities are stored until end_gradients().
+    // Given the gradient of filter(in): adds the gradient of `in` to grad_in and the gradient of the weights to
+    // `grad_taps`. The gradients of the affinities are stored until end_gradients().
     void apply_backward(const Taps<T>& taps,
                         const Planes<T>& in,
                         const Planes<T>& grad,

@@ -44,8 +44,8 @@ class PixelAdaptiveFilter {
         return out;
     }
 
-    // Given the gradient of apply(in), returns that of `in`. The other gradients are stored or, if not all affinities
-    // fit, added to grad_weight.
+    // Given the gradient of apply(in), returns the gradient of `in`. The other gradients are stored or, if not all
+    // affinities fit, added to grad_weight.
     SplitSums<T> apply_backward(const T* in, const T* grad, int channels, Tensor& grad_weight) {
         SplitSums<T> out;
         for (int group = 0; group < groups_; ++group) {

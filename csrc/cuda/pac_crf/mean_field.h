@@ -125,8 +125,8 @@ class MeanFieldImages {
                unary_.const_data_ptr<T>(), unary_weight, field_.activation, last, out);
     }
 
-    // logit^0 = unary; logit^{t+1} = unary_weight * unary - compatibility * pac_conv(activation(logit^t)). Those of the
-    // last step are written to `logits`; if it is nullptr, they are activated and stored like the others.
+    // logit^0 = unary; logit^{t+1} = unary_weight * unary - compatibility * pac_conv(activation(logit^t)). The result
+    // of the last step is written to `logits`; if that is nullptr, it is activated and stored like the others.
     void run_steps(int64_t steps, T* logits) {
         step({}, nullptr, false, at(activations_, 0));
         for (int64_t t = 0; t <= steps; ++t) {

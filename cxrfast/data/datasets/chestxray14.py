@@ -1,4 +1,4 @@
-"""Reader for NIH ChestX-ray14 (Wang et al. 2017) in its official layout: all images or a subset, original or resized.
+"""Reader for NIH ChestX-ray14 (Wang et al. 2017): the official layout, and those of copies with all images or a subset.
 
 docs/data.md lists irregularities of the released files and how they are handled.
 """
@@ -7,26 +7,40 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cxrfast.data.datasets._boxes import read_boxes
-from cxrfast.data.datasets._tables import CsvTable
+from cxrfast.data.class_names import ClassMatcher, describe_matches
+from cxrfast.data.datasets._chestxray14_boxes import read_boxes
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import IMPLIED, counted, odd_ages
+from cxrfast.data.image_names import leaves_folder
 from cxrfast.data.labels import CLASSES, NO_FINDING
+from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE, parse_age, parse_identifier, without_zeros
 from cxrfast.errors import CxrfastError, UsageError
 
 LABEL_FILES = {"2017": "Data_Entry_2017.csv", "2020": "Data_Entry_2017_v2020.csv"}
+SAMPLE_FILE = "sample_labels.csv"  # a random sample of 5,606 images on Kaggle, with the 2017 labels
 BOX_FILE = "BBox_List_2017.csv"
 LIST_FILES = {"train_val": "train_val_list.txt", "test": "test_list.txt"}
+# Kaggle's resized copy has these names.
+_OTHER_NAMES = {
+    BOX_FILE: "BBox_List_2017_Official_NIH.csv",
+    "train_val_list.txt": "train_val_list_NIH.txt",
+    "test_list.txt": "test_list_NIH.txt",
+}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
-MAX_AGE = 120  # ages up to 414 are in the table
 
 _IMAGE, _LABELS, _PATIENT = "Image Index", "Finding Labels", "Patient ID"
 _FOLLOW_UP, _AGE, _SEX, _VIEW = "Follow-up #", "Patient Age", "Patient Gender", "View Position"
 _WIDTH, _HEIGHT = "OriginalImage[Width", "Height]"  # one column name with a comma in it, hence two columns
+_OPTIONAL = (_FOLLOW_UP, _AGE, _SEX, _VIEW, (_WIDTH, "OriginalImageWidth"), (_HEIGHT, "OriginalImageHeight"))
+
+_MATCHER = ClassMatcher((*CLASSES, NO_FINDING))
 
 
 def read_chestxray14(
@@ -41,6 +55,9 @@ def read_chestxray14(
     ``labels`` selects ``Data_Entry_2017.csv`` ("2017") or ``Data_Entry_2017_v2020.csv`` ("2020"). "auto" reads the 2017
     file, which the published results are based on, and the 2020 file only if the 2017 file is missing.
 
+    The images may be in ``images/``, in ``images_001/images/`` … ``images_012/images/`` or beside the table. If none of
+    them is there, all sub-folders are searched. Kaggle's sample has ``sample_labels.csv`` instead of the label file.
+
     188 boxes of the release have a class that is not among the 2017 labels of their image. A radiologist's box is
     stronger evidence than a label mined from a report, so the class becomes positive. ``boxes_imply_labels=False``
     leaves the labels unchanged.
@@ -53,26 +70,49 @@ def read_chestxray14(
     if not root.is_dir():
         raise CxrfastError(f"no folder {root}; pass the folder that holds {LABEL_FILES['2017']} and the images")
     version, table_path = _label_file(root, labels)
-    places = _find_images(root)
-    splits = _read_lists(root)
     notes: list[str] = []
+    places = _find_images(root)
+    if not _names_any(table_path, places):
+        places = _search_folders(root, notes)
+    splits = _read_lists(root)
     boxes: Mapping[str, Mapping[str, tuple[Box, ...]]] = {}
-    if (root / BOX_FILE).is_file():
-        boxes = read_boxes(root / BOX_FILE, notes)
+    box_path = _path(root, BOX_FILE)
+    if box_path.is_file():
+        boxes = read_boxes(box_path, notes)
     else:
         notes.append(f"no {BOX_FILE} in {root}: no image has boxes")
 
-    records, total = _read_records(table_path, places, splits, boxes, notes, images_required)
+    spellings: dict[str, str] = {}
+    records, total = _read_records(table_path, places, splits, boxes, notes, spellings, images_required)
     if not records:
         raise CxrfastError(
-            f"none of the {total} images of {table_path} was found in {root}, images/ or images_001/images/ "
-            "and so on; unpack the image archives there"
+            f"none of the {total} images of {table_path} was found in {root} or its sub-folders; unpack the image "
+            "archives there, or pass the folder that holds both table and images"
         )
     if boxes_imply_labels:
         records = _add_boxed_labels(records, notes)
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
-    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes)
+    class_notes = [text for text in (describe_matches(spellings),) if text]
+    named = (_path(root, name) for name in (BOX_FILE, *LIST_FILES.values()))
+    tables = (table_path, *(path for path in named if path.is_file()))
+    return DataSource(
+        root,
+        "chestxray14",
+        tuple(records),
+        CLASSES,
+        version,
+        notes,
+        class_notes,
+        tables=tables,
+        synthetic=is_phantoms(root),
+    )
+
+
+def _path(root: Path, name: str) -> Path:
+    """The file of this name, or of its other name if only that exists."""
+    other = root / _OTHER_NAMES[name]
+    return other if other.is_file() and not (root / name).is_file() else root / name
 
 
 def _label_file(root: Path, labels: str) -> tuple[str, Path]:
@@ -82,6 +122,8 @@ def _label_file(root: Path, labels: str) -> tuple[str, Path]:
     for version in wanted:
         if (root / LABEL_FILES[version]).is_file():
             return version, root / LABEL_FILES[version]
+        if version == "2017" and (root / SAMPLE_FILE).is_file():
+            return version, root / SAMPLE_FILE
     names = " or ".join(LABEL_FILES[version] for version in wanted)
     present = ", ".join(sorted(path.name for path in root.glob("*.csv"))) or "none"
     raise CxrfastError(
@@ -108,11 +150,52 @@ def _find_images(root: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
+def _names_any(table_path: Path, places: Mapping[str, tuple[str, str]]) -> bool:
+    """Whether one of these images is in the table."""
+    if not places:
+        return False
+    table = CsvTable(table_path, [_IMAGE])
+    at_image = table.column[_IMAGE]
+    return any(_place(row[at_image].strip(), places) is not None for _, row in table.rows())
+
+
+def _place(image: str, places: Mapping[str, tuple[str, str]]) -> tuple[str, str] | None:
+    return places.get(image) or places.get(os.path.splitext(image)[0])
+
+
+def _search_folders(root: Path, notes: list[str]) -> dict[str, tuple[str, str]]:
+    """As :func:`_find_images`, in all sub-folders. Copies of one image in two folders must have the same size."""
+    found: dict[str, tuple[str, str]] = {}
+    twice: list[str] = []
+    folders: Counter[str] = Counter()
+    for path in ImageFiles(root).paths:
+        folder, name = str((root / path).parent), os.path.basename(path)
+        stem = os.path.splitext(name)[0]
+        if stem in found:
+            first = os.path.join(*found[stem])
+            if os.path.getsize(first) != os.path.getsize(root / path):
+                raise CxrfastError(
+                    f"two different files may be image {stem}: {first} and {root / path}; move the copies that are "
+                    "not wanted out of the folder"
+                )
+            twice.append(stem)
+            continue
+        found[stem] = found[name] = (folder, name)
+        folders[os.path.dirname(path)] += 1
+    if folders:
+        most = folders.most_common(1)[0][0]
+        more = f" and {len(folders) - 1} other folders" if len(folders) > 1 else ""
+        notes.append(f"images found in {most}{more}")
+    if twice:
+        notes.append(f"image files in two folders, of which one is read: {len(twice)} (first: {twice[0]})")
+    return found
+
+
 def _read_lists(root: Path) -> dict[str, str]:
     """Image -> official list it is in."""
     splits: dict[str, str] = {}
     for split, file_name in LIST_FILES.items():
-        path = root / file_name
+        path = _path(root, file_name)
         if not path.is_file():
             continue
         try:
@@ -131,27 +214,30 @@ def _read_records(
     splits: Mapping[str, str],
     boxes: Mapping[str, Mapping[str, tuple[Box, ...]]],
     notes: list[str],
+    spellings: dict[str, str],
     images_required: bool,
 ) -> tuple[list[Record], int]:
     """The records (of existing images only, if they are required) and the number of rows."""
-    table = CsvTable(table_path, [_IMAGE, _LABELS, _PATIENT], [_FOLLOW_UP, _AGE, _SEX, _VIEW, _WIDTH, _HEIGHT])
+    table = CsvTable(table_path, [_IMAGE, _LABELS, _PATIENT], _OPTIONAL)
     at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
     records, seen = [], set()
     label_sets: dict[str, frozenset[str]] = {}  # a few hundred different cells in 112,120 rows
-    odd_ages = 0
+    over_age = 0
     for line, row in table.rows():
         image = row[at_image].strip()
         if image in seen:
             raise table.error(line, f"image {image} is listed twice")
         if not image:
             raise table.error(line, f"'{_IMAGE}' is empty")
+        if leaves_folder(image):
+            raise table.error(line, f"image {image!r}: expected a path inside {table_path.parent}")
         seen.add(image)
         cell = row[at_labels]
         try:
             if cell not in label_sets:
-                label_sets[cell] = _parse_labels(cell)
+                label_sets[cell] = _parse_labels(cell, spellings)
             patient = _parse_patient(row[at_patient])
-            place = places.get(image) or places.get(os.path.splitext(image)[0])
+            place = _place(image, places)
             if place is None:
                 if images_required:
                     continue
@@ -160,7 +246,7 @@ def _read_records(
         except ValueError as error:
             raise table.error(line, str(error)) from None
         if (details["age"] or 0) > MAX_AGE:
-            odd_ages += 1
+            over_age += 1
             details["age"] = None
         records.append(
             Record(
@@ -175,21 +261,25 @@ def _read_records(
         )
     if table.missing:
         notes.append(f"{table_path.name} has no column {', '.join(table.missing)}: left empty")
-    if odd_ages:
-        notes.append(f"{odd_ages} images have an age over {MAX_AGE} years: taken as unknown")
     strangers = sum(image not in seen for image in boxes)
-    if strangers:
-        notes.append(f"{strangers} images of {BOX_FILE} are not in {table_path.name}: their boxes are left out")
+    notes += counted(
+        odd_ages(over_age),
+        (strangers, f"images of {BOX_FILE} that are not in {table_path.name}, whose boxes are left out"),
+    )
     return records, len(seen)
 
 
-def _parse_labels(cell: str) -> frozenset[str]:
+def _parse_labels(cell: str, spellings: dict[str, str]) -> frozenset[str]:
+    """The classes in a cell. Other spellings than the release's are added to ``spellings``."""
     names = [name.strip() for name in cell.split("|")]
     if not cell.strip() or any(name.lower() in ("", "nan", "none", "null") for name in names):
         raise ValueError(f"'{_LABELS}' is {cell!r}, expected class names or '{NO_FINDING}'")
-    for name in names:
-        if name != NO_FINDING and name not in CLASSES:
+    for place, name in enumerate(names):
+        of = _MATCHER.match(name)
+        if of is None:
             raise ValueError(f"unknown label {name!r}, expected '{NO_FINDING}' or one of {', '.join(CLASSES)}")
+        if of != name:
+            spellings[name] = names[place] = of
     if NO_FINDING in names:
         if len(names) > 1:
             raise ValueError(f"'{_LABELS}' is {cell!r}: '{NO_FINDING}' beside a finding")
@@ -199,10 +289,10 @@ def _parse_labels(cell: str) -> frozenset[str]:
 
 def _parse_patient(cell: str) -> str:
     """Without leading zeros: the two label files write the same patient as 00000001 and as 1."""
-    cell = cell.strip()
-    if cell.lower() in ("", "nan"):
-        raise ValueError(f"'{_PATIENT}' is {cell!r}, and splits by patient need it")
-    return (cell.lstrip("0") or "0") if cell.isdecimal() else cell
+    patient = parse_identifier(cell)
+    if patient is None:
+        raise ValueError(f"'{_PATIENT}' is {cell.strip()!r}, and splits by patient need it")
+    return without_zeros(patient)
 
 
 def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
@@ -218,20 +308,19 @@ def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-@cache
 def _parse_age(cell: str) -> int | None:
-    """Whole years of "58", "058Y", "005M" (months) or "013D" (days)."""
-    if cell.lower() in ("", "nan"):
-        return None
-    digits, unit = (cell, "Y") if cell[-1].isdecimal() else (cell[:-1], cell[-1].upper())
-    per_year = {"Y": 1, "M": 12, "W": 52, "D": 365}
-    if not digits.isdecimal() or unit not in per_year:
-        raise ValueError(f"'{_AGE}' is {cell!r}, expected years as in '58' or '058Y', '005M' or '013D'")
-    return int(digits) // per_year[unit]
+    try:
+        return parse_age(cell)
+    except ValueError:
+        expected = "years as in '58' or '058Y', '005M' or '013D'"
+        raise ValueError(f"'{_AGE}' is {cell!r}, expected {expected}") from None
 
 
 def _parse_integer(cell: str) -> int | None:
-    return int(cell) if cell.isdecimal() else None
+    try:
+        return parse_integer(cell)
+    except ValueError:
+        return None
 
 
 def _add_boxed_labels(records: list[Record], notes: list[str]) -> list[Record]:
@@ -243,28 +332,29 @@ def _add_boxed_labels(records: list[Record], notes: list[str]) -> list[Record]:
         result.append(replace(record, labels=record.labels | extra) if extra else record)
     if added:
         classes = ", ".join(f"{name} {count}" for name, count in sorted(added.items()))
-        notes.append(
-            f"{added.total()} boxes name a class that their image's labels lack; it is taken as positive ({classes})"
-        )
+        notes.append(f"{IMPLIED}: {added.total()} ({classes})")
     return result
 
 
 def _describe(found: int, total: int, table: str, root: Path) -> str:
     if found == total:
-        return f"{total} images in {table}, all of them found under {root}"
-    return f"{total} images in {table}, {found} of them found under {root}; the others are left out"
+        return f"images in {table}: {total}, all of them found under {root}"
+    return f"images in {table}: {total}; found under {root}: {found}; the others are left out"
 
 
 def _describe_lists(root: Path, splits: Mapping[str, str], records: list[Record]) -> list[str]:
-    missing = [name for name in LIST_FILES.values() if not (root / name).is_file()]
+    missing = [name for name in LIST_FILES.values() if not _path(root, name).is_file()]
     if missing:
         return [f"no {' and no '.join(missing)} in {root}: the official split cannot be used"]
     unlisted = sum(record.split is None for record in records)
-    return [f"{unlisted} images are in none of the official lists"] if unlisted else []
+    return counted((unlisted, "images in none of the official lists"))
 
 
 def _recognise(path: Path) -> str | None:
-    return next((name for name in LABEL_FILES.values() if (path / name).is_file()), None)
+    for name in (*LABEL_FILES.values(), SAMPLE_FILE):
+        if (path / name).is_file() and (name != SAMPLE_FILE or _IMAGE.casefold() in (column_names(path / name) or ())):
+            return name
+    return None
 
 
 def _read(path: Path, options: DataOptions) -> DataSource:
@@ -279,7 +369,7 @@ def _read(path: Path, options: DataOptions) -> DataSource:
 LAYOUT = Layout(
     "chestxray14",
     "NIH ChestX-ray14",
-    f"a table {' or '.join(LABEL_FILES.values())}",
+    f"a table {', '.join(LABEL_FILES.values())} or {SAMPLE_FILE}",
     _recognise,
     _read,
     frozenset({"labels"}),

@@ -13,6 +13,9 @@ from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError
 
 Grouping = Literal["patient", "study", "image"]
+UNITS = {"patient": "patients", "study": "studies", "image": "images"}
+"""What the records' ``patient`` counts, by the data's grouping."""
+
 Uncertain = Literal["ignore", "zero", "one"]
 ReaderMerge = Literal["union", "majority", "fusion"]
 Views = Literal["frontal", "all"]
@@ -49,6 +52,8 @@ class DataSource:
     notes: list[str] = field(default_factory=list)  # one line each, on the files
     class_notes: list[str] = field(default_factory=list)  # one line each, on classes that were matched or are unknown
     grouping: Grouping = "patient"  # what ``Record.patient`` identifies
+    tables: tuple[Path, ...] = ()  # the files that labels, boxes and lists were read from, where the reader names them
+    synthetic: bool = False  # drawn images (phantoms), not X-rays of people
 
     def renamed(self, names: Mapping[str, str]) -> "DataSource":
         """The same data with other class names. Several classes with one new name are merged.

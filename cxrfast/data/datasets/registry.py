@@ -1,15 +1,42 @@
 """The layouts that can be read, and the choice among them."""
 
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets import chestxray14, manifest
+from cxrfast.data.datasets import (
+    chestxray14,
+    chexpert,
+    mimic_cxr_jpg,
+    padchest,
+    rsna_pneumonia,
+    siim_acr,
+    vindr_cxr,
+)
+from cxrfast.data.datasets.formats import coco, folders, manifest, voc, yolo
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 
 # In the order in which they are tried. Layouts of one data set come before general formats.
-LAYOUTS: tuple[Layout, ...] = (chestxray14.LAYOUT, manifest.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (
+    chestxray14.LAYOUT,
+    vindr_cxr.LAYOUT,
+    rsna_pneumonia.LAYOUT,
+    chexpert.LAYOUT,
+    mimic_cxr_jpg.LAYOUT,
+    padchest.LAYOUT,
+    siim_acr.LAYOUT,
+    coco.LAYOUT,
+    yolo.LAYOUT,
+    voc.LAYOUT,
+    manifest.LAYOUT,
+    folders.LAYOUT,
+)
+
+# Projections that are known not to be frontal; others are kept.
+_NOT_FRONTAL = frozenset({"lateral", "oblique", "lao", "rao", "lpo", "rpo", "swimmers", "costal"})
 
 _SPECIFIC = ("labels", "uncertain", "readers")  # options that only some layouts understand
 
@@ -38,6 +65,8 @@ def read_data(path: str | Path, options: DataOptions = DataOptions()) -> DataSou
             able = [other.name for other in LAYOUTS if name in other.options]
             raise UsageError(f"{name}: goes with {', '.join(able)}, got data of layout {layout.name}; leave it out")
     source = layout.read(path, options)
+    # Phantoms that were brought into another layout keep their marker
+    source = replace(source, synthetic=source.synthetic or is_phantoms(path if path.is_dir() else path.parent))
     source = replace(source, notes=[f"data set of layout {layout.name} ({layout.title}), by {evidence}", *source.notes])
     return _mapped(_of_views(source, options), options)
 
@@ -70,13 +99,17 @@ def layout_options(name: str) -> frozenset[str]:
 def _of_views(source: DataSource, options: DataOptions) -> DataSource:
     if options.views == "all":
         return source
-    kept = tuple(record for record in source.records if record.view != "lateral")
-    left_out = len(source.records) - len(kept)
+    kept = tuple(record for record in source.records if record.view not in _NOT_FRONTAL)
+    left_out = Counter(record.view for record in source.records if record.view in _NOT_FRONTAL)
     if not left_out:
         return source
+    listed = ", ".join(f"{view} {count}" for view, count in left_out.most_common())
+    what = "lateral" if list(left_out) == ["lateral"] else f"lateral or oblique ({listed})"
     if not kept:
-        raise CxrfastError(f"views: all {left_out} images of {source.root} are lateral; keep them with --views all")
-    note = f"lateral images left out: {left_out} (--views all keeps them)"
+        raise CxrfastError(
+            f"views: all {left_out.total()} images of {source.root} are {what}; keep them with --views all"
+        )
+    note = f"{what} images left out: {left_out.total()} (--views all keeps them)"
     return replace(source, records=kept, notes=[*source.notes, note])
 
 

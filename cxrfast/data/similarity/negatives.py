@@ -21,7 +21,7 @@ def draw_records(records: Sequence[Record], seed: int) -> list[int]:
 
 
 def without_finding(records: Sequence[Record]) -> list[int]:
-    """The indices of images without any label and without any box, and without an unknown label.
+    """The indices of the images that have no label and no box, and whose labels are all known.
 
     A label is unknown if some of the records know its class, and this record does not.
     """

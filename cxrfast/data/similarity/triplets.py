@@ -147,7 +147,7 @@ class TripletMiner:
             )
 
     def mine(self, anchors: Sequence[int] | np.ndarray, *, seed: int, epoch: int) -> Triplets:
-        """A positive and a negative for each of these indices into the data set, which must be in :attr:`anchors`."""
+        """Select a positive and a negative for each anchor: an index into the data set that is in :attr:`anchors`."""
         anchors = np.asarray(anchors, dtype=np.int64)
         if not self._is_anchor[anchors].all():
             raise UsageError(

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
+from cxrfast.data.datasets.interface import UNITS
 from cxrfast.data.summary.record import DataSummary, Duplicates, Names, SplitSummary
-
-UNITS = {"patient": "patients", "study": "studies", "image": "images"}
-"""What the records' ``patient`` counts, by the data's grouping."""
 
 
 def find_warnings(summary: DataSummary) -> Iterator[str]:

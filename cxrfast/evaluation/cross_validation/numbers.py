@@ -61,7 +61,7 @@ class Column:
 
     @property
     def mean(self) -> Spread:
-        """A run's mean is over the classes that it has; the pooled mean is over those that any fold has."""
+        """Mean over the classes that have a value: in a run, for its own mean; in any fold, for the pooled mean."""
         runs = zip(*(number.values for number in self.classes), strict=True)
         values = tuple(mean_without_nan(run, self.class_names).value for run in runs)
         return Spread(

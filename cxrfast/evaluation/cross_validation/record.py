@@ -28,11 +28,12 @@ class RunRecord(Part):
     shared_patients: int | None
     split_hash: str | None
     weights: str
+    warnings: tuple[str, ...] = ()
     unreadable: dict[str, str]
 
 
 class SpreadRecord(Part):
-    """One number over the runs, and pooled."""
+    """One number: its values in the runs with their mean and sd, and its pooled value."""
 
     mean: Number  # over the runs that have the number
     sd: Number  # sample standard deviation of the same
@@ -47,7 +48,7 @@ class SpreadRecord(Part):
 
 
 class MeanSpreadRecord(SpreadRecord):
-    """A mean over classes, over the runs and pooled."""
+    """A mean over classes: its values in the runs with their mean and sd, and its pooled value."""
 
     left_out: tuple[str, ...]  # classes that no run has
     incomplete: tuple[str, ...]  # classes that some runs have
@@ -171,6 +172,18 @@ class CrossValidationRecord(CrossValidationHead, StoredRecord):
         if self.detection is not None:
             check_classes(self.classes, detection=self.detection.classes)
         return self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of all runs, each once, with the runs that it is for unless it is for all."""
+        found: dict[str, list[str]] = {}
+        for run in self.runs:
+            for warning in run.warnings:
+                found.setdefault(warning, []).append(run.run)
+        everywhere = len(self.runs)
+        return tuple(
+            warning if len(runs) == everywhere else f"{', '.join(runs)}: {warning}" for warning, runs in found.items()
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:

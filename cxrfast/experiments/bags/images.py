@@ -2,7 +2,6 @@
 
 import gzip
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cxrfast._logging import get_logger
+from cxrfast._npz import read_npz
 from cxrfast.errors import CxrfastError, UsageError
+
+logger = get_logger(__name__)
 
 SIZE = 32  # side of all images in pixels: the input of LeNet-5, and the size of CIFAR-10's images
 DATASETS = {"mnist": "9", "cifar10": "dog"}  # with the default positive class
@@ -47,14 +50,15 @@ def read_source(
     seed: int = 0,
     fetch: str = "give --download to fetch it",
 ) -> BagSource:
-    """Read images, and which of them are of the positive class.
+    """Read images, and determine which of them belong to the positive class.
 
     Args:
         dataset: "mnist" or "cifar10", which torchvision reads from `root`, or the path of a ``.npz`` file. The file
             has the arrays `train_images, train_labels, test_images, test_labels`, or `images, labels`, of which a
             random quarter (by `seed`) becomes test images; `class_names` is optional. Images are `[N, H, W]`,
             `[N, H, W, C]` or `[N, C, H, W]` with 1 or 3 channels; uint8, or floating-point in [0, 1]. Labels are
-            integers or names.
+            integers or names, `[N]` or `[N, 1]`, or zeros and ones `[N, L]`, one column for each of L classes. The
+            files of MedMNIST have this form; their `val_images` are not used.
         root: torchvision's folder of the data set. MNIST's files are in ``MNIST/raw`` (also as .gz), CIFAR-10's in
             ``cifar-10-batches-py``.
         positive_class: a name or number; default: 9 for MNIST, dog for CIFAR-10; required for files.
@@ -80,7 +84,8 @@ def read_source(
     value = _label_value(arrays, chosen)
     parts = []
     for part in ("train", "test"):
-        positive = torch.from_numpy(np.asarray(arrays[f"{part}_labels"] == value))
+        labels = arrays[f"{part}_labels"]
+        positive = torch.from_numpy(np.asarray(labels == value if labels.ndim == 1 else labels[:, value] == 1))
         for kind, present in (("positive", positive.any()), ("negative", not positive.all())):
             if not present:
                 raise UsageError(
@@ -159,22 +164,19 @@ def _array_file(path: Path, seed: int) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"dataset: expected a file, got {path}, which does not exist")
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        arrays: dict[str, Any] = dict(read_npz(path))
+    except (OSError, ValueError) as error:
         raise CxrfastError(f"{path} cannot be read as an .npz file of plain arrays ({error})") from error
     for part in ("", "train_", "test_"):
-        images, labels = arrays.get(f"{part}images"), arrays.get(f"{part}labels")
-        if images is not None and labels is not None and (labels.ndim != 1 or images.shape[:1] != labels.shape):
-            raise CxrfastError(
-                f"{path}: expected a label for each image of {part}images, got arrays {list(images.shape)} and "
-                f"{list(labels.shape)}"
-            )
+        if {f"{part}images", f"{part}labels"} <= arrays.keys():
+            arrays[f"{part}labels"] = _labels(arrays[f"{part}images"], arrays[f"{part}labels"], part, path)
     if "train_images" not in arrays and {"images", "labels"} <= arrays.keys():
         order = np.random.default_rng(seed).permutation(len(arrays["labels"]))
         n_test = round(_TEST_SHARE * len(order))
         for part, index in (("test", order[:n_test]), ("train", order[n_test:])):
             arrays |= {f"{part}_images": arrays["images"][index], f"{part}_labels": arrays["labels"][index]}
+    if "val_images" in arrays:
+        logger.info(f"{path.name}: val_images are not used; validation bags are drawn from a tenth of train_images")
     missing = {f"{part}_{kind}" for part in ("train", "test") for kind in ("images", "labels")} - arrays.keys()
     if missing:
         raise CxrfastError(
@@ -183,10 +185,32 @@ def _array_file(path: Path, seed: int) -> dict[str, Any]:
     return arrays
 
 
+def _labels(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> np.ndarray:
+    """`[N]`, or `[N, L]` of 0 and 1 for L > 1 classes. MedMNIST writes `[N, 1]` for one label of an image."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim not in (1, 2) or images.shape[:1] != labels.shape[:1]:
+        raise CxrfastError(
+            f"{path}: expected a label for each image of {part}images, got arrays {list(images.shape)} and "
+            f"{list(labels.shape)}"
+        )
+    if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
+        raise CxrfastError(f"{path}: {part}labels {list(labels.shape)} have several columns, expected only 0 and 1")
+    return labels
+
+
 def _label_value(arrays: dict[str, Any], chosen: str) -> Any:
-    """The label of the class that the user names `chosen`."""
+    """The label of the class that the user names `chosen`: a value, or a column of `[N, L]`."""
     labels = arrays["train_labels"]
     names = [str(name) for name in arrays.get("class_names", [])]
+    if labels.ndim == 2:
+        columns = {name: place for place, name in enumerate(names or map(str, range(labels.shape[1])))}
+        if arrays["test_labels"].shape[1:] != labels.shape[1:] or len(columns) != labels.shape[1]:
+            counts = [labels.shape[1], *arrays["test_labels"].shape[1:], *([len(names)] if names else [])]
+            raise CxrfastError(f"labels: expected one number of columns, got {', '.join(map(str, counts))}")
+        if chosen in columns:
+            return columns[chosen]
+        raise UsageError(f"positive-class: there is no {chosen!r}; the classes are {', '.join(columns)}")
     if chosen in names and np.issubdtype(labels.dtype, np.integer):
         return names.index(chosen)
     if np.issubdtype(labels.dtype, np.integer) and chosen.lstrip("-").isdigit():
@@ -197,7 +221,8 @@ def _label_value(arrays: dict[str, Any], chosen: str) -> Any:
 
 
 def _classes(arrays: dict[str, Any]) -> str:
-    names = arrays.get("class_names", np.unique(arrays["train_labels"]))
+    labels = arrays["train_labels"]
+    names = arrays.get("class_names", np.unique(labels) if labels.ndim == 1 else np.arange(labels.shape[1]))
     return "the classes are " + ", ".join(str(name) for name in names[:20]) + (", …" if len(names) > 20 else "")
 
 

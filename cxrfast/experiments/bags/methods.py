@@ -43,7 +43,7 @@ class BagModel(nn.Module):
 
 
 class InstanceModel(BagModel):
-    """Every image has a probability, from which that of the bag is pooled. The encoding of an image is its logit."""
+    """Pools the probability of a bag from the probabilities of its images. The encoding of an image is its logit."""
 
     def __init__(self, network: nn.Module, num_features: int, loss: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Plans of the papers' tables: the runs, the evaluation protocol, and the published lines."""
+"""Plans of the papers' tables: the runs, the evaluation protocol, and the published rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from cxrfast.published.numbers import Metric
 class PlannedRun:
     """A run on the published lists, or a cross-validation. Several tables may share it.
 
-    All other settings are those that the register has for the paper, else the method's defaults.
+    All other settings are those of the register of statements or, where it has none, the method's defaults.
     """
 
     name: str  # name of its folder
@@ -28,24 +28,24 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class PublishedLine:
-    """A line of a published table, for all metrics, measures and T."""
+    """A row of a published table, for all metrics, measures and T."""
 
     paper: str
     table: str
     row: str  # its name in the data; "" if the table has only one line
 
     def find(self, metric: Metric) -> tuple[PublishedRow, ...]:
-        """All its published numbers by this metric."""
+        """All published numbers of the row for this metric."""
         return rows(paper=self.paper, table=self.table, row=self.row, metric=metric)
 
     def at(self, metric: Metric, measure: str | None, t: float | None) -> PublishedRow | None:
-        """Its published numbers by this metric and measure at T; None if there are none."""
+        """The published numbers of the row for this metric and measure at T; None if there are none."""
         return next((line for line in self.find(metric) if (line.measure, line.T) == (measure, t)), None)
 
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A line of a table: ours, published, or both."""
+    """A row of a table: ours, published, or both."""
 
     name: str  # as in --rows
     title: str

@@ -94,12 +94,12 @@ class StudyRun:
 
     @property
     def folder(self) -> Path:
-        """Within the study's."""
+        """The folder of the run, relative to the folder of the study."""
         return Path("runs") / f"{self.row.name}-{self.share:g}" / f"seed-{self.seed}"
 
     @property
     def phantoms(self) -> Path:
-        """Within the study's."""
+        """The folder of its phantoms, relative to the folder of the study."""
         return Path("phantoms") / f"seed-{self.seed}"
 
     def config(self, out: Path, settings: Mapping[str, Any]) -> RunConfig:
@@ -124,7 +124,7 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Study:
-    """All rows except the extra ones, with every share and every seed."""
+    """The plan of a study: every row with every share and every seed. By default, all rows except the extra ones."""
 
     rows: Sequence[StudyRow] = tuple(row for row in ROWS.values() if not row.extra)
     shares: Sequence[float] = SHARES

@@ -100,11 +100,11 @@ def create_backbone(
             file (see :func:`cxrfast.models.backbones.pretrained.load_file`). For `in_chans=1`, the filters of a
             three-channel stem are summed.
         in_chans: C, channels of the input.
-        antialias: insert blur pooling before every subsampling of a CNN except that of the first convolution, which
-            stays strided in Zhang's ResNets too. The keys of the weights do not change.
+        antialias: insert blur pooling before every subsampling of a CNN except the first convolution, which stays
+            strided in Zhang's ResNets too. The keys of the weights do not change.
         antialias_stem: with `antialias`, also before the subsampling of the first convolution.
         filter_size: taps of the blur pooling.
-        output_stride: image pixels per position of the map; None: that of the network. 8, 16 and 32 are available for
+        output_stride: image pixels per position of the map; None: the network's own. 8, 16 and 32 are available for
             networks that timm can dilate, and for DenseNets.
         image_size: S, for the position embeddings and windows of transformers; None: that of the weights.
         crop_size: a smaller image size that the network must also accept, such as that of training crops.

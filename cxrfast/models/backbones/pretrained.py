@@ -18,7 +18,7 @@ _COUNTER = "num_batches_tracked"  # of batch norms; missing in old checkpoints a
 
 
 def load_file(body: nn.Module, name: str, path: str, whole: Collection[str]) -> None:
-    """Load the tensors of a file into `body`, the network `name`.
+    """Load weights from a file into `body`, which is the network `name` without its classifier.
 
     The file may have the names of timm or torchvision, or one of the formats in
     :mod:`cxrfast.models.backbones.foreign_names`. A common prefix and the classifier are ignored. The filters of a

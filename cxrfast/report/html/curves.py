@@ -49,7 +49,7 @@ def all_curves(runs: Sequence[Evaluated]) -> list[Curves]:
         Curves(
             "reliability",
             "Reliability",
-            "How often a class is there against how probable the model called it; larger dots hold more images.",
+            "Observed frequency against predicted probability; larger dots are bins with more images.",
             reliability_panels(runs),
         ),
     ]

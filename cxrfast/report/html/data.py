@@ -3,8 +3,7 @@
 import os
 
 from cxrfast._files import write_text
-from cxrfast.data.datasets.interface import DataSource
-from cxrfast.data.summary.problems import UNITS
+from cxrfast.data.datasets.interface import UNITS, DataSource
 from cxrfast.data.summary.record import DataSummary, SplitSummary
 from cxrfast.report.data_facts import count_images, data_facts, layout_words, unreadable_text
 from cxrfast.report.html.page import render

@@ -21,7 +21,7 @@ from cxrfast.report.html.tables import number
 
 
 def fold_curves(record: CrossValidationRecord, runs: Sequence[FoldEvaluation]) -> list[Curves]:
-    """Curves of a record and of the ``runs`` that it is of."""
+    """Curves of a cross-validation and of its ``runs``."""
     whole = [group for group in by_seed(runs) if len(group) == record.folds]
     together = [concatenate([run.predictions for run in group]) for group in whole]
     curves = [
@@ -39,8 +39,8 @@ def fold_curves(record: CrossValidationRecord, runs: Sequence[FoldEvaluation]) -
         )
         curves.append(Curves("froc", "FROC", text, _froc(record, runs)))
     text = (
-        "How often a class is there against how probable the models called it, over the test images of all folds "
-        "and seeds together; larger dots hold more images. Dashed: calibrated, by each run's own temperatures."
+        "Observed frequency against predicted probability, over the test images of all folds and seeds together; "
+        "larger dots are bins with more images. Dashed: calibrated with each run's own temperatures."
     )
     curves.append(Curves("reliability", "Reliability", text, _reliability(record)))
     return curves

@@ -38,12 +38,12 @@ from cxrfast.runs.directory import RunDirectory
 
 
 def is_folds(folder: Path) -> bool:
-    """Whether the pooled result of a cross-validation lies there."""
+    """Whether the folder contains the pooled result of a cross-validation."""
     return RunDirectory(folder).pooled.is_file()
 
 
 def write_folds(folder: Path, path: Path | None = None) -> Path:
-    """Write the page of the cross-validation in ``folder``; returns where."""
+    """Write the page of the cross-validation in ``folder``, and return its path."""
     directory = RunDirectory(folder)
     path = directory.report() if path is None else path
     record = CrossValidationRecord.load(directory.pooled)
@@ -54,7 +54,7 @@ def write_folds(folder: Path, path: Path | None = None) -> Path:
 def render_folds(
     record: CrossValidationRecord, title: str, folder: Path | None = None, beside: Path | None = None
 ) -> str:
-    """The page as HTML. ``folder`` has the runs' results and pages; links are relative to the folder ``beside``."""
+    """The page as HTML. ``folder`` contains the runs; ``beside`` is the folder of the page, for relative links."""
     runs, no_curves = _read_runs(record, folder)
     return render(
         "folds.html",
@@ -86,7 +86,7 @@ def _read_runs(record: CrossValidationRecord, folder: Path | None) -> tuple[list
         found = run.record
         own = (found.n_images, found.split_hash, found.protocol, found.class_names)
         if own != (entry.n_images, entry.split_hash, record.protocol, record.class_names):
-            why = f"{place.path} was evaluated otherwise since; evaluate the cross-validation again"
+            why = f"{place.path} was evaluated with other settings since; evaluate the cross-validation again"
             return [], f"No curves are shown: {why}."
         runs.append(run)
     return runs, ""
@@ -180,9 +180,9 @@ def _score_notes(record: CrossValidationRecord, names: Sequence[str]) -> Iterato
     auroc, calibrated = record.mean.auroc, record.mean.ece_calibrated
     if auroc.incomplete:
         without = ", ".join(auroc.incomplete)
-        yield f"In the mean of some runs only, as the others have no positive or no negative image: {without}."
+        yield f"Missing from the means of some runs, which have no positive or no negative image: {without}."
     if "ece" in names:
-        yield "ECE: expected calibration error; calibrated by each run's own temperatures, of its validation images."
+        yield "ECE: expected calibration error; calibrated: with each run's own temperatures."
     if "ece_calibrated" in names:
         for classes, words in ((calibrated.incomplete, "some runs have"), (calibrated.left_out, "no run has")):
             if classes:
@@ -197,7 +197,9 @@ def _published_auroc(record: CrossValidationRecord) -> list[ReportTable]:
     if not lines:
         return []
     own = [*(_spread(row.auroc) for row in record.classes.values()), _spread(record.mean.auroc)]
-    first = "The papers' numbers cannot be compared with these: they are of one training, and other test images."
+    first = (
+        "The papers' numbers cannot be compared with these: they are from a single training run and other test images."
+    )
     return [beside_papers("this cross-validation", own, lines, record, [first])]
 
 
@@ -256,8 +258,8 @@ def _detection(record: CrossValidationRecord) -> list[ReportTable]:
     second = [TableRow(name, [*map(_spread, entry.sensitivity)], kind) for name, entry, kind in rows]
     note = (
         "Boxes of the method's own regions, with their highest map value as score, on images with any annotation. "
-        "Nothing puts the maps of different networks on one scale, so only the pointing game, which compares within "
-        "one map, is pooled."
+        "The maps of different networks have no common scale. Only the pointing game is pooled, because it compares "
+        "values within one map."
     )
     caption = f"FROC: sensitivity at IoU {found.froc_iou_threshold:g}"
     below = ["false positives / image", *rates]

@@ -231,7 +231,7 @@ def _values_row(name: str, values: Sequence[float]) -> TableRow:
 
 
 def published_remark(evaluated: Evaluated) -> str:
-    """Why no published localisation stands beside this protocol's; "" if some does."""
+    """Why no published localisation is shown for this protocol; "" if there is any."""
     record = evaluated.record
     if record.localization is None:
         return ""
@@ -312,6 +312,8 @@ def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
         ("method", record.method),
         ("weights", record.weights),
     ]
+    if record.learnt_from is not None:
+        facts.append(("learnt from", str(record.learnt_from)))
     found = record.localization
     facts.insert(0, ("protocol", record.protocol + (f" ({found.paper})" if found else "")))
     if found is not None:

@@ -12,7 +12,8 @@ _COLUMNS = 4  # number of T side by side
 
 def cross_validation_to_text(result: PooledResult) -> str:
     """The result as text: facts, classification, a table for each measure and gate of the protocol, and remarks."""
-    lines = [*_facts(result), "", *_labels(result)]
+    warnings = [line for warning in result.record.warnings for line in wrap(f"WARNING: {warning}")]
+    lines = [*warnings, *_facts(result), "", *_labels(result)]
     for table in result.tables:
         lines += _accuracy(result, table)
     lines += ["", *_means(result)]
@@ -34,7 +35,7 @@ def _facts(result: PooledResult) -> list[str]:
         left_out = ", ".join(f"{name} ({_count(n, 'box', 'boxes')})" for name, n in known.classes_left_out.items())
         facts.append(f"classes left out, with their boxes on test images: {left_out}")
     if known.validation_images and not any(known.validation_images):
-        facts.append("no image validated: every run kept its last epoch, and operating points are 0.5")
+        facts.append("no validation images: every run kept its last epoch, and operating points are 0.5")
     if known.missing:
         facts.append(f"missing: {', '.join(known.missing)}")
     return [line for fact in facts for line in wrap(fact)]

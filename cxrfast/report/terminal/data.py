@@ -1,6 +1,6 @@
 """The summary of a data set as text for a terminal."""
 
-from cxrfast.data.summary.problems import UNITS
+from cxrfast.data.datasets.interface import UNITS
 from cxrfast.data.summary.record import DataSummary
 from cxrfast.report.data_facts import data_facts, unreadable_text
 from cxrfast.report.terminal.layout import ruled, wrap

@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
+from cxrfast.data.datasets import chestxray14
 from cxrfast.data.datasets.chestxray14 import read_chestxray14
+from cxrfast.data.datasets.registry import read_data
 from cxrfast.data.labels import BOXED_CLASSES, CLASSES
 from cxrfast.errors import CxrfastError, UsageError
 from tests.data.conftest import HEADER_2017, entry
@@ -51,7 +53,7 @@ def test_partial_copy_is_read_and_said(release):
     (release.root / "images" / "00000003_000.png").unlink()
     data = read_chestxray14(release.root)
     assert len(data.records) == 3
-    assert any("4 images" in note and "3 of them found" in note for note in data.notes)
+    assert any("Data_Entry_2017.csv: 4; found under" in note and ": 3; the others" in note for note in data.notes)
 
 
 def test_both_versions_name_the_same_patients(release):
@@ -81,7 +83,7 @@ def test_box_makes_its_class_positive_unless_told_otherwise(release):
     release.boxes.append("00000001_001.png,Mass,1,1,10,10")
     release.write()
     assert by_name(read_chestxray14(release.root))["00000001_001.png"].labels == {"Mass"}
-    assert any("1 boxes name a class" in note for note in read_chestxray14(release.root).notes)
+    assert any("labels lack, taken as positive: 1 (" in note for note in read_chestxray14(release.root).notes)
     kept = by_name(read_chestxray14(release.root, boxes_imply_labels=False))["00000001_001.png"]
     assert kept.labels == frozenset()
     assert list(kept.boxes) == ["Mass"]
@@ -96,7 +98,7 @@ def test_box_that_overshoots_by_rounding_is_clipped_and_said(release):
     release.boxes.append("00000001_000.png,Effusion,-0.4,1000,100.4,24.9")
     data = read_chestxray14(release.write())
     assert by_name(data)["00000001_000.png"].boxes["Effusion"][0] == (0.0, 1000 / 1024, 100 / 1024, 1.0)
-    assert any("1 boxes" in note and "clipped" in note for note in data.notes)
+    assert any("boxes of BBox_List_2017.csv" in note and "clipped: 1" in note for note in data.notes)
 
 
 def test_works_without_lists_and_boxes_and_says_so(release):
@@ -114,14 +116,14 @@ def test_boxes_of_unknown_images_are_said(release):
 
 
 BAD_BOXES = {
-    "outside": ("Mass,900,900,200,200", "outside the 1024×1024 image"),
-    "far left": ("Mass,-50,0,100,100", "outside the 1024×1024 image"),
-    "beyond": ("Mass,1024.5,0,0.4,10", "outside the 1024×1024 image"),
-    "text": ("Mass,ten,0,100,100", "expected four numbers"),
+    "outside": ("Mass,900,900,200,200", "outside its image of 1024×1024 pixels"),
+    "far left": ("Mass,-50,0,100,100", "outside its image of 1024×1024 pixels"),
+    "beyond": ("Mass,1024.5,0,0.4,10", "outside its image of 1024×1024 pixels"),
+    "text": ("Mass,ten,0,100,100", "expected four finite numbers"),
     "nan": ("Mass,nan,0,100,100", "finite"),
     "infinite": ("Mass,0,0,inf,100", "finite"),
-    "zero": ("Mass,10,10,0,100", "above 0"),
-    "negative": ("Mass,10,10,100,-5", "above 0"),
+    "zero": ("Mass,10,10,0,100", "has no area, expected x1 < x2 and y1 < y2"),
+    "negative": ("Mass,10,10,100,-5", "has no area, expected x1 < x2 and y1 < y2"),
     "class": ("Masses,10,10,10,10", "unknown class 'Masses'"),
     "short": ("Mass,10,10", "fields"),
     "again": ("Infiltration,256.0,128.0,512.0,64.0", "listed twice"),
@@ -231,7 +233,7 @@ def test_real_tables_hold_what_is_published(real_data, tmp_path):
     assert set(counts) == set(BOXED_CLASSES)
     assert counts["Infiltration"] == 123
     assert {record.split for record in data.records} == {"test"}
-    assert any("188 boxes name a class" in note for note in data.notes)
+    assert any("labels lack, taken as positive: 188 (" in note for note in data.notes)
     assert all(0 <= value <= 1 for record in data.records for of in record.boxes.values() for b in of for value in b)
 
 
@@ -240,3 +242,96 @@ def test_classes_are_the_official_ones():
     assert BOXED_CLASSES[0] == "Atelectasis"
     assert BOXED_CLASSES[-1] == "Pneumothorax"
     assert len(BOXED_CLASSES) == 8
+
+
+HEADER_SAMPLE = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImageWidth,OriginalImageHeight,OriginalImagePixelSpacing_x,OriginalImagePixelSpacing_y"
+)
+
+
+def as_sample(release):
+    """The layout of Kaggle's sample: other names of table and columns, images in sample/images."""
+    rows = [line.replace(",058Y,", ",060Y,") for line in release.entries]
+    (release.root / "sample_labels.csv").write_text("\n".join([HEADER_SAMPLE, *rows]) + "\n")
+    for name in ("Data_Entry_2017.csv", "BBox_List_2017.csv", "train_val_list.txt", "test_list.txt"):
+        (release.root / name).unlink()
+    (release.root / "sample").mkdir()
+    shutil.move(release.root / "images", release.root / "sample" / "images")
+    return release.root
+
+
+def test_kaggle_sample(release):
+    data = read_data(as_sample(release))
+    assert data.layout == "chestxray14"
+    assert data.label_version == "2017"
+    assert [record.image for record in data.records] == [line.split(",")[0] for line in release.entries]
+    first = data.records[0]
+    assert (first.age, first.width, first.height, first.patient) == (60, 2682, 2749, "1")
+    assert first.path == release.root / "sample" / "images" / "00000001_000.png"
+    assert any("images found in sample/images" in note for note in data.notes)
+
+
+def test_sample_table_of_another_data_set_is_not_taken(tmp_path):
+    (tmp_path / "sample_labels.csv").write_text("file,label\na.png,cat\n")
+    assert chestxray14.LAYOUT.recognise(tmp_path) is None
+
+
+@pytest.mark.parametrize("folder", ["images-224/images-224", "images/images", "archive/images_001/images", "resized"])
+def test_searches_sub_folders_when_the_usual_ones_have_no_image_of_the_table(release, folder):
+    shutil.move(release.root / "images", release.root / "moved")
+    (release.root / folder).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(release.root / "moved", release.root / folder)
+    (release.root / "logo.png").write_bytes(b"not an image of the table")
+    data = read_chestxray14(release.root)
+    assert [record.image for record in data.records] == [line.split(",")[0] for line in release.entries]
+    assert {record.path.parent for record in data.records} == {release.root / folder}
+    assert any(f"images found in {folder}" in note for note in data.notes)
+
+
+def test_two_copies_of_an_image_in_other_folders(release):
+    shutil.move(release.root / "images", release.root / "a")
+    shutil.copytree(release.root / "a", release.root / "b")
+    data = read_chestxray14(release.root)
+    assert len(data.records) == 4
+    assert any("image files in two folders, of which one is read: 4" in note for note in data.notes)
+    (release.root / "b" / "00000002_000.png").write_bytes(b"smaller")
+    with pytest.raises(CxrfastError, match="two different files may be image 00000002_000"):
+        read_chestxray14(release.root)
+
+
+def test_table_saved_again_by_pandas(release):
+    """An index column, whole numbers as floats, the empty column of the header with a name, unknown columns."""
+    rows = [HEADER_2017.rstrip(",").replace("Image", ",Image", 1) + ",Unnamed: 11,fold"]
+    for number, line in enumerate(release.entries):
+        fields = line.split(",")
+        fields[2:5] = ["0.0", f"{int(fields[3])}.0", "58.0" if number else ""]
+        rows.append(f"{number}," + ",".join(fields) + ",,3")
+    (release.root / "Data_Entry_2017.csv").write_text("\n".join(rows) + "\n")
+    data = read_chestxray14(release.root)
+    assert [record.patient for record in data.records] == ["1", "1", "2", "3"]
+    assert [record.age for record in data.records] == [None, 58, 58, 58]
+    assert {record.follow_up for record in data.records} == {0}
+    assert data.records[0].width == 2682
+
+
+def test_other_spellings_of_labels_are_matched_and_said(release):
+    release.entries[0] = entry("00000001_000.png", "pleural effusion|Infiltrate")
+    release.entries[1] = entry("00000001_001.png", "No finding")
+    data = read_chestxray14(release.write())
+    assert data.records[0].labels == {"Effusion", "Infiltration"}
+    assert data.records[1].labels == frozenset()
+    assert "pleural effusion = Effusion" in data.class_notes[0]
+
+
+def test_names_of_files_in_the_resized_copy_on_kaggle(release):
+    plain = read_chestxray14(release.root)
+    for name, other in (
+        ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv"),
+        ("train_val_list.txt", "train_val_list_NIH.txt"),
+        ("test_list.txt", "test_list_NIH.txt"),
+    ):
+        (release.root / name).rename(release.root / other)
+    data = read_chestxray14(release.root)
+    assert data.records == plain.records
+    assert data.notes == plain.notes

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cxrfast.data.datasets.interface import DataOptions, DataSource
@@ -67,6 +68,44 @@ def test_round_trip(source, tmp_path, name, place):
 
 
 @pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("seed", range(15))
+def test_round_trip_of_random_records(tmp_path, make_image, name, seed):
+    random = np.random.default_rng(seed)
+    names = ("Mass", "Nodule/Mass", "Ground glass; opacity", "Büschel|x", "Lung Opacity")[: random.integers(1, 6)]
+    records = []
+    for number in range(random.integers(1, 8)):
+        image = f"{random.choice(['a', 'b/c', ''])}/{number}.png".lstrip("/")
+        path = make_image(image, int(random.integers(5, 900)), int(random.integers(5, 900)), root=tmp_path / "data")
+        known = {of for of in names if random.random() < 0.7}
+        labels = {of for of in known if random.random() < 0.5}
+        boxes = {}
+        for of in sorted(labels):
+            corners = np.sort(random.random((int(random.integers(0, 3)), 2, 2)), axis=1).reshape(-1, 4)
+            if len(corners):
+                boxes[of] = tuple(tuple(box) for box in corners.tolist())
+        split, view = random.choice(["train", "val", "test", ""]), random.choice(["PA", "AP", "lateral", "oblique", ""])
+        records.append(
+            Record(
+                image,
+                path,
+                str(random.integers(0, 4)),
+                frozenset(labels),
+                boxes,
+                view=str(view) or None,
+                age=int(random.integers(0, 100)) if random.random() < 0.5 else None,
+                sex=str(random.choice(["M", "F", ""])) or None,
+                split=str(split) or None,
+                study=f"1.2.{number}" if random.random() < 0.5 else None,
+                known=frozenset(known),
+            )
+        )
+    source = DataSource(tmp_path / "data", "folders", tuple(records), names, "x")
+    place = tmp_path / random.choice(["data", "elsewhere"]) / name
+    WRITERS[name](source, place)
+    check_equal(read_data(place, DataOptions(views="all")), source)
+
+
+@pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("grouping", ["study", "image"])
 def test_round_trip_without_patients(source, tmp_path, name, grouping):
     from dataclasses import replace
@@ -115,7 +154,7 @@ def test_coco_without_unknown_labels_is_plain_coco(source, tmp_path):
     write_coco(replace(source, records=records), tmp_path / "data" / "coco.json")
     content = json.loads((tmp_path / "data" / "coco.json").read_text(encoding="utf-8"))
     assert not any("neg_category_ids" in image for image in content["images"])
-    assert [(i["file_name"], i["width"], i["height"]) for i in content["images"]][0] == ("images/a.png", 123, 77)
+    assert next((i["file_name"], i["width"], i["height"]) for i in content["images"]) == ("images/a.png", 123, 77)
     boxed = [annotation for annotation in content["annotations"] if "bbox" in annotation]
     assert boxed[0]["bbox"] == pytest.approx([41, 7.7, 41, 46.2])
     assert boxed[0]["area"] == pytest.approx(41 * 46.2)

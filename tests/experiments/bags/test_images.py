@@ -45,6 +45,44 @@ def test_layouts_and_sizes(tmp_path, layout, dtype):
     assert torch.equal(again.test.images, source.test.images)
 
 
+def medmnist(labels, **others):
+    """Arrays under MedMNIST's names: three parts, one grey value an image."""
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None].repeat(28, 1).repeat(28, 2)
+    return {
+        f"{p}_{k}": v for p in ("train", "val", "test") for k, v in (("images", images), ("labels", labels))
+    } | others
+
+
+def test_medmnist_with_one_label_in_a_column(tmp_path):
+    """MedMNIST#46: labels are [N, 1]."""
+    labels = (np.arange(8) % 3)[:, None].astype(np.uint8)
+    np.savez(tmp_path / "pneumoniamnist.npz", **medmnist(labels))
+    source = read_source(str(tmp_path / "pneumoniamnist.npz"), positive_class="2")
+    assert source.train.positive.tolist() == (labels[:, 0] == 2).tolist()
+    assert source.test.positive.tolist() == (labels[:, 0] == 2).tolist()
+    assert source.train.images[:, 0, 5, 5].tolist() == list(range(8))
+
+
+def test_medmnist_with_a_column_for_each_class(tmp_path):
+    """ChestMNIST: [N, 14] of zeros and ones, no names of classes."""
+    labels = np.random.default_rng(0).integers(0, 2, (40, 14)).astype(np.uint8)
+    path = tmp_path / "chestmnist.npz"
+    np.savez(path, **medmnist(labels))
+    source = read_source(str(path), positive_class="3")
+    assert source.train.positive.tolist() == (labels[:, 3] == 1).tolist()
+    with pytest.raises(UsageError, match="positive-class: there is no '14'; the classes are 0, 1, .*, 13$"):
+        read_source(str(path), positive_class="14")
+    np.savez(path, **medmnist(labels[:, :2], class_names=np.array(["mass", "nodule"])))
+    named = read_source(str(path), positive_class="nodule")
+    assert named.test.positive.tolist() == (labels[:, 1] == 1).tolist()
+    np.savez(path, **medmnist(labels[:, :2], class_names=np.array(["mass"])))
+    with pytest.raises(CxrfastError, match="labels: expected one number of columns, got 2, 2, 1"):
+        read_source(str(path), positive_class="mass")
+    np.savez(path, **medmnist(labels + 1))
+    with pytest.raises(CxrfastError, match=r"train_labels \[40, 14\] have several columns, expected only 0 and 1"):
+        read_source(str(path), positive_class="1")
+
+
 def write_mnist(folder, packed: bool) -> tuple[np.ndarray, np.ndarray]:
     """Forty small images in MNIST's files, training and test alike."""
     rng = np.random.default_rng(1)

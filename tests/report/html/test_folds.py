@@ -146,7 +146,7 @@ def test_without_the_files_of_a_run_there_are_tables_only(folder):
     report = json.loads((place / "evaluation-test.json").read_text())
     (place / "evaluation-test.json").write_text(json.dumps({**report, "protocol": "own"}))
     html = write_folds(folder).read_text(encoding="utf-8")
-    assert "was evaluated otherwise since; evaluate the cross-validation again." in html
+    assert "was evaluated with other settings since; evaluate the cross-validation again." in html
     (place / "predictions.csv").unlink()
     html = write_folds(folder).read_text(encoding="utf-8")
     assert "No curves are shown: " in html

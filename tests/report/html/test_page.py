@@ -196,7 +196,7 @@ def test_papers_stand_beside_the_same_protocol_only(tmp_path):
     strict = render_report(made_up(tmp_path, 20, tuple(BOXES)))
     assert published not in strict
     assert "No paper publishes numbers by protocol strict." in strict
-    assert "The papers&#39; numbers cannot be compared with this model&#39;s: they are of the 25,596 images" in strict
+    assert "The papers&#39; numbers cannot be compared with this model&#39;s: they are for the 25,596 images" in strict
 
 
 def test_tables_that_could_not_be_read_are_named_where_they_belong(tmp_path, monkeypatch):
@@ -260,8 +260,8 @@ def test_what_is_comparable(record):
 
     official = counted(BOXES, TEST_IMAGES)
     assert other_places(official) == other_images(official) == ""
-    assert "these of 983 annotations" in other_places(counted({**BOXES, "Mass": 84}, TEST_IMAGES))
-    assert "these of 3 images" in other_images(counted(BOXES, 3))
+    assert "these for 983 annotations" in other_places(counted({**BOXES, "Mass": 84}, TEST_IMAGES))
+    assert "these for 3 images" in other_images(counted(BOXES, 3))
 
 
 def test_a_viewer_has_valid_data(tmp_path):

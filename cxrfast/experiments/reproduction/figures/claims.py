@@ -42,7 +42,7 @@ class Results:
         return [s for (at, method), s in self._of.items() if at == place and method != own]
 
     def of_sizes(self, which: Literal["smallest", "larger", "largest", "all"]) -> list[Place]:
-        """The conditions with these bag sizes. A single size counts as smallest, larger and largest."""
+        """The conditions with these bag sizes. A single size counts as "smallest", "larger" and "largest"."""
         first, last = self.sizes[0], self.sizes[-1]
         wanted = {
             "smallest": [first],
@@ -74,7 +74,7 @@ def against(
     sizes: Literal["smallest", "larger", "largest", "all"] = "all",
     ratio: bool = False,
 ) -> Measured:
-    """Compare `own` with the method `rival`. "best" stands for the best of all others, or of those in `among`."""
+    """Compare `own` with the method `rival`. "best" means the best of all others, or of those in `among`."""
 
     def measured(results: Results) -> Evidence:
         rows, parts = [], []
@@ -129,7 +129,7 @@ def _compared(measure: Measure, pairs: Sequence[tuple[float, float]], own: str, 
 
 
 def grows(methods: Sequence[str]) -> Measured:
-    """Compare the smallest with the largest number of training bags."""
+    """Compare the results with the smallest and with the largest number of training bags."""
 
     def measured(results: Results) -> Evidence:
         rows = []

@@ -183,7 +183,7 @@
     const lowest = Math.min(...levels);
     decode(entry.map, data.classes[k].knots).forEach((value, cell) => {
       const [r, g, b] = colour(value);
-      const opacity = 0.62 * Math.max(value, 0) ** 0.7 * (value >= lowest ? 1 : 0.45); // what is below steps back
+      const opacity = 0.62 * Math.max(value, 0) ** 0.7 * (value >= lowest ? 1 : 0.45); // cells below the threshold are fainter
       image.data.set([r, g, b, 255 * opacity], 4 * cell);
     });
     context.putImageData(image, 0, 0);
@@ -227,7 +227,7 @@
     if (!known) parts[0] = "this class's map of this image was left out to keep the file small";
     if (found.gated) parts[0] = `no box: the image's score does not exceed ${data.rule.gate}`;
     if (entry.annotated.length) parts.push(`IoU with the annotation ${iouOf(found, entry.annotated).toFixed(2)}`);
-    else if (entry.label) parts.push("labelled, but nobody drew where");
+    else if (entry.label) parts.push("labelled, but not annotated with a box");
     else if (entry.label === false) parts.push("the image is labelled as free of this class");
     if (entry.score !== null) parts.push(`score of the image ${entry.score.toFixed(3)}`);
     $("v-summary").textContent = parts.join(" · ") + ".";
