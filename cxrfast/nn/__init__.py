@@ -4,6 +4,7 @@ from cxrfast.nn._antialiased_layers import AntialiasedConv2d
 from cxrfast.nn.antialias import antialias_, antialiased_modules, undo_antialias_
 from cxrfast.nn.attention_pool import AttentionPool
 from cxrfast.nn.blur_pool import BlurPool2d, MaxBlurPool2d
+from cxrfast.nn.export import export_decompositions
 from cxrfast.nn.mil_pool import AutoPool, LSELBAPool, MILPool
 from cxrfast.nn.pac_crf import PacConv2d, PacCRF, potts_compatibility
 
@@ -19,6 +20,7 @@ __all__ = [
     "PacConv2d",
     "antialias_",
     "antialiased_modules",
+    "export_decompositions",
     "potts_compatibility",
     "undo_antialias_",
 ]

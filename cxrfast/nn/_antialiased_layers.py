@@ -80,7 +80,7 @@ def restore_layer(layer: nn.Module) -> None:
     blur = getattr(layer, CHILD)
     original = {changed: exact for exact, changed in EXACT.items()}.get(type(layer))
     if original is not None:
-        layer.__class__ = original  # type: ignore[assignment]
+        layer.__class__ = original
     elif isinstance(layer, tuple(EXACT.values())):
         raise ValueError(
             f"model: expected no parametrizations on anti-aliased layers, got {type(layer).__name__}; remove them first"
