@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeGuard, TypeVar
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 Key = TypeVar("Key", bound=str)
 Value = TypeVar("Value")
@@ -75,7 +76,9 @@ def check_offsets(offsets: torch.Tensor, name: str, instances: torch.Tensor) -> 
         raise ValueError(f"offsets: expected [B + 1], got shape {tuple(offsets.shape)}")
     if offsets.device != instances.device:
         raise ValueError(f"offsets: expected {name}' device {instances.device}, got {offsets.device}")
-    if torch.compiler.is_compiling() or offsets.is_meta:  # the values are not known yet
+    if (
+        torch.compiler.is_compiling() or offsets.is_meta or isinstance(offsets, FakeTensor)
+    ):  # the values are not known yet
         return
     values = offsets.tolist()
     if values[0] != 0 or values[-1] != instances.shape[0]:

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cxrfast import ops
 from tests.ops.inputs import random_mask, tensor
 from tests.tolerances import assert_close
 
 X = (2, 3, 8, 8)
+
+
+def test_fake_tensors_of_ragged_bags():
+    with FakeTensorMode():
+        pooled = ops.mil_pool_ragged(torch.empty(9, 3), torch.empty(5, dtype=torch.int64))
+    assert pooled.shape == (4, 3)
 
 
 def test_integers_of_numpy():
