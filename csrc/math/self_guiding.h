@@ -62,7 +62,8 @@ struct Guide {
     CXRFAST_FORMULA T theta(Theta kind, T x, T p) const {
         if (kind == Theta::kPrediction) return p;
         const T ratio = kind == Theta::kRescaledLow ? F::exp(x - most) : p * scale;
-        const T theta = ratio * (-F::expm1(least - x) / span);
+        const T below = x == least ? T(0) : least - x;  // not NaN where both are -inf
+        const T theta = ratio * (-F::expm1(below) / span);
         return theta > T(1) ? T(1) : theta;
     }
 };
@@ -79,7 +80,7 @@ template <typename F = StandardFunctions, typename T>
 CXRFAST_FORMULA GuidedTerms<T> guided_terms(const Guide<T>& guide, Theta kind, T x) {
     const Odds<T> o = odds<F>(x);
     const T theta = guide.template theta<F>(kind, x, o.p);
-    const T above = x > T(0) ? x : T(0), below = above - x;
+    const T above = x > T(0) ? x : T(0), below = x > T(0) ? T(0) : -x;
     const bool zero = theta<guide.delta_low, one = theta> guide.delta_high, soft = !(zero | one);
     // −log max(p, q). −log q is larger by `above`, −log p is larger by `below`
     const T log_larger = F::log1p_unit(o.e), mixed = theta * below + (T(1) - theta) * above;

@@ -1,5 +1,7 @@
 """Attention-based multiple-instance pooling."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from cxrfast.ops._validation import check_floating, check_integer, check_offsets, check_shape
@@ -66,6 +68,9 @@ class AttentionPool(torch.nn.Module):
             features = torch.where(mask[..., None], features, 0)  # so that NaN in the padding has no effect
         pooled = weights @ features
         return (pooled[:, 0], weights[:, 0]) if self.num_classes == 1 else (pooled, weights)
+
+    if TYPE_CHECKING:  # a call of nn.Module returns Any
+        __call__ = forward
 
     def _check(self, features: torch.Tensor, mask: torch.Tensor | None, offsets: torch.Tensor | None) -> None:
         check_floating("features", features)

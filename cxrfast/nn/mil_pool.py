@@ -1,6 +1,7 @@
 """Multiple-instance pooling as a module."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -65,6 +66,9 @@ class MILPool(torch.nn.Module):
         offsets: torch.Tensor | None = None,  # [B + 1] int64
     ) -> torch.Tensor:  # [B, K]
         return _pool(logits, self.mode, self.sharpness, mask, offsets)
+
+    if TYPE_CHECKING:  # a call of nn.Module returns Any
+        __call__ = forward
 
     def extra_repr(self) -> str:
         learnable = isinstance(self.sharpness, torch.nn.Parameter)
@@ -147,6 +151,9 @@ class LSELBAPool(torch.nn.Module):
         offsets: torch.Tensor | None = None,  # [B + 1] int64
     ) -> torch.Tensor:  # [B, K]
         return _pool(logits, "lse", self.sharpness, mask, offsets)
+
+    if TYPE_CHECKING:  # a call of nn.Module returns Any
+        __call__ = forward
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, r0={self.r0}"

@@ -7,7 +7,7 @@ kernels, and the transposed and pooling variants.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +78,9 @@ class PacConv2d(nn.Module):
     ) -> torch.Tensor:  # [B, O, H, W]
         _check_channels("x", x, self.in_channels)
         return pac_conv2d(x, guide, self.weight, self.bias, dilation=self.dilation)
+
+    if TYPE_CHECKING:  # a call of nn.Module returns Any
+        __call__ = forward
 
     def extra_repr(self) -> str:
         shape = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
@@ -186,6 +189,9 @@ class PacCRF(nn.Module):
         if self.output == "logits":
             return logits
         return F.log_softmax(logits, 1) if self.activation == "softmax" else F.logsigmoid(logits)
+
+    if TYPE_CHECKING:  # a call of nn.Module returns Any
+        __call__ = forward
 
     def _scaled(self, guide: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
         kernels = len(self.guide_scale)

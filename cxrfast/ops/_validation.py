@@ -1,11 +1,11 @@
 """Argument checks shared by the operators. Invalid arguments raise a one-line error before C++ is called."""
 
 import itertools
+import numbers
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
-from torch.autograd import forward_ad
 
 Key = TypeVar("Key", bound=str)
 Value = TypeVar("Value")
@@ -14,17 +14,11 @@ _INT64_MAX = 2**63 - 1  # the largest integer that an operator accepts
 
 
 def check_floating(name: str, x: torch.Tensor) -> None:
-    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor, and RuntimeError if it has a
-    forward-mode tangent. (torch drops the tangent if no input requires a gradient, so the derivative would silently be
-    zero.)"""
+    """Raise TypeError unless x is a float16, bfloat16, float32 or float64 tensor."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:  # there are no tangents
-        return
-    if forward_ad.unpack_dual(x).tangent is not None:
-        raise RuntimeError(f"{name}: cxrfast's operators have no forward-mode derivative")
 
 
 def check_shape(name: str, x: torch.Tensor, expected: str, dims: int | Iterable[int]) -> None:
@@ -43,13 +37,33 @@ def check_same(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor)
 
 
 def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise unless value is an integer in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Raise unless value is an integer, of NumPy too, in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     highest = _INT64_MAX if high is None else high
     if not low <= value <= highest:
         allowed = f"at least {low}" if high is None and value < low else f"in {low}..{highest}"
         raise ValueError(f"{name}: expected {allowed}, got {value}")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether value is a real number, of NumPy too."""
+    return isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool)
+
+
+def filled(
+    shape: tuple[int, ...], value: float, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:  # of the given shape
+    """A tensor filled with a number. Compiled code takes the number as an input, so that another one needs no
+    compilation. (A number in `torch.full` is a constant of the compiled code.)"""
+    if torch.compiler.is_compiling():
+        return (torch.ones(shape, dtype=torch.float64, device=device) * value).to(dtype)
+    if not isinstance(value, int | float):
+        value = float(value)
+    if dtype in (torch.float32, torch.float64) and abs(value) < 3e38:
+        return torch.full(shape, value, dtype=dtype, device=device)
+    # Through float64, because torch.full raises on values that overflow a narrower dtype.
+    return torch.full(shape, value, dtype=torch.float64, device=device).to(dtype)
 
 
 def check_offsets(offsets: torch.Tensor, name: str, instances: torch.Tensor) -> None:

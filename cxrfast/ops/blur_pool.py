@@ -4,8 +4,11 @@ Shift-Invariant Again")."""
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 
+from cxrfast.ops._layout import dense_image, image_memory_format
 from cxrfast.ops._registration import call, register
+from cxrfast.ops._transforms import Batching
 from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
 
 PaddingMode = Literal["reflect", "replicate", "zeros"]
@@ -25,15 +28,16 @@ def blur_pool2d(
     padded pixels, `(f−1)//2` are before the image and the rest after it. `filter_size=1` only subsamples.
 
     Args:
-        x: float16, bfloat16, float32 or float64 image batch. Contiguous and channels_last memory formats are kept;
-            other strides are copied. Sums are accumulated in float32 (float64 for float64). Autocast does not change
-            the dtype.
+        x: float16, bfloat16, float32 or float64 image batch. Contiguous and channels_last memory formats are kept,
+            in the gradient too; other strides are copied. Sums are accumulated in float32 (float64 for float64).
+            Autocast does not change the dtype.
         filter_size: f, 1 to 7.
         stride: 1 or more.
         padding_mode: "reflect" (without repeating the edge), "replicate" or "zeros".
 
     Returns:
-        Tensor of x's dtype and memory format. Forward and backward are deterministic.
+        Tensor of x's dtype and memory format. Forward and backward are deterministic. The operator is linear: all
+        higher derivatives, forward mode and the transforms of torch.func are exact.
 
     Raises:
         TypeError: x is not a floating-point tensor, or an option is not an integer.
@@ -53,7 +57,7 @@ def blur_pool2d(
     check_integer("stride", stride, 1)
     padding = choose("padding_mode", padding_mode, PADDING_MODES)
     _check_reflects("x", x.shape[2], x.shape[3], filter_size, padding_mode)
-    return call(torch.ops.cxrfast.blur_pool2d, x, filter_size, stride, padding)
+    return call(torch.ops.cxrfast.blur_pool2d, dense_image(x), filter_size, stride, padding)
 
 
 def max_blur_pool2d(
@@ -111,7 +115,8 @@ def max_blur_pool2d(
         )
     map_height, map_width = max_map_size(height, kernel_size, padding), max_map_size(width, kernel_size, padding)
     _check_reflects("x after the maximum", map_height, map_width, filter_size, padding_mode)
-    return call(torch.ops.cxrfast.max_blur_pool2d, x, kernel_size, filter_size, stride, mode, padding)
+    options = kernel_size, filter_size, stride, mode, padding
+    return call(torch.ops.cxrfast.max_blur_pool2d, dense_image(x), *options)
 
 
 def _check_reflects(name: str, height: int, width: int, filter_size: int, padding_mode: str) -> None:
@@ -121,12 +126,6 @@ def _check_reflects(name: str, height: int, width: int, filter_size: int, paddin
             f"{name}: padding_mode 'reflect' with filter_size {filter_size} expected height and width over "
             f"{filter_size // 2}, got {height}x{width}; use 'replicate' or 'zeros'"
         )
-
-
-def image_memory_format(x: torch.Tensor) -> torch.memory_format:
-    """The output's memory format: channels_last if x is channels_last and not also contiguous."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def pooled_size(n: int, stride: int) -> int:
@@ -156,10 +155,28 @@ def _fake_backward(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     x, *ctx.options = inputs
     ctx.size = x.shape[2], x.shape[3]
+    ctx.memory_format = image_memory_format(x)
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    return torch.ops.cxrfast._blur_pool2d_backward(grad, *ctx.size, *ctx.options), None, None, None
+    grad = grad.contiguous(memory_format=ctx.memory_format)  # it decides that of the result
+    return call(torch.ops.cxrfast._blur_pool2d_backward, grad, *ctx.size, *ctx.options), None, None, None
+
+
+def _jvp(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    return call(torch.ops.cxrfast.blur_pool2d, tangents[0], *inputs[1:])  # the operator is linear
+
+
+def _setup_context_of_backward(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    ctx.options = inputs[3:]
+
+
+def _backward_of_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    return call(torch.ops.cxrfast.blur_pool2d, grad, *ctx.options), None, None, None, None, None
+
+
+def _jvp_of_backward(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    return call(torch.ops.cxrfast._blur_pool2d_backward, tangents[0], *inputs[1:])
 
 
 def _fake_max(
@@ -180,11 +197,40 @@ def _setup_max_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 
 def _backward_max(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     (x,) = ctx.saved_tensors
-    grad_x = torch.ops.cxrfast._max_blur_pool2d_backward(grad, x, *ctx.options)
+    grad_x = call(torch.ops.cxrfast._max_blur_pool2d_backward, grad, x, *ctx.options)
     return grad_x, None, None, None, None, None
 
 
-register("blur_pool2d", fake=_fake, backward=_backward, setup_context=_setup_context)
-register("_blur_pool2d_backward", fake=_fake_backward)
-register("max_blur_pool2d", fake=_fake_max, backward=_backward_max, setup_context=_setup_max_context)
-register("_max_blur_pool2d_backward", fake=_fake_max_backward)
+def _jvp_max(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    """The blur of the tangents at the maxima."""
+    x, kernel_size, filter_size, stride, padding_mode, padding = inputs
+    _, index = F.max_pool2d(x, kernel_size, stride=1, padding=padding, return_indices=True)
+    chosen = tangents[0].flatten(2).gather(2, index.flatten(2)).view_as(index)
+    return call(torch.ops.cxrfast.blur_pool2d, chosen, filter_size, stride, padding_mode)
+
+
+register(
+    "blur_pool2d",
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+    jvp=_jvp,
+    batching=[Batching((0, None, None, None))],
+)
+register(
+    "_blur_pool2d_backward",
+    fake=_fake_backward,
+    backward=_backward_of_backward,
+    setup_context=_setup_context_of_backward,
+    jvp=_jvp_of_backward,
+    batching=[Batching((0, *[None] * 5))],
+)
+register(
+    "max_blur_pool2d",
+    fake=_fake_max,
+    backward=_backward_max,
+    setup_context=_setup_max_context,
+    jvp=_jvp_max,
+    batching=[Batching((0, *[None] * 5))],
+)
+register("_max_blur_pool2d_backward", fake=_fake_max_backward, batching=[Batching((0, 0, *[None] * 5))])

@@ -6,7 +6,7 @@ import torch
 
 from cxrfast._operator_results import ComponentBoxes, StaticComponentBoxes
 from cxrfast.ops._registration import call, register
-from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose
+from cxrfast.ops._validation import check_floating, check_integer, check_shape, choose, filled, is_number
 
 Selection = Literal["all", "largest", "peak"]
 SELECTIONS: dict[Selection, int] = {"all": 0, "largest": 1, "peak": 2}
@@ -158,12 +158,9 @@ def _per_channel(threshold: float | torch.Tensor, scores: torch.Tensor) -> torch
                 f"got shape {tuple(threshold.shape)}"
             )
         return threshold.detach().to(scores.dtype).expand(channels)
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+    if not is_number(threshold):
         raise TypeError(f"threshold: expected a number or a tensor, got {threshold!r}")
-    if scores.dtype in (torch.float32, torch.float64) and abs(threshold) < 3e38:
-        return scores.new_full((channels,), threshold)
-    # Through float64, because torch.full raises on values that overflow a narrower dtype.
-    return torch.full((channels,), threshold, dtype=torch.float64, device=scores.device).to(scores.dtype)
+    return filled((channels,), threshold, scores.dtype, scores.device)
 
 
 def _check_connectivity(connectivity: int) -> None:

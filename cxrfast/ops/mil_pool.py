@@ -4,9 +4,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from cxrfast.ops._layout import in_layout_of
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
-from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
+from cxrfast.ops._transforms import Batching, Shared
+from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose, filled, is_number
 
 
 class PoolingMode(NamedTuple):
@@ -65,12 +67,14 @@ def mil_pool(
         mode: a row of the table.
         sharpness: r, s or α of the table: a finite number, or a differentiable tensor with one value for all classes or
             one per class. Larger values approach the maximum, negative ones the minimum; 0 is the limit, which is the
-            arithmetic mean (the geometric mean for generalized_mean). The values of a tensor are not checked.
+            arithmetic mean (the geometric mean for generalized_mean). The values of a tensor are not checked, nor is a
+            number inside `torch.compile`, where another number needs no compilation.
         mask: true for instances that belong to the bag; `[B, 1, *]` and `[1, 1, *]` are not copied.
 
     Returns:
         `[B, K]` of logits' dtype; `torch.sigmoid` of it is P(bag). Forward and backward are deterministic. There is no
-        double backward. For infinite logits the value is the limit and the gradient is undefined; NaN gives NaN.
+        double backward. There is a forward mode, but not for ragged bags. For infinite logits the value is the limit
+        and the gradient is undefined; NaN gives NaN.
 
     Raises:
         TypeError: logits not floating-point, mask not boolean, or sharpness not a number or floating-point tensor.
@@ -144,14 +148,16 @@ def kernel_options(
         return chosen.code, sharpness.to(dtype).expand(classes)
     value = chosen.sharpness if sharpness is None else sharpness
     check_sharpness(value)
-    return chosen.code, torch.full((classes,), value, dtype=dtype, device=logits.device)
+    return chosen.code, filled((classes,), value, dtype, logits.device)
 
 
 def check_sharpness(value: float) -> None:
     """Raise unless value is a number that is finite in float32."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise TypeError(f"sharpness: expected a number or a floating-point tensor, got {value!r}")
-    if not abs(value) <= torch.finfo(torch.float32).max:
+    if torch.compiler.is_compiling():  # a comparison would make the number a constant of the compiled code
+        return
+    if not abs(float(value)) <= torch.finfo(torch.float32).max:
         raise ValueError(f"sharpness: expected a finite number, got {value}")
 
 
@@ -186,7 +192,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
 def _backward(ctx: Any, grad: torch.Tensor, operator: Any) -> tuple[torch.Tensor | None, ...]:
     logits, mask_or_offsets, sharpness = ctx.saved_tensors
     wanted = bool(ctx.needs_input_grad[2])
-    grad_logits, per_bag = operator(grad, logits, mask_or_offsets, sharpness, ctx.mode, wanted)
+    grad_logits, per_bag = call(operator, grad, logits, mask_or_offsets, sharpness, ctx.mode, wanted)
+    if logits.dim() == 3:
+        grad_logits = in_layout_of(logits, grad_logits)
     return grad_logits, None, per_bag.sum(0) if wanted else None, None
 
 
@@ -198,14 +206,44 @@ def _backward_ragged(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None,
     return _backward(ctx, grad, torch.ops.cxrfast._mil_pool_ragged_backward)
 
 
+def _jvp(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    """Every result depends on the instances of one bag and class only, so the derivatives of the results with respect
+    to them are the gradient for ones."""
+    logits, mask, sharpness, mode = inputs
+    ones = logits.new_ones(logits.shape[:2])
+    wanted = tangents[2] is not None
+    slopes, per_bag = call(torch.ops.cxrfast._mil_pool_backward, ones, logits, mask, sharpness, mode, wanted)
+    change = per_bag * tangents[2] if wanted else torch.zeros((), device=logits.device)
+    if tangents[0] is not None:
+        change = change + (slopes.to(accumulate_dtype(logits.dtype)) * tangents[0]).sum(2)
+    return change.to(logits.dtype)
+
+
+_BATCHED = [Batching((0, Shared(0), None, None)), Batching((1, Shared(1), 0, None), (1,))]
+_BATCHED_BACKWARD = [
+    Batching((0, 0, Shared(0), None, None, None), (0, 0)),
+    Batching((1, 1, Shared(1), 0, None, None), (1, 1)),
+]
+_BATCHED_RAGGED = [Batching((1, None, 0, None), (1,))]
+_BATCHED_RAGGED_BACKWARD = [Batching((1, 1, None, 0, None, None), (1, 1))]
+
 # Autocast computes in float32, because the logit of a thousand confident instances overflows half precision.
-register("mil_pool", fake=_fake, backward=_backward_dense, setup_context=_setup_context, autocast=torch.float32)
+register(
+    "mil_pool",
+    fake=_fake,
+    backward=_backward_dense,
+    setup_context=_setup_context,
+    autocast=torch.float32,
+    jvp=_jvp,
+    batching=_BATCHED,
+)
 register(
     "mil_pool_ragged",
     fake=_fake_ragged,
     backward=_backward_ragged,
     setup_context=_setup_context,
     autocast=torch.float32,
+    batching=_BATCHED_RAGGED,
 )
-register("_mil_pool_backward", fake=_fake_backward)
-register("_mil_pool_ragged_backward", fake=_fake_backward)
+register("_mil_pool_backward", fake=_fake_backward, batching=_BATCHED_BACKWARD)
+register("_mil_pool_ragged_backward", fake=_fake_backward, batching=_BATCHED_RAGGED_BACKWARD)

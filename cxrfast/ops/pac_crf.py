@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 import torch
 
-from cxrfast.ops._registration import register
-from cxrfast.ops._validation import check_floating, check_integer, check_same, check_shape, choose
+from cxrfast.ops._layout import in_format_of
+from cxrfast.ops._registration import call, register
+from cxrfast.ops._transforms import Batching
+from cxrfast.ops._validation import check_floating, check_integer, check_same, check_shape, choose, filled, is_number
 
 Activation = Literal["softmax", "sigmoid"]
 ACTIVATIONS: dict[Activation, int] = {"softmax": 0, "sigmoid": 1}
@@ -37,9 +39,10 @@ def pac_conv2d(
         dilation: distance between the taps of the window, 1 or more.
 
     Returns:
-        Contiguous tensor of x's dtype. float16 and bfloat16 are computed in float32 and rounded once; autocast casts to
-        float32, because half precision is too coarse for the distances. Forward and backward are deterministic for any
-        number of threads. All four tensors have gradients. There is no double backward.
+        Tensor of x's dtype and memory format, contiguous or channels_last. float16 and bfloat16 are computed in float32
+        and rounded once; autocast casts to float32, because half precision is too coarse for the distances. Forward and
+        backward are deterministic for any number of threads. All four tensors have gradients. There is no double
+        backward, and forward mode only for x, weight and bias.
 
         Memory: no buffer of size C·k²·H·W is allocated. Images are processed in groups whose buffers take at most 96 MB
         on the CPU, or whose affinities take at most 64 MB on CUDA. For a single larger image, affinities are not
@@ -64,7 +67,7 @@ def pac_conv2d(
         _check_operand("bias", bias, "x", x)
         if bias.shape != (outputs,):
             raise ValueError(f"bias: expected shape ({outputs},), got {tuple(bias.shape)}")
-    return torch.ops.cxrfast.pac_conv2d(x, guide, weight, bias, dilation)
+    return in_format_of(x, call(torch.ops.cxrfast.pac_conv2d, x, guide, weight, bias, dilation))
 
 
 def pac_crf(
@@ -108,11 +111,11 @@ def pac_crf(
         activation: "softmax" or "sigmoid".
 
     Returns:
-        The logits after the last step, contiguous, of unary's dtype. float16 and bfloat16 are computed in float32
+        The logits after the last step, of unary's dtype and memory format. float16 and bfloat16 are computed in float32
         through all steps and rounded once; autocast casts to float32. The memory is that of :func:`pac_conv2d`. The
         backward pass recomputes the steps and stores `steps`·K·H·W activations per image of the current group. Forward
         and backward are deterministic for any number of threads. All tensors have gradients. There is no double
-        backward.
+        backward and no forward mode.
 
     Raises:
         TypeError: an argument is not a floating-point tensor, their dtypes differ (outside autocast), steps or dilation
@@ -138,7 +141,8 @@ def pac_crf(
     check_integer("steps", steps, 0)
     mode = choose("activation", activation, ACTIVATIONS)
     scale = _as_scalar_tensor("unary_weight", unary_weight, unary)
-    return torch.ops.cxrfast.pac_crf(unary, guide, weight, compatibility, scale, steps, dilation, mode)
+    options = steps, dilation, mode
+    return in_format_of(unary, call(torch.ops.cxrfast.pac_crf, unary, guide, weight, compatibility, scale, *options))
 
 
 def _check_image(name: str, x: torch.Tensor, guide: torch.Tensor, weight: torch.Tensor, dilation: int) -> None:
@@ -176,10 +180,9 @@ def _as_scalar_tensor(name: str, value: float | torch.Tensor, image: torch.Tenso
         if value.numel() != 1:
             raise ValueError(f"{name}: expected one element, got shape {tuple(value.shape)}")
         return value.reshape(()).to(device=image.device, dtype=_accumulated(image))
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise TypeError(f"{name}: expected a number or a tensor of one element, got {value!r}")
-    # Through float64, because torch.full raises on values that overflow float32.
-    return torch.full((), value, dtype=torch.float64, device=image.device).to(_accumulated(image))
+    return filled((), value, _accumulated(image), image.device)
 
 
 def _conv_fake(
@@ -201,9 +204,25 @@ def _conv_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor)
 
 
 def _conv_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    grads = torch.ops.cxrfast._pac_conv2d_backward(grad, *ctx.saved_tensors, ctx.dilation)
+    x, guide, weight = ctx.saved_tensors
+    grad_x, grad_guide, grad_weight = call(torch.ops.cxrfast._pac_conv2d_backward, grad, x, guide, weight, ctx.dilation)
     grad_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[3] else None
-    return *grads, grad_bias, None
+    return in_format_of(x, grad_x), in_format_of(guide, grad_guide), grad_weight, grad_bias, None
+
+
+def _conv_jvp(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    x, guide, weight, _, dilation = inputs
+    if tangents[1] is not None:
+        raise RuntimeError("guide: pac_conv2d has no forward-mode derivative with respect to it")
+    terms = []
+    if tangents[0] is not None:
+        terms.append(call(torch.ops.cxrfast.pac_conv2d, tangents[0], guide, weight, None, dilation))
+    if tangents[2] is not None:
+        terms.append(call(torch.ops.cxrfast.pac_conv2d, x, guide, tangents[2], None, dilation))
+    if tangents[3] is not None:
+        outputs = x.shape[1] if weight.shape[:2] == (1, 1) else weight.shape[0]
+        terms.append(tangents[3][:, None, None].expand(x.shape[0], outputs, *x.shape[2:]))
+    return torch.stack(terms).sum(0)
 
 
 def _crf_fake(
@@ -242,7 +261,8 @@ def _crf_setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) 
 
 def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     tensors = ctx.saved_tensors  # unpack once: activation checkpointing raises an error the second time
-    grads = list(torch.ops.cxrfast._pac_crf_backward(grad, *tensors, *ctx.options))
+    grads = list(call(torch.ops.cxrfast._pac_crf_backward, grad, *tensors, *ctx.options))
+    grads[:2] = in_format_of(tensors[0], grads[0]), in_format_of(tensors[1], grads[1])
     if tensors[3] is None:
         grads[3] = None
     return *grads, None, None, None
@@ -250,8 +270,21 @@ def _crf_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ..
 
 # float32 in an autocast region: half precision is too coarse for squared distances and logits.
 register(
-    "pac_conv2d", fake=_conv_fake, backward=_conv_backward, setup_context=_conv_setup_context, autocast=torch.float32
+    "pac_conv2d",
+    fake=_conv_fake,
+    backward=_conv_backward,
+    setup_context=_conv_setup_context,
+    autocast=torch.float32,
+    jvp=_conv_jvp,
+    batching=[Batching((0, 0, None, None, None))],
 )
-register("_pac_conv2d_backward", fake=_conv_fake_backward)
-register("pac_crf", fake=_crf_fake, backward=_crf_backward, setup_context=_crf_setup_context, autocast=torch.float32)
+register("_pac_conv2d_backward", fake=_conv_fake_backward)  # every element has a gradient of the weight of its own
+register(
+    "pac_crf",
+    fake=_crf_fake,
+    backward=_crf_backward,
+    setup_context=_crf_setup_context,
+    autocast=torch.float32,
+    batching=[Batching((0, 0, *[None] * 6))],
+)
 register("_pac_crf_backward", fake=_crf_fake_backward)

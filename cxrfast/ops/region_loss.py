@@ -6,8 +6,11 @@ from typing import Any
 import torch
 
 from cxrfast._operator_results import RegionSums
+from cxrfast.ops._layout import in_layout_of
 from cxrfast.ops._mask import accumulate_dtype, check_region
 from cxrfast.ops._registration import call, register
+from cxrfast.ops._transforms import Batching, Shared
+from cxrfast.ops._validation import is_number
 
 
 def region_sums(
@@ -83,7 +86,7 @@ def box_log_likelihood(
 
 def check_floor(floor: float) -> None:
     """Raise unless floor is a number in [0, 1)."""
-    if isinstance(floor, bool) or not isinstance(floor, int | float):
+    if not is_number(floor):
         raise TypeError(f"floor: expected a number, got {floor!r}")
     if not 0 <= floor < 1:
         raise ValueError(f"floor: expected at least 0 and below 1, got {floor}")
@@ -109,7 +112,17 @@ def _setup_sums(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward_sums(ctx: Any, grad_inside: torch.Tensor, grad_outside: torch.Tensor, *counts: Any) -> tuple[Any, ...]:
     logits, mask = ctx.saved_tensors
-    return torch.ops.cxrfast._region_sums_backward(grad_inside, grad_outside, logits, mask), None
+    grad = call(torch.ops.cxrfast._region_sums_backward, grad_inside, grad_outside, logits, mask)
+    return in_layout_of(logits, grad), None
+
+
+def _jvp_sums(inputs: list[Any], tangents: tuple[Any, ...]) -> tuple[torch.Tensor, ...]:
+    logits, mask = inputs
+    ones = torch.ones_like(_empty_sums(logits))
+    slopes = call(torch.ops.cxrfast._region_sums_backward, ones, ones, logits, mask)
+    change = slopes.to(ones.dtype) * tangents[0]
+    inside, outside = (torch.where(kept, change, 0).sum(2) for kept in (mask, ~mask))
+    return inside, outside, torch.zeros_like(inside), torch.zeros_like(outside)
 
 
 def _fake_likelihood(logits: torch.Tensor, mask: torch.Tensor, floor: float) -> torch.Tensor:
@@ -129,11 +142,33 @@ def _setup_likelihood(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -
 
 def _backward_likelihood(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     logits, mask = ctx.saved_tensors
-    return torch.ops.cxrfast._box_log_likelihood_backward(grad, logits, mask, ctx.floor), None, None
+    grad_logits = call(torch.ops.cxrfast._box_log_likelihood_backward, grad, logits, mask, ctx.floor)
+    return in_layout_of(logits, grad_logits), None, None
+
+
+def _jvp_likelihood(inputs: list[Any], tangents: tuple[Any, ...]) -> torch.Tensor:
+    logits, mask, floor = inputs
+    ones = torch.ones_like(_empty_sums(logits))
+    slopes = call(torch.ops.cxrfast._box_log_likelihood_backward, ones, logits, mask, floor)
+    return (slopes.to(ones.dtype) * tangents[0]).sum(2)
 
 
 # No autocast: the kernels read half-precision logits directly, and all results are float32.
-register("region_sums", fake=_fake_sums, backward=_backward_sums, setup_context=_setup_sums)
-register("_region_sums_backward", fake=_fake_sums_backward)
-register("box_log_likelihood", fake=_fake_likelihood, backward=_backward_likelihood, setup_context=_setup_likelihood)
-register("_box_log_likelihood_backward", fake=_fake_likelihood_backward)
+register(
+    "region_sums",
+    fake=_fake_sums,
+    backward=_backward_sums,
+    setup_context=_setup_sums,
+    jvp=_jvp_sums,
+    batching=[Batching((0, Shared(0)), (0, 0, 0, 0))],
+)
+register("_region_sums_backward", fake=_fake_sums_backward, batching=[Batching((0, 0, 0, Shared(0)))])
+register(
+    "box_log_likelihood",
+    fake=_fake_likelihood,
+    backward=_backward_likelihood,
+    setup_context=_setup_likelihood,
+    jvp=_jvp_likelihood,
+    batching=[Batching((0, Shared(0), None))],
+)
+register("_box_log_likelihood_backward", fake=_fake_likelihood_backward, batching=[Batching((0, 0, Shared(0), None))])

@@ -6,9 +6,11 @@ from typing import Any, Literal
 import torch
 
 from cxrfast._operator_results import SelfGuidedSums
+from cxrfast.ops._layout import in_layout_of
 from cxrfast.ops._mask import accumulate_dtype, mask_rows
 from cxrfast.ops._registration import call, register
-from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose
+from cxrfast.ops._transforms import Batching, Shared
+from cxrfast.ops._validation import check_floating, check_offsets, check_shape, choose, is_number
 from cxrfast.ops.mil_pool import MILPoolMode, kernel_options
 
 Median = Literal["lower", "mean"]  # of an even number of values: the lower of the two middle values, or their mean
@@ -53,8 +55,8 @@ def self_guided_sums(
 
     Returns:
         :class:`SelfGuidedSums` of `[B, K]` tensors in float32 (float64 for float64 logits). The first four have a
-        gradient but no double backward. Minimum and maximum are logits. Deterministic. A NaN in a bag makes its sums
-        NaN.
+        gradient but no double backward and no forward mode. Minimum and maximum are logits. Deterministic. A NaN in a
+        bag makes its sums NaN.
 
     Raises:
         TypeError: logits not floating-point, positive or mask not boolean, or delta not a number.
@@ -160,7 +162,7 @@ def pooled_and_stacked_sums(
 
 def check_delta(delta: float) -> None:
     """Raise unless delta is a number in [0, 0.5]."""
-    if isinstance(delta, bool) or not isinstance(delta, int | float):
+    if not is_number(delta):
         raise TypeError(f"delta: expected a number, got {delta!r}")
     if not 0 <= delta <= 0.5:
         raise ValueError(f"delta: expected at least 0 and at most 0.5, got {delta}")
@@ -209,7 +211,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
 
 
 def _backward(ctx: Any, grad: torch.Tensor, operator: Any) -> tuple[torch.Tensor | None, ...]:
-    grad_logits = operator(grad, *ctx.saved_tensors, ctx.delta, ctx.rescale)
+    saved = ctx.saved_tensors
+    grad_logits = call(operator, grad, *saved, ctx.delta, ctx.rescale)
+    if grad_logits.dim() == 3:
+        grad_logits = in_layout_of(saved[0], grad_logits)
     return grad_logits, None, None, None, None, None
 
 
@@ -242,14 +247,46 @@ def _backward_pool(
     ctx: Any, grad_pooled: torch.Tensor, grad_sums: torch.Tensor, grad_statistics: Any
 ) -> tuple[torch.Tensor | None, ...]:
     operator = torch.ops.cxrfast._self_guided_pool_backward
-    grad_logits = operator(grad_pooled, grad_sums, *ctx.saved_tensors, ctx.mode, ctx.delta, ctx.rescale)
-    return grad_logits, *[None] * 7
+    options = ctx.mode, ctx.delta, ctx.rescale
+    saved = ctx.saved_tensors
+    grad_logits = call(operator, grad_pooled, grad_sums, *saved, *options)
+    return in_layout_of(saved[0], grad_logits), *[None] * 7
 
 
 # No autocast: the kernels read half-precision logits directly, and all results are float32.
-register("self_guided_sums", fake=_fake, backward=_backward_dense, setup_context=_setup_context)
-register("self_guided_sums_ragged", fake=_fake_ragged, backward=_backward_ragged, setup_context=_setup_context)
-register("_self_guided_sums_backward", fake=_fake_backward)
-register("_self_guided_sums_ragged_backward", fake=_fake_backward)
-register("self_guided_pool", fake=_fake_pool, backward=_backward_pool, setup_context=_setup_pool_context)
-register("_self_guided_pool_backward", fake=_fake_pool_backward)
+register(
+    "self_guided_sums",
+    fake=_fake,
+    backward=_backward_dense,
+    setup_context=_setup_context,
+    batching=[Batching((0, 0, Shared(0), None, None, None), (1, 1))],
+)
+register(
+    "self_guided_sums_ragged",
+    fake=_fake_ragged,
+    backward=_backward_ragged,
+    setup_context=_setup_context,
+    batching=[Batching((1, None, 1, None, None, None), (2, 2))],
+)
+register(
+    "_self_guided_sums_backward",
+    fake=_fake_backward,
+    batching=[Batching((1, 0, 0, Shared(0), 1, None, None))],
+)
+register(
+    "_self_guided_sums_ragged_backward",
+    fake=_fake_backward,
+    batching=[Batching((2, 1, None, 1, 2, None, None), (1,))],
+)
+register(
+    "self_guided_pool",
+    fake=_fake_pool,
+    backward=_backward_pool,
+    setup_context=_setup_pool_context,
+    batching=[Batching((0, 0, Shared(0), *[None] * 5), (0, 1, 1))],
+)
+register(
+    "_self_guided_pool_backward",
+    fake=_fake_pool_backward,
+    batching=[Batching((0, 1, 0, 0, Shared(0), None, 1, *[None] * 3))],
+)

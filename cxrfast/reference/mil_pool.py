@@ -77,6 +77,8 @@ def _max(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
 def _weighted_mean(weight: Pooling) -> Pooling:
     def pool(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         w = weight(x, r)
+        if not w.any():  # linear_softmax: all p = 0
+            return x.amax()
         return (w * x.sigmoid()).sum().log() - (w * (-x).sigmoid()).sum().log()
 
     return pool

@@ -12,9 +12,9 @@ def region_sums(
 ) -> RegionSums:
     """The specification of :func:`cxrfast.ops.region_sums`."""
     z = _wide(logits).sigmoid()
-    inside = mask.expand_as(z).to(z.dtype)
-    outside = 1 - inside
-    return RegionSums((z * inside).sum((2, 3)), (z * outside).sum((2, 3)), inside.sum((2, 3)), outside.sum((2, 3)))
+    inside = mask.expand_as(z)
+    sums = [torch.where(kept, z, 0).sum((2, 3)) for kept in (inside, ~inside)]
+    return RegionSums(*sums, *(kept.sum((2, 3)).to(z.dtype) for kept in (inside, ~inside)))
 
 
 def box_log_likelihood(

@@ -43,7 +43,7 @@ def self_guided_sums_ragged(
 
 def _difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """σ(a) − σ(b) for a ≥ b, where both may be so close to 1 that no digit of the difference is left."""
-    return a.sigmoid() * (-b).sigmoid() * -torch.expm1(b - a)
+    return a.sigmoid() * (-b).sigmoid() * -torch.expm1(torch.where(a == b, 0, b - a))
 
 
 def _sums(
@@ -67,7 +67,9 @@ def _sums(
     zeros = keep & ~positive | guided & (theta < delta)
     soft = guided & ~ones & ~zeros
     target = torch.where(soft, theta, ones.double())
-    bce = F.binary_cross_entropy_with_logits(x, target, reduction="none")
+    # Infinite logits: a target of 0 or 1 leaves out the other term, which is 0·∞.
+    bce = torch.where(target == 0, 0, -target * F.logsigmoid(x))
+    bce = bce + torch.where(target == 1, 0, -(1 - target) * F.logsigmoid(-x))
 
     count = keep.sum(2, keepdim=True)
     ordered = torch.where(keep, p, torch.inf).detach().sort(2).values

@@ -53,10 +53,37 @@ def test_max_blur_pool_has_the_size_of_max_pool(height, width, kernel_size, stri
     x = tensor((1, 1, height, width), dtype=torch.float64)
     expected = nn.MaxPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode)(x)
     # Without a blur even the values are those of max-pool, so the padding is at the right end.
-    assert_close(MaxBlurPool2d(kernel_size, 1, stride, "zeros", padding, ceil_mode)(x), expected)
-    blurred = MaxBlurPool2d(kernel_size, 4, stride, "replicate", padding, ceil_mode)(x)
+    assert_close(_max_blur(kernel_size, stride, padding, ceil_mode, filter_size=1, padding_mode="zeros")(x), expected)
+    blurred = _max_blur(kernel_size, stride, padding, ceil_mode, padding_mode="replicate")(x)
     assert blurred.shape == expected.shape
     assert blurred.isfinite().all()
+
+
+def _max_blur(kernel_size, stride, padding, ceil_mode, **options):
+    return MaxBlurPool2d(kernel_size, stride, padding, ceil_mode=ceil_mode, **options)
+
+
+@pytest.mark.parametrize("arguments", [(2,), (3,), (3, 2), (3, 2, 1), (4, 3, 2)])
+def test_max_blur_pool_takes_the_arguments_of_max_pool(arguments):
+    x = tensor((1, 2, 19, 16))
+    plain, blurred = nn.MaxPool2d(*arguments), MaxBlurPool2d(*arguments)
+    assert (blurred.kernel_size, blurred.stride, blurred.padding) == (plain.kernel_size, plain.stride, plain.padding)
+    assert blurred(x).shape == plain(x).shape
+    with pytest.raises(TypeError, match="positional arguments"):
+        MaxBlurPool2d(3, 2, 1, 1)  # nn.MaxPool2d's fourth is the dilation
+
+
+def test_maps_too_small_to_reflect():
+    x = tensor((1, 2, 2, 9))
+    for module in (BlurPool2d(), MaxBlurPool2d(1, 2)):
+        with pytest.raises(ValueError, match="expected height and width over 2, got 2x9"):
+            module(x)
+    for module in (BlurPool2d(small_maps="replicate"), MaxBlurPool2d(1, 2, small_maps="replicate")):
+        with pytest.warns(UserWarning, match="padded by 'replicate' instead"):
+            out = module(x)
+        assert_close(out, reference.blur_pool2d(x, padding_mode="replicate"))
+        larger = tensor((1, 2, 8, 9))
+        assert_close(module(larger), reference.blur_pool2d(larger))
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,6 @@ def test_missing_cuda_library_is_said_by_the_first_call():
         refusal(torch.zeros(1))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own import
-def test_forward_mode_is_refused():
-    """torch would drop the tangent, and the derivative would be zero."""
-    x = torch.ones(1, 1, 4, 4)
-    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
-        torch.func.jvp(cxrfast.ops.blur_pool2d, (x,), (x,))
-
-
 def test_public_names_exist():
     for name in cxrfast.ops.__all__:
         assert callable(getattr(cxrfast.ops, name))

@@ -98,8 +98,10 @@ void log_weighted(MilPool mode, const Bag<acc_t>& bag) {  // u = log(w p), v = l
 
 template <typename acc_t>
 acc_t weighted_mean(MilPool mode, const Bag<acc_t>& bag) {
+    constexpr acc_t kInfinity = std::numeric_limits<acc_t>::infinity();
     log_weighted(mode, bag);
-    return log_sum(bag.u, bag.count).value() - log_sum(bag.v, bag.count).value();
+    const acc_t log_p = log_sum(bag.u, bag.count).value(), log_q = log_sum(bag.v, bag.count).value();
+    return log_p == -kInfinity && log_q == -kInfinity ? -kInfinity : log_p - log_q;  // all p = 0, and so all weights p
 }
 
 // Returns d logit p̄ / d sharpness = Σ (P − Q)·p, where P and Q are the shares of an instance in Σ w p and Σ w q.
@@ -152,7 +154,8 @@ ExponentialMean<acc_t> exponential_mean(const acc_t* c, int64_t n, acc_t r, LogC
         const acc_t reference = pivot(c, n, r);
         double sum = 0;
         for (int64_t i = 0; i < n; ++i) sum += std::exp(r * (c[i] - reference));
-        value = reference + std::log(sum / static_cast<double>(n)) / r;
+        const bool infinite = std::isinf(reference) && !std::isnan(largest(c, n));
+        value = infinite ? reference : reference + std::log(sum / static_cast<double>(n)) / r;
     }
     return {static_cast<acc_t>(value), static_cast<acc_t>(std::log(value))};
 }

@@ -44,7 +44,7 @@ struct ExponentialMean {
             log_value = log_largest + std::log(second_sum) - std::log(count);
             value = std::exp(log_value);
         } else {
-            value = pivot + std::log(second_sum / count) / r;
+            value = pivot == Extremes<acc_t>::kInfinity ? pivot : pivot + std::log(second_sum / count) / r;
             log_value = std::log(value);
         }
     }

@@ -189,7 +189,11 @@ struct WeightedMeanPooling {
         return !direct && round < kRounds;
     }
 
-    __device__ acc_t value() const { return (largest.p + std::log(sum.p)) - (largest.q + std::log(sum.q)); }
+    __device__ acc_t value() const {
+        constexpr acc_t kInfinity = Extremes<acc_t>::kInfinity;
+        if (largest.p == -kInfinity && largest.q == -kInfinity) return -kInfinity;  // all p = 0, and so all weights p
+        return (largest.p + std::log(sum.p)) - (largest.q + std::log(sum.q));
+    }
 
     // The shares of the instance in Σ w p and Σ w q.
     __device__ Total shares(acc_t x) const {
