@@ -1,19 +1,16 @@
 """Boxes in tables: the columns that hold them, their units and their frame."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cxrfast.data.datasets._images import pixel_box
 from cxrfast.data.datasets._manifest_columns import squash
-from cxrfast.data.datasets._tables import CsvTable, is_empty, parse_number
+from cxrfast.data.datasets._tables import CsvTable, is_empty
 from cxrfast.data.datasets._values import parse_size
 from cxrfast.data.records import Box
 from cxrfast.errors import CxrfastError
 
 Size = tuple[float, float]
-
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+")
 
 _FRACTION_TOLERANCE = 0.005  # by which a fraction may leave the image: about two pixels of 512
 
@@ -54,7 +51,7 @@ class BoxColumns:
     kind: str  # "sides", "corners" or "centre"
     names: tuple[str, str, str, str]
     uses_width: bool  # the columns width and height are sides of the box
-    decimal_comma: bool = False  # "12,5" is twelve and a half
+    number: Callable[[str], float | None]  # of the text in a cell
 
 
 def box_columns(table: CsvTable) -> BoxColumns | None:
@@ -78,31 +75,7 @@ def box_columns(table: CsvTable) -> BoxColumns | None:
     names, kind, uses_width = found[0]
     at = tuple(places[name] for name in names)
     shown = tuple(table.header[place] for place in at)
-    return BoxColumns(at, kind, shown, uses_width, _decimal_comma(table, at))  # type: ignore[arg-type]
-
-
-def _decimal_comma(table: CsvTable, places: Sequence[int]) -> bool:
-    """Whether commas in numbers are decimal commas. Only tables with another separator may have these.
-
-    ``1,024`` may be a thousand or one. It is a thousand if no number of the table has a comma elsewhere, and some
-    numbers are written without one; where all have one the table is refused.
-    """
-    if table.delimiter == ",":
-        return False
-    with_comma = without = 0
-    first = None
-    for line, row in CsvTable(table.path, ()).rows():
-        for cell in (row[place].strip() for place in places if place < len(row)):
-            if "," not in cell:
-                without += not is_empty(cell)
-            elif not _THOUSANDS.fullmatch(cell):
-                return True
-            else:
-                with_comma += 1
-                first = first or (line, cell)
-    if first and not without:
-        raise table.error(first[0], f"{first[1]!r} may be a thousand or a fraction; write numbers without commas")
-    return False
+    return BoxColumns(at, kind, shown, uses_width, table.number_parser(at))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -130,7 +103,7 @@ def parse_numbers(table: CsvTable, columns: BoxColumns, line: int, row: Sequence
         return None
     shown = f"box [{', '.join(columns.names)}] is [{', '.join(cells)}]"
     try:
-        numbers = [parse_number(cell, decimal_comma=columns.decimal_comma) for cell in cells]
+        numbers = [columns.number(cell) for cell in cells]
     except ValueError:
         raise table.error(line, f"{shown}, expected four numbers") from None
     if any(number is None for number in numbers):

@@ -1,6 +1,6 @@
 """The box table of ChestX-ray14."""
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 
 from cxrfast.data.datasets._tables import CsvTable
@@ -21,13 +21,14 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
     """Mapping image -> class -> xyxy boxes, as fractions of the image size. Appends messages to ``notes``."""
     table = CsvTable(path, [_IMAGE, _LABEL, *_NUMBERS])
     boxes: dict[str, dict[str, tuple[Box, ...]]] = {}
+    number = table.number_parser([table.column[name] for name in _NUMBERS])
     clipped = 0
     for line, row in table.rows():
         image, label = row[table.column[_IMAGE]].strip(), row[table.column[_LABEL]].strip()
         label = ALIASES.get(label, label)
         if label not in CLASSES:
             raise table.error(line, f"unknown class {label!r} of a box, expected one of {', '.join(CLASSES)}")
-        box, was_clipped = _parse_box([row[table.column[name]] for name in _NUMBERS], table, line)
+        box, was_clipped = _parse_box([row[table.column[name]] for name in _NUMBERS], number, table, line)
         clipped += was_clipped
         of_class = boxes.setdefault(image, {}).get(label, ())
         if box in of_class:
@@ -38,14 +39,15 @@ def read_boxes(path: Path, notes: list[str]) -> dict[str, dict[str, tuple[Box, .
     return boxes
 
 
-def _parse_box(cells: list[str], table: CsvTable, line: int) -> tuple[Box, bool]:
+def _parse_box(cells: list[str], number: Callable[[str], float | None], table: CsvTable, line: int) -> tuple[Box, bool]:
     shown = "[" + ", ".join(cell.strip() for cell in cells) + "]"
     try:
-        x, y, w, h = (float(cell) for cell in cells)
+        numbers = [value for cell in cells if (value := number(cell)) is not None]
     except ValueError:
-        raise table.error(line, f"box [x, y, w, h] is {shown}, expected four numbers") from None
-    if not all(math.isfinite(value) for value in (x, y, w, h)):
-        raise table.error(line, f"box [x, y, w, h] is {shown}, expected finite numbers")
+        raise table.error(line, f"box [x, y, w, h] is {shown}, expected four numbers, all finite") from None
+    if len(numbers) < 4:
+        raise table.error(line, f"box [x, y, w, h] is {shown}, expected four numbers, all finite")
+    x, y, w, h = numbers
     if w <= 0 or h <= 0:
         raise table.error(line, f"box [x, y, w, h] is {shown}, expected a width and a height above 0")
     right, bottom = x + w, y + h

@@ -15,7 +15,22 @@ NO_FINDING = class_key("No Finding")
 # Names in lower case without separators. The first one that a table has is used.
 _ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "imageid", "imageindex", "imagename", "img", "imgid", "images", "dicomid", "sopinstanceuid"),
-    "file": ("path", "filepath", "imagepath", "imgpath", "filename", "imagefilename", "imagefile", "file", "imgname"),
+    "file": (
+        "path",
+        "filepath",
+        "imagepath",
+        "imgpath",
+        "filename",
+        "imagefilename",
+        "imagefile",
+        "file",
+        "imgname",
+        "pngpath",
+        "jpgpath",
+        "jpegpath",
+        "dicompath",
+        "dcmpath",
+    ),
     "patient": ("patient", "patientid", "subject", "subjectid", "patientnumber", "mrn", "pid"),
     "study": ("study", "studyid", "studyinstanceuid", "studyuid", "exam", "examid", "accession", "accessionnumber"),
     "split": ("split", "subset", "partition", "part", "set"),

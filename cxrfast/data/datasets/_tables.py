@@ -5,7 +5,8 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from cxrfast.errors import CxrfastError
@@ -16,6 +17,9 @@ Column = str | tuple[str, ...]
 _DELIMITERS = (",", ";", "\t")
 _EMPTY = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>"})
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+# Either a thousand or a fraction: "1,024" and "1.024".
+_COMMA_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_DOT_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 
 
 class CsvTable:
@@ -80,6 +84,41 @@ class CsvTable:
         """
         return parse_number(cell, decimal_comma=self.delimiter == ";")
 
+    def number_parser(self, places: Sequence[int]) -> Callable[[str], float | None]:
+        """Like :meth:`number`, for the columns ``places``, whose numbers are written in one way.
+
+        Only a table that is not separated by commas may have decimal commas, and dots between thousands. ``1,024``
+        and ``1.024`` may be a thousand or a fraction. Other numbers of the columns decide: ``0,5`` has a decimal comma,
+        so dots are between thousands; ``0.5`` has a decimal point. If there is no such number, commas are between
+        thousands where some numbers have none, and dots are decimal points where all numbers have one. Raises
+        :class:`CxrfastError` if the meaning remains unclear.
+        """
+        if self.delimiter == ",":
+            return parse_number
+        comma = point = False  # decimal commas and points beyond doubt
+        commas, dots, without = [], [], 0
+        for line, row in CsvTable(self.path, ()).rows():
+            for cell in (row[place].strip() for place in places if place < len(row)):
+                if _COMMA_GROUPS.fullmatch(cell):
+                    commas.append((line, cell))
+                elif _DOT_GROUPS.fullmatch(cell):
+                    dots.append((line, cell))
+                elif "," in cell or "." in cell:
+                    comma |= cell.rfind(",") > cell.rfind(".")
+                    point |= cell.rfind(".") > cell.rfind(",")
+                else:
+                    without += not is_empty(cell)
+        unclear = None
+        if not comma and not point:
+            unclear = commas[0] if commas and (dots or not without) else dots[0] if dots and without else None
+        elif comma and point:
+            unclear = next(iter(sorted([*commas, *dots])), None)
+        if unclear:
+            raise self.error(
+                unclear[0], f"{unclear[1]!r} may be a thousand or a fraction; write numbers without marks of thousands"
+            )
+        return partial(parse_number, decimal_comma=comma, dot_groups=comma and not point)
+
     def error(self, line: int, problem: str) -> CxrfastError:
         return CxrfastError(f"{self.path}, line {line}: {problem}; correct or remove the line")
 
@@ -89,11 +128,13 @@ def is_empty(cell: str) -> bool:
     return cell.strip().casefold() in _EMPTY
 
 
-def parse_number(cell: str, *, decimal_comma: bool = False) -> float | None:
-    """See :meth:`CsvTable.number`."""
+def parse_number(cell: str, *, decimal_comma: bool = False, dot_groups: bool = False) -> float | None:
+    """See :meth:`CsvTable.number`; ``dot_groups``: "1.024" is a thousand."""
     text = cell.strip()
     if is_empty(text):
         return None
+    if dot_groups and _DOT_GROUPS.fullmatch(text):
+        text = text.replace(".", "")
     if decimal_comma and "," in text:
         text = text.replace(".", "").replace(",", ".")
     elif _THOUSANDS.fullmatch(text):

@@ -7,6 +7,7 @@ from pathlib import Path
 from cxrfast.data.class_names import ClassMatcher, class_key
 from cxrfast.data.datasets._images import parse_pixels
 from cxrfast.data.datasets._tables import Column, CsvTable, is_empty, parse_number
+from cxrfast.data.datasets._values import parse_size
 from cxrfast.errors import CxrfastError
 
 Pixels = tuple[float, float, float, float]
@@ -160,6 +161,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
     """One row for each box, and for each reader who found nothing a row "No finding"."""
     table = CsvTable(path, [_IMAGE, "class_name", *_EDGES], [_READER, _WIDTH, _HEIGHT])
     matcher = ClassMatcher(classes)
+    number = table.number_parser([table.column[edge] for edge in _EDGES])
     local = frozenset(classes) if set(classes) == set(KAGGLE) else frozenset(LOCAL).intersection(classes)
     for line, row in table.rows():
         image, reader = _who(table, row, line)
@@ -177,7 +179,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
         if of != name:
             tables.spellings[name] = of
         try:
-            pixels = parse_pixels([row[table.column[edge]] for edge in _EDGES], _EDGES, table.number)
+            pixels = parse_pixels([row[table.column[edge]] for edge in _EDGES], _EDGES, number)
         except ValueError as error:
             raise table.error(line, str(error)) from None
         if pixels is None:  # a finding without a place
@@ -239,11 +241,13 @@ def _note_size(table: CsvTable, row: Sequence[str], line: int, entry: ImageRows)
 
 def _size(table: CsvTable, line: int, width: str, height: str) -> tuple[float, float]:
     try:
-        values = table.number(width), table.number(height)
+        values = parse_size(width), parse_size(height)
     except ValueError:
         values = None, None
-    if values[0] is None or values[1] is None or min(values[0], values[1]) <= 0:
-        raise table.error(line, f"size of the image is {width.strip()}×{height.strip()}, expected two numbers above 0")
+    if values[0] is None or values[1] is None:
+        raise table.error(
+            line, f"size of the image is {width.strip()}×{height.strip()}, expected two whole numbers above 0"
+        )
     return values[0], values[1]
 
 

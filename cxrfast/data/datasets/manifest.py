@@ -54,6 +54,7 @@ class ManifestReader:
         self.per_finding = "label" in self.roles  # one row for each finding, hence several rows for an image
         self.drafts: dict[str, Draft] = {}
         self.names: dict[str, str | None] = {}  # a name in the table -> identity; None: left out
+        self.odd_ages: list[str] = []
         self.repeated = self.total = 0
         self._find_images()
         self.long = self._learn_labels()
@@ -104,6 +105,9 @@ class ManifestReader:
         self.images.check(self.total)
         self.notes.insert(0, f"{self.total} images in {self.path.name}, {len(self.drafts)} of them read")
         self.notes.extend(self.images.notes())
+        if self.odd_ages:
+            count, first = len(self.odd_ages), self.odd_ages[0]
+            self.notes.append(f"{self.path.name}: the age in {count} rows (first: {first!r}) is taken as unknown")
         if self.repeated:
             self.notes.append(f"{self.path.name}: {self.repeated} repeated rows are used once")
         self._read_boxes()
@@ -162,19 +166,27 @@ class ManifestReader:
         text = {role: row[place].strip() for role, place in self.roles.items()}
         view, side = parse_view(text.get("view", "")), parse_view(text.get("side", ""))
         no_boxes = self.box_columns is None
-        width = parse_size(text.get("width", "")) if no_boxes else None
-        height = parse_size(text.get("height", "")) if no_boxes else None
+        width = _size(text.get("width", "")) if no_boxes else None
+        height = _size(text.get("height", "")) if no_boxes else None
         return {
             "patient": parse_identifier(text.get("patient", "")) or "",
             "study": parse_identifier(text.get("study", "")),
             "split": parse_part(text.get("split", "")),
             "view": side if side == "lateral" else view or side,
-            "age": parse_age(text.get("age", "")),
+            "age": self._age(text.get("age", "")),
             "sex": parse_sex(text.get("sex", "")),
-            "width": None if width is None else int(width),
-            "height": None if height is None else int(height),
+            "width": width,
+            "height": height,
             "file": text.get("file") if self.at_file is not None else None,
         }
+
+    def _age(self, cell: str) -> int | None:
+        """No result depends on ages, so text such as "85 or more" is an unknown age and no error."""
+        try:
+            return parse_age(cell)
+        except ValueError:
+            self.odd_ages.append(cell)
+            return None
 
     def _check_repeated(self, table: CsvTable, line: int, old: Draft, new: Draft, findings: frozenset | None) -> None:
         """Rows of one image may add findings or boxes; what they repeat must be equal."""
@@ -275,6 +287,15 @@ def box_table_name(path: Path) -> str:
 def _stem(path: Path) -> str:
     end = max((end for end in TABLE_ENDS if path.name.lower().endswith(end)), key=len, default="")
     return path.name.removesuffix(path.name[len(path.name) - len(end) :]) if end else path.name
+
+
+def _size(cell: str) -> int | None:
+    """The size of the original image, which places no box: other text is an unknown size."""
+    try:
+        size = parse_size(cell)
+    except ValueError:
+        return None
+    return None if size is None else int(size)
 
 
 def _table_in(path: Path) -> Path | None:

@@ -113,6 +113,7 @@ def _find_table(root: Path, stems: tuple[str, ...]) -> Path | None:
 def _read_labels(path: Path, notes: list[str]) -> tuple[CsvTable, dict[str, _Case]]:
     """One row for each box, and one for each image without a box."""
     table = CsvTable(path, [_ID, *_BOX, _TARGET], ["class", "age", ("sex", "gender"), _VIEW])
+    number = table.number_parser([table.column[column] for column in _BOX])
     cases: dict[str, _Case] = {}
     twice = unplaced = 0
     plain: set[str] = set()  # images with a row without a box
@@ -122,7 +123,7 @@ def _read_labels(path: Path, notes: list[str]) -> tuple[CsvTable, dict[str, _Cas
             raise table.error(line, "'patientId' is empty")
         target = _target(table, line, row["Target"])
         try:
-            pixels = parse_pixels([row[column] for column in _BOX], _BOX, table.number)
+            pixels = parse_pixels([row[column] for column in _BOX], _BOX, number)
             details = parse_age(row.get("age", "")), parse_sex(row.get("sex", "")), parse_view(row.get("position", ""))
         except ValueError as error:
             raise table.error(line, str(error)) from None

@@ -229,7 +229,6 @@ def test_repeated_rows(folder):
         (("image,Mass,Edema", "a.png,1"), "line 2: 2 fields, expected at least 3"),
         (("image,Mass", ",1"), "line 2: 'image' is empty"),
         (("image,split,Mass", "a.png,holdout,1"), "line 2: part of the split is 'holdout'"),
-        (("image,age,Mass", "a.png,old,1"), "line 2: age is 'old'"),
         (("image,label", "a.png,1", "b.png,0"), "column 'label' holds only the numbers 0, 1, which name no"),
         (("image,label", "a.png,2", "b.png,0"), "column 'label' holds only the numbers 0, 2, which name no"),
         (("image,labels", "a.png,Mass|No Finding"), "line 2: .*no finding beside a finding"),
@@ -448,3 +447,24 @@ def test_other_folders_are_not_taken(folder):
     write(folder, *WIDE, name="labels.csv")
     with pytest.raises(CxrfastError, match="no layout that is known"):
         choose_layout(folder)
+
+
+def test_ages_in_words_are_unknown(folder):
+    source = read_data(write(folder, "image,age,width,Mass", "a.png,85 or more,35.5 cm,1", "b.png,44,,0"))
+    assert [(record.age, record.width) for record in source.records] == [(None, None), (44, None)]
+    assert any("the age in 1 rows (first: '85 or more') is taken as unknown" in note for note in source.notes)
+
+
+def test_dots_between_thousands(folder):
+    write(folder, "image;Mass", "a.png;1", "b.png;0")
+    header = "image;label;x;y;w;h;frame_width;frame_height"
+    write(folder, header, "a.png;Mass;512,0;1.024,0;512;1.024;2.048;4.096", name="boxes.csv")
+    assert read_data(folder).records[0].boxes == {"Mass": ((0.25, 0.25, 0.5, 0.5),)}
+    write(folder, header, "a.png;Mass;512;1.024;512;1.024;2.048;4.096", name="boxes.csv")
+    with pytest.raises(CxrfastError, match=r"line 2: '1.024' may be a thousand or a fraction"):
+        read_data(folder)
+
+
+def test_columns_of_paths_by_format(folder):
+    source = read_data(write(folder, "DicomPath,PngPath,Mass", "a.dcm,a.png,1", "b.dcm,b.png,0"))
+    assert [record.image for record in source.records] == ["a.png", "b.png"]

@@ -167,7 +167,7 @@ def test_subsets_and_merged_data_sets(nih, chexpert, tmp_path):
         "nih/c.png",
         *(folder.format(n) for n in (1, 2, 3)),
     ]
-    assert [record.patient for record in merged.records] == ["0/1", "0/2", "1/00001", "1/00002", "1/00003"]
+    assert [record.patient for record in merged.records] == ["0/1", "0/2", "1/1", "1/2", "1/3"]
     assert [record.view for record in merged.records[2:]] == ["AP", "lateral", "AP"]
     assert merged.label_version == "NIH_Dataset + CheX_Dataset"
 
