@@ -16,6 +16,12 @@ import tests  # noqa: E402, F401  some distributions install a package of this n
 sys.path.append(sys.path.pop(0))
 
 
+def pytest_addoption(parser) -> None:
+    group = parser.getgroup("fuzz", "tests/fuzz: files that are changed at random")
+    group.addoption("--fuzz", type=int, default=25, metavar="N", help="changed files for each reader (default: 25)")
+    group.addoption("--fuzz-seed", type=int, default=0, metavar="SEED", help="seed of the changes (default: 0)")
+
+
 def pytest_report_header() -> str:
     import cxrfast
 

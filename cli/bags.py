@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import Device, Seed
+from cxrfast.cli.output import echo
 
 
 def bags(
@@ -136,11 +137,11 @@ def bags(
     grid = plan.grid(source, seed)
     if preset is not None:
         chosen = find_preset(preset)
-        typer.echo(f"{chosen.title}. {chosen.sources()}")
+        echo(f"{chosen.title}. {chosen.sources()}")
         if differs := plan.differences(chosen.plan):
-            typer.echo(f"DIFFERENT FROM THE PRESET: {'; '.join(differs)}")
+            echo(f"DIFFERENT FROM THE PRESET: {'; '.join(differs)}")
     folder = out or Path("runs") / f"bags-{preset or source.name}"
     summaries = run_grid(source, grid, folder, device=place)
     for measure, title in (("iou", "IoU"), ("auc", "AUC")):
-        typer.echo(f"\n{title}, mean (min–max) over runs\n\n{markdown(summaries, measure)}")
-    typer.echo(f"\nwritten: {folder}")
+        echo(f"\n{title}, mean (min–max) over runs\n\n{markdown(summaries, measure)}")
+    echo(f"\nwritten: {folder}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import Device
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -61,7 +62,7 @@ def bench(
 
     chosen, libraries = select_cases(cases or []), select_libraries(peers)
     if list_:
-        typer.echo(listing(chosen))
+        echo(listing(chosen))
         return
     from cxrfast.devices import resolve_device
 
@@ -69,8 +70,8 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     path = run(chosen, BenchmarkSettings(place, getattr(torch, dtype), libraries, quick), out)
-    typer.echo(f"\nwritten: {path}")
+    echo(f"\nwritten: {path}")
     if plot:
         from cxrfast.benchmarks.plot import plot_results
 
-        typer.echo(f"written: {plot_results(path)}")
+        echo(f"written: {plot_results(path)}")

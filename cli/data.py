@@ -14,6 +14,7 @@ from cxrfast.cli.options import (
     build_data_options,
     data_settings,
 )
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 
@@ -67,7 +68,7 @@ def data(
     from cxrfast.report.terminal import data_to_text
 
     source, summary = summarize(path, options, splits=splits, hashes=hashes, verify=verify)
-    typer.echo(summary.to_json() if json_file == "-" else data_to_text(summary), nl=False)
+    echo(summary.to_json() if json_file == "-" else data_to_text(summary), nl=False)
     written: list[str | Path] = []
     if json_file not in (None, "-"):
         summary.save(json_file)
@@ -82,7 +83,7 @@ def data(
 
         written += (write_coco if write.suffix.lower() == ".json" else write_manifest)(source, write)
     for target in written:
-        typer.echo(f"written: {target}", err=json_file == "-")
+        echo(f"written: {target}", err=json_file == "-")
 
 
 def _check_target(path: Path) -> None:

@@ -20,6 +20,7 @@ from cxrfast.cli.options import (
     build_data_options,
     data_settings,
 )
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 
@@ -125,8 +126,8 @@ def evaluate(
                     f"out --{name}"
                 )
         pooled = evaluate_folds(folder, protocol=protocol, page=report, **common)
-        typer.echo(cross_validation_to_text(pooled.result))
-        typer.echo(f"written: {pooled.report}, and results in the folders of its runs")
+        echo(cross_validation_to_text(pooled.result))
+        echo(f"written: {pooled.report}, and results in the folders of its runs")
         unreadable = pooled.result.unreadable
     else:
         assessment = evaluate_run(
@@ -138,9 +139,9 @@ def evaluate(
             page=report,
             **common,
         )
-        typer.echo(evaluation_to_text(assessment.result))
+        echo(evaluation_to_text(assessment.result))
         written = [assessment.report, assessment.predictions, assessment.maps, assessment.page]
-        typer.echo(f"written: {', '.join(str(path) for path in written if path is not None)}")
+        echo(f"written: {', '.join(str(path) for path in written if path is not None)}")
         unreadable = assessment.result.predictions.unreadable
     if unreadable:
         raise typer.Exit(1)
@@ -179,7 +180,7 @@ def _evaluate_files(
     result = evaluate_data_set(
         predictions, data, splits=splits, split=split, options=options, protocol=protocol, thresholds=thresholds
     )
-    typer.echo(evaluation_to_text(result))
+    echo(evaluation_to_text(result))
     result.save(written[0])
     result.predictions.write_csv(written[1])
     if page:
@@ -187,7 +188,7 @@ def _evaluate_files(
 
         written.append(place.report(part))
         write_report(from_predictions(result, data), written[-1])
-    typer.echo(f"written: {', '.join(str(path) for path in written)}")
+    echo(f"written: {', '.join(str(path) for path in written)}")
 
 
 def _refuse_other(report: Path, predictions: list[Path], protocol: str) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from cxrfast.cli.output import echo
+
 
 def import_weights(
     checkpoint: Annotated[
@@ -57,12 +59,12 @@ def import_weights(
     )
     method = imported.method
     for note in imported.notes:
-        typer.echo(note)
-    typer.echo(
+        echo(note)
+    echo(
         f"{method.options.backbone}, {len(method.class_names)} classes: {', '.join(method.class_names)}; "
         f"{method.image_size}×{method.image_size} pixels"
     )
     path = shlex.quote(str(imported.path))
-    typer.echo(f"\nweights  {imported.path}")
-    typer.echo(f"next     cxrfast evaluate --checkpoint {path} --data DIR --out DIR")
-    typer.echo(f"         cxrfast localize IMAGE --checkpoint {path}")
+    echo(f"\nweights  {imported.path}")
+    echo(f"next     cxrfast evaluate --checkpoint {path} --data DIR --out DIR")
+    echo(f"         cxrfast localize IMAGE --checkpoint {path}")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from cxrfast.cli.output import echo
+
 
 def info(
     method: Annotated[str | None, typer.Argument(metavar="METHOD", help="Show this method's options.")] = None,
@@ -25,18 +27,18 @@ def _installation() -> None:
 
     for name, value in environment().items():
         text = (", ".join(value) or "none") if isinstance(value, list) else value
-        typer.echo(f"{name.replace('_', ' '):<22} {text}")
+        echo(f"{name.replace('_', ' '):<22} {text}")
     for method in METHODS.values():
-        typer.echo(f"{'method ' + method.name:<22} {method.title}")
+        echo(f"{'method ' + method.name:<22} {method.title}")
 
 
 def _options(name: str) -> None:
     from cxrfast.methods import get_method
 
     method = get_method(name)
-    typer.echo(f"{method.title}\n\ndefaults of cxrfast train (the published settings, where the paper states them)")
+    echo(f"{method.title}\n\ndefaults of cxrfast train (the published settings, where the paper states them)")
     for option, value in vars(method.defaults).items():
-        typer.echo(f"  {option.replace('_', '-'):<18} {value}")
-    typer.echo("\noptions for --set NAME=VALUE")
+        echo(f"  {option.replace('_', '-'):<18} {value}")
+    echo("\noptions for --set NAME=VALUE")
     for option, field in method.Options.model_fields.items():
-        typer.echo(f"  {option:<18} {field.default!s:<12} {field.description}")
+        echo(f"  {option:<18} {field.default!s:<12} {field.description}")

@@ -1,11 +1,16 @@
 """`cxrfast localize`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cxrfast._logging import printable
 from cxrfast.cli.options import Checkpoint, Device
+from cxrfast.cli.output import echo
+
+if TYPE_CHECKING:
+    from cxrfast.inference import ClassFinding
 
 
 def localize(
@@ -25,32 +30,52 @@ def localize(
     top: Annotated[
         int | None, typer.Option("--top", min=1, help="Report the N classes with the highest scores instead.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are in the folder already.")
+    ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option("--max-pixels", min=1, help="Largest image that is read, in pixels; default: 100000000."),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Find diseases on X-rays and show where they are.
 
-    Writes a picture and a JSON file for each image. Boxes are in pixels of the original image. Research use only; not
-    for diagnosis.
+    Writes a picture and a JSON file for each image; the folders of the inputs are mirrored below --out. Boxes are in
+    pixels of the original image. Research use only; not for diagnosis.
     """
     from cxrfast.devices import resolve_device
     from cxrfast.inference import load_predictor, localize_many
 
-    predictor = load_predictor(checkpoint, device=resolve_device(device or "auto"))
+    predictor = load_predictor(checkpoint, device=resolve_device(device or "auto"), images=images)
+    echo(printable(f"weights {predictor.weights}, learnt from: {predictor.provenance}"))
+    for warning in predictor.provenance.warnings:
+        echo(f"warning: {printable(warning)}")
     for note in predictor.notes:
-        typer.echo(f"note: {note}")
-    batch = localize_many(predictor, images, out, score_threshold=threshold, top=top)
+        echo(f"note: {printable(note)}")
+    batch = localize_many(
+        predictor, images, out, score_threshold=threshold, top=top, overwrite=overwrite, max_pixels=max_pixels
+    )
     for output in batch.outputs:
-        found = ", ".join(f"{f.name} {f.score:.2f} ({_count(len(f.boxes))})" for f in output.findings)
-        typer.echo(f"{output.source}: {found or 'nothing found'}\n  {output.overlay}\n  {output.json}")
+        found = "; ".join(map(_words, output.findings))
+        source, picture, file = (printable(str(path)) for path in (output.source, output.overlay, output.json))
+        echo(f"{source}: {found or 'nothing found'}\n  {picture}\n  {file}")
         for note in output.notes:
-            typer.echo(f"  note: {note}")
-    typer.echo("Research use only; not for diagnosis.")
+            echo(f"  note: {printable(note)}")
+    for warning, number in batch.warnings.items():
+        if warning not in predictor.provenance.warnings:  # those of the weights were printed before the work
+            echo(f"warning: {printable(warning)} ({number} of {len(batch.outputs)} images)")
+    echo("Research use only; not for diagnosis.")
     if batch.failures:
-        typer.echo(f"\ninputs that failed: {len(batch.failures)}", err=True)
+        echo(f"\ninputs that failed: {len(batch.failures)}", err=True)
         for reason in batch.failures.values():
-            typer.echo(f"  {reason}", err=True)
+            echo(f"  {printable(reason)}", err=True)
         raise typer.Exit(1)
 
 
-def _count(boxes: int) -> str:
-    return "1 box" if boxes == 1 else f"{boxes} boxes"
+def _words(finding: "ClassFinding") -> str:
+    """Score, threshold and boxes of one class."""
+    score, threshold = finding.numbers
+    relation = "threshold" if finding.detected else "below the threshold"
+    boxes = "1 box" if len(finding.boxes) == 1 else f"{len(finding.boxes)} boxes"
+    return f"{finding.name} {score} ({relation} {threshold}), {boxes}"

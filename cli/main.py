@@ -15,6 +15,7 @@ from cxrfast.cli.help import HelpWithNames
 from cxrfast.cli.import_weights import import_weights
 from cxrfast.cli.info import info
 from cxrfast.cli.localize import localize
+from cxrfast.cli.output import echo_error
 from cxrfast.cli.report import report
 from cxrfast.cli.reproduce import reproduce
 from cxrfast.cli.study import study
@@ -77,7 +78,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"cxrfast: {message}", file=sys.stderr)
+    echo_error(message)
     return code
 
 

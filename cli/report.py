@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import Data
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 
@@ -45,7 +46,7 @@ def report(
 
     folders = runs or [latest_run().path]
     if len(folders) == 1 and is_folds(folders[0]):
-        typer.echo(f"written: {write_folds(folders[0], out)}")
+        echo(f"written: {write_folds(folders[0], out)}")
         return
     split = split or _evaluated_part(folders)
     evaluated = [from_folder(folder, split=split, data=data) for folder in folders]
@@ -53,13 +54,13 @@ def report(
         path = out or RunDirectory(folders[0]).report(split)
         write_report(evaluated[0], path)
         for note in evaluated[0].notes:
-            typer.echo(note)
+            echo(note)
     else:
         comparison = compare(*evaluated)
-        typer.echo(comparison.to_text())
+        echo(comparison.to_text())
         path = out or RunDirectory(folders[0]).comparison(RunDirectory(folders[1]))
         write_comparison(comparison, path)
-    typer.echo(f"written: {path}")
+    echo(f"written: {path}")
 
 
 def _evaluated_part(folders: list[Path]) -> str:

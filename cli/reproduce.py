@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import BatchSize, Data, Device, NoAugment, Workers
+from cxrfast.cli.output import echo
 from cxrfast.cli.train import method_options
 from cxrfast.errors import UsageError
 
@@ -73,7 +74,7 @@ def reproduce(
     from cxrfast.experiments import reproduction
 
     if table is None:
-        typer.echo(reproduction.listing(), nl=False)
+        echo(reproduction.listing(), nl=False)
         return
     plan = reproduction.find_plan(table)
     if data is None:
@@ -98,7 +99,7 @@ def reproduce(
     )
     names = [name.strip() for name in rows.split(",")] if rows is not None else None
     result = reproduction.reproduce(table, data, out, rows=names, overrides=overrides)
-    typer.echo(result.text)
-    typer.echo(f"written: {', '.join(map(str, result.written))}")
+    echo(result.text)
+    echo(f"written: {', '.join(map(str, result.written))}")
     if result.failed:
         raise typer.Exit(1)

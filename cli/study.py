@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from cxrfast.cli.options import Device
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 Number = TypeVar("Number", int, float)
@@ -58,7 +59,7 @@ def study(
     )
     files = room.run_study(plan, out, jobs=jobs)
     if files.result is not None:
-        typer.echo(f"\n{room.to_markdown(files.result)}\nwritten: {files.markdown}, {files.runs}, {files.figure}")
+        echo(f"\n{room.to_markdown(files.result)}\nwritten: {files.markdown}, {files.runs}, {files.figure}")
     if files.failed:
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cxrfast.cli.options import Seed
+from cxrfast.cli.output import echo
 
 
 def synth(
@@ -27,4 +28,4 @@ def synth(
 
     write_phantoms(folder, images=images, image_size=image_size, boxed_fraction=boxed_fraction, seed=seed)
     command = f"cxrfast train --method rozenberg --data {shlex.quote(str(folder))}"
-    typer.echo(f"{images} phantoms in {folder}; train on them with: {command}")
+    echo(f"{images} phantoms in {folder}; train on them with: {command}")

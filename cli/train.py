@@ -20,6 +20,7 @@ from cxrfast.cli.options import (
     Workers,
     data_settings,
 )
+from cxrfast.cli.output import echo
 from cxrfast.errors import UsageError
 
 
@@ -96,6 +97,14 @@ def train(
             "--annotated", help="Use the boxes of this share of the training images only; default: all boxes."
         ),
     ] = None,
+    operating_point: Annotated[
+        str | None,
+        typer.Option(
+            "--operating-point",
+            help="How validation chooses the score from which a class counts as found: youden, f1, sensitivity=0.9 or "
+            "specificity=0.9.",
+        ),
+    ] = None,
     no_augment: NoAugment = False,
     pretrained: Annotated[
         str | None,
@@ -168,6 +177,7 @@ def train(
         "val_share": val_share,
         "lr_schedule": lr_schedule,
         "lr_milestones": [part.strip() for part in lr_milestones.split(",")] if lr_milestones is not None else None,
+        "operating_point": operating_point,
         "augment": False if no_augment else None,
         "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
     }
@@ -234,23 +244,23 @@ def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
 
 
 def _say_next(run: Any) -> None:
-    typer.echo(f"\nweights  {run.best}")
+    echo(f"\nweights  {run.best}")
     path = shlex.quote(str(run.path))
-    typer.echo(f"next     cxrfast evaluate {path}")
-    typer.echo(f"         cxrfast localize IMAGE --checkpoint {path}")
+    echo(f"next     cxrfast evaluate {path}")
+    echo(f"         cxrfast localize IMAGE --checkpoint {path}")
 
 
 def _say_next_of_folds(folder: Path) -> None:
     from cxrfast.runs import RunDirectory
 
-    typer.echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
+    echo(f"next     cxrfast evaluate {shlex.quote(str(folder))} --protocol NAME")
     for run in RunDirectory(folder).trained_folds()[:1]:  # with --fold, not necessarily fold 0
-        typer.echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
+        echo(f"         cxrfast localize IMAGE --checkpoint {shlex.quote(str(run.path))}")
 
 
 def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
     """`NAME=VALUE` pairs as a dictionary. Values are parsed as YAML, so that numbers and booleans get their types."""
-    import yaml
+    from cxrfast._yaml import parse_yaml
 
     options: dict[str, Any] = {}
     for pair in pairs:
@@ -258,8 +268,8 @@ def method_options(pairs: list[str], pretrained: str | None) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"set: expected NAME=VALUE, got {pair!r}")
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            options[name] = parse_yaml(value)
+        except ValueError as error:
             raise UsageError(f"set: expected a YAML value, got {pair!r}") from error
     if pretrained is not None:
         options["pretrained"] = True if pretrained == "imagenet" else pretrained

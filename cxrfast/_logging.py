@@ -9,6 +9,7 @@ A caller can indent or suppress the lines that are logged by the functions it ca
 
 import logging
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,13 +78,38 @@ def once() -> Iterator[None]:
         yield
 
 
+def printable(text: str) -> str:
+    """The text with what a terminal would act on, or hide, written as escapes: ``\\x1b``, ``\\n``, ``\\u202e``.
+
+    These are control and format characters (also those that turn the direction of text), line separators, and half a
+    surrogate pair (from a file name that is not UTF-8). Names of files, classes and patients, and text of DICOM files,
+    may contain them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) if _is_unsafe(character) else character for character in text)
+
+
+def printable_lines(text: str) -> str:
+    """:func:`printable` for a text of several lines: its line breaks stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _is_unsafe(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
 class Console(logging.Handler):
-    """Writes bare messages to standard output, above any progress bars."""
+    """Writes bare messages to standard output, above any progress bars; see :func:`printable_lines`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm  # when there is something to write: `--help` answers at once
 
-        tqdm.write(self.format(record))
+        tqdm.write(printable_lines(self.format(record)))
         sys.stdout.flush()  # before whatever goes to standard error next
 
 

@@ -4,9 +4,11 @@ import logging
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tqdm import tqdm
 
-from cxrfast._logging import console, get_logger, has_console, indented, once, quiet
+from cxrfast._logging import console, get_logger, has_console, indented, once, printable, printable_lines, quiet
 from tests.interpreter import run_code
 
 logger = get_logger("cxrfast.tests")
@@ -75,3 +77,28 @@ def test_lines_of_epochs_keep_their_columns(logged):
     with indented("> "), quiet():
         logging.getLogger("cxrfast.training.loop").info(" unary   1  loss 25.9586")
     assert logged.messages == [" unary   1  loss 25.9586"]
+
+
+HOSTILE = "a\x1b[2J\x07\r\n\x9b31m\u202egnp\u2066.\u2028\u200b\udcff\x7f.png"
+SAFE = r"a\x1b[2J\x07\r\n\x9b31m\u202egnp\u2066.\u2028\u200b\udcff\x7f.png"
+
+
+def test_control_characters_are_escaped():
+    assert printable(HOSTILE) == SAFE
+    assert printable_lines(f"{HOSTILE}\nnext") == SAFE.replace(r"\n", "\n") + "\nnext"
+    for plain in ("Brust-Röntgen 胸部.png", "a b/c.png", "ΔE – “x” é", ""):
+        assert printable(plain) == plain
+
+
+@given(st.text())
+def test_what_is_printed_is_one_line_that_every_encoding_takes(text):
+    safe = printable(text)
+    assert len(safe.splitlines()) <= 1
+    safe.encode("utf-8")
+    assert printable(safe) == safe
+
+
+def test_logged_names_reach_the_terminal_escaped(capsys):
+    with console():
+        get_logger("cxrfast.test").info(f"read {HOSTILE}")
+    assert capsys.readouterr().out == "read " + SAFE.replace(r"\n", "\n") + "\n"

@@ -36,7 +36,12 @@ def test_python_block(code):
 
 
 def test_commands_in_their_order(phantoms, tmp_path):
-    shutil.copytree(phantoms, tmp_path / "ChestX-ray14")
+    data = shutil.copytree(phantoms, tmp_path / "ChestX-ray14")
+    # In the place of X-rays, so without the traces by which phantoms are known: their models read no image unasked
+    for name in ("phantoms.json", "README.txt"):
+        (data / name).unlink()
+    table = data / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("5.625,5.625", "0.143,0.143"))
     shutil.copy(next((phantoms / "images").iterdir()), tmp_path / "image.png")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for command in COMMANDS:
@@ -52,4 +57,8 @@ def test_commands_in_their_order(phantoms, tmp_path):
 
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(((?!http)[^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
-        assert (ROOT / target).exists(), target
+        path, _, heading = target.partition("#")
+        assert (ROOT / path).exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}

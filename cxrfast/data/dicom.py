@@ -13,14 +13,20 @@ These rules apply to files that violate the standard:
 - The image is inverted if it is MONOCHROME1 or if PresentationLUTShape is INVERSE; both together invert it once.
 """
 
+import io
 import os
 import warnings
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cxrfast._files import open_regular, read_bytes, reason
+from cxrfast.data._codestreams import declared_size
 from cxrfast.data._grey import to_grey
+from cxrfast.data._limits import bytes_of, largest_image, require_size
 from cxrfast.errors import CxrfastError
 
 
@@ -31,7 +37,7 @@ class DicomImage(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_dicom(path: str | os.PathLike) -> np.ndarray:
+def read_dicom(path: str | os.PathLike, *, max_pixels: int | None = None) -> np.ndarray:
     """The image of a single-frame DICOM file as greyscale float32 ``[H, W]`` in [0, 1], with air black.
 
     Modality table or rescale, then the first VOI window (or VOI table) if the file has one, else the stored range;
@@ -39,28 +45,38 @@ def read_dicom(path: str | os.PathLike) -> np.ndarray:
     for files that break the standard. A file without the 128 bytes and "DICM" at its start is read if it has the
     elements of an image.
 
+    ``max_pixels`` is as for :func:`cxrfast.data.images.read_image`; a deflated file is also not unpacked beyond it.
+
     Raises :class:`CxrfastError` for files that are missing or damaged, without an image, or with several frames.
     """
-    return read_dicom_image(path).pixels
+    return read_dicom_image(path, max_pixels=max_pixels).pixels
 
 
-def read_dicom_image(path: str | os.PathLike) -> DicomImage:
+def read_dicom_image(path: str | os.PathLike, *, max_pixels: int | None = None) -> DicomImage:
     """:func:`read_dicom`, with notes on what had to be assumed."""
-    path = Path(path)
-    if not path.is_file():
-        raise CxrfastError(f"no DICOM file {path}; check the path")
+    path, most = Path(path), largest_image(max_pixels)
+    try:
+        data = read_bytes(path, bytes_of(most))
+    except FileNotFoundError:
+        raise CxrfastError(f"no DICOM file {path}; check the path") from None
+    except OSError as error:
+        raise CxrfastError(f"{path} cannot be read ({reason(error)}); pass a DICOM file") from error
+    return decode_dicom(data, path, most)
+
+
+def decode_dicom(data: bytes, path: Path, most: int) -> DicomImage:
+    """The image in the bytes of a file of at most ``most`` pixels; ``path`` is named in errors."""
     # Many devices violate the standard in harmless ways, which pydicom reports as warnings. Relevant problems raise.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = _read(path)
-        _require_single_image(dataset, path)
         try:
-            stored = dataset.pixel_array
-        except Exception as error:  # pydicom and its decoders raise whatever they stumble over
-            raise _damaged(path, error) from error
-        try:
-            grey, notes = _present(dataset, stored)
-        except Exception as error:
+            dataset = _read(data, path, most)
+            _require_single_image(dataset, path)
+            _require_possible_size(dataset, path, most)
+            grey, notes = _present(dataset, dataset.pixel_array)
+        except (CxrfastError, MemoryError):
+            raise
+        except Exception as error:  # pydicom and its decoders raise whatever they stumble over, also at first access
             raise _damaged(path, error) from error
     return DicomImage(np.ascontiguousarray(grey, dtype=np.float32), notes)
 
@@ -75,22 +91,28 @@ def holds_image(path: str | os.PathLike) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows", "SOPClassUID"])
+            with open_regular(path, "rb") as file:
+                _require_plain_size(file, Path(path), largest_image())
+                file.seek(0)
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "SOPClassUID"])
         except Exception:
             return True
     kind = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
     return "Rows" in dataset or kind is None
 
 
-def _read(path: Path) -> Any:
+def _read(data: bytes, path: Path, most: int) -> Any:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
         try:
-            return pydicom.dcmread(path)
+            _require_plain_size(io.BytesIO(data), path, most)
+            return pydicom.dcmread(io.BytesIO(data))
         except InvalidDicomError:  # no preamble
-            dataset = pydicom.dcmread(path, force=True)
+            dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    except CxrfastError:
+        raise
     except Exception as error:
         raise _damaged(path, error) from error
     if "SOPClassUID" not in dataset or "Rows" not in dataset:
@@ -103,13 +125,73 @@ def _read(path: Path) -> Any:
     return dataset
 
 
+def _require_plain_size(file: Any, path: Path, most: int) -> None:
+    """:class:`CxrfastError` for a deflated file that unpacks to more than an image of ``most`` pixels can need.
+
+    pydicom unpacks such a file whole before it looks at anything in it.
+    """
+    from pydicom.filereader import read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    if not read_preamble(file, force=False):
+        return
+    meta = _file_meta(file)
+    if str(meta.get("TransferSyntaxUID", "")) != DeflatedExplicitVRLittleEndian:
+        return
+    limit, done = bytes_of(most), 0
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+    while chunk := unpacker.unconsumed_tail or file.read(2**20):
+        done += len(unpacker.decompress(chunk, 2**20))
+        if done > limit:
+            raise CxrfastError(f"{path} unpacks to more than {limit} bytes; export it uncompressed")
+
+
+def _file_meta(file: Any) -> Any:
+    from pydicom.filereader import _read_file_meta_info  # leaves the file at the end of the header
+
+    return _read_file_meta_info(file)
+
+
+def _require_possible_size(dataset: Any, path: Path, most: int) -> None:
+    """:class:`CxrfastError` unless the declared size is within the limit, and that of a compressed frame the same."""
+    from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+
+    try:
+        width, height = int(dataset.Columns), int(dataset.Rows)
+        samples = int(dataset.get("SamplesPerPixel", 1))
+        bits = int(dataset.get("BitsAllocated", 16))
+    except Exception as error:
+        raise _damaged(path, error) from error
+    require_size(width, height, most, path)
+    if not (1 <= samples <= 4 and 1 <= bits <= 64):
+        raise CxrfastError(f"{path} has {samples} samples of {bits} bits a pixel; export it again as a radiograph")
+    syntax = dataset.file_meta.get("TransferSyntaxUID", "")
+    found = (
+        declared_size(bytes(dataset.PixelData or b""))
+        if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes)
+        else None
+    )
+    if found is not None and found != (width, height):
+        require_size(*found, most, path)
+        raise CxrfastError(
+            f"{path} declares {width}×{height} pixels, but its compressed image has {found[0]}×{found[1]}; export it "
+            "again"
+        )
+
+
 def dicom_size(path: Path) -> tuple[int, int]:
     """Width and height of a DICOM image, from its header alone."""
     import pydicom
 
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["Rows", "Columns"])
+        with open_regular(path, "rb") as file:
+            with suppress(pydicom.errors.InvalidDicomError):  # no preamble
+                _require_plain_size(file, path, largest_image())
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=["Rows", "Columns"])
         return int(header.Columns), int(header.Rows)
+    except CxrfastError:
+        raise
     except Exception as error:  # pydicom raises many kinds for a damaged file
         raise _damaged(path, error) from error
 

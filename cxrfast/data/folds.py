@@ -14,6 +14,7 @@ import numpy as np
 from cxrfast._files import write_text
 from cxrfast.data.datasets.interface import Grouping
 from cxrfast.data.dealing import deal_stratified
+from cxrfast.data.image_names import require_inside
 from cxrfast.data.records import Record
 from cxrfast.data.splits import Splits, deal, read_splits_file
 from cxrfast.errors import CxrfastError, UsageError
@@ -157,10 +158,10 @@ class FoldSplits:
         return cls(
             by=cast(FoldsBy, content["by"]),
             folds=tuple(
-                Fold(*(_names(fold.get(part), path, f"'{part}' of fold {number}") for part in ("test", "val")))
+                Fold(*(_image_names(fold.get(part), path, f"'{part}' of fold {number}") for part in ("test", "val")))
                 for number, fold in enumerate(folds)
             ),
-            unannotated=_names(content["unannotated"], path, "'unannotated'"),
+            unannotated=_image_names(content["unannotated"], path, "'unannotated'"),
             seed=seed,
             label_version=None if version is None else str(version),
             notes=_names(content.get("notes", []), path, "'notes'"),
@@ -257,6 +258,10 @@ def _hold_out(held: Sequence[Record], folds: int, by: str, of: str, seed: int) -
 def _group(record: Record, by: str) -> str:
     """The group of images that are in the same fold."""
     return record.patient if by == "patient" else record.image
+
+
+def _image_names(value: Any, path: str | os.PathLike, what: str) -> tuple[str, ...]:
+    return tuple(require_inside(name, f"{path}, {what}") for name in _names(value, path, what))
 
 
 def _names(value: Any, path: str | os.PathLike, what: str) -> tuple[str, ...]:

@@ -1,9 +1,25 @@
-"""Finds images by the names that other programs give them."""
+"""Finds images by the names that other programs give them, and refuses names that lead out of the data folder."""
 
 import os
 from collections.abc import Sequence
 
 from cxrfast.errors import CxrfastError
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a path, meant to be relative to a data folder, would lead out of it."""
+    if ".." not in name and ":" not in name and "\0" not in name and not name.startswith(("/", "\\")):
+        return False  # the usual name, quickly
+    parts = name.strip().replace("\\", "/").split("/")
+    drive = len(parts[0]) > 1 and parts[0][1] == ":" and parts[0][0].isalpha()
+    return "\0" in name or parts[0] == "" or drive or any(part.strip() == ".." for part in parts)
+
+
+def require_inside(name: str, where: str) -> str:
+    """The image's name, unchanged; :class:`CxrfastError` that begins with ``where`` if it leaves the data folder."""
+    if leaves_folder(name):
+        raise CxrfastError(f"{where}: image {name!r}: expected a path inside the data folder; correct or remove it")
+    return name
 
 
 class ImageIndex:

@@ -1,14 +1,20 @@
 """Read image files as greyscale arrays in [0, 1]. A damaged file is an error, never a partly black image."""
 
+import io
 import os
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from cxrfast._files import open_regular, read_bytes, reason
 from cxrfast.data._grey import to_grey
+from cxrfast.data._limits import bytes_of, largest_image, require_size
 from cxrfast.errors import CxrfastError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -26,7 +32,7 @@ class ImageFile(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, *, max_pixels: int | None = None) -> np.ndarray:
     """The image at ``path`` as greyscale float32 ``[H, W]`` in [0, 1].
 
     Reads DICOM (see :func:`read_dicom`), and PNG, JPEG, BMP and TIFF with 8 or 16 bits in greyscale, colour or palette
@@ -35,20 +41,30 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     An EXIF orientation is applied. Files with several pages are rejected, like DICOM files with several frames.
 
-    Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged or not an image.
+    The size that a file declares is compared with ``max_pixels`` (default: the environment variable
+    ``CXRFAST_MAX_PIXELS``, else 100 million) before memory is taken for its pixels.
+
+    Raises :class:`CxrfastError` for a file that is missing, empty, truncated, damaged, too large or not an image.
     """
-    return read_image_file(path).pixels
+    return read_image_file(path, max_pixels=max_pixels).pixels
 
 
-def read_image_file(path: str | os.PathLike) -> ImageFile:
+def read_image_file(path: str | os.PathLike, *, max_pixels: int | None = None) -> ImageFile:
     """:func:`read_image`, with notes on what had to be assumed to show the image."""
-    path = Path(path)
-    data = _read_bytes(path)
-    if path.suffix.lower() in (".dcm", ".dicom") or data[128:132] == b"DICM" or data[:2] == _FIRST_GROUP:
-        from cxrfast.data.dicom import read_dicom_image
+    path, most = Path(path), largest_image(max_pixels)
+    data = _read_bytes(path, most)
+    try:
+        if _is_dicom(path, data):
+            from cxrfast.data.dicom import decode_dicom
 
-        return ImageFile(*read_dicom_image(path))
-    return ImageFile(_decode(data, path))
+            return ImageFile(*decode_dicom(data, path, most))
+        return ImageFile(_decode(data, path, most))
+    except MemoryError as error:
+        raise CxrfastError(f"{path} needs more memory than there is; lower max_pixels, or export it smaller") from error
+
+
+def _is_dicom(path: Path, head: bytes) -> bool:
+    return path.suffix.lower() in DICOM_SUFFIXES or head[128:132] == b"DICM" or head[:2] == _FIRST_GROUP
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -58,21 +74,21 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path, "rb") as file:
             head = file.read(132)
         if not head:
             raise CxrfastError(f"{path} is an empty file; copy or download it again")
-        if path.suffix.lower() in DICOM_SUFFIXES or head[128:] == b"DICM" or head[:2] == _FIRST_GROUP:
+        if _is_dicom(path, head):
             from cxrfast.data.dicom import dicom_size
 
             return dicom_size(path)
         found = _png_size(path) if head.startswith(_PNG_SIGNATURE) else None
         if found is not None:
             return found
-        from PIL import Image
         from PIL.TiffImagePlugin import TiffImageFile
 
-        with Image.open(path, formats=_FORMATS) as image:
+        with open_regular(path, "rb") as file, _open_image(file) as image:
+            require_size(image.width, image.height, largest_image(), path)  # to find an orientation may decode it
             turned = image.getexif().get(274, 1) in (5, 6, 7, 8)  # the EXIF orientation exchanges width and height
             width, height = image.size
             if isinstance(image, TiffImageFile):  # some versions of Pillow have exchanged these already
@@ -81,7 +97,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     except CxrfastError:
         raise
     except Exception as error:
-        raise CxrfastError(f"{path}: the header of the image cannot be read ({error})") from error
+        raise CxrfastError(f"{path}: the header of the image cannot be read ({reason(error)})") from error
 
 
 def _png_size(path: Path) -> tuple[int, int] | None:
@@ -89,7 +105,7 @@ def _png_size(path: Path) -> tuple[int, int] | None:
 
     Pillow decodes a whole PNG to look for an orientation, because that chunk may follow the pixels.
     """
-    with path.open("rb") as file:
+    with open_regular(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         at, kind, size, turned = file.seek(len(_PNG_SIGNATURE)), b"", (0, 0), False
         while kind != b"IEND":
@@ -109,31 +125,48 @@ def _png_size(path: Path) -> tuple[int, int] | None:
     return None if turned else size
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise CxrfastError(f"{path} is a folder; pass an image file")
+def _read_bytes(path: Path, most: int) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, bytes_of(most))
+    except IsADirectoryError:
+        raise CxrfastError(f"{path} is a folder; pass an image file") from None
     except FileNotFoundError:
         raise CxrfastError(f"no image file {path}; check the path") from None
+    except PermissionError as error:
+        raise CxrfastError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except OSError as error:
-        raise CxrfastError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+        raise CxrfastError(f"{path} cannot be read ({reason(error)}); pass an image file") from error
     if not data:
         raise CxrfastError(f"{path} is an empty file; copy or download it again")
     return data
 
 
-def _decode(data: bytes, path: Path) -> np.ndarray:
-    import io
+@contextmanager
+def _open_image(file: IO[bytes]) -> Iterator[Any]:
+    """Pillow's image of a file, not yet decoded. The caller compares its size with the limit, not Pillow."""
+    from PIL import Image
 
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of size, and of metadata that nothing here depends on
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            with Image.open(file, formats=_FORMATS) as image:
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decode(data: bytes, path: Path, most: int) -> np.ndarray:
+    from PIL import ImageOps, UnidentifiedImageError
 
     if data.startswith(_PNG_SIGNATURE):
-        bits, colour_type = _check_png(data, path)
+        width, height, bits, colour_type = _check_png(data, path)
+        require_size(width, height, most, path)
         if bits == 16 and colour_type != 0:
             return _upright(_decode_deep_colour(data, path), data)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+        with _open_image(io.BytesIO(data)) as file:
+            require_size(file.width, file.height, most, path)
             pages = getattr(file, "n_frames", 1)
             if pages > 1:
                 raise CxrfastError(f"{path} holds {pages} pages, expected one; save the page you want as its own file")
@@ -142,18 +175,17 @@ def _decode(data: bytes, path: Path) -> np.ndarray:
             grey = _to_grey(image)
     except UnidentifiedImageError:
         raise CxrfastError(f"{path} is not an image of a known format ({', '.join(_FORMATS)}, DICOM)") from None
-    # Pillow's decoders raise all of these for damaged files
-    except (OSError, SyntaxError, ValueError, struct.error, IndexError, Image.DecompressionBombError) as error:
-        raise CxrfastError(f"{path} is damaged or truncated ({error}); copy or download it again") from error
+    except (CxrfastError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged files
+        raise CxrfastError(f"{path} is damaged or truncated ({reason(error)}); copy or download it again") from error
     if grey is None:
         raise CxrfastError(f"{path} has pixels of mode {image.mode}; convert it to an 8- or 16-bit grey PNG")
-    if grey.size == 0:
-        raise CxrfastError(f"{path} has no pixels (size {image.size[0]}×{image.size[1]}); export it again")
     return np.ascontiguousarray(grey, dtype=np.float32)
 
 
-def _check_png(data: bytes, path: Path) -> tuple[int, int]:
-    """(bits per channel, colour type) of a PNG, after checking that all chunks are present with correct checksums.
+def _check_png(data: bytes, path: Path) -> tuple[int, int, int, int]:
+    """(width, height, bits per channel, colour type) of a PNG, after checking that all chunks are there and undamaged.
 
     Decoders differ in the damage that they tolerate (OpenCV fills the rest of a truncated image with black).
     """
@@ -173,9 +205,7 @@ def _check_png(data: bytes, path: Path) -> tuple[int, int]:
                 raise CxrfastError(f"{path} is a damaged PNG (no header); copy or download it again")
         position = end + 4
     width, height, bits, colour_type = struct.unpack_from(">IIBB", header)
-    if width == 0 or height == 0:
-        raise CxrfastError(f"{path} has no pixels (size {width}×{height}); export it again")
-    return bits, colour_type
+    return width, height, bits, colour_type
 
 
 def _to_grey(image) -> np.ndarray | None:
@@ -197,11 +227,7 @@ def _to_grey(image) -> np.ndarray | None:
 
 def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
     """Apply the EXIF orientation of an image file to its decoded pixels ``[H, W]``."""
-    import io
-
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+    with _open_image(io.BytesIO(data)) as file:
         orientation = file.getexif().get(0x0112, 1)
     if orientation in (5, 6, 7, 8):
         pixels = pixels.T
@@ -218,7 +244,7 @@ def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
 
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
+    except Exception:  # OpenCV's own errors, and those of numpy for a size that it refuses
         pixels = None
     if pixels is None or pixels.dtype != np.uint16:
         raise CxrfastError(f"{path} is damaged: its pixels cannot be decoded; copy or download it again")

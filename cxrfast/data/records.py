@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cxrfast.data.image_names import require_inside
+
 # xyxy as fractions of the image's width and height, half-open and continuous: (0, 0, 1, 1) is the whole image.
 Box = tuple[float, float, float, float]
 
@@ -16,6 +18,9 @@ class Record:
     ``labels`` are the classes that are present; it is empty for an image without a finding. ``known`` are the classes
     whose label is known. A class that is in neither is unknown: it may be present or absent. ``None`` means that all
     classes are known.
+
+    A name that leads out of the data folder ("../a.png", "/a.png") is a :class:`CxrfastError`, so that no table can
+    make a report show a file from elsewhere.
 
     A class in ``labels`` that has no boxes is an unannotated positive, not a negative.
 
@@ -42,6 +47,9 @@ class Record:
     split: str | None = None  # official part: "train_val" or "test" (ChestX-ray14), "train", "val" or "test"
     study: str | None = None
     known: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        require_inside(self.image, str(self.path.parent))
 
     def label(self, class_name: str) -> float:
         """1 where the class is present, 0 where it is absent, NaN where that is unknown."""

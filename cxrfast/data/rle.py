@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cxrfast.data._limits import largest_image
 from cxrfast.errors import CxrfastError
 
 
@@ -38,9 +39,11 @@ def _runs(segmentation: Any, height: int, width: int, where: str) -> list[int]:
     """The lengths of the runs, checked against the size of the image."""
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         raise CxrfastError(f"{where}: segmentation is no run-length mask with 'counts'; polygons must be drawn first")
+    if height * width > largest_image():
+        raise CxrfastError(f"{where}: an image of {width}×{height} pixels, more than {largest_image()}; correct it")
     size = segmentation.get("size", [height, width])
     if size != [height, width]:
-        raise CxrfastError(f"{where}: the mask's size {size} is not that of its image, [{height}, {width}]")
+        raise CxrfastError(f"{where}: the mask's size {size!r:.60} is not that of its image, [{height}, {width}]")
     counts = segmentation["counts"]
     runs = _unpack(counts, where) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(isinstance(run, int) for run in runs):
@@ -63,6 +66,8 @@ def _unpack(text: str, where: str) -> list[int]:
             raise CxrfastError(f"{where}: the mask's text has the character {character!r}, which COCO does not write")
         value |= (code & 31) << shift
         shift += 5
+        if shift > 60:
+            raise CxrfastError(f"{where}: the mask's text has a number of more than 60 bits")
         if code & 32:
             continue
         if code & 16:

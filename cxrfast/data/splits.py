@@ -11,8 +11,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from cxrfast._files import reason, write_text
+from cxrfast._json import read_json
 from cxrfast.data.datasets.interface import UNITS, Grouping
 from cxrfast.data.dealing import count_groups, rarity
+from cxrfast.data.image_names import require_inside
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -85,13 +88,7 @@ class Splits:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write as JSON with one image per line, so that it can be edited by hand."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise CxrfastError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
+        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Splits":
@@ -104,14 +101,24 @@ class Splits:
             names = content.get(key, [])
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise CxrfastError(f"{path}: '{key}' is not a list of strings; write it as [\"00000001_000.png\", …]")
+            if key in PARTS:
+                for name in names:
+                    require_inside(name, f"{path}, '{key}'")
         version = content.get("label_version")
         return cls(
             **{part: tuple(content[part]) for part in PARTS},
-            seed=content.get("seed", 0),
-            strategy=content.get("strategy", "patient"),
+            seed=_typed(content, "seed", 0, int, "a whole number", path),
+            strategy=_typed(content, "strategy", "patient", str, "a text", path),
             label_version=None if version is None else str(version),
             notes=tuple(content.get("notes", ())),
         )
+
+
+def _typed(content: dict[str, Any], name: str, default: Any, kind: type, expected: str, path: Path) -> Any:
+    value = content.get(name, default)
+    if not isinstance(value, kind):
+        raise CxrfastError(f"{path}: '{name}' is {value!r:.80}; write {expected}")
+    return value
 
 
 def fractions_with(val_share: float) -> tuple[float, float, float]:
@@ -315,13 +322,13 @@ def read_splits_file(path: Path, keys: str) -> dict[str, Any]:
     """The JSON object of a splits file, which may have been edited by hand. `keys` names the expected keys in
     errors."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise CxrfastError(f"no splits file {path}; check the path") from None
     except json.JSONDecodeError as error:
         raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); correct the line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CxrfastError(f"{path} cannot be read ({error})") from error
+    except (OSError, ValueError) as error:
+        raise CxrfastError(f"{path} cannot be read ({reason(error)})") from error
     if not isinstance(content, dict):
         raise CxrfastError(f"{path} holds a {type(content).__name__}, expected an object with {keys}")
     return content

@@ -17,6 +17,7 @@ from cxrfast.evaluation.scoring import EvaluationMetadata, score_predictions
 from cxrfast.evaluation.sources import MapSource
 from cxrfast.regions.prediction import Predictor, predict
 from cxrfast.regions.rule import MethodDefaults
+from cxrfast.runs.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def evaluate(
     if isinstance(protocol, str):
         protocol = find_protocol(protocol)
     outputs = collect_outputs(predictor, dataset, batch_size=batch_size, workers=workers)
+    provenance: Provenance | None = getattr(predictor, "provenance", None)
     facts = EvaluationMetadata(
         split=split,
         split_hash=split_hash,
@@ -69,6 +71,8 @@ def evaluate(
         method=predictor.method,
         weights=str(predictor.weights),
         training_patients=training_patients,
+        warnings=() if provenance is None else provenance.warnings,
+        learnt_from=provenance,
     )
     return score_outputs(protocol, outputs, facts, temperature=temperature, resamples=resamples)
 

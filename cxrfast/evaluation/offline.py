@@ -28,6 +28,7 @@ from cxrfast.metrics.detection import Boxes
 from cxrfast.predictions.files import read_files
 from cxrfast.predictions.parsed import ParsedPredictions
 from cxrfast.regions.rule import MethodDefaults, RegionRule
+from cxrfast.runs.provenance import DRAWN_IMAGES
 
 
 def evaluate_files(
@@ -124,6 +125,7 @@ def evaluate_data_set(
         split_hash=split_hash,
         training_patients=patients,
         notes=(*notes, *((matches,) if matches else ())),
+        warnings=(DRAWN_IMAGES,) if source.synthetic else (),
         data=EvaluatedData.of(source, options),
     )
     return score_files(found, GroundTruth.from_records(records, classes), rules, facts, resamples=resamples)

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from cxrfast._files import write_text
+from cxrfast._json import read_json
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation.evaluated_data import EvaluatedData
 from cxrfast.evaluation.ground_truth import Unit
@@ -29,6 +30,7 @@ from cxrfast.metrics.calibration import ReliabilityCurve
 from cxrfast.metrics.classification import Mean
 from cxrfast.metrics.detection import Measure
 from cxrfast.regions.rule import RegionRule
+from cxrfast.runs.provenance import Provenance
 
 SCHEMA_VERSION = 2
 """Version of the files. Version 1 had no `schema_version`, and its gates and thresholds were text."""
@@ -70,8 +72,8 @@ class StoredRecord(Part):
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
             raise CxrfastError(f"{path} cannot be read ({error}); evaluate again") from error
         if not isinstance(content, dict):
             raise CxrfastError(f"{path}: expected an object, got {type(content).__name__}; evaluate again")
@@ -207,6 +209,23 @@ class ReliabilityBin(Part):
         return () if curve is None else tuple(cls.model_validate(entry) for entry in curve.filled(k))
 
 
+class RateRecord(Part):
+    """A share of images."""
+
+    value: Number
+    interval: Limits
+
+
+class OperatingRecord(Part):
+    """What the operating point of a class achieves."""
+
+    called: int  # images with a known label whose score reaches it
+    sensitivity: RateRecord
+    specificity: RateRecord
+    ppv: RateRecord
+    npv: RateRecord
+
+
 class ClassRecord(Part):
     """Classification of one class."""
 
@@ -222,6 +241,7 @@ class ClassRecord(Part):
     ece_calibrated: Number = math.nan
     temperature: Number = math.nan
     reliability: tuple[ReliabilityBin, ...] = ()
+    at_operating_point: OperatingRecord | None = None  # None: scores are no probabilities, or an earlier version
 
 
 class MeanScores(Part):
@@ -355,6 +375,8 @@ class EvaluationRecord(StoredRecord):
     n_images: int
     n_patients: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()  # why the numbers are not to be trusted, or say nothing about people
+    learnt_from: Provenance | None = None  # what the weights say of themselves; None: no weights, or an earlier version
     unreadable: dict[str, str]
     classes: dict[str, ClassRecord]
     mean: MeanScores

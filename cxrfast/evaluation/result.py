@@ -27,6 +27,8 @@ from cxrfast.evaluation.record import (
     MeanRecord,
     MeanScores,
     MethodThreshold,
+    OperatingRecord,
+    RateRecord,
     ReliabilityBin,
     Threshold,
 )
@@ -35,8 +37,10 @@ from cxrfast.metrics.bootstrap import Interval
 from cxrfast.metrics.calibration import ReliabilityCurve
 from cxrfast.metrics.classification import Mean, mean_without_nan
 from cxrfast.metrics.detection import FROC, FROC_RATES
+from cxrfast.metrics.operating import Rates
 from cxrfast.predictions.table import Predictions
 from cxrfast.regions.rule import MethodDefaults
+from cxrfast.runs.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,12 @@ class EvaluationResult:
     mean_auroc: Mean
     mean_average_precision: Mean
     calibration: Calibration | None
+    rates: Rates | None  # at the operating points; None: scores are no probabilities
     localization: LocalizationResult | None  # None: no regions, or no annotated boxes
     detection: Detection | None
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    learnt_from: Provenance | None
     predictions: Predictions
     ground_truth: GroundTruth  # labels and boxes
     source: Source | None  # the regions before any threshold
@@ -121,6 +128,8 @@ class EvaluationResult:
             n_images=self.n_images,
             n_patients=self.n_patients,
             notes=self.notes,
+            warnings=self.warnings,
+            learnt_from=self.learnt_from,
             unreadable=dict(self.predictions.unreadable),
             classes={name: self._class(k) for k, name in enumerate(self.class_names)},
             mean=mean,
@@ -140,6 +149,7 @@ class EvaluationResult:
             auroc_interval=(area.low[k].item(), area.high[k].item()),
             average_precision=precision.value[k].item(),
             average_precision_interval=(precision.low[k].item(), precision.high[k].item()),
+            at_operating_point=None if self.rates is None else _operating(self.rates, k),
             **calibration,
         )
 
@@ -196,6 +206,19 @@ class EvaluationResult:
     def save(self, path: str | os.PathLike) -> None:
         """Write :attr:`record` as JSON to ``path``."""
         self.record.save(path)
+
+
+def _operating(rates: Rates, k: int) -> OperatingRecord:
+    def rate(of: Interval) -> RateRecord:
+        return RateRecord(value=of.value[k].item(), interval=(of.low[k].item(), of.high[k].item()))
+
+    return OperatingRecord(
+        called=rates.called[k],
+        sensitivity=rate(rates.sensitivity),
+        specificity=rate(rates.specificity),
+        ppv=rate(rates.ppv),
+        npv=rate(rates.npv),
+    )
 
 
 def _threshold(protocol: Protocol) -> Threshold:

@@ -24,8 +24,10 @@ from cxrfast.metrics.bootstrap import (
 from cxrfast.metrics.calibration import calibrate, expected_calibration_error, reliability_curve
 from cxrfast.metrics.classification import Mean, mean_without_nan
 from cxrfast.metrics.detection import Boxes, box_average_precision, froc, pointing_game
+from cxrfast.metrics.operating import Rates, rates_at_operating_points
 from cxrfast.predictions.table import Predictions, empty_overlaps
 from cxrfast.regions.rule import MethodDefaults
+from cxrfast.runs.provenance import Provenance
 
 DETECTION_THRESHOLDS = (0.1, 0.3, 0.5)  # of the IoU, for mAP
 FROC_THRESHOLD = 0.1
@@ -44,6 +46,8 @@ class EvaluationMetadata:
     prediction_files: tuple[str, ...] = ()
     unreadable: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    learnt_from: Provenance | None = None  # None: not of weights that say it
     data: EvaluatedData | None = None
 
 
@@ -105,9 +109,12 @@ def score_predictions(
         mean_auroc=mean_auroc,
         mean_average_precision=mean_precision,
         calibration=_calibration(known, calibrated, labels, temperature),
+        rates=_rates(known, labels, own, ground_truth, resamples),
         localization=localization,
         detection=None if localization is None or source is None else _detection(source, ground_truth, known, own),
         notes=facts.notes,
+        warnings=facts.warnings,
+        learnt_from=facts.learnt_from,
         predictions=Predictions(
             class_names=ground_truth.class_names,
             images=ground_truth.images,
@@ -140,7 +147,7 @@ def _calibration(
     scores: Tensor, calibrated: Tensor | None, labels: Tensor, temperature: Tensor | None
 ) -> Calibration | None:
     """None if scores are not probabilities."""
-    if not ((scores >= 0) & (scores <= 1)).all():
+    if not _are_probabilities(scores):
         return None
     after = None
     if calibrated is not None:
@@ -149,6 +156,19 @@ def _calibration(
     return Calibration(
         expected_calibration_error(scores, labels), after, temperature, reliability_curve(scores, labels)
     )
+
+
+def _rates(
+    scores: Tensor, labels: Tensor, own: MethodDefaults, ground_truth: GroundTruth, resamples: int
+) -> Rates | None:
+    """None if scores are not probabilities, which the operating points are thresholds of."""
+    if not _are_probabilities(scores):
+        return None
+    return rates_at_operating_points(scores, labels, own.operating_points, ground_truth.patients, resamples=resamples)
+
+
+def _are_probabilities(scores: Tensor) -> bool:
+    return bool(((scores >= 0) & (scores <= 1)).all())
 
 
 def _detection(source: Source, ground_truth: GroundTruth, scores: Tensor, own: MethodDefaults) -> Detection:

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 from lightning_fabric import Fabric
 
-from cxrfast._logging import get_logger, once, quiet
+from cxrfast._logging import get_logger, once, printable, quiet
 from cxrfast.data import FoldsBy, FoldsOf, FoldSplits, Record, Splits
 from cxrfast.devices import Device, make_fabric
 from cxrfast.errors import CxrfastError, UsageError
@@ -172,7 +172,7 @@ def _do_runs(folder: FoldsDirectory, fabric: Fabric, fold: int | None, device: D
         except CxrfastError as error:
             if fabric.world_size > 1:  # the other processes would wait for this one
                 raise
-            logger.warning(f"{run.name} failed: {error}")
+            logger.warning(f"{run.name} failed: {printable(str(error))}")
             failures[run.name] = error
             continue
         if fabric.is_global_zero:  # after every run, so that an interruption leaves results

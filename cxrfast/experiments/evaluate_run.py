@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from cxrfast._files import remove_stale
 from cxrfast.data import DataOptions, DataSource, Record, Splits, XrayDataset, read_data
 from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
 from cxrfast.devices import Device
@@ -103,10 +104,13 @@ def evaluate_run(
         split_hash=part.split_hash,
         training_patients=part.training_patients,
         notes=(*model.notes, *part.notes, *source.class_notes),
+        warnings=model.provenance.warnings_for(synthetic=source.synthetic),
+        learnt_from=model.provenance,
         data=EvaluatedData.of(source, options or (config.data_options if config is not None else DataOptions())),
     )
     result = score_outputs(rules, outputs, facts, temperature=temperature)
     folder = RunDirectory(out)
+    remove_stale(out)
     report, predictions, maps = (name(part.name) for name in (folder.evaluation, folder.predictions, folder.maps))
     result.save(report)
     result.predictions.write_csv(predictions)

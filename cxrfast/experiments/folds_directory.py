@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxrfast._files import write_text
 from cxrfast._logging import get_logger
+from cxrfast._yaml import dump_yaml
 from cxrfast.data import DataSource, FoldsBy, FoldsOf, FoldSplits, Record, make_folds, read_data
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.evaluation import PROTOCOLS, find_protocol
@@ -25,12 +25,13 @@ logger = get_logger(__name__)
 _OF_THE_MACHINE = {"device", "workers", "cache"}  # may differ when a cross-validation is resumed
 
 # Options that earlier versions lacked. Their defaults are not part of a folder's name, so that it stays the same.
-_NEW_DATA_OPTIONS: dict[str, Any] = {
+_NEW_OPTIONS: dict[str, Any] = {
     "dataset": None,
     "uncertain": None,
     "readers": None,
     "views": "frontal",
     "class_map": {},
+    "operating_point": "youden",
 }
 
 
@@ -59,7 +60,7 @@ class FoldsDirectory(RunDirectory):
 
     def save(self, config: RunConfig, plan: CrossValidation) -> None:
         settings = {**config.model_dump(mode="json"), CROSS_VALIDATION: plan.model_dump(mode="json")}
-        write_text(self.config, yaml.safe_dump(settings, sort_keys=False))
+        write_text(self.config, dump_yaml(settings))
 
 
 class FoldRun(NamedTuple):
@@ -165,7 +166,7 @@ def _default_folder(config: RunConfig, plan: CrossValidation) -> Path:
     settings = _comparable(config, plan) | {"classes": config.classes}
     if plan.of == "boxes":  # keeps the names of earlier versions, which lacked the option
         del settings["of"]
-    for name, default in _NEW_DATA_OPTIONS.items():
+    for name, default in _NEW_OPTIONS.items():
         if settings[name] == default:
             del settings[name]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -43,6 +43,18 @@ class ClassFinding:
     map_threshold: float
     boxes: tuple[FoundBox, ...]  # most confident first; may be empty even if the class is detected
 
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """Score and score threshold in as many decimals as tell them apart, and from 0: 0.42 and 0.31."""
+        for digits in range(2, 7):
+            score, threshold = (f"{value:.{digits}f}" for value in (self.score, self.score_threshold))
+            hidden = any(
+                value and not float(text) for value, text in ((self.score, score), (self.score_threshold, threshold))
+            )
+            if not hidden and (score != threshold or self.score == self.score_threshold):
+                return score, threshold
+        return f"{self.score:.3g}", f"{self.score_threshold:.3g}"
+
 
 @dataclass(frozen=True)
 class Localization:
@@ -53,8 +65,9 @@ class Localization:
     classes: tuple[ClassFinding, ...]  # all K, in the model's order
     maps: Tensor  # [K, P, P] float32 in (0, 1), on the CPU
     top: int | None
-    model: dict[str, Any]  # method, weights, label_version, image_size
+    model: dict[str, Any]  # method, weights, label_version, image_size, learnt_from
     notes: tuple[str, ...] = ()  # assumptions made to read the image
+    warnings: tuple[str, ...] = ()  # why the findings are not to be trusted
 
     @property
     def height(self) -> int:
@@ -74,6 +87,7 @@ class Localization:
         """The content of :meth:`to_json`, without maps."""
         return {
             "notice": NOTICE,
+            "warnings": list(self.warnings),
             "cxrfast": cxrfast.__version__,
             "image": self.source,
             "width": self.width,

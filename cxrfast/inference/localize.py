@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from cxrfast.data.images import ImageFile, read_image_file
+from cxrfast.data.phantoms.marker import is_phantom_image
 from cxrfast.data.transforms import to_input
 from cxrfast.errors import UsageError
 from cxrfast.inference.findings import ClassFinding, FoundBox, Localization
 from cxrfast.regions.prediction import Predictor, predict
 from cxrfast.regions.rule import Regions
+from cxrfast.runs.provenance import Provenance
 
 
 def localize(
@@ -19,6 +21,7 @@ def localize(
     *,
     score_threshold: float | None = None,
     top: int | None = None,
+    max_pixels: int | None = None,
 ) -> Localization:
     """Find diseases on one image, with boxes.
 
@@ -31,6 +34,7 @@ def localize(
 
     Args:
         image: a file that :func:`cxrfast.data.images.read_image` can read, or grey values ``[H, W]`` in [0, 1].
+        max_pixels: the largest image that is read; see :func:`cxrfast.data.images.read_image`.
         top: report the ``top`` classes with the highest scores instead, detected or not.
 
     Raises :class:`CxrfastError` for a file that cannot be read.
@@ -40,7 +44,11 @@ def localize(
     if top is not None and top < 1:
         raise UsageError(f"top: expected a number of classes of at least 1, got {top}")
     source = None if isinstance(image, np.ndarray) else os.fspath(image)
-    read = ImageFile(_check_pixels(image)) if isinstance(image, np.ndarray) else read_image_file(image)
+    read = (
+        ImageFile(_check_pixels(image))
+        if isinstance(image, np.ndarray)
+        else read_image_file(image, max_pixels=max_pixels)
+    )
     pixels = read.pixels
     prediction = predict(predictor, to_input(pixels, predictor.image_size)[None])
     regions = predictor.region_rule.find(
@@ -48,6 +56,7 @@ def localize(
     )
     boxes = _boxes(regions, *pixels.shape)
     scores = prediction.scores[0].tolist()
+    provenance: Provenance | None = getattr(predictor, "provenance", None)
     points = [score_threshold] * len(scores) if score_threshold is not None else predictor.operating_points.tolist()
     return Localization(
         source=source,
@@ -67,8 +76,17 @@ def localize(
             "label_version": predictor.label_version,
             "image_size": predictor.image_size,
             **({"notes": list(notes)} if (notes := getattr(predictor, "notes", ())) else {}),
+            **({} if provenance is None else {"learnt_from": provenance.facts}),
         },
+        warnings=_warnings(provenance, source),
     )
+
+
+def _warnings(provenance: Provenance | None, source: str | None) -> tuple[str, ...]:
+    """Of grey values without a file, nobody knows whether they are a phantom."""
+    if provenance is None:
+        return ()
+    return provenance.warnings if source is None else provenance.warnings_for(synthetic=is_phantom_image(source))
 
 
 def _check_pixels(image: np.ndarray) -> np.ndarray:

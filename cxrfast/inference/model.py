@@ -1,19 +1,24 @@
 """A trained model, ready for `evaluate` and `localize`."""
 
 import copy
-import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from cxrfast._json import parse_json
+from cxrfast._logging import get_logger
 from cxrfast.devices import Device, resolve_device
 from cxrfast.errors import UsageError
 from cxrfast.methods import Method
 from cxrfast.regions.prediction import Prediction
 from cxrfast.runs.directory import RunDirectory, fold_name, latest_run
+from cxrfast.runs.latest import latest_run_for, learnt_from
 from cxrfast.runs.weights import load_weights
+
+logger = get_logger(__name__)
 
 WITHOUT_VALIDATION = (
     "trained without validation images: the weights are of the last epoch, the score threshold of every class is 0.5, "
@@ -34,9 +39,10 @@ class TrainedModel:
         self.stage = metadata["stage"]
         self.label_version = metadata["label_version"]
         self.weights = str(weights)
-        points = json.loads(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
-        self.operating_points = torch.tensor(points)
-        validated = json.loads(metadata.get("validated", "true"))
+        points = parse_json(metadata.get("operating_points", "null")) or [0.5] * len(network.class_names)
+        self.operating_points = torch.tensor(points, dtype=torch.float64)
+        self.provenance = learnt_from(weights, metadata)
+        validated = parse_json(metadata.get("validated", "true"))
         self.notes: tuple[str, ...] = () if validated else (WITHOUT_VALIDATION,)
         self.thresholds = network.map_thresholds.to(device)
         self.region_rule = network.region_rule
@@ -54,15 +60,32 @@ class TrainedModel:
         chosen = copy.copy(self)
         chosen.class_names = tuple(names.values())
         chosen.operating_points, chosen.thresholds = self.operating_points[places], self.thresholds[places]
+        chosen.provenance = self.provenance.of_classes(names)
         chosen._outputs = [place if self._outputs is None else self._outputs[place] for place in places]
         return chosen
 
 
 def load_predictor(
-    checkpoint: Path | None = None, *, device: Device = "auto", expected_method: str | None = None
+    checkpoint: Path | None = None,
+    *,
+    device: Device = "auto",
+    expected_method: str | None = None,
+    images: Sequence[str | os.PathLike] | None = None,
 ) -> TrainedModel:
-    """Load a weights file, or the best weights of a run's folder; None stands for the latest run under `runs/`."""
-    path = latest_run().best if checkpoint is None else Path(checkpoint)
+    """Load a weights file, or the best weights of a run's folder; None stands for the latest run under `runs/`.
+
+    With `images`, which are to be read, None stands for the latest run that may read them unasked: see
+    :func:`cxrfast.runs.latest.latest_run_for`.
+    """
+    if checkpoint is not None:
+        path = Path(checkpoint)
+    elif images is None:
+        path = latest_run().best
+    else:
+        run, refused = latest_run_for(images)
+        path = run.best
+        if refused:
+            logger.info(f"passed over, learnt from phantoms or unknown images: {', '.join(map(str, refused))}")
     run = RunDirectory(path)
     if run.is_cross_validation:
         raise UsageError(

@@ -1,8 +1,10 @@
 """Draws a localisation: the original radiograph beside the radiograph with heat map and boxes."""
 
 import os
+import textwrap
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +24,10 @@ FOOTER = "cxrfast — research use only, not for diagnosis"
 # Of the figure, in inches
 _HEIGHTS = (2.5, 6.0)  # minimum and maximum of a panel
 _WIDTHS = (3.0, 9.0)  # minimum and maximum of a panel
-_MARGIN, _GAP, _TITLE, _BAR, _LINE, _COLUMN = 0.3, 0.15, 0.95, 0.75, 0.26, 3.6
+_MARGIN, _GAP, _TITLE, _BAR, _LINE, _COLUMN = 0.3, 0.15, 1.15, 0.75, 0.26, 4.4
+_WARNING_LINE = 0.19
 
-_BACKGROUND, _INK, _DIM = "#16181c", "#f2f2f2", "#a8adb5"
+_BACKGROUND, _INK, _DIM, _ALARM = "#16181c", "#f2f2f2", "#a8adb5", "#ffb347"
 _HEAT = "YlOrRd"  # ends in a saturated colour: near-white would be invisible on bone, heart and fluid
 _OPACITY = 0.5  # of the heat map where the map reaches the threshold
 _MAX_LABELS = 20  # only the most confident boxes are labelled
@@ -56,14 +59,15 @@ def draw(localization: Localization) -> "Figure":
     per_row = max(1, int((width - 2 * _MARGIN) // _COLUMN))
     rows = max(1, -(-len(localization.findings) // per_row))
     bottom = _MARGIN + _LINE * (rows + 1) + 0.1
-    figure = Figure(figsize=(width, bottom + panel_height + _TITLE), dpi=DPI, facecolor=_BACKGROUND)
+    warned = _warning_lines(localization, width)
+    height = bottom + panel_height + _TITLE + _WARNING_LINE * len(warned)
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=_BACKGROUND)
     FigureCanvasAgg(figure)
 
     def axes(left: float, axes_width: float) -> "Axes":
-        height = figure.get_figheight()
         return figure.add_axes((left / width, bottom / height, axes_width / width, panel_height / height))
 
-    _draw_heading(figure, localization)
+    _draw_heading(figure, localization, warned)
     _draw_legend(figure, localization, bottom, per_row)
     original, overlay = axes(_MARGIN, panel), axes(_MARGIN + panel + _GAP, panel)
     _draw_image(original, localization, "original")
@@ -80,16 +84,34 @@ def _colour(localization: Localization, finding: ClassFinding) -> str:
     return _COLOURS[localization.classes.index(finding) % len(_COLOURS)]
 
 
-def _draw_heading(figure: "Figure", localization: Localization) -> None:
+def _warning_lines(localization: Localization, width: float) -> list[str]:
+    """The warnings, each in as many lines as the width of the figure demands."""
+    room = int((width - 2 * _MARGIN) * 12)  # characters
+    return [line for text in localization.warnings for line in textwrap.wrap(f"WARNING: {text}", room)]
+
+
+def _draw_heading(figure: "Figure", localization: Localization, warned: Sequence[str]) -> None:
     left, height = _MARGIN / figure.get_figwidth(), figure.get_figheight()
     name = Path(localization.source).name if localization.source else "image"
     model = localization.model
     facts = f"{localization.width} × {localization.height} pixels · {model['method']}, labels {model['label_version']}"
-    room = int(figure.get_figwidth() * 8)  # characters
-    name = name if len(name) <= room else f"{name[: room // 2]}…{name[-room // 2 + 1 :]}"
-    figure.text(left, 1 - 0.3 / height, name, color=_INK, size=14, weight="bold", va="center", parse_math=False)
-    figure.text(left, 1 - 0.55 / height, facts, color=_DIM, size=9, va="center", parse_math=False)
+    room = figure.get_figwidth() * 8  # characters
+    figure.text(
+        left, 1 - 0.3 / height, _cut(name, room), color=_INK, size=14, weight="bold", va="center", parse_math=False
+    )
+    weights = f"weights {_cut(str(model['weights']), 1.4 * room)}"
+    for place, text in ((0.55, facts), (0.74, weights)):
+        figure.text(left, 1 - place / height, text, color=_DIM, size=9, va="center", parse_math=False)
+    for row, text in enumerate(warned):
+        y = 1 - (0.95 + _WARNING_LINE * row) / height
+        figure.text(left, y, text, color=_ALARM, size=9, weight="bold", va="center", parse_math=False)
     figure.text(left, 0.2 / height, FOOTER, color=_DIM, size=9, va="center")
+
+
+def _cut(text: str, room: float) -> str:
+    """The text without its middle if it is longer than `room` characters."""
+    room = int(room)
+    return text if len(text) <= room else f"{text[: room // 2]}…{text[-room // 2 + 1 :]}"
 
 
 def _draw_legend(figure: "Figure", localization: Localization, bottom: float, per_row: int) -> None:
@@ -97,7 +119,7 @@ def _draw_legend(figure: "Figure", localization: Localization, bottom: float, pe
     width, height = figure.get_figwidth(), figure.get_figheight()
     if not localization.findings:
         best = sorted(localization.classes, key=lambda finding: -finding.score)[:3]
-        scores = ", ".join(f"{finding.name} {finding.score:.2f} of {finding.score_threshold:.2f}" for finding in best)
+        scores = ", ".join("{} {} of {}".format(finding.name, *finding.numbers) for finding in best)
         figure.text(
             _MARGIN / width,
             (bottom - _LINE) / height,
@@ -117,9 +139,10 @@ def _draw_legend(figure: "Figure", localization: Localization, bottom: float, pe
 
 
 def _describe(localization: Localization, finding: ClassFinding) -> str:
-    below = "" if finding.detected else f" (below {finding.score_threshold:.2f})"
+    score, threshold = finding.numbers
+    relation = "threshold" if finding.detected else "below"
     regions = {0: "no region", 1: "1 region"}.get(len(finding.boxes), f"{len(finding.boxes)} regions")
-    return f"{finding.name}  score {finding.score:.2f}{below} · {regions}"
+    return f"{finding.name}  {score} ({relation} {threshold}) · {regions}"
 
 
 def _draw_image(axes: "Axes", localization: Localization, title: str) -> None:
@@ -205,7 +228,7 @@ def _draw_labels(axes: "Axes", localization: Localization, boxes: list[tuple[Cla
         artist = axes.text(
             0,
             0,
-            f"{finding.name} {box.confidence:.2f}",
+            f"{finding.name} {_short(box.confidence)}",
             transform=None,  # pixels of the figure
             va="bottom",
             color="white",
@@ -227,6 +250,11 @@ def _draw_labels(axes: "Axes", localization: Localization, boxes: list[tuple[Cla
         places.append((left, bottom, right, top))
     for artist, place in zip(artists, place_labels(places, sizes, axes.get_window_extent().extents), strict=True):
         artist.set_position((place[0] + room, place[1] + room))
+
+
+def _short(value: float) -> str:
+    """Two decimals, or two digits where these would be 0."""
+    return f"{value:.2f}" if value >= 0.005 else f"{value:.2g}"
 
 
 def _draw_nothing_found(axes: "Axes") -> None:

@@ -32,6 +32,13 @@ from cxrfast.metrics.detection import (
     pointing_game,
     union_overlap,
 )
+from cxrfast.metrics.operating import (
+    Criterion,
+    OperatingPoints,
+    Rates,
+    choose_operating_points,
+    rates_at_operating_points,
+)
 from cxrfast.metrics.overlap import (
     BestOverlap,
     Overlap,
@@ -45,9 +52,12 @@ __all__ = [
     "FROC",
     "BestOverlap",
     "Boxes",
+    "Criterion",
     "Interval",
+    "OperatingPoints",
     "Overlap",
     "PairedDifference",
+    "Rates",
     "ReliabilityCurve",
     "Statistic",
     "auroc",
@@ -59,6 +69,7 @@ __all__ = [
     "box_overlap",
     "boxes_of_known_labels",
     "calibrate",
+    "choose_operating_points",
     "expected_calibration_error",
     "fit_temperature",
     "froc",
@@ -72,6 +83,7 @@ __all__ = [
     "paired_bootstrap_with_mean",
     "patch_overlap",
     "pointing_game",
+    "rates_at_operating_points",
     "reliability_curve",
     "union_overlap",
     "weighted_auroc",

@@ -118,7 +118,7 @@ def bootstrap_interval_with_mean(
     behind = _patients_behind(statistic, patients)
     number = behind.sum(dim=0)
     value = statistic(torch.ones(1, len(patients), dtype=torch.float64))[0]
-    drawn = _resample(statistic, patients, resamples, seed)
+    drawn = resample_patients(statistic, patients, resamples, seed)
     low, high = _limits(value, drawn, number, _student(number - 1, level))
     share = ((1 - level) / 2) ** (1 / number)
     low, high = torch.where(value == 1, share, low), torch.where(value == 1, 1.0, high)
@@ -166,7 +166,7 @@ def paired_bootstrap_with_mean(
     behind = _patients_behind(both, patients)
     number = behind.sum(dim=0)
     value = both(torch.ones(1, len(patients), dtype=torch.float64))[0]
-    drawn = _resample(both, patients, resamples, seed)
+    drawn = resample_patients(both, patients, resamples, seed)
     kept = ~value.isnan()
     mean = _Mean.of(drawn[:, kept], behind[:, kept])
     cases = ((value, drawn, number, number - 1), (value[kept].mean()[None], mean.drawn, mean.number, mean.degrees))
@@ -193,7 +193,7 @@ def weighted_auroc(
     columns = _columns(scores, labels)
 
     def statistic(weights: Tensor) -> Tensor:  # [R, N]
-        areas, table = [], _table(weights)
+        areas, table = [], weights_by_image(weights)
         for column in columns:
             positive, negative = column.weigh(table)
             below = negative.cumsum(dim=1)
@@ -214,7 +214,7 @@ def weighted_average_precision(
     columns = _columns(scores, labels)
 
     def statistic(weights: Tensor) -> Tensor:  # [R, N]
-        values, table = [], _table(weights)
+        values, table = [], weights_by_image(weights)
         for column in columns:
             positive, negative = (count.flip(1).cumsum(dim=1).double() for count in column.weigh(table))
             false = negative[:, 1::2]  # with at least each positive's score, from the highest down
@@ -272,7 +272,7 @@ def _column(scores: Tensor, labels: Tensor) -> _Column:  # [N], [N]
     return _Column(positive, size.cumsum(0) - size, negative, start)
 
 
-def _table(weights: Tensor) -> Tensor:  # [R, N] -> [N, R]
+def weights_by_image(weights: Tensor) -> Tensor:  # [R, N] -> [N, R]
     return weights.float().T.contiguous()
 
 
@@ -281,7 +281,7 @@ def _stack(columns: list[Tensor], weights: Tensor) -> Tensor:
     return torch.stack(columns, dim=1) if columns else weights.new_zeros(len(weights), 0)
 
 
-def _resample(statistic: Statistic, patients: Sequence[str], resamples: int, seed: int) -> Tensor:  # [R, K]
+def resample_patients(statistic: Statistic, patients: Sequence[str], resamples: int, seed: int) -> Tensor:  # [R, K]
     patient, number = _numbers(patients)
     generator = torch.Generator().manual_seed(seed)
     results = []

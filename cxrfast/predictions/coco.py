@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cxrfast._files import read_text, reason
+from cxrfast._json import parse_json
 from cxrfast.data.rle import decode_rle
 from cxrfast.errors import CxrfastError
 from cxrfast.predictions.frames import Frames
@@ -33,11 +35,11 @@ def load_json(path: Path) -> Any:
         CxrfastError: it is not JSON, with the line.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(read_text(path, 2**32).removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CxrfastError(f"{path} cannot be read ({error})") from error
+    except (OSError, ValueError) as error:
+        raise CxrfastError(f"{path} cannot be read ({reason(error)})") from error
 
 
 def read_names(path: Path, content: Any) -> CocoNames | None:

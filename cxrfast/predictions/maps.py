@@ -1,8 +1,5 @@
 """Reads heat maps of any program from an npz of plain arrays, described in docs/evaluation.md."""
 
-import json
-import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -11,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cxrfast import _npz
+from cxrfast._json import parse_json
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.predictions.parsed import Maps, ParsedPredictions
 from cxrfast.regions.rule import RegionRule, Select, Shape
@@ -53,24 +52,19 @@ def read_npz(path: Path, into: ParsedPredictions) -> None:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     """The arrays with known names. Nothing is unpickled."""
-    if not zipfile.is_zipfile(path):
-        raise CxrfastError(f"{path} is no npz archive, or only a piece of one; write it with numpy.savez")
-    arrays, name = {}, ""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in _REQUIRED if name not in file.files]
-            if missing:
-                held = ", ".join(file.files) or "none"
-                raise CxrfastError(f"{path} has no array {', '.join(missing)} (it has {held}); add it")
-            for name in (*_REQUIRED, *_OPTIONAL):
-                if name in file.files:
-                    arrays[name] = file[name]
-    except (ValueError, EOFError, NotImplementedError, zlib.error) as error:
-        raise CxrfastError(f"{path}: {name or 'it'} cannot be read; save plain arrays, without objects") from error
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # numpy returns members that are no arrays as bytes
-            raise CxrfastError(f"{path}: {name} is no array; write it with numpy.savez")
-    return arrays
+        held = _npz.array_names(path)
+    except ValueError as error:
+        raise CxrfastError(
+            f"{path} is no npz archive, or only a piece of one ({error}); write it with numpy.savez"
+        ) from error
+    missing = [name for name in _REQUIRED if name not in held]
+    if missing:
+        raise CxrfastError(f"{path} has no array {', '.join(missing)} (it has {', '.join(held) or 'none'}); add it")
+    try:
+        return _npz.read_npz(path, (*_REQUIRED, *_OPTIONAL))
+    except ValueError as error:
+        raise CxrfastError(f"{path} cannot be read ({error}); save plain arrays, without objects") from error
 
 
 def _read_names(arrays: dict[str, np.ndarray], what: str, path: Path) -> tuple[str, ...]:
@@ -106,7 +100,7 @@ def _read_maps(maps: np.ndarray, n: int, k: int, path: Path) -> Tensor:  # [n, k
 
 def _read_rule(text: str, path: Path) -> RegionRule:
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
         rule = RegionRule(**{**fields, "levels": tuple(fields.get("levels", ()))})
         known = rule.shape in get_args(Shape) and rule.select in get_args(Select)
         numbers = (*rule.levels, rule.gate or 0, rule.opening, rule.closing)

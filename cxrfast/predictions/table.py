@@ -3,14 +3,16 @@
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cxrfast._files import atomic_path
+from cxrfast._files import atomic_path, open_regular
+from cxrfast.data.image_names import require_inside
+from cxrfast.data.labels import CLASSES
 from cxrfast.errors import CxrfastError
 
 COLUMNS = ("image", "patient", "class", "prob", "prob_calibrated", "label", "boxes", "iou", "ior")
@@ -60,7 +62,16 @@ class Predictions:
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """Concatenate parts with the same classes. Parts without calibrated probabilities get NaN if others have them."""
+    """Concatenate parts with the same classes, in the order of the first part; ValueError for other classes.
+
+    Parts without calibrated probabilities get NaN if others have them.
+    """
+    for part in parts:
+        if set(part.class_names) != set(parts[0].class_names):
+            raise ValueError(
+                f"parts: expected the classes {', '.join(parts[0].class_names)}, got {', '.join(part.class_names)}"
+            )
+    parts = [part.of_classes(parts[0].class_names) for part in parts]
     names = ("prob", "labels", "n_boxes", "iou", "ior")
     tables = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     calibrated = [part.prob_calibrated for part in parts]
@@ -76,39 +87,93 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def read_predictions(path: str | os.PathLike) -> Predictions:
-    """Read a file of :meth:`Predictions.write_csv`; :class:`CxrfastError` for any other file."""
+    """Read a file of :meth:`Predictions.write_csv`; :class:`CxrfastError` for any other file.
+
+    A row belongs to the image and class that it names, wherever it stands. The result is the same for every order of
+    the rows: images are sorted by name; classes are in the order of ChestX-ray14, others follow by name. A pair of
+    image and class without a row, or with two, is an error that names the pair.
+    """
     path = Path(path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with open_regular(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise CxrfastError(f"{path} is not a predictions.csv of cxrfast evaluate; evaluate again")
             rows = list(reader)
         if any(None in row or None in row.values() for row in rows):
             raise CxrfastError(f"{path} has rows of more or fewer than {len(COLUMNS)} fields; evaluate again")
-        images = {row["image"]: row["patient"] for row in rows}
-        classes = tuple(dict.fromkeys(row["class"] for row in rows))
-        if len(rows) != len(images) * len(classes):
-            raise CxrfastError(f"{path} has not one row for each image and class; evaluate again")
+        patients = _patients(rows, path)
+        images = sorted(patients)
+        classes = _class_order({row["class"] for row in rows})
+        order = _row_of_each_pair(rows, images, classes, path)
 
         def column(name: str, dtype: torch.dtype = torch.float64) -> Tensor:  # [N, K]
-            values = [float(row[name]) if row[name] else math.nan for row in rows]
+            values = [float(rows[n][name]) if rows[n][name] else math.nan for n in order]
             return torch.tensor(values, dtype=torch.float64).view(len(images), len(classes)).to(dtype)
 
         calibrated = column("prob_calibrated")
         return Predictions(
             class_names=classes,
-            images=list(images),
-            patients=list(images.values()),
-            prob=column("prob", torch.float32),
-            labels=column("label", torch.float32),
-            n_boxes=column("boxes", torch.long),
-            iou=column("iou"),
-            ior=column("ior"),
-            prob_calibrated=None if calibrated.isnan().all() else calibrated,
+            images=images,
+            patients=[patients[image] for image in images],
+            prob=_in_range(column("prob", torch.float32), "prob", 1, path),
+            labels=_in_range(column("label", torch.float32), "label", 1, path),
+            n_boxes=_counts(column("boxes"), path),
+            iou=_in_range(column("iou"), "iou", 1, path),
+            ior=_in_range(column("ior"), "ior", 1, path),
+            prob_calibrated=None if calibrated.isnan().all() else _in_range(calibrated, "prob_calibrated", 1, path),
         )
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise CxrfastError(f"{path} cannot be read ({error}); evaluate again") from error
+
+
+def _patients(rows: Sequence[Mapping[str, str]], path: Path) -> dict[str, str]:
+    """Image -> patient."""
+    patients: dict[str, str] = {}
+    for row in rows:
+        require_inside(row["image"], str(path))
+        first = patients.setdefault(row["image"], row["patient"])
+        if first != row["patient"]:
+            raise CxrfastError(
+                f"{path}: image {row['image']} belongs to patient {first} and to {row['patient']}; evaluate again"
+            )
+    return patients
+
+
+def _class_order(names: Collection[str]) -> tuple[str, ...]:
+    return (*(name for name in CLASSES if name in names), *sorted(set(names) - set(CLASSES)))
+
+
+def _row_of_each_pair(
+    rows: Sequence[Mapping[str, str]], images: Sequence[str], classes: Sequence[str], path: Path
+) -> list[int]:
+    """The row of every pair, image by image and class by class: [N K] places in ``rows``."""
+    places: dict[tuple[str, str], int] = {}
+    for n, row in enumerate(rows):
+        pair = row["image"], row["class"]
+        if places.setdefault(pair, n) != n:
+            raise CxrfastError(f"{path} has two rows of image {pair[0]} and class {pair[1]}; evaluate again")
+    pairs = [(image, name) for image in images for name in classes]
+    missing = next((pair for pair in pairs if pair not in places), None)
+    if missing is not None:
+        raise CxrfastError(f"{path} has no row of image {missing[0]} and class {missing[1]}; evaluate again")
+    return [places[pair] for pair in pairs]
+
+
+def _in_range(values: Tensor, name: str, most: float, path: Path) -> Tensor:
+    """The values, all of them NaN or from 0 to ``most``."""
+    outside = values[~(values.isnan() | ((values >= 0) & (values <= most)))]
+    if len(outside):
+        raise CxrfastError(f"{path}: expected {name} from 0 to {most:g}, got {outside[0].item():g}; evaluate again")
+    return values
+
+
+def _counts(values: Tensor, path: Path) -> Tensor:
+    """Numbers of boxes as int64."""
+    wrong = values[~((values >= 0) & (values < 2**31) & (values == values.floor()))]
+    if len(wrong):
+        raise CxrfastError(f"{path}: expected whole numbers of boxes, got {wrong[0].item():g}; evaluate again")
+    return values.long()
 
 
 def _number(value: Tensor, digits: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from cxrfast._yaml import PlainLoader, parse_yaml
 from cxrfast.errors import CxrfastError, UsageError
 
 Metric = Literal["auroc", "accuracy", "afp"]
@@ -139,11 +140,11 @@ class _Number(float):
     digits: int
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(PlainLoader):
     """A YAML loader whose numbers keep their decimals."""
 
 
-def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> _Number:
+def _number(loader: PlainLoader, node: yaml.ScalarNode) -> _Number:
     number = _Number(loader.construct_yaml_float(node))
     number.digits = len(node.value.partition(".")[2])
     return number
@@ -157,7 +158,7 @@ def read_tables(text: str, file: str) -> Iterator[PublishedRow]:
 
     Raises :class:`CxrfastError`, in one line with file, table and row, for inconsistent entries.
     """
-    content: dict[str, Any] = yaml.load(text, _Loader)
+    content: dict[str, Any] = parse_yaml(text, _Loader)
     paper = {name: value for name, value in content.items() if name not in ("orders", "tables")}
     for table in content["tables"]:
         shared = {**paper, **{name: value for name, value in table.items() if name != "rows"}}

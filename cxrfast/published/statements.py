@@ -24,15 +24,15 @@ an option.
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib.abc import Traversable
 from importlib.resources import files
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cxrfast._yaml import parse_yaml
 from cxrfast.errors import CxrfastError, UsageError
 
 Kind = Literal["architecture", "equation", "constant", "training", "data", "evaluation", "ablation"]
@@ -156,8 +156,8 @@ def read_papers(folder: Traversable) -> Iterator[Paper]:
 def read_paper(text: str, file: str) -> Paper:
     """One file's content; see :func:`read_papers`."""
     try:
-        content = yaml.load(text, _Strict)
-    except yaml.YAMLError as error:
+        content = parse_yaml(text)
+    except ValueError as error:
         raise CxrfastError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not isinstance(content.get("statements"), list):
         raise CxrfastError(f"{file}: expected paper, citation, method and a list of statements")
@@ -193,14 +193,3 @@ def _first(error: ValidationError) -> str:
     name = ".".join(str(part) for part in first["loc"])
     reason = {"extra_forbidden": "unknown field", "missing": "required"}.get(first["type"], first["msg"])
     return f"{name}: {reason}" if name else reason.removeprefix("Value error, ")
-
-
-class _Strict(yaml.SafeLoader):
-    """Rejects duplicate names. YAML alone would silently keep the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)

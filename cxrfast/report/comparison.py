@@ -83,6 +83,14 @@ class RunComparison:
     notes: Sequence[str]
 
     @property
+    def warnings(self) -> list[str]:
+        """Those of both evaluations; one that only one has names it."""
+        own, other = self.first.record.warnings, self.second.record.warnings
+        both = [warning for warning in own if warning in other]
+        runs = zip(self.names, (own, other), strict=True)
+        return both + [f"{name}: {warning}" for name, of in runs for warning in of if warning not in both]
+
+    @property
     def shown(self) -> list[Measure]:
         return [measure for measure in self.measures if measure.known]
 
@@ -101,7 +109,8 @@ class RunComparison:
 
     def to_text(self) -> str:
         """Text for a terminal, at most 100 columns wide."""
-        lines = [
+        lines = [line for warning in self.warnings for line in wrap(f"WARNING: {warning}")]
+        lines += [
             f"first: {self.names[0]}   second: {self.names[1]}   {self.n_images} images of {self.n_patients} patients"
         ]
         for measure in self.shown:

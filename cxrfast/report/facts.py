@@ -88,8 +88,9 @@ def from_folder(folder: Path, *, split: str = "test", data: Path | None = None) 
         raise CxrfastError(f"{folder}: expected an evaluation of the {split} part, got no {path.name}; run: {again}")
     record = EvaluationRecord.load(path)
     predictions = read_predictions(table)
-    if record.class_names != predictions.class_names:
+    if set(record.class_names) != set(predictions.class_names):
         raise CxrfastError(f"{path} and {table.name} have different classes; evaluate again")
+    predictions = predictions.of_classes(record.class_names)
     annotations = record.localization.annotations if record.localization else ()
     same = record.images_hash == images_hash(predictions.images)
     if not same or not {annotation.image for annotation in annotations} <= set(predictions.images):

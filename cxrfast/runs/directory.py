@@ -4,6 +4,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 
 import cxrfast
 from cxrfast import _library
-from cxrfast._files import write_text
+from cxrfast._files import read_text, remove_stale, write_text
+from cxrfast._json import parse_json, read_json
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.runs.settings import CROSS_VALIDATION, load_config
 
@@ -147,13 +149,17 @@ class RunDirectory:
         return _read_object(self.environment)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One row per finished epoch; empty if the file is missing."""
-        if not self.metrics.is_file():
+        """One row per finished epoch, in the order of training; empty if the file is missing.
+
+        :class:`CxrfastError` for rows that are missing, doubled or moved: a row's place is the number of its epoch.
+        """
+        if not self.metrics.exists():
             return []
         try:
-            rows = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+            rows = [parse_json(line) for line in read_text(self.metrics).split("\n") if line]
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError("a line is no object")
+            _check_order(rows)
         except (OSError, ValueError) as error:
             raise CxrfastError(
                 f"{self.metrics} is damaged ({error}); delete it: it only loses the numbers of the epochs so far"
@@ -176,6 +182,21 @@ def run_of(weights: Path) -> RunDirectory | None:
     return run if run.exists else None
 
 
+def _check_order(rows: Sequence[Mapping[str, Any]]) -> None:
+    """ValueError unless the epochs of each stage, and of each branch of a search, stand together and count up."""
+    before: dict[Any, int] = {}
+    last = None
+    for number, row in enumerate(rows, start=1):
+        leg, epoch = (row.get("stage"), row.get("divided_after")), row.get("epoch")
+        if not isinstance(epoch, int) or not all(isinstance(name, Hashable) for name in leg):
+            continue
+        first = (leg[1] or 0) + 1 if isinstance(leg[1] or 0, int) else 1
+        expected = before.get(leg, first - 1) + 1
+        if epoch != expected or (leg in before and leg != last):
+            raise ValueError(f"line {number} is epoch {epoch} of stage {leg[0]}, expected epoch {expected} in order")
+        before[leg], last = epoch, leg
+
+
 def _suffix(part: str) -> str:
     """Files of the test part have the plain name."""
     return "" if part == "test" else f"-{part}"
@@ -183,10 +204,10 @@ def _suffix(part: str) -> str:
 
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object; empty without the file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise CxrfastError(f"{path} cannot be read ({error})") from error
     if not isinstance(content, dict):
@@ -197,11 +218,17 @@ def _read_object(path: Path) -> dict[str, Any]:
 def new_run(out: Path | None, method: str, *, restart: bool = False) -> RunDirectory:
     """Create the folder of a run: `out`, which must be empty unless `restart`, or `runs/<method>-<date>-<time>`."""
     out = _new_folder_name(method) if out is None else out
+    _clean(RunDirectory(out))
     if not restart:
         refuse_full_folder(out)
     run = RunDirectory(out)
     make_folder(run.weights)
     return run
+
+
+def _clean(run: RunDirectory) -> None:
+    """Delete what killed processes have left in the folder; files that a running process writes stay."""
+    remove_stale(run.path, run.weights, run.forks)
 
 
 def _new_folder_name(method: str) -> Path:
@@ -231,20 +258,27 @@ def make_folder(path: Path) -> None:
 def open_run(path: Path) -> RunDirectory:
     """The run in the folder `path`; CxrfastError if it contains none."""
     run = RunDirectory(Path(path))
+    _clean(run)
     if not run.exists:
         raise CxrfastError(f"{path} is not a run of cxrfast train (it has no config.yaml)")
     return run
 
 
-def latest_run() -> RunDirectory:
-    """The run under `runs/` with the most recent best weights. If there is none, CxrfastError says how to make one."""
+def trained_runs() -> list[RunDirectory]:
+    """The runs under `runs/`, that with the latest weights first; CxrfastError that says how to make one otherwise."""
     found = [path for path in RUNS.glob(f"**/{RunDirectory(Path()).best}") if path.is_file()]
     if not found:
         raise CxrfastError(
             "no trained model under runs/; train one (cxrfast train --method rozenberg --data DIR), try cxrfast demo, "
             "or give --checkpoint FILE"
         )
-    return RunDirectory(max(found, key=lambda path: path.stat().st_mtime).parent.parent)
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [RunDirectory(path.parent.parent) for path in found]
+
+
+def latest_run() -> RunDirectory:
+    """The run under `runs/` whose best weights are the latest; CxrfastError as for :func:`trained_runs`."""
+    return trained_runs()[0]
 
 
 def environment() -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cxrfast._files import reason
+from cxrfast._yaml import read_yaml
 from cxrfast.errors import CxrfastError, UsageError
 
 CROSS_VALIDATION = "cross_validation"
@@ -14,17 +14,18 @@ CROSS_VALIDATION = "cross_validation"
 def load_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file, not yet validated."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = read_yaml(path)
     except OSError as error:
-        raise UsageError(f"config: cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CxrfastError(f"config: {path} is not valid YAML: {reason}") from error
+        raise UsageError(f"config: cannot read {path}: {reason(error)}") from error
+    except ValueError as error:
+        raise CxrfastError(f"config: {path} is not valid YAML: {reason(error)}") from error
     if not _is_mapping(settings):
-        raise CxrfastError(f"config: expected 'name: value' lines in {path}, got {settings!r}")
+        raise CxrfastError(f"config: expected 'name: value' lines in {path}, got {settings!r:.80}")
     settings["options"] = settings.get("options") or {}
     if not _is_mapping(settings["options"]):
-        raise CxrfastError(f"config: expected 'name: value' lines under options in {path}, got {settings['options']!r}")
+        raise CxrfastError(
+            f"config: expected 'name: value' lines under options in {path}, got {settings['options']!r:.80}"
+        )
     return settings
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import cxrfast
-from cxrfast._files import atomic_path
-from cxrfast.errors import CxrfastError
+from cxrfast._files import is_file, write_bytes
+from cxrfast._tensors import read_safetensors
+from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.methods import METHODS, Method, get_method
+from cxrfast.runs.provenance import KEY, Provenance
+from cxrfast.runs.weights_metadata import check_metadata
 
 _FORMAT = "cxrfast-1"
 
@@ -27,11 +29,13 @@ def save_weights(
     operating_points: Sequence[float] | None = None,
     epoch: int | None = None,
     validated: bool = True,
+    learnt_from: Provenance | None = None,
 ) -> None:
     """Write the method's whole state with what is needed to use it: classes in order, image size, options, and the
     scores from which the classes are called present (0.5 where validation gave none).
 
-    With `validated` false, no validation image was there: the epoch is the last one, which the file then says."""
+    With `validated` false, no validation image was there: the epoch is the last one, which the file then says.
+    `learnt_from` is None where nothing is known of the training."""
     points = operating_points or [0.5] * len(method.class_names)
     metadata = {
         "format": _FORMAT,
@@ -45,11 +49,11 @@ def save_weights(
         "operating_points": json.dumps([0.5 if math.isnan(point) else point for point in points]),
         "validated": json.dumps(validated),
         **({"epoch": str(epoch)} if epoch is not None else {}),
+        **({KEY: learnt_from.model_dump_json()} if learnt_from is not None else {}),
         "options": json.dumps(_without_pretrained(method.options.model_dump(mode="json"))),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, str(temporary), metadata)
+    write_bytes(path, save(state, metadata))  # not save_file, whose files no one else can read, whatever the umask
 
 
 def _without_pretrained(options: dict[str, Any]) -> dict[str, Any]:
@@ -74,9 +78,11 @@ def load_weights(path: Path, *, expected_method: str | None = None) -> tuple[Met
         raise CxrfastError(f"checkpoint: expected a method of {', '.join(METHODS)}, got {name!r} in {path}")
     cls = get_method(name)
     try:
-        options = cls.Options(**json.loads(metadata["options"]))
-        method = cls(json.loads(metadata["class_names"]), int(metadata["image_size"]), options)
-    except (KeyError, TypeError, ValueError) as error:  # ValueError: JSON's and pydantic's too
+        given = check_metadata(metadata, path)
+        method = cls(given.class_names, given.image_size, cls.Options(**given.options))
+        if metadata["stage"] not in {stage.name for stage in method.stages(1)}:
+            raise ValueError(f"stage {metadata['stage']!r}")
+    except (KeyError, TypeError, ValueError, UsageError) as error:  # ValueError: JSON's and pydantic's too
         raise CxrfastError(
             f"checkpoint: the metadata of {path} do not describe a model of cxrfast {cxrfast.__version__} "
             f"(written by {metadata.get('cxrfast', 'an unknown version')}); train it again, or use that version"
@@ -101,16 +107,23 @@ def load_state(method: Method, state: dict[str, torch.Tensor], source: str) -> N
     method.load_state_dict(state)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, without its tensors."""
+    try:
+        return read_safetensors(path, tensors=False)[0]
+    except (OSError, ValueError) as error:
+        raise CxrfastError(f"checkpoint: {path} is not a safetensors file, or is damaged") from error
+
+
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """Metadata and tensors of a safetensors file, whoever wrote it."""
     if path.suffix == ".ckpt":
         raise CxrfastError(
             f"checkpoint: expected weights, got {path}, which is for --resume; use weights/best.safetensors of the run"
         )
-    if not path.is_file():
+    if not is_file(path):
         raise CxrfastError(f"checkpoint: no file {path}")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        return read_safetensors(path)
+    except (OSError, ValueError) as error:
         raise CxrfastError(f"checkpoint: {path} is not a safetensors file, or is damaged") from error

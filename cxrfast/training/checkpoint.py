@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from cxrfast._files import atomic_path
+from cxrfast._tensors import load_archive
 from cxrfast.errors import CxrfastError
 
 _KEYS = {"leg", "epoch", "best", "method", "state", "optimizer", "scheduler"}
@@ -24,7 +25,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read the state written by :func:`save_checkpoint`. Raises CxrfastError for any other file."""
     problem = f"resume: {path} cannot be read; it is damaged or not a checkpoint of cxrfast"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_archive(path)
     except Exception as error:  # a damaged file raises zip, pickle or runtime errors
         raise CxrfastError(problem) from error
     if isinstance(state, dict) and "stage" in state:  # the name in earlier versions, where a leg was a whole stage

@@ -6,16 +6,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cxrfast._files import write_text
+from cxrfast._yaml import dump_yaml
 from cxrfast.data import DataOptions
 from cxrfast.data.datasets.interface import ReaderMerge, Uncertain, Views
 from cxrfast.devices import Device, Precision
 from cxrfast.errors import UsageError
 from cxrfast.methods import MethodOptions, get_method
 from cxrfast.methods.base import LrSchedule, Optimizer
+from cxrfast.metrics import Criterion
 
 _ANYWHERE = {"device", "workers", "cache", "classes", "data"}  # ignored when two configurations are compared
 _AS_TEXT = BeforeValidator(str)  # YAML reads 2017 and 32 as numbers
@@ -32,6 +33,15 @@ def _share(value: Any) -> Any:
     if isinstance(value, bool) or not 0 <= share < 1:
         raise ValueError("expected none, or a share from 0 to below 1")
     return share
+
+
+def _criterion(text: str) -> str:
+    """The same text; the error does not repeat it, as that of every option ends with it."""
+    try:
+        Criterion.parse(text)
+    except ValueError as error:
+        raise ValueError(str(error).rpartition(", got ")[0]) from error
+    return text
 
 
 class RunConfig(BaseModel):
@@ -75,6 +85,9 @@ class RunConfig(BaseModel):
     lr_patience: int = Field(3, ge=1)
     optimizer: Optimizer = Field("adam", description="sgd has a momentum of 0.9")
     augment: bool = True
+    operating_point: Annotated[str, AfterValidator(_criterion)] = Field(
+        "youden", description="criterion of the score thresholds: youden, f1, sensitivity=0.9 or specificity=0.9"
+    )
     cache: bool | None = Field(None, description="keep decoded images in memory; default: if they take less than 2 GB")
     seed: int = Field(0, ge=0)
     device: Device = "auto"
@@ -153,7 +166,7 @@ def _check_milestones(config: RunConfig) -> None:
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_text(path, dump_yaml(config.model_dump(mode="json")))
 
 
 def validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
@@ -170,4 +183,4 @@ def validated(model: type[Any], values: dict[str, Any], prefix: str = "") -> Any
         message = re.sub("^Input should be (?=greater|less)", "Expected a number ", first["msg"])
         message = message.removeprefix("Value error, ").replace("Input should be", "Expected", 1)
         reason = message[0].lower() + message[1:]
-        raise UsageError(f"{prefix}{name}: {reason}, got {first['input']!r}") from error
+        raise UsageError(f"{prefix}{name}: {reason}, got {first['input']!r:.80}") from error

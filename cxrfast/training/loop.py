@@ -18,6 +18,7 @@ from cxrfast.errors import CxrfastError
 from cxrfast.methods import Method, Stage
 from cxrfast.methods.base import Batch, EpochBatches
 from cxrfast.runs.directory import RunDirectory
+from cxrfast.runs.provenance import Provenance
 from cxrfast.runs.weights import load_state, read_weights, save_weights
 from cxrfast.training.checkpoint import load_checkpoint, save_checkpoint
 from cxrfast.training.config import RunConfig
@@ -196,9 +197,9 @@ class Trainer:
         self.best = max(score, self.best) if score is not None else self.best
         marked = improved if score is not None else epoch == stage.epochs
         self.rows.append({**row, "best": marked, **self._of_the_search(leg)})
-        if improved:
-            self._save_weights(self.run.best, stage, epoch)
-        self._save_weights(self.run.last, stage, epoch)
+        points, learnt_from = self._learnt()
+        for path in (self.run.best, self.run.last) if improved else (self.run.last,):
+            self._save_weights(path, stage, epoch, points, learnt_from)
         # Before the checkpoint: after a crash in between, the epoch is repeated and its row replaced.
         self.run.write_metrics(self.rows)
         state = {
@@ -218,15 +219,36 @@ class Trainer:
     def _of_the_search(self, leg: Leg) -> dict[str, Any]:
         return {"divided_after": leg.divided_after} if self.config.lr_schedule == "search" else {}
 
-    def _save_weights(self, path: Path, stage: Stage, epoch: int) -> None:
+    def _learnt(self) -> tuple[list[float] | None, Provenance]:
+        """The operating points of this epoch (None without validation images), and what the weights learnt from."""
+        names = self.data.class_names
+        patients = [record.patient for record in self.val_set.records]
+        points = self.validation.choose_operating_points(patients, self.config.operating_point)
+        learnt_from = Provenance.of_training(
+            self.data.records["train"],
+            names,
+            data=self.config.data,
+            layout=self.data.layout,
+            synthetic=self.data.synthetic,
+            label_version=self.data.label_version,
+            image_size=self.config.image_size,
+            operating_point=self.config.operating_point,
+            validation=self.validation.class_facts(names, points),
+        )
+        return None if points is None else points.threshold.tolist(), learnt_from
+
+    def _save_weights(
+        self, path: Path, stage: Stage, epoch: int, points: list[float] | None, learnt_from: Provenance
+    ) -> None:
         save_weights(
             path,
             self.method,
             stage=stage.name,
             label_version=self.data.label_version,
-            operating_points=self.validation.operating_points,
+            operating_points=points,
             epoch=epoch,
             validated=len(self.val_set) > 0,
+            learnt_from=learnt_from,
         )
 
     def _restore(self, number: int, state: dict[str, Any], optimizer: Any, schedule: Schedule) -> int:

@@ -23,6 +23,8 @@ class PreparedData:
     class_names: tuple[str, ...]
     label_version: str
     notes: tuple[str, ...]
+    layout: str
+    synthetic: bool
 
 
 def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Sequence[str] | None = None) -> PreparedData:
@@ -55,7 +57,9 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
     if classes is None:
         classes = choose_classes(config, source.class_names, records["train"], notes)
     notes.append(_describe(records, classes))
-    return PreparedData(records, splits, tuple(classes), source.label_version, tuple(notes))
+    return PreparedData(
+        records, splits, tuple(classes), source.label_version, tuple(notes), source.layout, source.synthetic
+    )
 
 
 def check_without_validation(config: RunConfig) -> None:

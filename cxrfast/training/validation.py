@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,8 +10,9 @@ import torch
 from cxrfast.errors import CxrfastError
 from cxrfast.methods import Method
 from cxrfast.methods.base import Batch
-from cxrfast.metrics import auroc, localization_accuracy, operating_points
+from cxrfast.metrics import OperatingPoints, auroc, choose_operating_points, localization_accuracy
 from cxrfast.regions import AnnotatedMaps, annotated_maps
+from cxrfast.runs.provenance import ClassProvenance, known, known_interval
 
 IOU_THRESHOLD = 0.1
 
@@ -22,7 +23,8 @@ class Validation:
 
     class_auroc: tuple[float, ...]
     class_iou_accuracy: tuple[float, ...]
-    operating_points: tuple[float, ...]
+    scores: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 0))  # [N, K]
+    labels: torch.Tensor = field(default_factory=lambda: torch.zeros(0, 0))  # [N, K]
 
     @property
     def auroc(self) -> float:
@@ -42,6 +44,29 @@ class Validation:
         accuracy has little weight: a single box cannot outweigh the AUROC.
         """
         return _mean(self.class_auroc + self.class_iou_accuracy)
+
+    def choose_operating_points(self, patients: Sequence[str], criterion: str) -> OperatingPoints | None:
+        """The operating points of the classes; None without validation images. `patients` are those of the images."""
+        if not len(self.scores):
+            return None
+        return choose_operating_points(self.scores, self.labels, patients, criterion=criterion)
+
+    def class_facts(self, names: Sequence[str], points: OperatingPoints | None) -> dict[str, ClassProvenance]:
+        """What validation found of every class, for the weights; empty without validation images."""
+        if points is None:
+            return {}
+        return {
+            name: ClassProvenance(
+                validation_positives=int((self.labels[:, k] == 1).sum()),
+                validation_negatives=int((self.labels[:, k] == 0).sum()),
+                auroc=known(self.class_auroc[k]),
+                auroc_interval=known_interval(points.auroc.low[k].item(), points.auroc.high[k].item()),
+                localization=known(self.class_iou_accuracy[k]),
+                operating_point_interval=known_interval(points.low[k].item(), points.high[k].item()),
+                operating_point_note=points.reason[k],
+            )
+            for k, name in enumerate(names)
+        }
 
     def row(self) -> dict[str, Any]:
         def number(value: float) -> float | None:  # JSON has no NaN
@@ -68,7 +93,7 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
         pairs.append(annotated_maps(prediction, batch["boxes"] / image_size, batch["has_box"]))
     if not scores:
         nothing = (math.nan,) * len(method.class_names)
-        return Validation(nothing, nothing, nothing)
+        return Validation(nothing, nothing)
     if not torch.cat(scores).isfinite().all():
         raise CxrfastError(
             f"training diverged in stage {stage}: scores are NaN or infinite; train again with a smaller learning rate"
@@ -79,8 +104,7 @@ def validate(method: Method, stage: str, loader: Iterable[Batch], image_size: in
     iou = annotated.overlap(method.region_rule, thresholds, image_size).iou
     hits = localization_accuracy(iou, annotated.class_index, labels[0].shape[1], IOU_THRESHOLD)
     scored = torch.cat(scores), torch.cat(labels)
-    columns = auroc(*scored), hits.accuracy, operating_points(*scored)
-    return Validation(*(tuple(column.tolist()) for column in columns))
+    return Validation(tuple(auroc(*scored).tolist()), tuple(hits.accuracy.tolist()), *scored)
 
 
 def _mean(values: Sequence[float]) -> float:

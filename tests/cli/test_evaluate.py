@@ -32,7 +32,7 @@ def test_evaluate_other_data_and_parts(cli, trained, phantoms):
         trained_classes = ("Atelectasis", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax")
         return [line for line in text.splitlines() if line.startswith(trained_classes)]
 
-    assert len(table(val)) == 4 * 7
+    assert len(table(val)) == 5 * 7
     assert table(again) == table(val)
     code, _, err = cli("evaluate", "--predictions=here/predictions-val.csv")
     assert code == 2

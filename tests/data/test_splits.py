@@ -215,7 +215,7 @@ def test_file_round_trip(tmp_path):
     assert loaded.hash == splits.hash
     assert [path.name for path in tmp_path.iterdir()] == ["splits.json"]
     with pytest.raises(CxrfastError, match="cannot be written"):
-        splits.save(tmp_path / "absent" / "splits.json")
+        splits.save(tmp_path / "splits.json" / "below.json")
 
 
 def test_hash_sees_a_moved_image_but_not_the_order():

@@ -13,6 +13,7 @@ from cxrfast.data.labels import CLASSES
 from cxrfast.errors import UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
 from cxrfast.runs import RunDirectory
+from cxrfast.runs.provenance import DRAWN_IMAGES, OTHER_IMAGES
 from cxrfast.runs.weights import read_weights
 
 
@@ -111,6 +112,25 @@ def test_phantoms_of_another_seed_share_names_and_are_other_people(trained, tmp_
     result = evaluate(trained, other, tmp_path, "strict")
     assert result.shared_patients is None
     assert len(result.notes) == 1
+
+
+def test_weights_that_learnt_from_drawings_warn_of_every_result(trained, copy, tmp_path):
+    """On phantoms, and on X-rays: here the same images under tables without a trace of the phantoms."""
+    own = evaluate_run(trained, out=tmp_path / "own")
+    assert own.result.warnings[0].startswith("weights learnt from drawings, not from people")
+    assert own.result.warnings[-1] == DRAWN_IMAGES
+    assert json.loads(own.report.read_text())["learnt_from"]["data"] == "phantoms"
+    page = own.page.read_text().replace("<wbr>", "")
+    assert "<title>Warning · " in page
+    assert page.count("weights learnt from drawings, not from people") == 2  # at the top and at the end
+    assert "At the operating point" in page
+    for name in ("phantoms.json", "README.txt"):
+        (copy / name).unlink()
+    table = copy / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace("5.625,5.625", "0.143,0.143"))
+    elsewhere = evaluate(trained, copy, tmp_path, "own")
+    assert elsewhere.warnings[-1] == OTHER_IMAGES
+    assert DRAWN_IMAGES not in elsewhere.warnings
 
 
 def renamed_weights(run, path, names):

@@ -1,13 +1,10 @@
 """Files, folders and patterns to image files, and the names of what is written for them."""
 
 import os
-from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cxrfast.inference._inputs import expand_inputs, output_stems
+from cxrfast.inference._inputs import expand_inputs
 
 
 @pytest.fixture
@@ -62,18 +59,32 @@ def test_what_is_missing_is_left_to_the_reader_and_an_empty_folder_is_told(folde
     assert "empty: expected images (.png, " in failures[str(tmp_path / "empty")]
 
 
-@given(st.lists(st.sampled_from(["a.png", "a.dcm", "A.png", "a-2.png", "a-2.dcm", "a-3.png", "b.png", "b"])))
-def test_output_stems_never_collide(files):
-    stems = output_stems([Path(str(place)) / file for place, file in enumerate(files)])
-    assert len({stem.casefold() for stem in stems}) == len(files)
-    for stem, file in zip(stems, files, strict=True):
-        assert stem.startswith(Path(file).stem)
+def test_unreadable_folders_and_names_of_images_that_are_no_files_are_named(folder, monkeypatch):
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "gone.dcm").symlink_to(folder / "nowhere.dcm")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(place):  # root may read everything, so permissions cannot be tested by themselves
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    files, failures = expand_inputs([folder])
+    assert len(files) == 5
+    assert {name.rpartition("/")[2] for name in failures} == {"loop.png", "gone.dcm", "pipe.png", "closed"}
+    assert failures[str(folder / "closed")] == f"{folder / 'closed'}: the folder cannot be read (Permission denied)"
+    assert "it is a named pipe, not a file" in failures[str(folder / "pipe.png")]
+    assert "symbolic links" in failures[str(folder / "loop.png")]
 
 
-def test_output_stems():
-    assert output_stems([Path("x/a.png"), Path("y/a.png"), Path("y/a-2.png"), Path("a.dcm")]) == [
-        "a",
-        "a-3",
-        "a-2",
-        "a-4",
-    ]
+def test_linked_folders_are_searched_once(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "z.png").write_bytes(b"x")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "below" / "up").symlink_to(folder)
+    files, failures = expand_inputs([folder])
+    assert [file.name for file in files] == ["a.JPG", "b.png", "1.2.840.7", "c.dcm", "d.png", "z.png"]
+    assert failures == {}

@@ -131,7 +131,8 @@ def test_a_batch_goes_on_past_bad_files(tmp_path):
     out = tmp_path / "in" / "out"
     inputs = [tmp_path / "in", tmp_path / "missing.png"]
     batch = localize_many(predictor(), inputs, out)
-    assert sorted(path.name for path in out.iterdir()) == ["a-2.json", "a-2.png", "a.json", "a.png"]
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
+    assert written == ["a.json", "a.png", "below/a.json", "below/a.png"]
     assert [output.source for output in batch.outputs] == [
         tmp_path / "in" / "a.png",
         tmp_path / "in" / "below" / "a.png",
@@ -140,7 +141,7 @@ def test_a_batch_goes_on_past_bad_files(tmp_path):
     assert [finding.name for finding in batch.outputs[0].findings] == ["Mass", "Nodule"]
     assert list(batch.failures) == [str(tmp_path / "in" / "b.png"), str(tmp_path / "missing.png")]
     # Once more: its own pictures are not taken for radiographs
-    assert len(localize_many(predictor(), inputs, out).outputs) == 2
+    assert len(localize_many(predictor(), inputs, out, overwrite=True).outputs) == 2
 
 
 def test_a_batch_never_overwrites_its_inputs(tmp_path):
@@ -151,6 +152,54 @@ def test_a_batch_never_overwrites_its_inputs(tmp_path):
     assert image.read_bytes() == before
     with pytest.raises(UsageError, match="top: expected a number of classes of at least 1, got 0"):
         localize_many(predictor(), [image], tmp_path / "out", top=0)
+
+
+def test_two_patients_with_one_file_name(tmp_path):
+    for patient, height in (("p1", 40), ("p2", 50)):
+        write_image(tmp_path / "scans" / patient / "IM0001.png", height=height)
+    first, second = (tmp_path / "scans" / patient for patient in ("p1", "p2"))
+    out = tmp_path / "out"
+    # In one call
+    localize_many(predictor(), [first, second], out)
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.json")) == ["p1/IM0001.json", "p2/IM0001.json"]
+    for patient, height in (("p1", 40), ("p2", 50)):
+        assert json.loads((out / patient / "IM0001.json").read_text())["height"] == height
+    assert len(localize_many(predictor(), [tmp_path / "scans"], tmp_path / "same").outputs) == 2
+    assert (tmp_path / "same" / "p2" / "IM0001.png").is_file()
+    # In two calls: the second is refused before any work, and changes nothing
+    other = tmp_path / "other"
+    localize_many(predictor(), [first], other)
+    before = {path: path.read_bytes() for path in other.iterdir()}
+    called = []
+    busy = FakePredictor(CLASSES, SIZE, lambda image: called.append(image))
+    write_image(second / "IM0000.png")
+    problem = r"expected no results of these images, got .*IM0001\.json and 1 more; .*--overwrite"
+    with pytest.raises(UsageError, match=problem):
+        localize_many(busy, [second], other)
+    assert called == []
+    assert {path: path.read_bytes() for path in other.iterdir()} == before
+    localize_many(predictor(), [second], other, overwrite=True)
+    assert json.loads((other / "IM0001.json").read_text())["height"] == 50
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_no_json(tmp_path, monkeypatch):
+    write_image(tmp_path / "in" / "a.png")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    batch = localize_many(predictor(), [tmp_path / "in"], tmp_path / "out")
+    assert "a.png cannot be written (No space left on device)" in batch.failures[str(tmp_path / "in" / "a.png")]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_image_above_the_limit_fails_alone(tmp_path):
+    write_image(tmp_path / "in" / "a.png")
+    write_image(tmp_path / "in" / "b.png", height=50)
+    batch = localize_many(predictor(), [tmp_path / "in"], tmp_path / "out", max_pixels=40 * 60)
+    assert [output.source.name for output in batch.outputs] == ["a.png"]
+    assert "declares 60×50 pixels, more than 2400" in batch.failures[str(tmp_path / "in" / "b.png")]
 
 
 def bright_spot_predictor() -> FakePredictor:

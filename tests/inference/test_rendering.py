@@ -1,12 +1,14 @@
 """The picture shows boxes and heat where they are, and is readable in odd cases."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from matplotlib.patches import Rectangle
 
-from cxrfast.inference import draw, localize, save_overlay
+from cxrfast.inference import ClassFinding, draw, localize, save_overlay
 from tests.predictors import FakePredictor, constant_answer
 
 CLASSES = ("Mass", "Nodule")
@@ -59,15 +61,21 @@ def test_boxes_and_words(tmp_path):
     (box,) = [patch for patch in figure.axes[1].patches if isinstance(patch, Rectangle)]
     assert (*box.get_xy(), box.get_width(), box.get_height()) == (8, 30, 24, 10)
     text = words(figure)
-    for part in ("scan $1_a.png", "80 × 50 pixels", "Mass 0.90", "score 0.90 · 1 region", "not for diagnosis"):
+    for part in (
+        "scan $1_a.png",
+        "80 × 50 pixels",
+        "Mass 0.90",
+        "Mass  0.90 (threshold 0.50) · 1 region",
+        "not for diagnosis",
+    ):
         assert part in text
     assert "Nodule" not in text
 
 
 def test_a_finding_without_a_region_and_one_below_the_threshold():
     image = np.zeros((50, 50), np.float32)
-    assert "Mass  score 0.90 · no region" in words(draw(localization(image, heat=0.3)))
-    assert "Nodule  score 0.20 (below 0.50) · no region" in words(draw(localization(image, top=2)))
+    assert "Mass  0.90 (threshold 0.50) · no region" in words(draw(localization(image, heat=0.3)))
+    assert "Nodule  0.20 (below 0.50) · no region" in words(draw(localization(image, top=2)))
 
 
 def test_nothing_found_is_said_with_the_highest_scores():
@@ -87,3 +95,36 @@ def test_the_file_is_a_png_of_readable_size_and_no_global_figure_is_left(tmp_pat
     from matplotlib import _pylab_helpers
 
     assert not _pylab_helpers.Gcf.figs
+
+
+def test_warnings_stand_in_the_picture():
+    """Whole, however narrow the picture is, and above the panels."""
+    warnings = ("weights learnt from drawings, not from people: " + "word " * 60, "no better than chance: Mass")
+    for shape in ((50, 50), (600, 60)):
+        found = replace(localization(np.zeros(shape, np.float32)), warnings=warnings)
+        figure = draw(found)
+        text = " ".join(words(figure).split())
+        for warning in warnings:
+            assert f"WARNING: {' '.join(warning.split())}" in text
+        figure.canvas.draw()
+        top = max(axes.get_window_extent().y1 for axes in figure.axes)
+        alarmed = [entry.get_window_extent() for entry in figure.texts if entry.get_color() == "#ffb347"]
+        assert len(alarmed) > 2
+        assert all(extent.y0 > top and extent.x1 < figure.bbox.width for extent in alarmed)
+    assert "WARNING" not in words(draw(localization(np.zeros((50, 50), np.float32))))
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "shown"),
+    [
+        (0.42, 0.31, ("0.42", "0.31")),
+        (0.00041, 0.00037, ("0.00041", "0.00037")),
+        (0.3141, 0.3139, ("0.3141", "0.3139")),
+        (0.5, 0.5, ("0.50", "0.50")),
+        (0.4, 0.0, ("0.40", "0.00")),
+        (3e-9, 1e-9, ("3e-09", "1e-09")),
+        (0.9999, 0.99, ("1.00", "0.99")),
+    ],
+)
+def test_a_score_is_never_shown_as_0_nor_as_its_threshold(score, threshold, shown):
+    assert ClassFinding("Nodule", score, True, threshold, 0.5, ()).numbers == shown

@@ -13,7 +13,7 @@ import cxrfast
 import cxrfast.cli
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.runs import RunDirectory
-from cxrfast.runs.directory import fold_name, latest_run, run_of
+from cxrfast.runs.directory import fold_name, latest_run, new_run, open_run, run_of
 
 PACKAGE = Path(cxrfast.__file__).parent
 COMMANDS = Path(cxrfast.cli.__file__).parent
@@ -156,3 +156,39 @@ def test_the_latest_run(tmp_path, monkeypatch):
         run.best.touch()
         os.utime(run.best, (100 - age, 100 - age))
     assert latest_run() == RunDirectory(Path("runs/b"))
+
+
+def test_files_of_killed_processes_are_removed_when_a_run_starts(tmp_path):
+    for folder in (tmp_path, tmp_path / "weights", tmp_path / "forks"):
+        folder.mkdir(exist_ok=True)
+        (folder / ".0123456789abcdef.tmp").write_text("half")
+    (tmp_path / "config.yaml").write_text("method: li\n")
+    open_run(tmp_path)
+    assert [path.name for path in sorted(tmp_path.rglob("*.*"))] == ["config.yaml"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".0123456789abcdef.tmp").write_text("half")  # a folder with nothing else is empty
+    assert new_run(tmp_path / "other", "li").path == tmp_path / "other"
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([("a", 1), ("a", 3)], "line 2 is epoch 3 of stage a, expected epoch 2"),
+        ([("a", 1), ("a", 1)], "line 2 is epoch 1 of stage a, expected epoch 2"),
+        ([("a", 2), ("a", 1)], "line 1 is epoch 2 of stage a, expected epoch 1"),
+        ([("a", 1), ("b", 1), ("a", 2)], "line 3 is epoch 2 of stage a, expected epoch 2 in order"),
+    ],
+)
+def test_rows_of_metrics_that_were_moved_are_refused(tmp_path, rows, problem):
+    run = RunDirectory(tmp_path)
+    run.write_metrics([{"stage": stage, "epoch": epoch} for stage, epoch in rows])
+    with pytest.raises(CxrfastError, match=problem):
+        run.read_metrics()
+
+
+def test_rows_of_a_search_begin_behind_the_trunk(tmp_path):
+    run = RunDirectory(tmp_path)
+    places = [(None, 1), (None, 2), (None, 3), (1, 2), (1, 3), (2, 3)]
+    rows = [{"stage": "a", "epoch": epoch, "divided_after": after} for after, epoch in places]
+    run.write_metrics(rows)
+    assert run.read_metrics() == rows

@@ -1,5 +1,8 @@
 """Weights files: used alone, and refused in one line where they do not fit."""
 
+import os
+import stat
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -38,7 +41,10 @@ def test_weights_alone_are_enough(trained, tmp_path):
         ({"method": "zhou"}, "expected a method of li, rozenberg, .*, got 'zhou' in "),
         ({"options": '{"from_the_future": 1}'}, "metadata of .* do not describe a model of cxrfast"),
         ({"class_names": "Mass"}, "metadata of .* do not describe a model of cxrfast"),
-        ({"class_names": '["Mass"]'}, r"does not fit method 'rozenberg': tensors \d+ of another shape \(first:"),
+        (
+            {"class_names": '["Mass"]', "operating_points": "[0.5]"},
+            r"does not fit method 'rozenberg': tensors \d+ of another shape \(first:",
+        ),
     ],
 )
 def test_weights_of_something_else(trained, tmp_path, change, message):
@@ -46,6 +52,43 @@ def test_weights_of_something_else(trained, tmp_path, change, message):
     with pytest.raises(CxrfastError, match=message) as refusal:
         load_predictor(path)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"image_size": "0"}, "image_size in the metadata of .*: expected 16 to 8192 pixels, got 0"),
+        ({"image_size": "100000000"}, "expected 16 to 8192 pixels, got 100000000"),
+        ({"image_size": "-64"}, "expected 16 to 8192 pixels, got -64"),
+        ({"image_size": "9" * 5000}, "do not describe a model"),
+        (
+            {"operating_points": "[0.5]"},
+            "operating_points in the .*: expected 7, one for each class, got 1",
+        ),
+        ({"operating_points": "[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.5]"}, "expected numbers from 0 to 1, got 1.5"),
+        ({"operating_points": "[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, NaN]"}, "expected numbers from 0 to 1, got nan"),
+        ({"operating_points": "[" * 100_000}, "do not describe a model"),
+        ({"class_names": '["Mass", "Mass"]'}, "class_names in the metadata of .*: expected 1 to 1000 different names"),
+        ({"class_names": "[]"}, "expected 1 to 1000 different names"),
+        ({"class_names": '[""]'}, "do not describe a model"),
+        ({"stage": "somewhere"}, "do not describe a model"),
+        ({"validated": '"perhaps"'}, "do not describe a model"),
+        ({"options": "[]"}, "do not describe a model"),
+    ],
+)
+def test_metadata_that_no_training_writes(trained, tmp_path, change, problem):
+    path = rewritten(RunDirectory(trained).best, tmp_path / "changed.safetensors", **change)
+    with pytest.raises(CxrfastError, match=problem) as refusal:
+        load_predictor(path)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 600
+
+
+def test_others_may_read_weights_as_the_umask_says(trained):
+    before = os.umask(0)
+    os.umask(before)
+    for path in (RunDirectory(trained).best, RunDirectory(trained).checkpoint, RunDirectory(trained).splits):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~before
 
 
 def test_missing_and_unknown_tensors_are_named(trained, tmp_path):
@@ -89,7 +132,7 @@ def test_a_failed_write_leaves_the_old_weights(trained, tmp_path, monkeypatch):
     def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cxrfast.runs.weights.save_file", full_disk)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
     with pytest.raises(CxrfastError, match="cannot be written .No space left"):
         save_weights(path, method, stage="crf", label_version="2017")
     assert path.read_bytes() == before

@@ -36,6 +36,10 @@ def test_a_saved_configuration_is_the_same_when_read(tmp_path):
         ({"method": "li", "data": "x", "lr": "fast"}, "lr: expected a valid number.*got 'fast'"),
         ({"method": "li", "data": "x", "precision": "8"}, "precision: expected '32', 'bf16' or '16', got '8'"),
         ({"method": "rozenberg", "data": "x", "options": {"lambda_an": 1}}, "did you mean lambda_ann"),
+        (
+            {"method": "li", "data": "x", "operating_point": "sensitivity=2"},
+            r"operating_point: expected youden, f1, .* \(a share in \(0, 1\]\), got 'sensitivity=2'$",
+        ),
         ({"method": "li", "data": "x", "options": {"patch_rule": "all"}}, "options.patch_rule: .*got 'all'"),
     ],
 )

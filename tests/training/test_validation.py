@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cxrfast.metrics import auroc, operating_points
+from cxrfast.metrics import auroc, choose_operating_points
 from cxrfast.regions.prediction import Prediction
 from cxrfast.regions.rule import RegionRule
 from cxrfast.training.validation import Validation, validate
@@ -14,7 +14,7 @@ NAN = math.nan
 
 
 def made(auroc: tuple[float, ...], iou: tuple[float, ...]) -> Validation:
-    return Validation(auroc, iou, (NAN,) * len(auroc))
+    return Validation(auroc, iou)
 
 
 def test_with_boxes_for_every_class_the_score_is_the_mean_of_the_two_means():
@@ -66,11 +66,12 @@ def test_unknown_labels_are_as_if_removed_by_hand():
     }
     batches = [{key: value[rows] for key, value in data.items()} for rows in (slice(0, 25), slice(25, 60))]
     found = validate(Scores(), "stage", batches, 4)
+    points = found.choose_operating_points([str(n) for n in range(60)], "sensitivity=0.8")
     for k in range(2):
         known = ~labels[:, k].isnan()
         alone = data["image"][known, 0, 0, k, None], labels[known, k, None].bool()
         assert found.class_auroc[k] == auroc(*alone).item()
-        assert found.operating_points[k] == operating_points(*alone).item()
+        assert points.threshold[k] == choose_operating_points(*alone, criterion="sensitivity=0.8").threshold
     assert math.isnan(found.class_auroc[2])
-    assert math.isnan(found.operating_points[2])
+    assert points.threshold[2].isnan()
     assert found.score == pytest.approx(sum(found.class_auroc[:2]) / 2)

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cxrfast._files import read_bytes
+from cxrfast._json import parse_json
 from cxrfast.data.datasets._values import part_of_name
 from cxrfast.errors import CxrfastError
 
@@ -64,14 +66,17 @@ def _looks_like_coco(path: Path, *, strictly: bool = False) -> bool:
     return any(key in text for key in (*_KEYS, '"info"'))
 
 
+JSON_LIMIT = 2**32  # bytes; data sets with many masks have a gigabyte
+
+
 def load_json(path: Path) -> dict[str, Any]:
     """The object of a COCO file, with its lists checked to be lists of objects."""
     try:
-        data = path.read_bytes()
-        content = json.loads(data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"))
+        data = read_bytes(path, JSON_LIMIT)
+        content = parse_json(data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"))
     except json.JSONDecodeError as error:
         raise CxrfastError(f"{path}, line {error.lineno}: not JSON ({error.msg}); restore the original file") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CxrfastError(f"{path} cannot be read ({error}); restore the original file") from error
     if not isinstance(content, dict):
         raise CxrfastError(

@@ -16,7 +16,9 @@ from cxrfast.data.datasets._images import ImageFiles
 from cxrfast.data.datasets._tables import CsvTable, column_names, parse_integer
 from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_identifier
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.image_names import leaves_folder
 from cxrfast.data.labels import CLASSES, NO_FINDING
+from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.data.records import Box, Record
 from cxrfast.errors import CxrfastError, UsageError
 
@@ -99,7 +101,8 @@ def read_chestxray14(
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
     class_notes = [text for text in (describe_matches(spellings),) if text]
-    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, class_notes)
+    synthetic = is_phantoms(root)
+    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, class_notes, synthetic=synthetic)
 
 
 def _path(root: Path, name: str) -> Path:
@@ -222,6 +225,8 @@ def _read_records(
             raise table.error(line, f"image {image} is listed twice")
         if not image:
             raise table.error(line, f"'{_IMAGE}' is empty")
+        if leaves_folder(image):
+            raise table.error(line, f"image {image!r}: expected a path inside {table_path.parent}")
         seen.add(image)
         cell = row[at_labels]
         try:

@@ -20,6 +20,7 @@ from cxrfast.data.datasets import (
     yolo,
 )
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 
 # In the order in which they are tried. Layouts of one data set come before general formats.
@@ -68,6 +69,8 @@ def read_data(path: str | Path, options: DataOptions = DataOptions()) -> DataSou
             able = [other.name for other in LAYOUTS if name in other.options]
             raise UsageError(f"{name}: goes with {', '.join(able)}, got data of layout {layout.name}; leave it out")
     source = layout.read(path, options)
+    # Phantoms that were brought into another layout keep their marker
+    source = replace(source, synthetic=source.synthetic or is_phantoms(path if path.is_dir() else path.parent))
     source = replace(source, notes=[f"data set of layout {layout.name} ({layout.title}), by {evidence}", *source.notes])
     return _mapped(_of_views(source, options), options)
 

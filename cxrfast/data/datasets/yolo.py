@@ -215,11 +215,11 @@ def _class_names(path: Path, content: dict[str, Any]) -> list[str]:
 
 def _load(path: Path) -> dict[str, Any] | None:
     """The content of a YAML file with names and parts, or None."""
-    import yaml
+    from cxrfast._yaml import read_yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = read_yaml(path)
+    except (OSError, ValueError):
         return None
     right = isinstance(content, dict) and "names" in content and any(key in content for key in _PARTS)
     return content if right else None

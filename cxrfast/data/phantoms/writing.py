@@ -16,6 +16,7 @@ import numpy as np
 from cxrfast.data.labels import BOXED_CLASSES, NO_FINDING
 from cxrfast.data.phantoms.anatomy import Build, Chest, Pose, smooth_noise
 from cxrfast.data.phantoms.lesions import draw_lesion, region_box
+from cxrfast.data.phantoms.marker import README_FIRST_WORDS, SIDE_IN_MM, write_marker
 from cxrfast.errors import CxrfastError, UsageError
 
 FRAME = 1024  # side in pixels that boxes in the table refer to, as in the release
@@ -27,12 +28,15 @@ _TEST_SHARE = 0.2  # fraction of patients
 # Seed components that give each kind of draw its own random stream.
 _PATIENTS, _BUILD, _IMAGE, _LIST, _BOX = range(5)
 
-README = """These are SYNTHETIC images, drawn by cxrfast's phantom generator (cxrfast synth); they show no person.
+README = (
+    README_FIRST_WORDS
+    + """ (cxrfast synth); they show no person.
 Layout and table formats are those of NIH ChestX-ray14. Labels are true and complete for the eight classes with boxes.
 Not for any medical use.
 
 images {images}, image size {image_size}, seed {seed}, boxed fraction {boxed_fraction}, patients {patients}
 """
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ def write_phantoms(
 
     A fifth of the patients are on the test list. All their findings have boxes in the table. On the train_val list, the
     fraction ``boxed_fraction`` of the findings has boxes; the rest are unannotated positives. Image i depends on
-    ``seed``, ``image_size`` and ``patients`` only, not on the number of images.
+    ``seed``, ``image_size`` and ``patients`` only, not on the number of images. The file ``phantoms.json`` marks the
+    folder as synthetic, with the version of cxrfast and these parameters.
 
     The folder is created when its content is complete. Raises :class:`UsageError` if it exists and is not empty, or for
     an option out of range, and :class:`CxrfastError` if it cannot be written.
@@ -144,10 +149,10 @@ def write_phantoms(
         (unfinished / "images").mkdir(parents=True)
         rows = _write_images(unfinished / "images", images, image_size, seed, patients, progress)
         _write_tables(unfinished, rows, image_size, seed, boxed_fraction)
-        text = README.format(
-            images=images, image_size=image_size, seed=seed, boxed_fraction=boxed_fraction, patients=patients or "drawn"
-        )
+        drawn = {"images": images, "image_size": image_size, "seed": seed, "boxed_fraction": boxed_fraction}
+        text = README.format(**drawn, patients=patients or "drawn")
         (unfinished / "README.txt").write_text(text, encoding="utf-8")
+        write_marker(unfinished, **drawn, patients=patients)
         os.replace(unfinished, root)  # replaces an empty folder
     except OSError as error:
         raise CxrfastError(f"{root} cannot be written ({error.strerror or error}); choose another folder") from error
@@ -215,7 +220,7 @@ def _write_tables(root: Path, rows: list[_Row], image_size: int, seed: int, boxe
         labels = "|".join(row.boxes) or NO_FINDING
         entries.append(
             f"{row.image},{labels},{row.number:03d},{row.patient:08d},{build.age:03d}Y,{build.sex},PA,"
-            f"{image_size},{image_size},{360 / image_size:.3f},{360 / image_size:.3f}"
+            f"{image_size},{image_size},{SIDE_IN_MM / image_size:.3f},{SIDE_IN_MM / image_size:.3f}"
         )
         is_test = np.random.default_rng([seed, _LIST, row.patient]).random() < _TEST_SHARE
         lists["test_list.txt" if is_test else "train_val_list.txt"].append(row.image)

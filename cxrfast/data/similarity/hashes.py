@@ -8,8 +8,6 @@ The hash is the 64-bit `phash` of ImageHash: the image is resized to a fixed siz
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cxrfast._files import atomic_path
+from cxrfast._json import parse_json
+from cxrfast._npz import read_npz
 from cxrfast.data.images import read_image
 from cxrfast.data.records import Record
 from cxrfast.data.transforms import resize
@@ -173,14 +173,13 @@ def _load(cache: str | os.PathLike | None, folder: str | os.PathLike, notes: lis
     if path is None:
         return {}
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
+        arrays = read_npz(path, _ARRAYS)
         if any(arrays[name].dtype.kind != kind for name, kind in _ARRAYS.items()):
             raise ValueError("an array of another type")
-        parameters = json.loads(str(arrays["parameters"]))
+        parameters = parse_json(str(arrays["parameters"]))
         entries = zip(arrays["images"].tolist(), arrays["sizes"].tolist(), arrays["hashes"].tolist(), strict=True)
         stored = {image: (size, value) for image, size, value in entries}
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         if cache is not None:  # never overwrite a file that the user named unless it is a cache
             raise CxrfastError(
                 f"{path} is not a file of image hashes ({error}); name another file, or remove it"

@@ -7,6 +7,7 @@ from typing import Any
 
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation.record import AccuracyTableRecord, EvaluationRecord
+from cxrfast.evaluation.scoring import images_hash
 from cxrfast.predictions.table import Predictions, read_predictions
 
 
@@ -30,7 +31,7 @@ class FoldEvaluation:
             raise CxrfastError(
                 f"{predictions} does not belong to {report} ({error}); evaluate the run again"
             ) from error
-        if len(found.images) != record.n_images:
+        if len(found.images) != record.n_images or images_hash(found.images) != record.images_hash:
             raise CxrfastError(f"{predictions} does not belong to {report}; evaluate the run again")
         return cls(name, fold, seed, record, found)
 

@@ -126,7 +126,7 @@ class PooledResult:
 
 
 def _run(run: FoldEvaluation) -> RunRecord:
-    names = ("n_images", "n_patients", "shared_patients", "split_hash", "weights", "unreadable")
+    names = ("n_images", "n_patients", "shared_patients", "split_hash", "weights", "warnings", "unreadable")
     shared = {name: getattr(run.record, name) for name in names}
     return RunRecord(run=run.name, fold=run.fold, seed=run.seed, **shared)
 

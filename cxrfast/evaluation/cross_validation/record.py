@@ -28,6 +28,7 @@ class RunRecord(Part):
     shared_patients: int | None
     split_hash: str | None
     weights: str
+    warnings: tuple[str, ...] = ()
     unreadable: dict[str, str]
 
 
@@ -171,6 +172,18 @@ class CrossValidationRecord(CrossValidationHead, StoredRecord):
         if self.detection is not None:
             check_classes(self.classes, detection=self.detection.classes)
         return self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of all runs, each once, with the runs that it is for unless it is for all."""
+        found: dict[str, list[str]] = {}
+        for run in self.runs:
+            for warning in run.warnings:
+                found.setdefault(warning, []).append(run.run)
+        everywhere = len(self.runs)
+        return tuple(
+            warning if len(runs) == everywhere else f"{', '.join(runs)}: {warning}" for warning, runs in found.items()
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cxrfast._files import atomic_path, write_text
-from cxrfast._logging import get_logger
+from cxrfast._logging import get_logger, printable
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.bags.drawing import parse_positives
 from cxrfast.experiments.bags.experiment import BagOutcome, BagSettings, Epoch, train_bags
@@ -129,7 +129,7 @@ def run_grid(
                 raise
             except CxrfastError as error:
                 failed.append(_title(settings))
-                logger.warning(f"{_title(settings)}: {error}")
+                logger.warning(f"{_title(settings)}: {printable(str(error))}")
                 continue
             table.add(key, outcome)
             if settings.run == 0:

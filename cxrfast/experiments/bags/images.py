@@ -2,7 +2,6 @@
 
 import gzip
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cxrfast._logging import get_logger
+from cxrfast._npz import read_npz
 from cxrfast.errors import CxrfastError, UsageError
 
 logger = get_logger(__name__)
@@ -164,9 +164,8 @@ def _array_file(path: Path, seed: int) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"dataset: expected a file, got {path}, which does not exist")
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        arrays: dict[str, Any] = dict(read_npz(path))
+    except (OSError, ValueError) as error:
         raise CxrfastError(f"{path} cannot be read as an .npz file of plain arrays ({error})") from error
     for part in ("", "train_", "test_"):
         if {f"{part}images", f"{part}labels"} <= arrays.keys():

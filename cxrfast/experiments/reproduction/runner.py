@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrfast._files import write_text
-from cxrfast._logging import get_logger, indented
+from cxrfast._logging import get_logger, indented, printable
 from cxrfast.data import DataOptions, read_data
 from cxrfast.errors import CxrfastError
 from cxrfast.evaluation import CrossValidationRecord, EvaluationRecord
@@ -181,7 +181,7 @@ def _compared(plan: TablePlan, job: _Job) -> ComparedRow:
         numbers = list(numbers_of(record))
     except CxrfastError as error:
         state, reason = "failed", str(error)
-        logger.warning(f"{row.name}: failed: {reason}")
+        logger.warning(f"{row.name}: failed: {printable(reason)}")
     except KeyboardInterrupt:
         place = shlex.quote(str(job.folder.path))
         logger.info(f"interrupted in {place}; finished work is kept; resume with the same command")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrfast._files import write_text
-from cxrfast._logging import add_console, get_logger, has_console, quiet
+from cxrfast._logging import add_console, get_logger, has_console, printable, quiet
 from cxrfast.data import write_phantoms
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.experiments.evaluate_run import evaluate_run
@@ -111,7 +111,7 @@ def _run_all(cells: Sequence[StudyRun], study: Study, out: Path, jobs: int) -> l
         for cell, error in _run_wave(wave, study, out, jobs):
             done += 1
             if error:
-                logger.warning(f"{done}/{len(cells)} {cell.title}: failed: {error}")
+                logger.warning(f"{done}/{len(cells)} {cell.title}: failed: {printable(str(error))}")
                 failed.append(cell.title)
             else:
                 logger.info(f"{done}/{len(cells)} {cell.title}")

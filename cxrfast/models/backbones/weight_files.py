@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from cxrfast._files import is_file
+from cxrfast._tensors import load_archive, read_safetensors
 from cxrfast.errors import CxrfastError
 
 State = dict[str, torch.Tensor]
@@ -25,18 +26,18 @@ def read_tensors(path: Path, option: str) -> tuple[State, dict[str, str]]:
     Raises CxrfastError, in one line that begins with `option`, if the file is missing or damaged, contains no weights
     of a network, or contains other pickled objects.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise CxrfastError(f"{option}: no file {path}")
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+            metadata, state = read_safetensors(path)
+            return state, metadata
+        except (OSError, ValueError) as error:
             raise CxrfastError(f"{option}: {path} is not a safetensors file, or is damaged") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # for TorchScript archives, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_archive(path)
     except Exception as error:  # errors of pickle, zip and torch for other contents
         raise CxrfastError(f"{option}: {path} {_why_not_read(error)}") from error
     found = _find_state(content)

@@ -20,6 +20,7 @@ from cxrfast.report.facts import Evaluated
 from cxrfast.report.html import tables
 from cxrfast.report.html.curves import all_curves, learning_charts
 from cxrfast.report.html.gallery import make_gallery
+from cxrfast.report.html.operating import operating_table
 from cxrfast.report.html.viewer import viewer_data
 
 
@@ -49,6 +50,7 @@ def render_report(evaluated: Evaluated) -> str:
         configuration=tables.configuration(evaluated.run),
         environment=tables.environment(evaluated.run),
         score_table=tables.score_table(evaluated),
+        operating_table=operating_table(evaluated),
         published_auroc_table=tables.published_auroc_table(evaluated),
         published_remark=tables.published_remark(evaluated),
         localization_tables=tables.localization_tables(evaluated),

@@ -312,6 +312,8 @@ def evaluation_facts(evaluated: Evaluated) -> list[tuple[str, str]]:
         ("method", record.method),
         ("weights", record.weights),
     ]
+    if record.learnt_from is not None:
+        facts.append(("learnt from", str(record.learnt_from)))
     found = record.localization
     facts.insert(0, ("protocol", record.protocol + (f" ({found.paper})" if found else "")))
     if found is not None:

@@ -12,7 +12,8 @@ _COLUMNS = 4  # number of T side by side
 
 def cross_validation_to_text(result: PooledResult) -> str:
     """The result as text: facts, classification, a table for each measure and gate of the protocol, and remarks."""
-    lines = [*_facts(result), "", *_labels(result)]
+    warnings = [line for warning in result.record.warnings for line in wrap(f"WARNING: {warning}")]
+    lines = [*warnings, *_facts(result), "", *_labels(result)]
     for table in result.tables:
         lines += _accuracy(result, table)
     lines += ["", *_means(result)]

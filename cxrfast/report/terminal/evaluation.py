@@ -6,12 +6,16 @@ from cxrfast.evaluation.localization import AccuracyTable, LocalizationResult
 from cxrfast.evaluation.protocols import Folds
 from cxrfast.evaluation.result import Detection, EvaluationResult
 from cxrfast.metrics.classification import Mean, mean_without_nan
-from cxrfast.report.terminal.layout import between, decimal, ruled, wrap
+from cxrfast.metrics.operating import Rates
+from cxrfast.report.terminal.layout import between, decimal, ruled, short, wrap
 
 
 def evaluation_to_text(result: EvaluationResult) -> str:
     """The result as text: facts, classification, a table for each measure and gate, detection, and remarks."""
-    lines = [*_facts(result), "", *_labels(result)]
+    warnings = [line for warning in result.warnings for line in wrap(f"WARNING: {warning}")]
+    lines = [*warnings, *_facts(result), "", *_labels(result)]
+    if result.rates is not None:
+        lines += ["", *_operating(result, result.rates)]
     if result.localization is not None:
         for table in result.localization.tables:
             lines += ["", *_accuracy(result, result.localization, table)]
@@ -26,7 +30,7 @@ def _facts(result: EvaluationResult) -> list[str]:
     facts = [
         f"{result.method} on {result.split}: {result.n_images} images of {result.n_patients} patients, labels "
         f"{result.label_version}{split}; patients shared with training: {shared}",
-        f"weights {result.weights}",
+        f"weights {result.weights}" + (f", learnt from: {result.learnt_from}" if result.learnt_from else ""),
         f"protocol {result.protocol.name} ({result.protocol.paper})",
     ]
     if result.localization is not None:
@@ -62,6 +66,20 @@ def _labels(result: EvaluationResult) -> list[str]:
         means += [decimal(mean.value), _spread(mean)]
     means += [decimal(mean_without_nan(column, result.class_names).value) for column in columns]
     return ruled([header, *rows, ["mean", "", *means]])
+
+
+def _operating(result: EvaluationResult, rates: Rates) -> list[str]:
+    """What the operating points achieve, with intervals."""
+    header = ["operating point", "score ≥", "called", "sensitivity", "specificity", "PPV", "NPV"]
+    rows = []
+    for k, name in enumerate(result.class_names):
+        point = result.own.operating_points[k].item()
+        row = [name, short(point), str(rates.called[k])]
+        for value, low, high in rates[:4]:
+            limits = f"{between(low[k].item(), high[k].item()):>9}"
+            row.append("-" if math.isnan(value[k]) else f"{decimal(value[k].item(), 2)} {limits}")
+        rows.append(row)
+    return ruled([header, *rows], below=0)
 
 
 def _spread(mean: Mean) -> str:

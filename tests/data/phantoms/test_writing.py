@@ -36,6 +36,7 @@ def test_layout_is_that_of_chestxray14(folder):
         "train_val_list.txt",
         "test_list.txt",
         "README.txt",
+        "phantoms.json",
     }
     assert "SYNTHETIC" in (folder / "README.txt").read_text()
     assert (folder / "BBox_List_2017.csv").read_text().startswith("Image Index,Finding Label,Bbox [x,y,w,h],,,\n")
