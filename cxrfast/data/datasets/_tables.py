@@ -17,6 +17,7 @@ Column = str | tuple[str, ...]
 _DELIMITERS = (",", ";", "\t")
 _EMPTY = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>"})
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
+_SEPARATOR_LINE = re.compile(r"\"?sep=([,;\t])\"?(?:\r\n|\r|\n)", re.IGNORECASE)  # first line that Excel understands
 # Either a thousand or a fraction: "1,024" and "1.024".
 _COMMA_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _DOT_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
@@ -26,9 +27,9 @@ class CsvTable:
     """The rows of a CSV or Parquet file, with columns found by name.
 
     The file may be compressed (.gz), begin with a byte order mark, be encoded as UTF-8 or UTF-16, have lines that end
-    in CR LF, and be separated by commas, semicolons or tabs. Names of columns are compared without case and
-    surrounding spaces. Header fields without values (trailing separators) are ignored. A row without a field for a
-    requested column is an error.
+    in CR LF, and be separated by commas, semicolons or tabs; a first line ``sep=;`` states that. Names of columns are
+    compared without case and surrounding spaces. Header fields without values (trailing separators) are ignored. A row
+    without a field for a requested column is an error.
     """
 
     def __init__(self, path: Path, required: Sequence[Column], optional: Sequence[Column] = ()):
@@ -36,7 +37,8 @@ class CsvTable:
         lines = _read_text(path)
         header, self.delimiter = _header(lines, required)
         self._reader = csv.reader(io.StringIO(lines, newline=""), delimiter=self.delimiter)
-        next(self._reader, None)
+        for _ in range(2 if _SEPARATOR_LINE.match(lines) else 1):
+            next(self._reader, None)
         self.header = [name.strip() for name in header]
         places: dict[str, int] = {}
         for place, name in enumerate(self.header):
@@ -189,9 +191,13 @@ def _read_text(path: Path, *, head: bool = False) -> str:
 
 def _header(text: str, required: Sequence[Column]) -> tuple[list[str], str]:
     """The header and the delimiter: the one with which the required columns are there, else the most frequent one."""
+    stated = _SEPARATOR_LINE.match(text)
+    text = text[stated.end() :] if stated else text
     end = re.search(r"[\r\n]", text)
     first = text if end is None else text[: end.start()]
     by_count = sorted(_DELIMITERS, key=lambda mark: -first.count(mark))
+    if stated:
+        return next(csv.reader([first], delimiter=stated[1]), []), stated[1]
 
     def split(mark: str) -> list[str]:
         try:

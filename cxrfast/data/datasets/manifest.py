@@ -304,6 +304,12 @@ def _table_in(path: Path) -> Path | None:
     return next((path / f"manifest{end}" for end in TABLE_ENDS if (path / f"manifest{end}").is_file()), None)
 
 
+def tables_of_images(folder: Path) -> list[str]:
+    """The tables in a folder that have a column of images, so that they may be manifests under another name."""
+    tables = sorted(path for path in folder.iterdir() if path.is_file() and path.name.lower().endswith(TABLE_ENDS))
+    return [path.name for path in tables if image_column(column_names(path) or ()) is not None]
+
+
 def _recognise(path: Path) -> str | None:
     table = _table_in(path)
     if table is None:

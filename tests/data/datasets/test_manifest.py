@@ -468,3 +468,39 @@ def test_dots_between_thousands(folder):
 def test_columns_of_paths_by_format(folder):
     source = read_data(write(folder, "DicomPath,PngPath,Mass", "a.dcm,a.png,1", "b.dcm,b.png,0"))
     assert [record.image for record in source.records] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"'])
+def test_a_first_line_that_states_the_separator(folder, first):
+    write(folder, first, "image;Mass, left", "a.png;1", "b.png;0", end="\r\n")
+    same(labels(read_data(folder)), {"a.png": [1], "b.png": [0]})
+    write(folder, first, "image;Mass", "a.png;1", "b.png;maybe", "sub/c.png;0")
+    with pytest.raises(CxrfastError, match="line 4: 'Mass' is 'maybe'"):
+        read_data(folder)
+
+
+@pytest.mark.parametrize("column", ["findings", "label"])
+def test_findings_separated_by_two_marks_are_refused(folder, column):
+    write(folder, f"image;{column}", "a.png;Mass, Effusion", "b.png;Effusion|Mass")
+    with pytest.raises(CxrfastError, match=f"column '{column}' holds 'Mass, Effusion' and also Mass and Effusion"):
+        read_data(folder)
+
+
+def test_a_class_name_with_a_comma(folder):
+    source = read_data(write(folder, "image;findings", "a.png;Mass, left|Effusion", "b.png;Effusion"))
+    assert source.class_names == ("Mass, left", "Effusion")
+
+
+def test_a_manifest_under_another_name_is_named(folder):
+    write(folder, *WIDE, name="labels.csv")
+    write(folder, "a,b", "1,2", name="other.csv")
+    with pytest.raises(
+        CxrfastError, match=r"tables with a column of images: labels.csv; pass one .*--data .*labels.csv"
+    ):
+        read_data(folder)
+
+
+def test_a_spreadsheet_is_refused_in_one_sentence(folder):
+    (folder / "manifest.xlsx").write_bytes(b"PK\3\4")
+    with pytest.raises(CxrfastError, match=r"manifest.xlsx is neither a table .* save a spreadsheet as CSV"):
+        read_data(folder / "manifest.xlsx")
