@@ -51,8 +51,6 @@ def _check_members(file: Any) -> None:
     size = os.fstat(file.fileno()).st_size
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("a member of the archive is compressed; torch writes none")
-        if sum(member.file_size for member in members) > size:
+        # torch compresses no tensors; TorchScript compresses its code, and is refused by torch itself
+        if sum(member.file_size for member in archive.infolist()) > size + 2**20:
             raise ValueError("the members of the archive declare more bytes than it has")
