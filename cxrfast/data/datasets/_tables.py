@@ -36,7 +36,7 @@ class CsvTable:
         self.path = path
         lines = _read_text(path)
         header, self.delimiter = _header(lines, required)
-        self._reader = csv.reader(io.StringIO(lines, newline=""), delimiter=self.delimiter)
+        self._reader = csv.reader(io.StringIO(lines, newline=""), delimiter=self.delimiter, skipinitialspace=True)
         for _ in range(2 if _SEPARATOR_LINE.match(lines) else 1):
             next(self._reader, None)
         self.header = [name.strip() for name in header]
@@ -197,11 +197,11 @@ def _header(text: str, required: Sequence[Column]) -> tuple[list[str], str]:
     first = text if end is None else text[: end.start()]
     by_count = sorted(_DELIMITERS, key=lambda mark: -first.count(mark))
     if stated:
-        return next(csv.reader([first], delimiter=stated[1]), []), stated[1]
+        return next(csv.reader([first], delimiter=stated[1], skipinitialspace=True), []), stated[1]
 
     def split(mark: str) -> list[str]:
         try:
-            return next(csv.reader([first], delimiter=mark), [])
+            return next(csv.reader([first], delimiter=mark, skipinitialspace=True), [])
         except csv.Error:
             return []
 

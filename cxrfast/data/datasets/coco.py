@@ -78,6 +78,8 @@ class _Reader:
             draft = self._read_image(file, entry, classes, federated)
             if by_id.setdefault(entry["id"], draft) is not draft:
                 raise self._error(file, "image", entry["id"], "has the id of another image")
+        if federated and "annotations" in content:
+            self.counts["stated"] += sum(draft is not None for draft in by_id.values())
         self.total += len(by_id)
         if not by_id:
             self.notes.append(f"{file.path.name} has no images")
@@ -221,11 +223,9 @@ class _Reader:
             "clipped": "boxes leave their image by up to one pixel: clipped",
             "repeated": "repeated boxes are used once",
             "strangers": "annotations are of images that are not listed: left out",
+            "stated": "images state their absent classes (neg_category_ids): others are unknown",
         }
         self.notes.extend(f"{self.counts[key]} {text}" for key, text in texts.items() if self.counts[key])
-        stated = sum(draft.negative is not None for draft in self.drafts.values())
-        if stated:
-            self.notes.append(f"{stated} images state their absent classes (neg_category_ids): others are unknown")
         self.notes.extend(self.places.notes())
 
     def _error(self, file: CocoFile, kind: str, number: Any, problem: str) -> CxrfastError:

@@ -263,6 +263,7 @@ def test_file_without_annotations_has_unknown_labels(folder):
     source = read_data(folder)
     assert all(math.isnan(value) for values in labels(source).values() for value in values)
     assert any("has no annotations: the labels of its images are unknown" in note for note in source.notes)
+    assert not any("neg_category_ids" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

@@ -53,3 +53,11 @@ def test_a_size_is_a_whole_number(cell):
 def test_a_size_that_is_none(cell):
     with pytest.raises(ValueError, match="size is|could not convert"):
         parse_size(cell)
+
+
+def test_quotes_after_spaces(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text('"a" , "b, c"\n1, "2, 3"\n', encoding="utf-8")
+    table = CsvTable(path, ["a"])
+    assert table.header == ["a", "b, c"]
+    assert list(table.rows()) == [(2, ["1", "2, 3"])]
