@@ -48,7 +48,7 @@ class _Reader:
         self.classes: dict[CocoFile, list[str]] = {}
         self.drafts: dict[str, _Draft] = {}
         self.named_apart = self.total = 0
-        self.counts = dict.fromkeys(("clipped", "crowd", "repeated", "masks", "strangers", "labels"), 0)
+        self.counts = dict.fromkeys(("clipped", "crowd", "repeated", "masks", "strangers", "labels", "stated"), 0)
 
     def read(self) -> DataSource:
         for file in self.files:

@@ -1,6 +1,7 @@
 """Reader for a manifest: one table of images and labels, and optionally a table of boxes. See docs/data.md."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ class ManifestReader:
         return {
             "patient": parse_identifier(text.get("patient", "")) or "",
             "study": parse_identifier(text.get("study", "")),
-            "split": parse_part(text.get("split", "")),
+            "split": self._part(text.get("split", "")),
             "view": side if side == "lateral" else view or side,
             "age": self._age(text.get("age", "")),
             "sex": parse_sex(text.get("sex", "")),
@@ -179,6 +180,13 @@ class ManifestReader:
             "height": height,
             "file": text.get("file") if self.at_file is not None else None,
         }
+
+    def _part(self, cell: str) -> str | None:
+        try:
+            return parse_part(cell)
+        except ValueError as error:
+            name = self._open().header[self.roles["split"]]
+            raise ValueError(f"{error}; if column '{name}' is no split, rename it") from None
 
     def _age(self, cell: str) -> int | None:
         """No result depends on ages, so text such as "85 or more" is an unknown age and no error."""
@@ -274,8 +282,14 @@ def box_table_of(path: Path) -> Path | None:
     """The table of boxes that belongs to a manifest: boxes.csv beside manifest.csv, NAME_boxes.csv beside NAME.csv."""
     stem = _stem(path)
     names = ["boxes", "bboxes", "manifest_boxes"] if stem.casefold() == "manifest" else [f"{stem}_boxes"]
-    places = (path.with_name(name + end) for name in names for end in TABLE_ENDS)
-    return next((place for place in places if place.is_file()), None)
+    return _first_of(path.parent, [name + end for name in names for end in TABLE_ENDS])
+
+
+def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    """The file in the folder whose name, without regard to case, is the first one of ``names``."""
+    places = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
+    found = [file for file in folder.iterdir() if file.name.lower() in places and file.is_file()]
+    return min(found, key=lambda file: (places[file.name.lower()], file.name), default=None)
 
 
 def box_table_name(path: Path) -> str:
@@ -301,7 +315,7 @@ def _size(cell: str) -> int | None:
 def _table_in(path: Path) -> Path | None:
     if path.is_file():
         return path if path.name.lower().endswith(TABLE_ENDS) else None
-    return next((path / f"manifest{end}" for end in TABLE_ENDS if (path / f"manifest{end}").is_file()), None)
+    return _first_of(path, [f"manifest{end}" for end in TABLE_ENDS])
 
 
 def tables_of_images(folder: Path) -> list[str]:

@@ -256,6 +256,12 @@ def test_missing_and_extra_images(folder, make_image):
         read_data(folder)
 
 
+@pytest.mark.parametrize("name", ["Result.JSON", "annotations/train.JSON"])
+def test_suffix_in_upper_case(folder, name):
+    write(folder, content(), name)
+    assert sum(len(record.boxes) for record in read_data(folder).records) == 1
+
+
 def test_file_without_annotations_has_unknown_labels(folder):
     data = content()
     del data["annotations"]

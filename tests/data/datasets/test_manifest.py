@@ -504,3 +504,15 @@ def test_a_spreadsheet_is_refused_in_one_sentence(folder):
     (folder / "manifest.xlsx").write_bytes(b"PK\3\4")
     with pytest.raises(CxrfastError, match=r"manifest.xlsx is neither a table .* save a spreadsheet as CSV"):
         read_data(folder / "manifest.xlsx")
+
+
+def test_names_of_tables_in_upper_case(folder):
+    write(folder, *WIDE, name="Manifest.CSV")
+    write(folder, "image,label,x,y,w,h", "a.png,Mass,0,0,0.5,0.5", name="BOXES.CSV")
+    assert read_data(folder).records[0].boxes == {"Mass": ((0, 0, 0.5, 0.5),)}
+
+
+def test_a_column_of_parts_that_is_none_is_named(folder):
+    write(folder, "image,Set,Mass", "a.png,A,1")
+    with pytest.raises(CxrfastError, match="line 2: part of the split is 'A', .* if column 'Set' is no split, rename"):
+        read_data(folder)
