@@ -1,6 +1,8 @@
 """The `cxrfast` command. Commands import what they need when they run, so that `--help` is fast."""
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -21,7 +23,27 @@ from cxrfast.cli.reproduce import reproduce
 from cxrfast.cli.study import study
 from cxrfast.cli.synth import synth
 from cxrfast.cli.train import train
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import CxrfastError, Interrupted, UsageError
+
+
+class _Stopped(BaseException):
+    """Carries an Interrupted past typer, which makes exit code 130 of every KeyboardInterrupt."""
+
+    def __init__(self, interrupted: Interrupted) -> None:
+        super().__init__(str(interrupted))
+        self.exit_code = interrupted.exit_code
+
+
+def _passing_interruptions(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except Interrupted as error:
+            raise _Stopped(error) from error
+
+    return call
+
 
 app = typer.Typer(
     name="cxrfast",
@@ -47,7 +69,7 @@ for command in (
     bench,
     info,
 ):
-    app.command(cls=HelpWithNames)(command)
+    app.command(cls=HelpWithNames)(_passing_interruptions(command))
 
 
 # The base class of all usage errors: from click or, in newer versions, from typer's copy of click.
@@ -60,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Returns the exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    """Returns the exit code: 0 success, 1 failure, 2 wrong usage, 75 stopped and saved by a signal, 130 interrupted."""
     try:
         with console():
             result = typer.main.get_command(app).main(
@@ -72,6 +94,8 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), 2)
     except CxrfastError as error:
         return _fail(str(error), 1)
+    except _Stopped as error:
+        return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     return result if isinstance(result, int) else 0

@@ -129,6 +129,14 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Resume the run or cross-validation in this folder.")
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Hash the content of all images, when a run starts and when it resumes, not only of a sample: a "
+            "resumed run is refused if its data have changed.",
+        ),
+    ] = False,
     folds: Annotated[
         int | None,
         typer.Option("--folds", help="Cross-validate with this number of folds."),
@@ -200,9 +208,9 @@ def train(
         names += [name for name, value in (("out", out), ("config", config)) if value is not None]
         flags = {"by": "folds-by", "of": "folds-of", "augment": "no-augment", "class_map": "map"}
         refuse_with_resume([flags.get(name, name) for name in names if name != "options"])
-        _resume(resume, fold, machine)
+        _resume(resume, fold, machine, verify)
     else:
-        _start(config, given, machine, plan, fold, out)
+        _start(config, given, machine, plan, fold, out, verify)
 
 
 def _start(
@@ -212,6 +220,7 @@ def _start(
     plan: dict[str, Any],
     fold: int | None,
     out: Path | None,
+    verify: bool,
 ) -> None:
     """Start a run, or a cross-validation if the options or the configuration file set folds."""
     from cxrfast import training
@@ -224,6 +233,7 @@ def _start(
     options = {**base.get("options", {}), **given["options"]}
     config = training.build_config({**base, **given, **machine, "options": options})
     if "folds" in plan:
+        _refuse_verify(verify)
         complete = build_cross_validation(plan).model_dump()
         asked = config.val_share if "val_share" in {**base, **given} else None
         _say_next_of_folds(cross_validate(config, **complete, val_share=asked, fold=fold, out=out))
@@ -232,20 +242,26 @@ def _start(
     if lonely:
         name = {"by": "folds-by", "of": "folds-of"}.get(lonely[0], lonely[0])
         raise UsageError(f"{name}: expected only for a cross-validation; add --folds 5, or leave it out")
-    _say_next(training.train(config, out))
+    _say_next(training.train(config, out, verify=verify))
 
 
-def _resume(path: Path, fold: int | None, machine: dict[str, Any]) -> None:
+def _refuse_verify(verify: bool) -> None:
+    if verify:
+        raise UsageError("verify: expected only for a single run, got it for a cross-validation; leave it out")
+
+
+def _resume(path: Path, fold: int | None, machine: dict[str, Any], verify: bool) -> None:
     from cxrfast import training
     from cxrfast.experiments.cross_validation import resume_cross_validation
     from cxrfast.runs import RunDirectory
 
     if RunDirectory(path).is_cross_validation:
+        _refuse_verify(verify)
         _say_next_of_folds(resume_cross_validation(path, **machine, fold=fold))
     elif fold is not None:
         raise UsageError(f"fold: expected the folder of a cross-validation, got {path}; leave out --fold")
     else:
-        _say_next(training.resume(path, **machine))
+        _say_next(training.resume(path, **machine, verify=verify))
 
 
 def _say_next(run: Any) -> None:

@@ -67,9 +67,9 @@ CHECKLISTS: dict[str, tuple[Item, ...]] = {
         Item("docs/evaluation.md", r"^\| `<name>`"),
     ),
     "layout of a data set": (
-        Item("cxrfast/data/datasets/<name>.py", r"^LAYOUT = Layout\($"),
+        Item("cxrfast/data/datasets/**/<name>.py", r"^LAYOUT = Layout\($"),
         Item("cxrfast/data/datasets/registry.py", r"\b<name>\.LAYOUT\b"),
-        Item("tests/data/datasets/test_<name>.py", r"\bread_data\(|\bread_<name>\(|\bLAYOUT\b"),
+        Item("tests/data/datasets/**/test_<name>.py", r"\bread_data\(|\bread_<name>\(|\bLAYOUT\b"),
         Item("docs/data.md", r"`<op>`"),
     ),
     "renderer": (
@@ -113,7 +113,7 @@ def entries(kind: str) -> list[tuple[str, str]]:
         return [(name, name) for name in _public("cxrfast/metrics/__init__.py") if name[0].islower()]
     if kind == "layout of a data set":  # its module, and its name for --dataset
         found = []
-        for path in sorted((ROOT / "cxrfast/data/datasets").glob("[a-z]*.py")):
+        for path in sorted((ROOT / "cxrfast/data/datasets").rglob("[a-z]*.py")):
             name = re.search(r'^LAYOUT = Layout\(\s*(?:name=)?"([^"]+)"', path.read_text(encoding="utf-8"), re.M)
             found += [(path.stem, name[1])] if name else []
         return found

@@ -45,11 +45,17 @@ def class_key(name: str) -> str:
     return _KEYS.get(key, key)
 
 
+def is_no_finding(name: str) -> bool:
+    """Whether a label says that no class is present: "No Finding", "normal" and other spellings."""
+    return class_key(name) == _NO_FINDING
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
 
 
 _KEYS = {_plain(name): _plain(row[0]) for row in _SYNONYMS for name in row}
+_NO_FINDING = class_key("No Finding")
 
 
 class ClassMatcher:

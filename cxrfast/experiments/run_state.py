@@ -18,7 +18,7 @@ class RunState(StrEnum):
     """The state of a run."""
 
     NEW = "new"  # no epoch is finished
-    STARTED = "started"  # some epochs are finished
+    STARTED = "started"  # some epochs are finished, or a signal stopped the first one
     TRAINED = "trained"
     EVALUATED = "evaluated"  # by every requested protocol
 
@@ -31,6 +31,8 @@ def run_state(run: RunDirectory, evaluations: Mapping[str, RunDirectory]) -> Run
     """
     if is_evaluated(run, evaluations):
         return RunState.EVALUATED
+    if run.exists and run.partial.is_file() and not run.checkpoint.is_file():
+        return RunState.STARTED
     if not (run.exists and run.splits.is_file() and run.checkpoint.is_file()):
         return RunState.NEW
     return RunState.TRAINED if is_finished(run) else RunState.STARTED

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cxrfast.data.box_columns import CoordinateColumns, column_key
-from cxrfast.data.class_names import ClassMatcher, class_key
-from cxrfast.data.datasets._tables import CsvTable
+from cxrfast.data.class_names import ClassMatcher, class_key, is_no_finding
+from cxrfast.data.tables.box_columns import BoxColumns, column_key
+from cxrfast.data.tables.csv_table import CsvTable
 from cxrfast.errors import CxrfastError
 from cxrfast.predictions.frames import FRAME, Frames
 from cxrfast.predictions.parsed import ParsedPredictions
@@ -55,14 +55,18 @@ class _Table:
         self.class_name = next((place[name] for name in _CLASS if name in place), None)
         self.score = next((place[name] for name in _SCORE if name in place), None)
         try:
-            self.boxes = CoordinateColumns.among(self.header)
+            self.boxes = BoxColumns.among(self.header)
         except ValueError as error:
             raise CxrfastError(f"{path}: {error}") from None
+        self.numeric = self._box + (() if self.score is None else (self.score,))  # columns that hold numbers
+
+    @property
+    def _box(self) -> tuple[int, ...]:
+        return () if self.boxes is None else (*self.boxes.places, *(self.boxes.size or ()))
 
     def rows(self, needed: Sequence[int] = ()) -> Iterator[tuple[str, list[str]]]:
         """(place for error messages, fields) of every row, complete in the columns that are read."""
-        box = () if self.boxes is None else (*self.boxes.places, *(self.boxes.size or ()))
-        columns = [self.image, self.class_name, *box, self.score, *needed]
+        columns = [self.image, self.class_name, *self._box, self.score, *needed]
         ordered = [column for column in columns if column is not None]
         for line, row in self.text.rows():
             where = f"{self.path}, line {line}"
@@ -83,9 +87,11 @@ class _Table:
         return value
 
     def number_or_none(self, where: str) -> Callable[[str], float | None]:
+        number = self.text.numbers(self.numeric)
+
         def parse(cell: str) -> float | None:
             try:
-                return self.text.number(cell)
+                return number(cell)
             except ValueError as error:
                 reason = "finite number" if "finite" in str(error) else "number"
                 raise CxrfastError(f"{where}: {cell!r} is no {reason}") from None
@@ -93,7 +99,7 @@ class _Table:
         return parse
 
 
-def _read_boxes(table: _Table, columns: CoordinateColumns, into: ParsedPredictions) -> None:
+def _read_boxes(table: _Table, columns: BoxColumns, into: ParsedPredictions) -> None:
     """A row whose box is empty names an image without a box."""
     assert table.class_name is not None
     frames = Frames(table.path, into)
@@ -108,7 +114,7 @@ def _read_boxes(table: _Table, columns: CoordinateColumns, into: ParsedPredictio
         if box is None:
             empty += 1
             into.images[image] = None
-            if of and class_key(of) != class_key("No Finding"):
+            if of and not is_no_finding(of):
                 into.add_region_classes(of)
             continue
         if columns.size is not None and size is None:
@@ -126,7 +132,7 @@ def _read_boxes(table: _Table, columns: CoordinateColumns, into: ParsedPredictio
         )
     frames.close()
     if empty:
-        into.notes.append(f"{empty} rows of {table.path.name} have no box: no region on their images")
+        into.notes.append(f"rows of {table.path.name} without a box, no region on their images: {empty}")
     if columns.unused:
         used, unused = ", ".join(columns.names), ", ".join(columns.unused)
         into.notes.append(f"boxes of {table.path.name} are read from {used}; not read: {unused}")
@@ -137,6 +143,7 @@ def _read_wide(table: _Table, into: ParsedPredictions, class_names: Sequence[str
     if not columns:
         names = ", ".join(name for name in table.header if name)
         raise CxrfastError(f"{table.path} has no column 'class', nor one for each class; its columns are {names}")
+    table.numeric = tuple(columns)
     for where, row in table.rows(list(columns)):
         for column, of in columns.items():
             if row[column].strip():

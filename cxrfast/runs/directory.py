@@ -26,8 +26,9 @@ RUNS = Path("runs")
 class RunDirectory:
     """The files in the folder of a run or of a cross-validation. File names are defined only here.
 
-    - Training writes `config.yaml`, `splits.json`, `env.json`, `metrics.jsonl`, `last.ckpt` and
-      `weights/{best,last}.safetensors`; during a search for the learning rate also `forks/`.
+    - Training writes `config.yaml`, `splits.json`, `fingerprint.json`, `env.json`, `metrics.jsonl`, `last.ckpt` and
+      `weights/{best,last}.safetensors`; during a search for the learning rate also `forks/`, `partial.ckpt` when a
+      signal stops it within an epoch, and `run.lock` while it runs.
     - An evaluation of the test part writes `evaluation-test.json`, `predictions.csv`, `maps.npz` and `report.html`; of
       another part, the same with its name: `evaluation-val.json`, `predictions-val.csv`, …
     - `cxrfast reproduce` writes its evaluations to `evaluations/<protocol>/`.
@@ -58,6 +59,11 @@ class RunDirectory:
         return self.path / "splits.json"
 
     @property
+    def fingerprint(self) -> Path:
+        """What the data and settings were when training began."""
+        return self.path / "fingerprint.json"
+
+    @property
     def environment(self) -> Path:
         return self.path / "env.json"
 
@@ -68,6 +74,16 @@ class RunDirectory:
     @property
     def checkpoint(self) -> Path:
         return self.path / "last.ckpt"
+
+    @property
+    def partial(self) -> Path:
+        """The state within an epoch that a signal has stopped; deleted when the epoch is finished."""
+        return self.path / "partial.ckpt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains."""
+        return self.path / "run.lock"
 
     @property
     def forks(self) -> Path:
@@ -168,7 +184,18 @@ class RunDirectory:
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         # Rewritten whole: a resumed run drops the rows after its checkpoint, and a crash never leaves half a line.
-        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.metrics, _as_lines(rows))
+
+    def has_metrics(self, rows: list[dict[str, Any]]) -> bool:
+        """Whether `metrics.jsonl` has exactly these rows."""
+        try:
+            return self.metrics.read_text(encoding="utf-8") == _as_lines(rows)
+        except (OSError, UnicodeDecodeError):
+            return False
+
+
+def _as_lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def fold_name(fold: int | str, seed: int | str) -> str:
@@ -243,9 +270,19 @@ def _new_folder_name(method: str) -> Path:
 
 
 def refuse_full_folder(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and not _only_begun(RunDirectory(out)):
         again = shlex.quote(str(out))
         raise UsageError(f"out: {out} exists and is not empty; choose another folder, or add --resume {again}")
+
+
+def _only_begun(run: RunDirectory) -> bool:
+    """Whether the folder is empty, or has only what a training leaves that was killed before it wrote `config.yaml`."""
+    found = {path for path in run.path.iterdir() if path.suffix != ".tmp"}
+    if run.weights in found and not any(run.weights.iterdir()):
+        found.remove(run.weights)
+    if run.lock in found:  # the files beside it were written by us
+        found -= {run.lock, run.splits, run.fingerprint, run.environment}
+    return not found
 
 
 def make_folder(path: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from cxrfast.data import Record, Splits, XrayDataset, fractions_with, make_splits, read_data
 from cxrfast.data.class_names import ClassMatcher, describe_matches
@@ -25,6 +26,7 @@ class PreparedData:
     notes: tuple[str, ...]
     layout: str
     synthetic: bool
+    tables: tuple[Path, ...] = ()  # files of the data set that the records were read from
 
 
 def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Sequence[str] | None = None) -> PreparedData:
@@ -58,7 +60,14 @@ def prepare_data(config: RunConfig, splits: Splits | None = None, classes: Seque
         classes = choose_classes(config, source.class_names, records["train"], notes)
     notes.append(_describe(records, classes))
     return PreparedData(
-        records, splits, tuple(classes), source.label_version, tuple(notes), source.layout, source.synthetic
+        records,
+        splits,
+        tuple(classes),
+        source.label_version,
+        tuple(notes),
+        source.layout,
+        source.synthetic,
+        source.tables,
     )
 
 

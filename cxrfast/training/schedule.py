@@ -1,5 +1,6 @@
 """Learning-rate schedules, and the legs (ranges of epochs) in which a stage is trained."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -87,7 +88,10 @@ class _Fixed:
         self.scheduler = scheduler
 
     def step(self, score: float | None) -> None:
-        self.scheduler.step()
+        with warnings.catch_warnings():
+            # In a run that resumes after the last batch of an epoch, the optimiser made its steps in another process.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
         return self.scheduler.state_dict()

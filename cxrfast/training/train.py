@@ -1,22 +1,26 @@
 """`train` starts a run, `resume` continues one."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 
+from cxrfast._files import remove_stale
 from cxrfast._logging import get_logger, quiet
 from cxrfast.data import Splits
 from cxrfast.devices import Device, make_fabric
-from cxrfast.errors import CxrfastError, UsageError
+from cxrfast.errors import CxrfastError, Interrupted, UsageError
 from cxrfast.methods import Method, MethodOptions, get_method
 from cxrfast.methods.base import EpochBatches
 from cxrfast.runs.directory import RunDirectory, new_run, open_run, write_environment
-from cxrfast.training.checkpoint import load_checkpoint
+from cxrfast.runs.lock import locked
+from cxrfast.training.checkpoint import best_is_last, holds, load_checkpoint, partial_state
 from cxrfast.training.config import RunConfig, build_config, save_config
+from cxrfast.training.fingerprint import Fingerprint
 from cxrfast.training.loop import Trainer
 from cxrfast.training.preparation import PreparedData, prepare_data
 from cxrfast.training.schedule import Leg, plan_legs
@@ -31,6 +35,7 @@ def train(
     splits: Splits | None = None,
     restart: bool = False,
     within: Path | None = None,
+    verify: bool = False,
 ) -> RunDirectory:
     """Train a new model in a new folder, and return the folder. The data are read before anything is written.
 
@@ -39,6 +44,7 @@ def train(
         restart: accept a folder whose run has finished no epoch.
         within: folder of the cross-validation that the run belongs to. After an interruption, the user is told to
             resume it instead of the run.
+        verify: keep hashes of the content of all images, not only of a sample, for the comparison on resume.
     """
     fabric = make_fabric(config.device, config.precision)
     fabric.launch()
@@ -48,14 +54,13 @@ def train(
     method = _new_method(config, data)
     sampler = _batch_sampler(config, data, method, fabric)
     run = _shared_folder(fabric, out, config.method, restart)
-    if fabric.is_global_zero:
-        for note in data.notes:
-            logger.info(note)
-        logger.info(f"{method.title}: {_start(config, method)}, into {run.path}")
-        save_config(config, run.config)
-        data.splits.save(run.splits)
-        write_environment(run)
-    _fit(Trainer(config, run, data, method, fabric, sampler), within)
+    with _alone(run, fabric):
+        if fabric.is_global_zero:
+            for note in data.notes:
+                logger.info(note)
+            logger.info(f"{method.title}: {_start(config, method)}, into {run.path}")
+            _begin(run, config, data, verify)
+        _fit(Trainer(config, run, data, method, fabric, sampler), within)
     return run
 
 
@@ -65,42 +70,123 @@ def resume(
     device: Device | None = None,
     workers: int | None = None,
     within: Path | None = None,
+    verify: bool = False,
 ) -> RunDirectory:
-    """Continue an interrupted run after its last finished epoch, with the settings in its folder.
+    """Continue an interrupted run after its last finished epoch, or after the batch at which a signal stopped it.
 
-    A run without a finished epoch starts again and gives the same numbers. `within` is as for :func:`train`.
+    Settings are those in the folder of the run. A run without a finished epoch starts again and gives the same numbers.
+    `within` is as for :func:`train`. With `verify`, all images whose content the run knows are compared.
+
+    Raises:
+        CxrfastError: data or settings are not those that the run began with, another process trains in the folder, or a
+            file of the run cannot be read.
     """
     run = open_run(path)
     config = build_config(run.read_config())
     changes = {name: value for name, value in (("device", device), ("workers", workers)) if value is not None}
     config = config.model_copy(update=changes)
-    state = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
+    fabric = make_fabric(config.device, config.precision)
+    fabric.launch()
+    with _alone(run, fabric):
+        _go_on(run, config, fabric, within, verify)
+    return run
+
+
+def _go_on(run: RunDirectory, config: RunConfig, fabric: Fabric, within: Path | None, verify: bool) -> None:
+    """Continue the run in a folder that no other process uses."""
+    finished = load_checkpoint(run.checkpoint) if run.checkpoint.exists() else None
+    state = _partial(run, config, fabric, finished) or finished
     if state is not None and state["method"] != config.method:
         raise CxrfastError(
             f"resume: expected a checkpoint of method {config.method!r}, as in config.yaml, got {state['method']!r} in "
             f"{run.checkpoint}"
         )
-    fabric = make_fabric(config.device, config.precision)
-    fabric.launch()
-    data = prepare_data(config, Splits.load(run.splits), config.classes)
+    # Without the file, an earlier version was killed before it wrote it: the split is made again.
+    splits = Splits.load(run.splits) if state is not None or run.splits.exists() else None
+    data = prepare_data(config, splits, config.classes)
+    _compare(run, config, data, fabric, verify)
     if state is None:
         logger.info(f"{run.path}: no finished epoch; starting again")
+        if splits is None and fabric.is_global_zero:
+            data.splits.save(run.splits)
         method = _new_method(config, data)
         sampler = _batch_sampler(config, data, method, fabric)
         _fit(Trainer(config, run, data, method, fabric, sampler), within)
-        return run
+        return
     method = get_method(config.method)(data.class_names, config.image_size, _without_pretrained(config))
     stages = method.stages(config.epochs)
     legs = plan_legs(stages, config)
     if _at_end(state, legs):
+        # The loop still completes the files of a run that was killed after its last checkpoint.
         logger.info(f"{run.path}: nothing to do; all {stages[-1].epochs} epochs of the last stage are finished")
-        return run
-    leg = legs[state["leg"]]
-    branch = f", with the learning rate divided after epoch {leg.divided_after}" if leg.divided_after else ""
-    logger.info(f"{run.path}: resuming after epoch {state['epoch']} of stage {stages[leg.stage].name}{branch}")
+    else:
+        leg = legs[state["leg"]]
+        branch = f", with the learning rate divided after epoch {leg.divided_after}" if leg.divided_after else ""
+        batch = f" and batch {state['progress']['batches']} of the next" if "progress" in state else ""
+        logger.info(
+            f"{run.path}: resuming after epoch {state['epoch']}{batch} of stage {stages[leg.stage].name}{branch}"
+        )
     sampler = _batch_sampler(config, data, method, fabric)
-    _fit(Trainer(config, run, data, method, fabric, sampler), within, resume=True)
-    return run
+    trainer = Trainer(config, run, data, method, fabric, sampler)
+    if finished is not None:
+        trainer.complete_files(finished)
+    _fit(trainer, within, state)
+
+
+def _partial(
+    run: RunDirectory, config: RunConfig, fabric: Fabric, finished: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The state within the epoch that a signal stopped; None if there is none from which the epoch can go on."""
+    state = partial_state(run.partial, finished)
+    if state is None:
+        return None
+    progress = state["progress"]
+    processes, workers = len(progress["totals"]), progress["workers"]
+    if processes != fabric.world_size:
+        other = f"processes: {processes} before, {fabric.world_size} now"
+    elif config.augment and config.workers != workers:
+        other = f"workers: {workers} before, {config.workers} now"
+    else:
+        return state
+    logger.info(f"{other}; the epoch that was stopped after batch {progress['batches']} starts again")
+    return None
+
+
+def _begin(run: RunDirectory, config: RunConfig, data: PreparedData, verify: bool) -> None:
+    """Write what describes a new run. `config.yaml` comes last: with it the run exists, and can be resumed."""
+    for path in (run.partial, run.checkpoint, run.metrics):  # of the run that this one replaces
+        path.unlink(missing_ok=True)
+    data.splits.save(run.splits)
+    Fingerprint.of(config, data, verify=verify).save(run.fingerprint)
+    write_environment(run)
+    save_config(config, run.config)
+
+
+def _compare(run: RunDirectory, config: RunConfig, data: PreparedData, fabric: Fabric, verify: bool) -> None:
+    """Raise CxrfastError if data or settings are not those that the run began with."""
+    if not run.fingerprint.exists():
+        logger.info(
+            f"{run.path} has no fingerprint.json, as runs of earlier versions: whether data or settings have changed "
+            "since it began is not known"
+        )
+        return
+    before = Fingerprint.load(run.fingerprint)
+    before.check(config, data, verify=verify)
+    if verify and not before.is_complete:
+        logger.info(
+            f"verify: the run knows the content of {len(before.contents)} images only; it began without --verify"
+        )
+
+
+@contextmanager
+def _alone(run: RunDirectory, fabric: Fabric) -> Iterator[None]:
+    """Let no other process train in the folder, and remove what killed ones have left there."""
+    if not fabric.is_global_zero:
+        yield
+        return
+    with locked(run.lock):
+        remove_stale(run.path, run.weights, run.forks)
+        yield
 
 
 def _start(config: RunConfig, method: Method) -> str:
@@ -120,12 +206,15 @@ def _check_frozen(config: RunConfig) -> None:
 
 
 def is_finished(run: RunDirectory) -> bool:
-    """Whether the last epoch of the last stage is finished."""
+    """Whether the last epoch of the last stage is finished, and its weights are written."""
     if not (run.exists and run.checkpoint.is_file()):
         return False
     config = build_config(run.read_config())
     network = get_method(config.method)(config.classes or (), config.image_size, _without_pretrained(config))
-    return _at_end(load_checkpoint(run.checkpoint), plan_legs(network.stages(config.epochs), config))
+    state = load_checkpoint(run.checkpoint)
+    if not _at_end(state, plan_legs(network.stages(config.epochs), config)):
+        return False
+    return "rows" not in state or (holds(run.best, state) if best_is_last(state) else run.best.is_file())
 
 
 def _at_end(state: Mapping[str, Any], legs: Sequence[Leg]) -> bool:
@@ -151,12 +240,13 @@ def _shared_folder(fabric: Fabric, out: Path | None, method: str, restart: bool)
     return RunDirectory(cast(Path, fabric.broadcast(path)))
 
 
-def _fit(trainer: Trainer, within: Path | None, *, resume: bool = False) -> None:
+def _fit(trainer: Trainer, within: Path | None, state: dict[str, Any] | None = None) -> None:
     try:
-        trainer.fit(resume=resume)
-    except KeyboardInterrupt:
+        trainer.fit(state)
+    except KeyboardInterrupt as error:
         path = shlex.quote(str(within or trainer.run.path))
-        logger.info(f"\ninterrupted; finished epochs are kept. Resume with: cxrfast train --resume {path}")
+        kept = str(error) if isinstance(error, Interrupted) else "interrupted; finished epochs are kept"
+        logger.info(f"\n{kept}. Resume with: cxrfast train --resume {path}")
         raise
 
 

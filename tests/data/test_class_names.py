@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
+from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches, is_no_finding
 from cxrfast.errors import CxrfastError
 
 
@@ -54,3 +54,8 @@ def test_only_other_spellings_are_described():
     assert describe_matches({"Mass": "Mass", "Infiltrate": "Infiltration"}) == (
         "class names matched: Infiltrate = Infiltration"
     )
+
+
+def test_no_finding():
+    assert all(map(is_no_finding, ("No Finding", "no_finding", "NORMAL", " No findings ")))
+    assert not any(map(is_no_finding, ("Mass", "Finding", "abnormal", "")))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxrfast.data.datasets._boxes import read_boxes
+from cxrfast.data.datasets._chestxray14_boxes import read_boxes
 from cxrfast.data.patches import boxes_to_aligned_patches, boxes_to_patches
 from cxrfast.errors import UsageError
 

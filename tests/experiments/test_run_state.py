@@ -92,3 +92,17 @@ def test_no_pooled_result(tmp_path):
     assert not is_pooled(folder, "strict", 2)
     folder.pooled.write_text("{")
     assert not is_pooled(folder, "strict", 2)
+
+
+def test_a_run_that_was_stopped_within_its_first_epoch_has_started(run, tmp_path):
+    run.partial.write_bytes(run.checkpoint.read_bytes())
+    run.checkpoint.unlink()
+    run.evaluation().unlink(missing_ok=True)
+    assert run_state(run, {"strict": run}) == RunState.STARTED
+
+
+def test_a_run_whose_best_weights_are_not_written_yet_is_not_trained(run):
+    """It was killed between its last checkpoint and the weights."""
+    run.evaluation().unlink(missing_ok=True)
+    run.best.unlink()
+    assert run_state(run, {"strict": run}) == RunState.STARTED

@@ -51,7 +51,7 @@ def test_rows_without_a_box_name_their_image(tmp_path):
     assert list(found.images) == ["a.png", "b.png", "c.png"]
     assert list(found.region_classes) == ["Mass", "Effusion"]
     assert [r.xyxy for r in found.regions] == [(0, 0, 0.5, 0.5)]
-    assert found.notes == ["2 rows of boxes.csv have no box: no region on their images"]
+    assert found.notes == ["rows of boxes.csv without a box, no region on their images: 2"]
 
 
 def test_columns_of_boxes_are_never_dropped_in_silence(tmp_path):
@@ -77,7 +77,10 @@ def test_sides_are_not_taken_for_the_size_of_the_image(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,class,x,y,w,h\na.png,Mass,1,1,,5\n", "line 2: column 'w' is empty, but others of the box are not"),
+        (
+            "image,class,x,y,w,h\na.png,Mass,1,1,,5\n",
+            "line 2: box is x 1, y 1, w empty, h 5, expected four finite numbers",
+        ),
         (
             "image,class,x,y,w,h,width,height\na.png,Mass,1,1,5,5,,9\n",
             "line 2: the width or height of the image is empty",

@@ -20,7 +20,8 @@ COMMANDS = Path(cxrfast.cli.__file__).parent
 ROOM = PACKAGE / "runs"
 NAMES = re.compile(
     r"""(.*/)?(
-        config\.yaml | splits\.json | env\.json | metrics\.jsonl | .*\.ckpt | (best|last)\.safetensors
+        config\.yaml | splits\.json | fingerprint\.json | run\.lock | env\.json | metrics\.jsonl | .*\.ckpt
+        | (best|last)\.safetensors
         | cross-validation\.json | evaluation-\S* | (predictions|maps|report)(-\S*|\?)?\.(csv|npz|html)
         | comparison-\S* | fold-\S* | fold-\?/seed-\S*
     )""",
@@ -156,6 +157,23 @@ def test_the_latest_run(tmp_path, monkeypatch):
         run.best.touch()
         os.utime(run.best, (100 - age, 100 - age))
     assert latest_run() == RunDirectory(Path("runs/b"))
+
+
+def test_a_folder_that_a_killed_training_had_only_begun_is_taken(tmp_path):
+    (tmp_path / "run" / "weights").mkdir(parents=True)
+    new_run(tmp_path / "run", "li")
+    for name in ("splits.json", "fingerprint.json", "run.lock", ".0123456789abcdef.tmp"):
+        (tmp_path / "run" / name).write_text("")
+    new_run(tmp_path / "run", "li")
+
+
+@pytest.mark.parametrize("name", ["splits.json", "config.yaml", "notes.txt", "weights/best.safetensors"])
+def test_a_folder_of_somebody_else_is_not_taken(tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        new_run(tmp_path / "run", "li")
 
 
 def test_files_of_killed_processes_are_removed_when_a_run_starts(tmp_path):

@@ -29,7 +29,7 @@ def numbers(run):
 def test_what_a_run_leaves(trained):
     run = RunDirectory(trained)
     assert {path.name for path in trained.iterdir()} == {
-        "config.yaml", "splits.json", "env.json", "metrics.jsonl", "last.ckpt", "weights",
+        "config.yaml", "splits.json", "fingerprint.json", "env.json", "metrics.jsonl", "last.ckpt", "weights",
     }  # fmt: skip
     assert {path.name for path in run.best.parent.iterdir()} == {"best.safetensors", "last.safetensors"}
     rows = run.read_metrics()
@@ -98,9 +98,39 @@ def test_resuming_what_cannot_be_resumed(trained, tmp_path):
         resume(copy)
     shutil.copy(trained / "last.ckpt", copy)
     (copy / "config.yaml").write_text((copy / "config.yaml").read_text().replace("crf_epochs: 1", "crf_epochs: 2"))
-    (copy / "metrics.jsonl").write_text("{")
-    with pytest.raises(CxrfastError, match="metrics.jsonl is damaged .*; delete it"):
+    with pytest.raises(CxrfastError, match="began with options.crf_epochs 1, but config.yaml has 2; restore it"):
         resume(copy)
+
+
+def test_files_beside_the_checkpoint_are_made_from_it(trained, tmp_path):
+    run = RunDirectory(shutil.copytree(trained, tmp_path / "copy"))
+    run.metrics.write_text("{")
+    run.last.unlink()
+    resume(run.path)
+    assert numbers(run) == numbers(RunDirectory(trained))
+    assert same_weights(run.last, RunDirectory(trained).last)
+
+
+def test_the_checkpoint_of_an_earlier_version_resumes(trained, tmp_path, logged):
+    """It has no rows: they are read from metrics.jsonl."""
+    run = RunDirectory(shutil.copytree(trained, tmp_path / "copy"))
+    state = torch.load(run.checkpoint, weights_only=True)
+    for name in ("rows", "best_row", "start_loss", "validation", "precision"):
+        del state[name]
+    torch.save(state, run.checkpoint)
+    run.fingerprint.unlink()
+    run.config.write_text(run.config.read_text().replace("crf_epochs: 1", "crf_epochs: 2"))
+    resume(run.path)
+    assert "has no fingerprint.json, as runs of earlier versions" in logged.messages[0]
+    rows = numbers(run)
+    assert rows[:3] == numbers(RunDirectory(trained))
+    assert [(row["stage"], row["epoch"]) for row in rows[3:]] == [("crf", 2)]
+    run.metrics.write_text("{")
+    state = torch.load(run.checkpoint, weights_only=True)
+    del state["rows"]
+    torch.save({**state, "epoch": 1}, run.checkpoint)
+    with pytest.raises(CxrfastError, match="metrics.jsonl is damaged .*; delete it"):
+        resume(run.path)
 
 
 def test_an_output_folder_is_never_overwritten(trained, small_settings):

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.class_names import ClassMatcher, class_key
-from cxrfast.data.datasets._images import parse_pixels
-from cxrfast.data.datasets._tables import Column, CsvTable, is_empty, parse_number
-from cxrfast.data.datasets._values import parse_size
+from cxrfast.data.class_names import ClassMatcher, is_no_finding
+from cxrfast.data.datasets.shared.gathering import KnownSets
+from cxrfast.data.tables.box_columns import four_numbers
+from cxrfast.data.tables.csv_table import Column, CsvTable, is_empty, parse_number
+from cxrfast.data.tables.values import parse_size
 from cxrfast.errors import CxrfastError
 
 Pixels = tuple[float, float, float, float]
@@ -54,7 +55,6 @@ KAGGLE = (
     "Pulmonary fibrosis",
 )
 
-NO_FINDING_KEY = class_key("No Finding")
 CONSENSUS = ""  # the reader of tables without a column of readers
 
 _IMAGE: Column = ("image_id", "image", "id")
@@ -122,13 +122,13 @@ def read_labels(path: Path, part: str | None, classes: Sequence[str], tables: Ta
     nothing: int | None = None
     for name in label_columns(path):
         of = matcher.match(name)
-        if class_key(name) == NO_FINDING_KEY:
+        if is_no_finding(name):
             nothing = table.header.index(name)
         elif of is not None:
             columns.append((of, table.header.index(name)))
             if of != name:
                 tables.spellings[name] = of
-    sets: dict[frozenset[str], frozenset[str]] = {}
+    shared = KnownSets()
     last = max([nothing or 0, *(place for _, place in columns)])
     for line, row in table.rows():
         if len(row) <= last:
@@ -147,7 +147,7 @@ def read_labels(path: Path, part: str | None, classes: Sequence[str], tables: Ta
         if absent_all and present:
             tables.contradicted += 1
         draft = _draft(tables, image, part, path, reader, table, line)
-        fixed = sets.setdefault(frozenset(known), frozenset(known))
+        fixed = shared.share(known)
         if draft.labelled:
             if (draft.present, draft.known) != (present, fixed):
                 raise table.error(
@@ -161,7 +161,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
     """One row for each box, and for each reader who found nothing a row "No finding"."""
     table = CsvTable(path, [_IMAGE, "class_name", *_EDGES], [_READER, _WIDTH, _HEIGHT])
     matcher = ClassMatcher(classes)
-    number = table.number_parser([table.column[edge] for edge in _EDGES])
+    number = table.numbers(table.column[edge] for edge in _EDGES)
     local = frozenset(classes) if set(classes) == set(KAGGLE) else frozenset(LOCAL).intersection(classes)
     for line, row in table.rows():
         image, reader = _who(table, row, line)
@@ -170,7 +170,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
         _note_size(table, row, line, tables.images[image])
         if not draft.labelled and not draft.known:
             draft.known = local
-        if class_key(name) == NO_FINDING_KEY:
+        if is_no_finding(name):
             draft.no_finding = True
             continue
         of = matcher.match(name)
@@ -179,7 +179,7 @@ def read_boxes(path: Path, part: str | None, classes: Sequence[str], tables: Tab
         if of != name:
             tables.spellings[name] = of
         try:
-            pixels = parse_pixels([row[table.column[edge]] for edge in _EDGES], _EDGES, number)
+            pixels = four_numbers([row[table.column[edge]] for edge in _EDGES], _EDGES, number)
         except ValueError as error:
             raise table.error(line, str(error)) from None
         if pixels is None:  # a finding without a place
@@ -245,9 +245,7 @@ def _size(table: CsvTable, line: int, width: str, height: str) -> tuple[float, f
     except ValueError:
         values = None, None
     if values[0] is None or values[1] is None:
-        raise table.error(
-            line, f"size of the image is {width.strip()}×{height.strip()}, expected two whole numbers above 0"
-        )
+        raise table.error(line, f"size of the image is {width.strip()}×{height.strip()}, expected two numbers above 0")
     return values[0], values[1]
 
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from cxrfast.data.class_names import ClassMatcher, describe_matches
-from cxrfast.data.datasets._boxes import read_boxes
-from cxrfast.data.datasets._images import ImageFiles
-from cxrfast.data.datasets._tables import CsvTable, column_names, parse_integer
-from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_identifier
+from cxrfast.data.datasets._chestxray14_boxes import read_boxes
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import IMPLIED, counted, odd_ages
 from cxrfast.data.image_names import leaves_folder
 from cxrfast.data.labels import CLASSES, NO_FINDING
 from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE, parse_age, parse_identifier, without_zeros
 from cxrfast.errors import CxrfastError, UsageError
 
 LABEL_FILES = {"2017": "Data_Entry_2017.csv", "2020": "Data_Entry_2017_v2020.csv"}
@@ -101,8 +102,19 @@ def read_chestxray14(
     notes.insert(0, _describe(len(records), total, table_path.name, root))
     notes.extend(_describe_lists(root, splits, records))
     class_notes = [text for text in (describe_matches(spellings),) if text]
-    synthetic = is_phantoms(root)
-    return DataSource(root, "chestxray14", tuple(records), CLASSES, version, notes, class_notes, synthetic=synthetic)
+    named = (_path(root, name) for name in (BOX_FILE, *LIST_FILES.values()))
+    tables = (table_path, *(path for path in named if path.is_file()))
+    return DataSource(
+        root,
+        "chestxray14",
+        tuple(records),
+        CLASSES,
+        version,
+        notes,
+        class_notes,
+        tables=tables,
+        synthetic=is_phantoms(root),
+    )
 
 
 def _path(root: Path, name: str) -> Path:
@@ -183,7 +195,7 @@ def _search_folders(root: Path, notes: list[str]) -> dict[str, tuple[str, str]]:
         more = f" and {len(folders) - 1} other folders" if len(folders) > 1 else ""
         notes.append(f"images found in {most}{more}")
     if twice:
-        notes.append(f"{len(twice)} image files lie in two folders (first: {twice[0]}): one of the two is read")
+        notes.append(f"image files in two folders, of which one is read: {len(twice)} (first: {twice[0]})")
     return found
 
 
@@ -218,7 +230,7 @@ def _read_records(
     at_image, at_labels, at_patient = (table.column[name] for name in (_IMAGE, _LABELS, _PATIENT))
     records, seen = [], set()
     label_sets: dict[str, frozenset[str]] = {}  # a few hundred different cells in 112,120 rows
-    odd_ages = 0
+    over_age = 0
     for line, row in table.rows():
         image = row[at_image].strip()
         if image in seen:
@@ -242,7 +254,7 @@ def _read_records(
         except ValueError as error:
             raise table.error(line, str(error)) from None
         if (details["age"] or 0) > MAX_AGE:
-            odd_ages += 1
+            over_age += 1
             details["age"] = None
         records.append(
             Record(
@@ -257,11 +269,11 @@ def _read_records(
         )
     if table.missing:
         notes.append(f"{table_path.name} has no column {', '.join(table.missing)}: left empty")
-    if odd_ages:
-        notes.append(f"{odd_ages} images have an age over {MAX_AGE} years: taken as unknown")
     strangers = sum(image not in seen for image in boxes)
-    if strangers:
-        notes.append(f"{strangers} images of {BOX_FILE} are not in {table_path.name}: their boxes are left out")
+    notes += counted(
+        odd_ages(over_age),
+        (strangers, f"images of {BOX_FILE} that are not in {table_path.name}, whose boxes are left out"),
+    )
     return records, len(seen)
 
 
@@ -288,7 +300,7 @@ def _parse_patient(cell: str) -> str:
     patient = parse_identifier(cell)
     if patient is None:
         raise ValueError(f"'{_PATIENT}' is {cell.strip()!r}, and splits by patient need it")
-    return (patient.lstrip("0") or "0") if patient.isdecimal() else patient
+    return without_zeros(patient)
 
 
 def _parse_details(row: list[str], column: Mapping[str, int]) -> dict[str, Any]:
@@ -328,16 +340,14 @@ def _add_boxed_labels(records: list[Record], notes: list[str]) -> list[Record]:
         result.append(replace(record, labels=record.labels | extra) if extra else record)
     if added:
         classes = ", ".join(f"{name} {count}" for name, count in sorted(added.items()))
-        notes.append(
-            f"{added.total()} boxes name a class that their image's labels lack; it is taken as positive ({classes})"
-        )
+        notes.append(f"{IMPLIED}: {added.total()} ({classes})")
     return result
 
 
 def _describe(found: int, total: int, table: str, root: Path) -> str:
     if found == total:
-        return f"{total} images in {table}, all of them found under {root}"
-    return f"{total} images in {table}, {found} of them found under {root}; the others are left out"
+        return f"images in {table}: {total}, all of them found under {root}"
+    return f"images in {table}: {total}; found under {root}: {found}; the others are left out"
 
 
 def _describe_lists(root: Path, splits: Mapping[str, str], records: list[Record]) -> list[str]:
@@ -345,7 +355,7 @@ def _describe_lists(root: Path, splits: Mapping[str, str], records: list[Record]
     if missing:
         return [f"no {' and no '.join(missing)} in {root}: the official split cannot be used"]
     unlisted = sum(record.split is None for record in records)
-    return [f"{unlisted} images are in none of the official lists"] if unlisted else []
+    return counted((unlisted, "images in none of the official lists"))
 
 
 def _recognise(path: Path) -> str | None:

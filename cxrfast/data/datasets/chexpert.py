@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key, describe_matches
-from cxrfast.data.datasets._chexpert_labels import LabelColumns, LabelCounts, RowLabels
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names
-from cxrfast.data.datasets._values import MAX_AGE, parse_age, parse_sex, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.chexpert_labels import LabelColumns, LabelCounts, RowLabels
+from cxrfast.data.datasets.shared.gathering import REPEATED_ROWS, counted, file_notes, odd_ages
 from cxrfast.data.records import Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE, parse_age, parse_sex, parse_view
 from cxrfast.errors import CxrfastError
 
 _PARTS = {"train": "train", "valid": "val", "val": "val", "val_labels": "val", "test": "test", "test_labels": "test"}
@@ -152,17 +153,12 @@ def read_chexpert(root: Path, options: DataOptions = DataOptions()) -> DataSourc
             f"none of the {len(reader.lines)} images of {names} was found in {root}{first}; unpack the images there"
         )
     notes = [
-        f"{len(reader.records)} images, read from {names}",
-        *count_rows(
-            len(reader.image_of), reader.missing, len(reader.files.paths), names, required=options.images_required
-        ),
+        f"images read from {names}: {len(reader.records)}",
+        *file_notes(reader.files, reader.image_of, reader.missing, names, required=options.images_required),
         *reader.notes,
         *reader.counts.notes(reader.uncertain),
+        *counted((reader.twice, REPEATED_ROWS), odd_ages(reader.old)),
     ]
-    if reader.twice:
-        notes.append(f"{reader.twice} rows are listed twice: taken once")
-    if reader.old:
-        notes.append(f"{reader.old} images have an age over {MAX_AGE} years: taken as unknown")
     class_notes = [text for text in (describe_matches(reader.spellings),) if text]
     version = f"uncertain: {reader.uncertain}"
     return DataSource(root, "chexpert", tuple(reader.records), reader.class_names, version, notes, class_notes)

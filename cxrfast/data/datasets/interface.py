@@ -52,6 +52,7 @@ class DataSource:
     notes: list[str] = field(default_factory=list)  # one line each, on the files
     class_notes: list[str] = field(default_factory=list)  # one line each, on classes that were matched or are unknown
     grouping: Grouping = "patient"  # what ``Record.patient`` identifies
+    tables: tuple[Path, ...] = ()  # the files that labels, boxes and lists were read from, where the reader names them
     synthetic: bool = False  # drawn images (phantoms), not X-rays of people
 
     def renamed(self, names: Mapping[str, str]) -> "DataSource":

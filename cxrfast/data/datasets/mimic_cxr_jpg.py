@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxrfast.data.class_names import class_key, describe_matches
-from cxrfast.data.datasets._chexpert_labels import LabelColumns, LabelCounts, RowLabels
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty, parse_integer
-from cxrfast.data.datasets._values import parse_identifier, parse_part, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.chexpert_labels import LabelColumns, LabelCounts, RowLabels
+from cxrfast.data.datasets.shared.gathering import counted, file_notes
 from cxrfast.data.records import Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import parse_identifier, parse_part, parse_view
 from cxrfast.errors import CxrfastError
 
 _LABELLERS = ("chexpert", "negbio")  # the release has the labels of both
@@ -59,7 +60,8 @@ def read_mimic_cxr_jpg(root: Path, options: DataOptions = DataOptions()) -> Data
     files = ImageFiles(root)
     counts = LabelCounts()
     records, missing = [], []
-    found = unlabelled = unlisted = 0
+    used: set[str] = set()
+    unlabelled = unlisted = 0
     nothing = frozenset[str]()
     for name, image in images.items():
         place = _place(files, name, image.study)
@@ -67,7 +69,8 @@ def read_mimic_cxr_jpg(root: Path, options: DataOptions = DataOptions()) -> Data
             missing.append(name)
             if options.images_required:
                 continue
-        found += place is not None
+        else:
+            used.add(place)
         row = labels.of_study.get(image.study)
         if row is None:
             unlabelled += 1
@@ -98,18 +101,17 @@ def read_mimic_cxr_jpg(root: Path, options: DataOptions = DataOptions()) -> Data
         )
     uncertain = options.uncertain or "ignore"
     notes = [
-        f"{len(records)} images, read from {source} and {labels.path.name}",
-        *count_rows(found, missing, len(files.paths), source, required=options.images_required),
+        f"images read from {source} and {labels.path.name}: {len(records)}",
+        *file_notes(files, used, missing, source, required=options.images_required),
         *notes,
         *counts.notes(uncertain),
+        *counted(
+            (labels.twice, "studies listed twice, taken once"),
+            (unlabelled, f"images of studies without a row in {labels.path.name}, whose classes are unknown"),
+            (unlisted if splits else 0, "images in no official part"),
+        ),
+        *_describe_views(records),
     ]
-    texts = (
-        (labels.twice, "studies are listed twice: taken once"),
-        (unlabelled, f"images are of studies without a row in {labels.path.name}: all classes are unknown"),
-        (unlisted if splits else 0, "images are in no official part"),
-    )
-    notes += [f"{count} {text}" for count, text in texts if count]
-    notes += _describe_views(records)
     class_notes = [text for text in (describe_matches(labels.columns.spellings),) if text]
     labeller = next(name for name in _LABELLERS if name in labels.path.name)
     return DataSource(
@@ -196,8 +198,7 @@ def _read_images(root: Path, split_path: Path | None, notes: list[str]) -> tuple
         if images.setdefault(name, image).study != study:
             raise table.error(line, f"image {name} is of another study in line {images[name].line}")
         twice += images[name] is not image
-    if twice:
-        notes.append(f"{twice} rows of {path.name} are listed twice: taken once")
+    notes += counted((twice, f"rows of {path.name} listed twice, taken once"))
     return path.name, images
 
 
@@ -230,7 +231,7 @@ def _place(files: ImageFiles, name: str, study: Study) -> str | None:
 def _describe_views(records: list[Record]) -> list[str]:
     unknown = sum(record.view is None for record in records)
     other = sorted({record.view for record in records if record.view not in (None, "PA", "AP", "lateral")})
-    notes = [f"{unknown} images have no ViewPosition: kept as frontal"] if 0 < unknown < len(records) else []
+    notes = counted((unknown if unknown < len(records) else 0, "images without a ViewPosition, kept as frontal"))
     if other:
         notes.append(f"other projections: {', '.join(other)}")
     return notes

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty, parse_integer
-from cxrfast.data.datasets._values import MAX_AGE, parse_identifier, parse_sex
+from cxrfast.data.class_names import class_key, is_no_finding
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import REPEATED_ROWS, counted, file_notes
 from cxrfast.data.records import Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE, parse_identifier, parse_sex
 from cxrfast.errors import CxrfastError
 
 _TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
@@ -27,7 +28,6 @@ _SEX, _PROJECTION, _METHOD = "PatientSex_DICOM", "Projection", "MethodLabel"
 _WIDTH, _HEIGHT = "Columns_DICOM", "Rows_DICOM"
 
 _ROUNDED = re.compile(r"\d+(\.\d+)?e\+\d+", re.IGNORECASE)  # identifiers have up to 39 digits
-_NORMAL = class_key("normal")
 _INCOMPLETE = frozenset({"unchanged", "exclude", "suboptimal study"})
 _VIEWS = {"pa": "PA", "ap": "AP", "ap_horizontal": "AP", "l": "lateral", "ll": "lateral", "costal": "costal"}
 _NO_VIEW = frozenset({"", "exclude", "unk", "unknown"})
@@ -73,16 +73,14 @@ def read_padchest(root: Path, options: DataOptions = DataOptions()) -> DataSourc
         raise CxrfastError(f"no {_TABLE} in {root}; copy it there from PadChest (.gz is read too)")
     counts = _Counts()
     files = ImageFiles(root)
-    records, frequency, missing = _read_records(path, files, options, counts)
+    records, frequency, missing, used = _read_records(path, files, options, counts)
     if not records:
         raise CxrfastError(f"none of the {counts.rows} images of {path} was found in {root}; unpack the images there")
     class_names, same = _classes(frequency)
     if same:
         records = [_merged(record, same) for record in records]
-    notes = [f"{len(records)} images, read from {path.name}"]
-    notes += count_rows(
-        counts.rows - len(missing), missing, len(files.paths), path.name, required=options.images_required
-    )
+    notes = [f"images read from {path.name}: {len(records)}"]
+    notes += file_notes(files, used, missing, path.name, required=options.images_required)
     notes += _describe(counts, len(records))
     listed = ", ".join(f"{name} = {of}" for name, of in same.items())
     class_notes = [f"labels with one meaning are one class: {listed}"] if same else []
@@ -102,8 +100,8 @@ def _find_table(root: Path) -> Path | None:
 
 def _read_records(
     path: Path, files: ImageFiles, options: DataOptions, counts: _Counts
-) -> tuple[list[Record], Counter[str], list[str]]:
-    """The records, how often each finding is in the table, and the images without a file."""
+) -> tuple[list[Record], Counter[str], list[str], set[str]]:
+    """The records, how often each finding is in the table, the images without a file, and the files that are named."""
     optional = [_FOLDER, _STUDY, _DATE, _BIRTH, _SEX, _PROJECTION, _METHOD, _WIDTH, _HEIGHT]
     table = CsvTable(path, [_IMAGE, _LABELS, _PATIENT], optional)
     frequency: Counter[str] = Counter()
@@ -141,7 +139,7 @@ def _read_records(
         records.append(record)
     if not counts.rows:
         raise CxrfastError(f"{path} has no rows; restore the original file")
-    return records, frequency, missing
+    return records, frequency, missing, places
 
 
 def _find(files: ImageFiles, folder: str, name: str) -> str | None:
@@ -189,7 +187,7 @@ def _parse_labels(cell: str) -> _Labels:
     texts = [re.sub(r"\\(.)", r"\1", text[1:-1]) for text in re.findall(_TEXT, cell)]
     names = [" ".join(text.split()).casefold() for text in texts]
     names = [name for name in dict.fromkeys(names) if name and not name.startswith("loc ") and name != "loc"]
-    special = tuple(name for name in names if name in _INCOMPLETE or class_key(name) == _NORMAL)
+    special = tuple(name for name in names if name in _INCOMPLETE or is_no_finding(name))
     findings = frozenset(names) - set(special)
     return _Labels(findings, bool(names) and not _INCOMPLETE & set(special), special)
 
@@ -247,19 +245,18 @@ def _merged(record: Record, same: dict[str, str]) -> Record:
 def _describe(counts: _Counts, images: int) -> list[str]:
     rest = ", the others from physicians" * (counts.by_network < images)
     incomplete = ", ".join(f"{name} {count}" for name, count in sorted(counts.incomplete.items()))
-    lines = (
-        (counts.twice, "rows are listed twice: taken once"),
-        (counts.without_labels, "images have no labels: all classes are unknown"),
+    return counted(
+        (counts.twice, REPEATED_ROWS),
+        (counts.without_labels, "images without labels, whose classes are unknown"),
         (
             counts.incomplete.total(),
-            f"labels say that a report or image is incomplete ({incomplete}): findings that are not listed are unknown",
+            f"labels that a report or image is incomplete ({incomplete}), so findings that are not listed are unknown",
         ),
-        (counts.normal_beside, "images are labelled normal beside findings: the findings are taken"),
-        (counts.by_network, f"images have labels from a network{rest}"),
-        (counts.without_patient, "images name no patient: their study, else the image, is taken as the patient"),
-        (counts.odd_ages, f"images have an age below 0 or over {MAX_AGE} years: taken as unknown"),
+        (counts.normal_beside, "images labelled normal beside findings, of which the findings are taken"),
+        (counts.by_network, f"images with labels from a network{rest}"),
+        (counts.without_patient, "images without a patient, whose study, else the image, is taken as the patient"),
+        (counts.odd_ages, f"ages below 0 or over {MAX_AGE} years, taken as unknown"),
     )
-    return [f"{count} {text}" for count, text in lines if count]
 
 
 def _recognise(path: Path) -> str | None:

@@ -8,17 +8,13 @@ from cxrfast.data.class_names import ClassMatcher
 from cxrfast.data.datasets import (
     chestxray14,
     chexpert,
-    coco,
-    folders,
-    manifest,
     mimic_cxr_jpg,
     padchest,
     rsna_pneumonia,
     siim_acr,
     vindr_cxr,
-    voc,
-    yolo,
 )
+from cxrfast.data.datasets.formats import coco, folders, manifest, voc, yolo
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.phantoms.marker import is_phantoms
 from cxrfast.errors import CxrfastError, UsageError

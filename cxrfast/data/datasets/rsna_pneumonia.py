@@ -9,12 +9,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.datasets._images import ImageFiles, count_rows, parse_pixels, pixel_box
-from cxrfast.data.datasets._tables import Column, CsvTable, column_names, is_empty, parse_integer
-from cxrfast.data.datasets._values import parse_age, parse_sex, parse_view
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import CLIPPED, REPEATED_ROWS, counted, file_notes
 from cxrfast.data.images import DICOM_SUFFIXES, image_size
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.box_columns import four_numbers
+from cxrfast.data.tables.csv_table import Column, CsvTable, column_names, is_empty, parse_integer
+from cxrfast.data.tables.image_files import ImageFiles, pixel_box
+from cxrfast.data.tables.values import parse_age, parse_sex, parse_view
 from cxrfast.errors import CxrfastError
 
 PNEUMONIA = "Pneumonia"
@@ -93,11 +95,9 @@ def read_rsna_pneumonia(root: Path, options: DataOptions = DataOptions()) -> Dat
         raise CxrfastError(
             f"none of the {len(cases)} images of {path} was found in {root}; unpack them into {_IMAGE_FOLDERS[0]}/"
         )
-    found = sum(place is not None for place in places.values())
-    notes.insert(0, f"{len(records)} images, read from {path.name}")
-    notes[1:1] = count_rows(found, missing, len(files.paths), path.name, required=options.images_required)
-    if clipped:
-        notes.append(f"{clipped} boxes extend a little beyond their image: clipped")
+    notes.insert(0, f"images read from {path.name}: {len(records)}")
+    notes[1:1] = file_notes(files, set(places.values()), missing, path.name, required=options.images_required)
+    notes += counted((clipped, CLIPPED))
     notes.append(
         "patientId identifies one image. The images are from ChestX-ray14, where a patient may have several, and the "
         "tables do not say which: splits are by image"
@@ -113,17 +113,17 @@ def _find_table(root: Path, stems: tuple[str, ...]) -> Path | None:
 def _read_labels(path: Path, notes: list[str]) -> tuple[CsvTable, dict[str, _Case]]:
     """One row for each box, and one for each image without a box."""
     table = CsvTable(path, [_ID, *_BOX, _TARGET], ["class", "age", ("sex", "gender"), _VIEW])
-    number = table.number_parser([table.column[column] for column in _BOX])
     cases: dict[str, _Case] = {}
     twice = unplaced = 0
     plain: set[str] = set()  # images with a row without a box
+    number = table.numbers(table.column[name] for name in _BOX)
     for line, row in table.cells():
         name = row["patientId"]
         if is_empty(name):
             raise table.error(line, "'patientId' is empty")
         target = _target(table, line, row["Target"])
         try:
-            pixels = parse_pixels([row[column] for column in _BOX], _BOX, number)
+            pixels = four_numbers([row[column] for column in _BOX], _BOX, number)
             details = parse_age(row.get("age", "")), parse_sex(row.get("sex", "")), parse_view(row.get("position", ""))
         except ValueError as error:
             raise table.error(line, str(error)) from None
@@ -145,10 +145,9 @@ def _read_labels(path: Path, notes: list[str]) -> tuple[CsvTable, dict[str, _Cas
         case.boxes.setdefault(xyxy, line)
     if not cases:
         raise CxrfastError(f"{path} has no rows; restore the original file")
-    if unplaced:
-        notes.append(f"{unplaced} images have Target 1 without a box: positives without an annotation")
-    if twice:
-        notes.append(f"{twice} rows are listed twice: taken once")
+    notes += counted(
+        (unplaced, "images with Target 1 without a box, positives without an annotation"), (twice, REPEATED_ROWS)
+    )
     return table, cases
 
 
@@ -174,8 +173,7 @@ def _read_classes(root: Path, cases: dict[str, _Case], notes: list[str]) -> None
                 strangers.add(row["patientId"])
             else:
                 _set_class(table, line, row["patientId"], row["class"], case)
-        if strangers:
-            notes.append(f"{len(strangers)} images of {path.name} have no labels: left out")
+        notes += counted((len(strangers), f"images of {path.name} without labels, left out"))
     counts = Counter(case.finding for case in cases.values() if case.finding is not None)
     if not counts:
         notes.append(f"no {_CLASS_STEMS[0]}.csv: which images are healthy is not known")
@@ -183,8 +181,8 @@ def _read_classes(root: Path, cases: dict[str, _Case], notes: list[str]) -> None
     other = counts[_CLASSES["no lung opacity / not normal"]]
     if other:
         notes.append(
-            f"{other} images are 'No Lung Opacity / Not Normal': negative for {PNEUMONIA}, but not healthy. They have "
-            "no label, as healthy images have none"
+            f"images with 'No Lung Opacity / Not Normal': {other}. They are negative for {PNEUMONIA}, but not healthy. "
+            "They have no label, as healthy images have none"
         )
 
 

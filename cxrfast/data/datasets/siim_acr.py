@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.datasets._images import ImageFiles, count_rows
-from cxrfast.data.datasets._tables import CsvTable, column_names, is_empty
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import REPEATED_ROWS, counted, file_notes
 from cxrfast.data.images import IMAGE_SUFFIXES
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import CsvTable, column_names, is_empty
+from cxrfast.data.tables.image_files import ImageFiles
 from cxrfast.errors import CxrfastError
 
 PNEUMOTHORAX = "Pneumothorax"
@@ -69,9 +70,8 @@ def read_siim_acr(root: Path, options: DataOptions = DataOptions()) -> DataSourc
         raise CxrfastError(
             f"none of the {len(cases)} images of {path} was found in {root}; unpack them into {_IMAGE_FOLDERS[0]}/"
         )
-    found = len(cases) - len(missing)
-    notes.insert(0, f"{len(records)} images, read from {path.name}; each mask is its bounding box")
-    notes[1:1] = count_rows(found, missing, len(files.paths), path.name, required=options.images_required)
+    notes.insert(0, f"images read from {path.name}: {len(records)}; each mask is its bounding box")
+    notes[1:1] = file_notes(files, used, missing, path.name, required=options.images_required)
     notes.append(
         "the tables name no patients: splits are by image. The images are from ChestX-ray14, where a patient may have "
         "several"
@@ -120,11 +120,8 @@ def _read_cases(path: Path, notes: list[str]) -> dict[str, _Case]:
             raise table.error(line, f"image {name} has '{_RLE}' {text[:20] or 'empty'!r}, but other rows contradict it")
     if not cases:
         raise CxrfastError(f"{path} has no rows; restore the original file")
-    if twice:
-        notes.append(f"{twice} rows of {path.name} are listed twice: taken once")
     blank = sum(case.unknown for case in cases.values())
-    if blank:
-        notes.append(f"{blank} images have an empty '{_RLE}': unknown")
+    notes += counted((twice, REPEATED_ROWS), (blank, f"images with an empty '{_RLE}', unknown"))
     return cases
 
 

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxrfast.data.class_names import class_key
-from cxrfast.data.datasets._images import ImageFiles
-from cxrfast.data.datasets._tables import is_empty
-from cxrfast.data.datasets._values import MAX_AGE, parse_identifier, parse_sex, parse_view
+from cxrfast.data.class_names import is_no_finding
 from cxrfast.data.datasets.interface import DataSource, Grouping
+from cxrfast.data.datasets.shared.gathering import KnownSets, counted
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import is_empty
+from cxrfast.data.tables.image_files import ImageFiles
+from cxrfast.data.tables.values import MAX_AGE, parse_identifier, parse_sex, parse_view, without_zeros
 from cxrfast.errors import CxrfastError, UsageError
 
 # The column that names the image, in the tables that the package reads.
@@ -85,7 +86,7 @@ def from_torchxrayvision(
     records: dict[str, Record] = {}
     missing: list[str] = []
     twice = ungrouped = 0
-    shared: dict[frozenset[str], frozenset[str]] = {}
+    shared = KnownSets()
     for item, row, place in zip(items, labels, places, strict=True):
         path = Path(os.path.normpath(root / place))
         if not path.is_file():
@@ -103,7 +104,7 @@ def from_torchxrayvision(
             patient=patient or place,
             labels=present,
             boxes=boxes,
-            known=shared.setdefault(known, known),
+            known=shared.share(known),
             **facts,
         )
         other = records.setdefault(place, record)
@@ -115,19 +116,17 @@ def from_torchxrayvision(
         raise CxrfastError(f"dataset: none of the {len(labels)} images was found in {root} (first: {places[0]})")
     grouping: Grouping = "image" if ungrouped == len(records) + twice else "patient"
     version = " + ".join(dict.fromkeys(type(holder).__name__ for holder in holders))
-    notes.insert(0, f"{len(records)} images of {version} under {root}")
-    if missing:
-        what = "left out" if images_required else "kept without pixels"
-        notes.append(f"{len(missing)} images have no file (first: {missing[0]}): {what}")
-    if twice:
-        notes.append(f"{twice} images are there twice: taken once")
-    if ungrouped:
-        notes.append(f"{ungrouped} images name no patient: each is taken as its own")
+    notes.insert(0, f"images of {version} under {root}: {len(records)}")
+    notes += counted(
+        (len(missing), f"images without a file, {'left out' if images_required else 'kept without pixels'}", missing),
+        (twice, "images that are there twice, taken once"),
+        (ungrouped, "images without a patient, each taken as its own"),
+    )
     if with_masks:
         notes.append("masks became boxes, one for each connected area")
     classes = tuple(name for name in names if name)
     dropped = len(names) - len(classes)
-    class_notes = [f"{dropped} pathologies without a name or called No Finding are no classes"] if dropped else []
+    class_notes = counted((dropped, "pathologies without a name or called No Finding, which are no classes"))
     return DataSource(root, "torchxrayvision", tuple(records.values()), classes, version, notes, class_notes, grouping)
 
 
@@ -153,7 +152,7 @@ def _labels(dataset: Any) -> tuple[list[str], np.ndarray]:
             raise UsageError(f"dataset: pathology {name!r} is there twice; keep one of the two")
     if not len(labels):
         raise UsageError("dataset: it has no items; check its views and filters")
-    return ["" if class_key(name) == class_key("No Finding") else name for name in names], labels
+    return ["" if is_no_finding(name) else name for name in names], labels
 
 
 def _items(dataset: Any, count: int) -> list[_Item]:
@@ -238,7 +237,7 @@ class _Details:
 
     def of(self, index: int) -> tuple[str | None, dict[str, Any]]:
         """Patient, None where there is none; view, age and sex."""
-        patient = _without_zeros(parse_identifier(self._text("patientid", index)) or "")
+        patient = without_zeros(parse_identifier(self._text("patientid", index)) or "")
         view = self._text("view", index)
         age = self._number("age_years", index)
         sexes = [sex for sex, name in (("M", "sex_male"), ("F", "sex_female")) if self._number(name, index) == 1]
@@ -289,8 +288,3 @@ def _boxes(item: _Item, names: Iterable[str], details: _Details) -> dict[str, tu
             (x.start / width, y.start / height, x.stop / width, y.stop / height) for y, x in ndimage.find_objects(areas)
         )
     return boxes
-
-
-def _without_zeros(identifier: str) -> str:
-    """ "00000003" and 3 are one patient: tables of one data set write both."""
-    return (identifier.lstrip("0") or "0") if identifier.isdecimal() else identifier

@@ -1,22 +1,18 @@
 """Reader for VinDr-CXR (Nguyen et al. 2022): the release on PhysioNet, the Kaggle competition, and resized copies.
 
 Three radiologists read each training image. ``DataOptions.readers`` says how their readings become one label; the rules
-are in ``_readers.py``. The test images of the release have the labels of a consensus of five radiologists.
+are in ``shared/readers.py``. The test images of the release have the labels of a consensus of five radiologists.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxrfast.data.class_names import ClassMatcher, class_key, describe_matches
-from cxrfast.data.datasets._images import ImageFiles, count_rows, pixel_box
-from cxrfast.data.datasets._readers import Reading, merge_readings
-from cxrfast.data.datasets._tables import column_names
+from cxrfast.data.class_names import ClassMatcher, describe_matches, is_no_finding
 from cxrfast.data.datasets._vindr_tables import (
     CONSENSUS,
     KAGGLE,
     LOCAL,
-    NO_FINDING_KEY,
     ImageRows,
     PixelBox,
     ReaderRows,
@@ -29,8 +25,12 @@ from cxrfast.data.datasets._vindr_tables import (
     read_sizes,
 )
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
+from cxrfast.data.datasets.shared.gathering import CLIPPED, REPEATED_ROWS, KnownSets, counted, file_notes
+from cxrfast.data.datasets.shared.readers import Reading, merge_readings
 from cxrfast.data.images import DICOM_SUFFIXES, image_size
 from cxrfast.data.records import Box, Record
+from cxrfast.data.tables.csv_table import column_names
+from cxrfast.data.tables.image_files import ImageFiles, pixel_box
 from cxrfast.errors import CxrfastError
 
 _KAGGLE_COLUMNS = frozenset({"image_id", "class_name", "rad_id", "x_min"})
@@ -73,13 +73,13 @@ def read_vindr_cxr(root: Path, options: DataOptions = DataOptions()) -> DataSour
     counts = _Counts()
     places = _find_images(files, tables)
     records, missing = [], []
-    sets: dict[frozenset[str], frozenset[str]] = {}
+    shared = KnownSets()
     for image, rows in tables.images.items():
         if places[image] is None:
             missing.append(image)
             if options.images_required:
                 continue
-        records.append(_record(root, image, places[image], rows, options, counts, sets))
+        records.append(_record(root, image, places[image], rows, options, counts, shared))
     names = ", ".join(read)
     if not records:
         raise CxrfastError(
@@ -88,11 +88,10 @@ def read_vindr_cxr(root: Path, options: DataOptions = DataOptions()) -> DataSour
             if missing
             else f"{names} in {root} have no rows; restore the original files"
         )
-    found = len(places) - len(missing)
     rule = options.readers or "majority"
     notes = [
-        f"{len(records)} images, read from {names}",
-        *count_rows(found, missing, len(files.paths), names, required=options.images_required),
+        f"images read from {names}: {len(records)}",
+        *file_notes(files, set(places.values()), missing, names, required=options.images_required),
         *_describe(counts, tables, rule),
         "the data set names no patients: every image counts as a patient of its own",
     ]
@@ -109,9 +108,9 @@ def _record(
     rows: ImageRows,
     options: DataOptions,
     counts: _Counts,
-    sets: dict[frozenset[str], frozenset[str]],
+    shared: KnownSets,
 ) -> Record:
-    """The record of one image. ``sets`` holds one object for equal sets, to save memory."""
+    """The record of one image."""
     size = _original_size(root, place, rows)
     readings = [_reading(draft, size, counts, options) for _, draft in sorted(rows.readers.items())]
     rule = options.readers or "majority"
@@ -125,8 +124,8 @@ def _record(
         image=name,
         path=root / name,
         patient=name,
-        labels=sets.setdefault(present, present),
-        known=sets.setdefault(merged.known, merged.known),
+        labels=shared.share(present),
+        known=shared.share(merged.known),
         boxes=merged.boxes,
         width=None if size is None else round(size[0]),
         height=None if size is None else round(size[1]),
@@ -158,7 +157,7 @@ def _read_tables(root: Path) -> tuple[Tables, tuple[str, ...], list[str]]:
     for there in parts.values():
         if "labels" in there:
             matcher = ClassMatcher(tuple(names))
-            columns = (name for name in label_columns(there["labels"]) if class_key(name) != NO_FINDING_KEY)
+            columns = (name for name in label_columns(there["labels"]) if not is_no_finding(name))
             names.update(dict.fromkeys(name for name in columns if matcher.match(name) is None))
     classes = tuple(names) or LOCAL
     read = []
@@ -245,26 +244,21 @@ def _label_version(rule: str, counts: _Counts) -> str:
 def _describe(counts: _Counts, tables: Tables, rule: str) -> list[str]:
     notes = []
     if counts.readers:
-        many = ", ".join(f"{number} for {count} images" for number, count in sorted(counts.readers.items()))
-        notes.append(f"readers merged by {rule}; readers of an image: {many}")
-    if counts.consensus:
-        notes.append(f"{counts.consensus} images have labels of a consensus")
+        many = "; ".join(f"images by {number}: {count}" for number, count in sorted(counts.readers.items()))
+        notes.append(f"readers merged by {rule}; {many}")
+    notes += counted((counts.consensus, "images with labels of a consensus"))
     if counts.outvoted:
         listed = ", ".join(f"{name} {count}" for name, count in sorted(counts.outvoted.items()))
-        notes.append(f"{counts.outvoted.total()} findings of single readers have no majority: absent ({listed})")
-    if counts.disputed:
-        notes.append(
-            f"{counts.disputed} findings have a majority, but their boxes do not overlap: the boxes of all are kept"
-        )
-    texts = (
-        (counts.implied, "findings of readers have a box but not the label: present"),
-        (counts.contradicted, "readings say 'No finding' beside a finding: the finding is taken"),
-        (counts.clipped, "boxes extend a little beyond their image: clipped"),
-        (counts.unplaced, "boxes of missing images of unknown size are left out"),
-        (tables.twice, "rows are listed twice: taken once"),
-        (tables.blank, "labels are blank: unknown for that reader"),
+        notes.append(f"findings of single readers without a majority, absent: {counts.outvoted.total()} ({listed})")
+    return notes + counted(
+        (counts.disputed, "findings with a majority whose boxes do not overlap, of which all boxes are kept"),
+        (counts.implied, "findings of readers with a box but not the label, present"),
+        (counts.contradicted, "readings of 'No finding' beside a finding, of which the finding is taken"),
+        (counts.clipped, CLIPPED),
+        (counts.unplaced, "boxes of missing images of unknown size, left out"),
+        (tables.twice, REPEATED_ROWS),
+        (tables.blank, "blank labels, unknown for that reader"),
     )
-    return [*notes, *(f"{count} {text}" for count, text in texts if count)]
 
 
 def _recognise(path: Path) -> str | None:

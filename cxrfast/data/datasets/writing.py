@@ -10,9 +10,9 @@ from typing import Any
 
 from cxrfast._files import write_text
 from cxrfast.data.class_names import ClassMatcher
-from cxrfast.data.datasets._manifest_columns import is_reserved
+from cxrfast.data.datasets.formats._manifest_columns import is_reserved
+from cxrfast.data.datasets.formats.manifest import box_table_name
 from cxrfast.data.datasets.interface import DataSource
-from cxrfast.data.datasets.manifest import box_table_name
 from cxrfast.data.images import image_size
 from cxrfast.data.records import Record
 from cxrfast.errors import CxrfastError, UsageError

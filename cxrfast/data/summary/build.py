@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cxrfast.data.datasets._images import ImageFiles
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.datasets.registry import choose_layout, read_data
 from cxrfast.data.images import IMAGE_SUFFIXES
@@ -16,6 +15,7 @@ from cxrfast.data.summary.files import FileFacts, group_equal, identical_files, 
 from cxrfast.data.summary.overlap import describe_duplicates, first_names, official_split, split_of_file
 from cxrfast.data.summary.problems import find_warnings
 from cxrfast.data.summary.record import DataSummary, Duplicates, Names, UnreadableImage
+from cxrfast.data.tables.image_files import ImageFiles
 from cxrfast.errors import CxrfastError
 
 

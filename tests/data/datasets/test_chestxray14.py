@@ -53,7 +53,7 @@ def test_partial_copy_is_read_and_said(release):
     (release.root / "images" / "00000003_000.png").unlink()
     data = read_chestxray14(release.root)
     assert len(data.records) == 3
-    assert any("4 images" in note and "3 of them found" in note for note in data.notes)
+    assert any("Data_Entry_2017.csv: 4; found under" in note and ": 3; the others" in note for note in data.notes)
 
 
 def test_both_versions_name_the_same_patients(release):
@@ -83,7 +83,7 @@ def test_box_makes_its_class_positive_unless_told_otherwise(release):
     release.boxes.append("00000001_001.png,Mass,1,1,10,10")
     release.write()
     assert by_name(read_chestxray14(release.root))["00000001_001.png"].labels == {"Mass"}
-    assert any("1 boxes name a class" in note for note in read_chestxray14(release.root).notes)
+    assert any("labels lack, taken as positive: 1 (" in note for note in read_chestxray14(release.root).notes)
     kept = by_name(read_chestxray14(release.root, boxes_imply_labels=False))["00000001_001.png"]
     assert kept.labels == frozenset()
     assert list(kept.boxes) == ["Mass"]
@@ -98,7 +98,7 @@ def test_box_that_overshoots_by_rounding_is_clipped_and_said(release):
     release.boxes.append("00000001_000.png,Effusion,-0.4,1000,100.4,24.9")
     data = read_chestxray14(release.write())
     assert by_name(data)["00000001_000.png"].boxes["Effusion"][0] == (0.0, 1000 / 1024, 100 / 1024, 1.0)
-    assert any("1 boxes" in note and "clipped" in note for note in data.notes)
+    assert any("boxes of BBox_List_2017.csv" in note and "clipped: 1" in note for note in data.notes)
 
 
 def test_works_without_lists_and_boxes_and_says_so(release):
@@ -116,14 +116,14 @@ def test_boxes_of_unknown_images_are_said(release):
 
 
 BAD_BOXES = {
-    "outside": ("Mass,900,900,200,200", "outside the 1024×1024 image"),
-    "far left": ("Mass,-50,0,100,100", "outside the 1024×1024 image"),
-    "beyond": ("Mass,1024.5,0,0.4,10", "outside the 1024×1024 image"),
-    "text": ("Mass,ten,0,100,100", "expected four numbers"),
+    "outside": ("Mass,900,900,200,200", "outside its image of 1024×1024 pixels"),
+    "far left": ("Mass,-50,0,100,100", "outside its image of 1024×1024 pixels"),
+    "beyond": ("Mass,1024.5,0,0.4,10", "outside its image of 1024×1024 pixels"),
+    "text": ("Mass,ten,0,100,100", "expected four finite numbers"),
     "nan": ("Mass,nan,0,100,100", "finite"),
     "infinite": ("Mass,0,0,inf,100", "finite"),
-    "zero": ("Mass,10,10,0,100", "above 0"),
-    "negative": ("Mass,10,10,100,-5", "above 0"),
+    "zero": ("Mass,10,10,0,100", "has no area, expected x1 < x2 and y1 < y2"),
+    "negative": ("Mass,10,10,100,-5", "has no area, expected x1 < x2 and y1 < y2"),
     "class": ("Masses,10,10,10,10", "unknown class 'Masses'"),
     "short": ("Mass,10,10", "fields"),
     "again": ("Infiltration,256.0,128.0,512.0,64.0", "listed twice"),
@@ -233,7 +233,7 @@ def test_real_tables_hold_what_is_published(real_data, tmp_path):
     assert set(counts) == set(BOXED_CLASSES)
     assert counts["Infiltration"] == 123
     assert {record.split for record in data.records} == {"test"}
-    assert any("188 boxes name a class" in note for note in data.notes)
+    assert any("labels lack, taken as positive: 188 (" in note for note in data.notes)
     assert all(0 <= value <= 1 for record in data.records for of in record.boxes.values() for b in of for value in b)
 
 
@@ -294,7 +294,7 @@ def test_two_copies_of_an_image_in_other_folders(release):
     shutil.copytree(release.root / "a", release.root / "b")
     data = read_chestxray14(release.root)
     assert len(data.records) == 4
-    assert any("4 image files lie in two folders" in note for note in data.notes)
+    assert any("image files in two folders, of which one is read: 4" in note for note in data.notes)
     (release.root / "b" / "00000002_000.png").write_bytes(b"smaller")
     with pytest.raises(CxrfastError, match="two different files may be image 00000002_000"):
         read_chestxray14(release.root)

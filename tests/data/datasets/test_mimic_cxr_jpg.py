@@ -69,11 +69,11 @@ def test_release(release):
     assert (second.split, second.view, third.view) == ("val", "AP", None)
     assert (last.split, last.view, last.labels, last.known) == ("test", "ap axial", frozenset(), frozenset())
     for text in (
-        "2 images are of studies without a row",
+        "images of studies without a row in mimic-cxr-2.0.0-chexpert.csv, whose classes are unknown: 2",
         "lateral or oblique (lateral 1, lao 1) images left out: 2",
-        "1 images have no ViewPosition",
-        "38 labels are blank",  # 13 of each of two images, 6 of each of two images
-        "4 labels are uncertain (-1): unknown",
+        "images without a ViewPosition, kept as frontal: 1",
+        "absent as the authors count them: 38",  # 13 of each of two images, 6 of each of two images
+        "uncertain labels (-1), taken as unknown (--uncertain ignore, zero or one): 4",
     ):
         assert any(text in note for note in source.notes), (text, source.notes)
 
@@ -123,10 +123,8 @@ def test_only_images_that_exist(release):
     write_png(release / "files" / "thumbnail.png")
     source = read_mimic_cxr_jpg(release)
     assert len(source.records) == 5
-    assert any(
-        "1 images of mimic-cxr-2.0.0-metadata.csv have no file (first: 02aa804e" in note for note in source.notes
-    )
-    assert any("1 image files are not in" in note for note in source.notes)
+    assert any("metadata.csv without a file, left out: 1 (first: 02aa804e" in note for note in source.notes)
+    assert any("image files that are not in mimic-cxr-2.0.0-metadata.csv, left out: 1" in note for note in source.notes)
     every = read_mimic_cxr_jpg(release, DataOptions(images_required=False))
     assert every.records[0].image == PLACES[0]
     for place in PLACES[1:]:
@@ -167,8 +165,8 @@ def test_rows_listed_twice(release):
         lines = path.read_text().splitlines()
         path.write_text("\n".join([*lines, lines[1]]) + "\n")
     notes = read_mimic_cxr_jpg(release).notes
-    assert any("1 studies are listed twice" in note for note in notes)
-    assert any("1 rows of mimic-cxr-2.0.0-metadata.csv are listed twice" in note for note in notes)
+    assert any("studies listed twice, taken once: 1" in note for note in notes)
+    assert any("rows of mimic-cxr-2.0.0-metadata.csv listed twice, taken once: 1" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def write(root, rows=ROWS, *, images=True, flat=False):
 def test_labels_from_the_network_alone(tmp_path):
     source = read_data(write(tmp_path, [row(n, "['normal']", MethodLabel="RNN_model") for n in range(2)]))
     assert source.label_version == "a network"
-    assert "2 images have labels from a network" in source.notes
+    assert "images with labels from a network: 2" in source.notes
 
 
 def test_the_released_layout(tmp_path):
@@ -123,13 +123,13 @@ def test_the_released_layout(tmp_path):
     assert [r.patient for r in source.records[:3]] == [ROWS[0][5], ROWS[0][5], ROWS[2][5]]
     assert (first.study, source.label_version) == (ROWS[0][4], "physicians and a network")
     for note in (
-        f"10 images, read from {TABLE}",
-        "2 images have no labels: all classes are unknown",
-        "3 labels say that a report or image is incomplete (exclude 1, suboptimal study 1, unchanged 1): findings that "
-        "are not listed are unknown",
-        "1 images are labelled normal beside findings: the findings are taken",
-        "1 images have labels from a network, the others from physicians",
-        "1 images have an age below 0 or over 120 years: taken as unknown",
+        f"images read from {TABLE}: 10",
+        "images without labels, whose classes are unknown: 2",
+        "labels that a report or image is incomplete (exclude 1, suboptimal study 1, unchanged 1), so findings that "
+        "are not listed are unknown: 3",
+        "images labelled normal beside findings, of which the findings are taken: 1",
+        "images with labels from a network, the others from physicians: 1",
+        "ages below 0 or over 120 years, taken as unknown: 1",
     ):
         assert note in source.notes, note
     frontal = read_data(tmp_path)
@@ -173,9 +173,9 @@ def test_missing_and_further_images(tmp_path):
     source = read_data(root, DataOptions(views="all"))
     assert len(source.records) == 9
     for note in (
-        f"1 images of {TABLE} have no file (first: {image_id(3)}): left out",
-        f"1 image files are not in {TABLE}: left out",
-        "1 rows are listed twice: taken once",
+        f"images of {TABLE} without a file, left out: 1 (first: {image_id(3)})",
+        f"image files that are not in {TABLE}, left out: 1 (first: 7/other.png)",
+        "rows listed twice, taken once: 1",
     ):
         assert note in source.notes, note
     everything = read_data(root, DataOptions(views="all", images_required=False))
@@ -188,7 +188,7 @@ def test_images_without_a_patient(tmp_path):
     rows = [row(0, "['normal']", PatientID=""), row(1, "['normal']", PatientID="", StudyID="")]
     source = read_data(write(tmp_path, rows))
     assert [record.patient for record in source.records] == [f"study {rows[0][4]}", f"image {image_id(1)}"]
-    assert "2 images name no patient: their study, else the image, is taken as the patient" in source.notes
+    assert "images without a patient, whose study, else the image, is taken as the patient: 2" in source.notes
 
 
 @pytest.mark.parametrize(

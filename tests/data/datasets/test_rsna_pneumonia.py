@@ -56,8 +56,8 @@ def test_challenge(challenge):
     assert source.records[2].boxes == {"Pneumonia": TWO_BOXES}
     assert source.records[3].boxes == {"Pneumonia": (boxes(695, 575, 162, 137),)}
     assert {record.split for record in source.records} == {None}
-    assert any("1 images are 'No Lung Opacity / Not Normal'" in note for note in source.notes)
-    assert any("1 image files are not in" in note for note in source.notes)
+    assert any("images with 'No Lung Opacity / Not Normal': 1." in note for note in source.notes)
+    assert any("image files that are not in stage_2_train_labels.csv, left out: 1" in note for note in source.notes)
     assert any("splits are by image" in note for note in source.notes)
 
 
@@ -107,7 +107,7 @@ def test_missing_images(challenge):
     (challenge / "stage_2_train_images" / f"{ONE}.dcm").unlink()
     source = read_rsna_pneumonia(challenge)
     assert len(source.records) == 3
-    assert any(f"1 images of stage_2_train_labels.csv have no file (first: {ONE})" in note for note in source.notes)
+    assert any(f"labels.csv without a file, left out: 1 (first: {ONE})" in note for note in source.notes)
     every = read_rsna_pneumonia(challenge, DataOptions(images_required=False))
     assert [len(record.boxes) for record in every.records] == [0, 0, 1, 1]
     for path in challenge.glob("*/*.dcm"):
@@ -184,7 +184,11 @@ def test_rows_listed_twice_clipped_boxes_and_positives_without_a_box(challenge):
     assert len(source.records[3].boxes["Pneumonia"]) == 1
     assert (source.records[4].labels, source.records[4].boxes) == ({"Pneumonia"}, {})
     assert source.records[5].boxes["Pneumonia"] == ((1000 / 1024, 1000 / 1024, 1.0, 1.0),)
-    for text in ("2 rows are listed twice", "1 images have Target 1 without a box", "1 boxes extend"):
+    for text in (
+        "rows listed twice, taken once: 2",
+        "positives without an annotation: 1",
+        "beyond their image, clipped: 1",
+    ):
         assert any(text in note for note in source.notes)
 
 

@@ -67,7 +67,7 @@ def test_the_released_layout(tmp_path):
         assert record.path.is_file()
         assert record.image.startswith("dicom-images-train/")
     assert any("the tables name no patients: splits are by image" in note for note in source.notes)
-    assert "4 images, read from train-rle.csv; each mask is its bounding box" in source.notes
+    assert "images read from train-rle.csv: 4; each mask is its bounding box" in source.notes
 
 
 def test_run_lengths_are_relative(tmp_path):
@@ -124,10 +124,10 @@ def test_missing_images_and_unknown_labels(tmp_path):
     assert [record.patient for record in source.records] == [name(n) for n in (1, 2, 3, 4, 6)]
     assert np.isnan(source.records[-1].label("Pneumothorax"))
     for note in (
-        f"1 images of train-rle.csv have no file (first: {name(5)}): left out",
-        "1 image files are not in train-rle.csv: left out",
-        "2 rows of train-rle.csv are listed twice: taken once",
-        "1 images have an empty 'EncodedPixels': unknown",
+        f"images of train-rle.csv without a file, left out: 1 (first: {name(5)})",
+        "image files that are not in train-rle.csv, left out: 1 (first: dicom-images-train/other.png)",
+        "rows listed twice, taken once: 2",
+        "images with an empty 'EncodedPixels', unknown: 1",
     ):
         assert note in source.notes, note
     everything = read_data(root, DataOptions(images_required=False))

@@ -178,7 +178,7 @@ def test_names_without_a_class(nih):
     nih.labels = np.array([[NAN, 1, 0], [NAN, 0, 1], [NAN, NAN, NAN]])
     source = from_torchxrayvision(nih)
     assert source.class_names == ("Nodule",)
-    assert source.class_notes == ["2 pathologies without a name or called No Finding are no classes"]
+    assert source.class_notes == ["pathologies without a name or called No Finding, which are no classes: 2"]
     np.testing.assert_array_equal(known(source), [[0], [1], [NAN]])
 
 
@@ -186,11 +186,11 @@ def test_missing_and_repeated_images(nih, tmp_path):
     (tmp_path / "nih" / "b.png").unlink()
     source = from_torchxrayvision(nih)
     assert [record.image for record in source.records] == ["a.png", "c.png"]
-    assert "1 images have no file (first: b.png): left out" in source.notes
+    assert "images without a file, left out: 1 (first: b.png)" in source.notes
     assert len(from_torchxrayvision(nih, images_required=False).records) == 3
     twice = from_torchxrayvision(SubsetDataset(nih, [0, 0, 2]))
     assert [record.image for record in twice.records] == ["a.png", "c.png"]
-    assert "1 images are there twice: taken once" in twice.notes
+    assert "images that are there twice, taken once: 1" in twice.notes
     nih.csv = Frame(Image__Index=["a.png", "a.png", "c.png"])
     with pytest.raises(CxrfastError, match="image a.png is there twice, with different values"):
         from_torchxrayvision(nih)
@@ -204,7 +204,7 @@ def test_image_paths(nih, tmp_path):
     assert source.root == tmp_path / "nih"
     assert [(record.image, record.patient) for record in source.records] == [(f"{n}.png", f"{n}.png") for n in "abc"]
     assert source.grouping == "image"
-    assert "3 images name no patient: each is taken as its own" in source.notes
+    assert "images without a patient, each taken as its own: 3" in source.notes
     with pytest.raises(UsageError, match="image_paths: expected 3 paths, one for each item, got 1"):
         from_torchxrayvision(nih, image_paths=["a.png"])
     nih.imgpath = str(tmp_path / "nih")

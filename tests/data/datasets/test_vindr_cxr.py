@@ -109,8 +109,8 @@ def test_missing_and_extra_images(release):
     write_png(release / "train" / "stranger.png")
     source = read_vindr_cxr(release)
     assert len(source.records) == 3
-    assert any("1 images" in note and B in note for note in source.notes)
-    assert any("1 image files are not in" in note for note in source.notes)
+    assert any("without a file, left out: 1" in note and B in note for note in source.notes)
+    assert any("left out: 1" in note for note in source.notes)
     every = read_vindr_cxr(release, DataOptions(images_required=False))
     assert len(every.records) == 4
     assert by_stem(every)[B].image == B
@@ -128,7 +128,7 @@ def test_box_without_the_label(release):
         {T},Cardiomegaly,0,0,32,32""",
     )
     assert by_stem(read_vindr_cxr(release))[T].labels == {"Aortic enlargement", "Other diseases", "Cardiomegaly"}
-    assert any("have a box but not the label" in note for note in read_vindr_cxr(release).notes)
+    assert any("with a box but not the label" in note for note in read_vindr_cxr(release).notes)
     kept = by_stem(read_vindr_cxr(release, DataOptions(boxes_imply_labels=False)))[T]
     assert kept.labels == {"Aortic enlargement", "Other diseases"}
     assert kept.boxes == {"Cardiomegaly": ((0.0, 0.0, 0.5, 0.5),)}
@@ -174,7 +174,7 @@ def test_blank_labels_are_unknown(release):
     path.write_text(f"image_id,{COLUMNS}\n{T},1,,0,0,0,0,,0\n")
     record = by_stem(read_vindr_cxr(release))[T]
     assert record.known == set(CLASSES) - {"Cardiomegaly", "Other diseases"}
-    assert any("2 labels are blank" in note for note in read_vindr_cxr(release).notes)
+    assert any("blank labels, unknown for that reader: 2" in note for note in read_vindr_cxr(release).notes)
 
 
 KAGGLE = f"""image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max,width,height
@@ -211,7 +211,7 @@ def test_kaggle(tmp_path, change):
     assert records[A].boxes == {"Cardiomegaly": ((0.1, 0.2, 0.3, 0.4),)}
     assert (records[B].labels, records[B].boxes) == (frozenset(), {})
     assert [record.split for record in source.records] == [None, None]
-    assert any("1 image files are not in train.csv" in note for note in source.notes)
+    assert any("image files that are not in train.csv, left out: 1" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(
@@ -244,9 +244,9 @@ def test_boxes_that_leave_the_image_a_little_and_rows_listed_twice(tmp_path):
         write_png(tmp_path / "train" / f"{image}.png")
     source = read_vindr_cxr(tmp_path, DataOptions(readers="union"))
     assert by_stem(source)[B].boxes["Cardiomegaly"] == ((0.0, 0.0, 0.5, 1.0),)
-    assert any("1 boxes extend" in note for note in source.notes)
-    assert any("1 rows are listed twice" in note for note in source.notes)
-    assert any("1 readings say 'No finding' beside a finding" in note for note in source.notes)
+    assert any("boxes that extend a little beyond their image, clipped: 1" in note for note in source.notes)
+    assert any("rows listed twice, taken once: 1" in note for note in source.notes)
+    assert any("beside a finding, of which the finding is taken: 1" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

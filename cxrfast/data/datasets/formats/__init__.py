@@ -1,0 +1,1 @@
+"""Readers for general formats: manifest, COCO, YOLO, PASCAL VOC, folders of classes."""
