@@ -43,7 +43,9 @@ class _Reader:
         self.files = files
         self.notes: list[str] = []
         self.class_notes: list[str] = []
-        self.places = Places(ImageFiles(root), " and ".join(file.path.name for file in files), options.images_required)
+        self.places = Places(
+            ImageFiles(root), " and ".join(dict.fromkeys(file.path.name for file in files)), options.images_required
+        )
         self.names: dict[str, str] = {}  # key -> class
         self.classes: dict[CocoFile, list[str]] = {}
         self.drafts: dict[str, _Draft] = {}
@@ -59,7 +61,7 @@ class _Reader:
         records = [self._record(draft, shared) for draft in self.drafts.values()]
         self._describe()
         grouped, grouping = group(records, self.notes)
-        version = ", ".join(file.path.name for file in self.files)
+        version = ", ".join(dict.fromkeys(file.path.name for file in self.files))
         class_names = tuple(self.names.values())
         return DataSource(self.root, LAYOUT.name, grouped, class_names, version, self.notes, self.class_notes, grouping)
 
@@ -101,7 +103,8 @@ class _Reader:
             if entry["id"] in classes:
                 raise self._error(file, "category", entry["id"], "is listed twice")
             if name in above and entry["id"] not in used and entry.get("supercategory") in (None, "none", ""):
-                self.notes.append(f"{file.path.name}: category {name!r} only groups the others: it is no class")
+                note = f"{file.path.name}: category {name!r} only groups the others: it is no class"
+                self.notes.extend([note] if note not in self.notes else [])
                 continue
             key = class_key(name)
             if of_file.setdefault(key, name) != name:

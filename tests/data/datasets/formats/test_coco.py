@@ -191,7 +191,8 @@ def test_roboflow_export(tmp_path, make_image):
         "valid/a.jpg": "val",
     }
     assert sum(len(record.boxes) for record in source.records) == 2
-    assert any("category 'chest' only groups the others" in note for note in source.notes)
+    assert sum("category 'chest' only groups the others" in note for note in source.notes) == 1
+    assert source.label_version == "_annotations.coco.json"
 
 
 def test_official_layout_with_parts(tmp_path, make_image):
