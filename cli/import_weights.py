@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cxrfast.cli.options import class_list
 from cxrfast.cli.output import echo
 
 
@@ -47,7 +48,7 @@ def import_weights(
     """
     from cxrfast.runs import import_weights as run
 
-    names = [name.strip() for name in classes.split(",")] if classes is not None else None
+    names = class_list(classes) if classes is not None else None
     imported = run(
         checkpoint,
         out,

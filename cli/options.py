@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import csv
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +67,11 @@ def data_settings(
     if class_map:
         given["class_map"] = parse_class_map(class_map)
     return given
+
+
+def class_list(text: str) -> list[str]:
+    """The names of a comma-separated list. A name with commas is in double quotes, as in CSV."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) or [""]]
 
 
 def parse_class_map(pairs: list[str]) -> dict[str, str]:

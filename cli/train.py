@@ -18,6 +18,7 @@ from cxrfast.cli.options import (
     Readers,
     UncertainLabels,
     Workers,
+    class_list,
     data_settings,
 )
 from cxrfast.cli.output import echo
@@ -89,7 +90,11 @@ def train(
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option("--classes", help="Classes to train, comma-separated; default: all that occur in the data."),
+        typer.Option(
+            "--classes",
+            help="Classes to train, comma-separated, names with commas in double quotes; default: all that occur in "
+            "the data.",
+        ),
     ] = None,
     annotated: Annotated[
         float | None,
@@ -187,7 +192,7 @@ def train(
         "lr_milestones": [part.strip() for part in lr_milestones.split(",")] if lr_milestones is not None else None,
         "operating_point": operating_point,
         "augment": False if no_augment else None,
-        "classes": [name.strip() for name in classes.split(",")] if classes is not None else None,
+        "classes": class_list(classes) if classes is not None else None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     given |= data_settings(dataset, labels, uncertain, readers, views, map_)

@@ -19,7 +19,7 @@ CHANCE = 0.6
 
 DRAWN_IMAGES = "the images are drawings (phantoms), not X-rays of people: the results say nothing about people"
 OTHER_IMAGES = (
-    "the images are no phantoms, from which alone these weights learnt: scores and boxes on them mean nothing"
+    "the weights learnt from phantoms only, and the images are not phantoms: scores and boxes on them mean nothing"
 )
 
 

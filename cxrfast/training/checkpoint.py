@@ -89,7 +89,8 @@ def validation_of(state: Mapping[str, Any]) -> Validation | None:
     values = state.get("validation")
     if values is None:
         return None
-    return Validation(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    fields: dict[str, Any] = {name: tuple(of) if isinstance(of, list) else of for name, of in values.items()}
+    return Validation(**fields)
 
 
 def rows_of(state: Mapping[str, Any]) -> list[dict[str, Any]] | None:

@@ -32,7 +32,7 @@ def test_a_demo_run_reads_no_real_image_unasked(cli, trained, phantoms, tmp_path
     assert code == 0
     assert "weights runs/demo/run/weights/best.safetensors, learnt from: 28 phantoms (drawings) of phantoms" in out
     assert out.count("weights learnt from drawings, not from people") == 1
-    assert out.count("the images are no phantoms, from which alone these weights learnt") == 1
+    assert out.count("the weights learnt from phantoms only, and the images are not phantoms") == 1
     assert "(1 of 1 images)" in out
     assert "(below the threshold 0.50)" in out
     written = json.loads((tmp_path / "localized" / "scan.json").read_text())

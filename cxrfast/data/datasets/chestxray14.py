@@ -38,7 +38,14 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
 _IMAGE, _LABELS, _PATIENT = "Image Index", "Finding Labels", "Patient ID"
 _FOLLOW_UP, _AGE, _SEX, _VIEW = "Follow-up #", "Patient Age", "Patient Gender", "View Position"
 _WIDTH, _HEIGHT = "OriginalImage[Width", "Height]"  # one column name with a comma in it, hence two columns
-_OPTIONAL = (_FOLLOW_UP, _AGE, _SEX, _VIEW, (_WIDTH, "OriginalImageWidth"), (_HEIGHT, "OriginalImageHeight"))
+_OPTIONAL = (
+    _FOLLOW_UP,
+    _AGE,
+    (_SEX, "Patient Sex"),
+    _VIEW,
+    (_WIDTH, "OriginalImageWidth"),
+    (_HEIGHT, "OriginalImageHeight"),
+)
 
 _MATCHER = ClassMatcher((*CLASSES, NO_FINDING))
 
@@ -71,6 +78,7 @@ def read_chestxray14(
         raise CxrfastError(f"no folder {root}; pass the folder that holds {LABEL_FILES['2017']} and the images")
     version, table_path = _label_file(root, labels)
     notes: list[str] = []
+    CsvTable(table_path, [_IMAGE, _LABELS, _PATIENT])  # a table of another kind is an error before images are searched
     places = _find_images(root)
     if not _names_any(table_path, places):
         places = _search_folders(root, notes)

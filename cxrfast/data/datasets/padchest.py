@@ -81,10 +81,12 @@ def read_padchest(root: Path, options: DataOptions = DataOptions()) -> DataSourc
         records = [_merged(record, same) for record in records]
     notes = [f"images read from {path.name}: {len(records)}"]
     notes += file_notes(files, used, missing, path.name, required=options.images_required)
-    notes += _describe(counts)
+    notes += _describe(counts, len(records))
     listed = ", ".join(f"{name} = {of}" for name, of in same.items())
     class_notes = [f"labels with one meaning are one class: {listed}"] if same else []
-    version = "physicians and a network" if counts.by_network else "physicians"
+    version = "physicians"
+    if counts.by_network:
+        version = "a network" if counts.by_network == len(records) else "physicians and a network"
     return DataSource(root, "padchest", tuple(records), class_names, version, notes, class_notes)
 
 
@@ -240,7 +242,8 @@ def _merged(record: Record, same: dict[str, str]) -> Record:
     return replace(record, labels=labels, known=None if record.known is None else labels)
 
 
-def _describe(counts: _Counts) -> list[str]:
+def _describe(counts: _Counts, images: int) -> list[str]:
+    rest = ", the others from physicians" * (counts.by_network < images)
     incomplete = ", ".join(f"{name} {count}" for name, count in sorted(counts.incomplete.items()))
     return counted(
         (counts.twice, REPEATED_ROWS),
@@ -250,7 +253,7 @@ def _describe(counts: _Counts) -> list[str]:
             f"labels that a report or image is incomplete ({incomplete}), so findings that are not listed are unknown",
         ),
         (counts.normal_beside, "images labelled normal beside findings, of which the findings are taken"),
-        (counts.by_network, "images with labels from a network, the others from physicians"),
+        (counts.by_network, f"images with labels from a network{rest}"),
         (counts.without_patient, "images without a patient, whose study, else the image, is taken as the patient"),
         (counts.odd_ages, f"ages below 0 or over {MAX_AGE} years, taken as unknown"),
     )

@@ -84,6 +84,17 @@ def choose_layout(path: Path, name: str | None = None) -> tuple[Layout, str]:
         evidence = layout.recognise(path)
         if evidence is not None:
             return layout, evidence
+    if path.is_file():
+        raise CxrfastError(
+            f"data: {path} is neither a table ({', '.join(manifest.TABLE_ENDS)}) nor a COCO file (.json); pass the "
+            "data set's folder, or save a spreadsheet as CSV with a column image and one for each class (1, 0, empty)"
+        )
+    tables = manifest.tables_of_images(path)
+    if tables:
+        raise CxrfastError(
+            f"data: {path} has no layout that is known, but tables with a column of images: {', '.join(tables)}; pass "
+            f"one as a manifest, as in --data {path / tables[0]}"
+        )
     known = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
     raise CxrfastError(
         f"data: {path} has no layout that is known ({known}); choose one with --dataset, or write a manifest.csv with "

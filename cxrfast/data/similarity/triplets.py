@@ -38,7 +38,9 @@ def label_bits(label_sets: Iterable[AbstractSet[str]], class_names: Sequence[str
     be treated as one without a finding.
     """
     if len(class_names) > MAX_CLASSES:
-        raise UsageError(f"{len(class_names)} classes; expected at most {MAX_CLASSES}, one bit of a mask each")
+        raise UsageError(
+            f"classes: expected at most {MAX_CLASSES} for triplets, got {len(class_names)}; choose some (--classes)"
+        )
     bit = {name: 1 << i for i, name in enumerate(class_names)}
     masks: dict[AbstractSet[str], int] = {}
     result = []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cxrfast.data.datasets.interface import DataOptions, DataSource, Layout
 from cxrfast.data.datasets.registry import choose_layout, read_data
+from cxrfast.data.images import IMAGE_SUFFIXES
 from cxrfast.data.records import Record
 from cxrfast.data.summary.counts import count_ages, count_classes, count_findings, count_sizes, count_views
 from cxrfast.data.summary.files import FileFacts, group_equal, identical_files, look_at_files
@@ -92,7 +93,7 @@ def summarize(
             if fact.problem
         ),
         missing=missing,
-        unlisted=_unlisted(source.root, listed),
+        unlisted=_unlisted(source.root, path, listed),
         warnings=(),
         notes=_notes(source, layout),
     )
@@ -129,12 +130,23 @@ def _missing(path: Path, options: DataOptions, source: DataSource) -> tuple[Name
     return first_names(absent), everything
 
 
-def _unlisted(root: Path, records: Sequence[Record]) -> Names:
-    """Image files below the folder that belong to no record."""
+def _unlisted(root: Path, path: Path, records: Sequence[Record]) -> Names:
+    """Image files of the data folder that belong to no record.
+
+    If the images of a manifest are outside its own folder, the data folder is one that holds them all and perhaps much
+    else (``/``, if there is no other). Then only the folders of the images are searched, without their sub-folders.
+    """
     if not root.is_dir():
         return Names(count=0)
     listed = {os.path.normpath(record.path) for record in records}
-    return first_names([name for name in ImageFiles(root).paths if os.path.normpath(root / name) not in listed])
+    own = path if path.is_dir() else path.parent
+    if root.resolve().is_relative_to(own.resolve()):
+        files = ImageFiles(root).paths
+    else:
+        folders = sorted({record.path.parent for record in records if record.path.is_file()})
+        paths = [path for folder in folders for path in sorted(folder.iterdir())]
+        files = [os.path.relpath(path, root) for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    return first_names([name for name in files if os.path.normpath(root / name) not in listed])
 
 
 def _duplicates(

@@ -16,6 +16,10 @@ Column = str | tuple[str, ...]
 _DELIMITERS = (",", ";", "\t")
 _EMPTY = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>"})
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+_SEPARATOR_LINE = re.compile(r"\"?sep=([,;\t])\"?(?:\r\n|\r|\n)", re.IGNORECASE)  # first line that Excel understands
+# Either a thousand or a fraction: "1,024" and "1.024".
+_COMMA_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_DOT_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d*|\d{1,3}(\.\d{3})+),\d*(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -23,17 +27,18 @@ class CsvTable:
     """The rows of a CSV or Parquet file, with columns found by name.
 
     The file may be compressed (.gz), begin with a byte order mark, be encoded as UTF-8 or UTF-16, have lines that end
-    in CR LF, and be separated by commas, semicolons or tabs. Names of columns are compared without case and
-    surrounding spaces. Header fields without values (trailing separators) are ignored. A row without a field for a
-    requested column is an error.
+    in CR LF, and be separated by commas, semicolons or tabs; a first line ``sep=;`` states that. Names of columns are
+    compared without case and surrounding spaces. Header fields without values (trailing separators) are ignored. A row
+    without a field for a requested column is an error.
     """
 
     def __init__(self, path: Path, required: Sequence[Column], optional: Sequence[Column] = ()):
         self.path = path
         lines = _read_text(path)
         header, self.delimiter = _header(lines, required)
-        self._reader = csv.reader(io.StringIO(lines, newline=""), delimiter=self.delimiter)
-        next(self._reader, None)
+        self._reader = csv.reader(io.StringIO(lines, newline=""), delimiter=self.delimiter, skipinitialspace=True)
+        for _ in range(2 if _SEPARATOR_LINE.match(lines) else 1):
+            next(self._reader, None)
         self.header = [name.strip() for name in header]
         places: dict[str, int] = {}
         for place, name in enumerate(self.header):
@@ -77,10 +82,11 @@ class CsvTable:
     def numbers(self, places: Iterable[int]) -> Callable[[str], float | None]:
         """Reads the cells of these columns: a number, or None for an empty cell. ValueError for other text.
 
-        In a table that is separated by commas, other commas separate thousands ("1,024"). In other tables they may also
-        be decimal commas, so "1,024" may be a thousand or about one. It is about one if a number of these columns has a
-        comma that separates no thousands ("58,5"); else a thousand, if one is written without comma. Otherwise the
-        table is refused with a :class:`CxrfastError`.
+        In a table that is separated by commas, other commas separate thousands ("1,024"). Other tables may also have
+        decimal commas, and dots between thousands, so "1,024" and "1.024" may be a thousand or about one. Other numbers
+        of these columns decide: "58,5" has a decimal comma, so dots separate thousands; "58.5" has a decimal point, so
+        commas do. Without such numbers, commas separate thousands if a number is written without comma, and dots are
+        decimal points if all numbers have one. Otherwise the table is refused with a :class:`CxrfastError`.
         """
         columns = tuple(places)
         if columns not in self._numbers:
@@ -92,36 +98,49 @@ class CsvTable:
 
 
 class _Numbers:
-    """See :meth:`CsvTable.numbers`. The table is only read for this where a number has a comma."""
+    """See :meth:`CsvTable.numbers`. The table is only read for this where a number may be a thousand or a fraction."""
 
     def __init__(self, table: CsvTable, places: tuple[int, ...]):
         self.table = table
         self.places = places
-        self.decimal_comma = False if table.delimiter == "," else None
+        self.marks: tuple[bool, bool] | None = (False, False) if table.delimiter == "," else None
 
     def __call__(self, cell: str) -> float | None:
-        if "," not in cell:
+        if "," not in cell and not _DOT_GROUPS.fullmatch(cell.strip()):
             return parse_number(cell)
-        if self.decimal_comma is None:
-            self.decimal_comma = self._has_decimal_commas()
-        return parse_number(cell, decimal_comma=self.decimal_comma)
+        if self.marks is None:
+            self.marks = self._find_marks()
+        return parse_number(cell, decimal_comma=self.marks[0], dot_groups=self.marks[1])
 
-    def _has_decimal_commas(self) -> bool:
-        first, without = None, False
+    def _find_marks(self) -> tuple[bool, bool]:
+        """Whether there are decimal commas, and whether dots separate thousands."""
+        comma = point = without = False
+        commas, dots = [], []
         for line, row in CsvTable(self.table.path, ()).rows():
             for cell in (row[place].strip() for place in self.places if place < len(row)):
-                if "," not in cell:
-                    without = without or not is_empty(cell)
-                elif not _THOUSANDS.fullmatch(cell):
-                    return True
+                if _COMMA_GROUPS.fullmatch(cell):
+                    commas.append((line, cell))
+                    point |= cell.count(",") > 1
+                elif _DOT_GROUPS.fullmatch(cell):
+                    dots.append((line, cell))
+                    comma |= cell.count(".") > 1
+                elif "," in cell or "." in cell:
+                    comma |= cell.rfind(",") > cell.rfind(".")
+                    point |= cell.rfind(".") > cell.rfind(",")
                 else:
-                    first = first or (line, cell)
-                    without = without or "." in cell or cell.count(",") > 1
-        if first is not None and not without:
+                    without = without or not is_empty(cell)
+        if comma and point:
+            unclear = [*commas, *dots]
+        elif comma or point:
+            unclear = []
+        else:
+            unclear = (commas if dots or not without else []) or (dots if without else [])
+        if unclear:
+            line, cell = unclear[0]
             raise self.table.error(
-                first[0], f"{first[1]!r} may be a thousand or a fraction; write numbers without commas"
+                line, f"{cell!r} may be a thousand or a fraction; write numbers without marks of thousands"
             )
-        return False
+        return comma, comma and not point
 
 
 def is_empty(cell: str) -> bool:
@@ -129,16 +148,19 @@ def is_empty(cell: str) -> bool:
     return cell.strip().casefold() in _EMPTY
 
 
-def parse_number(cell: str, *, decimal_comma: bool = False) -> float | None:
+def parse_number(cell: str, *, decimal_comma: bool = False, dot_groups: bool = False) -> float | None:
     """The number in a cell, None for an empty one. Raises ValueError for text that is not a finite number.
 
-    Commas separate thousands ("1,024"), or decimals ("58,5") with ``decimal_comma``. Where a table leaves that open,
+    Commas separate thousands ("1,024"), or decimals ("58,5") with ``decimal_comma``. Dots separate decimals, or
+    thousands ("1.024") with ``dot_groups``. Where a table leaves that open,
     see :meth:`CsvTable.numbers`.
     """
     text = cell.strip()
     if is_empty(text):
         return None
-    if decimal_comma and "," in text:
+    if dot_groups and _DOT_GROUPS.fullmatch(text):
+        text = text.replace(".", "")
+    elif decimal_comma and "," in text:
         if not _DECIMAL_COMMA.fullmatch(text):
             raise ValueError(f"{cell!r} is not a number")
         text = text.replace(".", "").replace(",", ".")
@@ -194,13 +216,17 @@ def _read_text(path: Path, *, head: bool = False) -> str:
 
 def _header(text: str, required: Sequence[Column]) -> tuple[list[str], str]:
     """The header and the delimiter: the one with which the required columns are there, else the most frequent one."""
+    stated = _SEPARATOR_LINE.match(text)
+    text = text[stated.end() :] if stated else text
     end = re.search(r"[\r\n]", text)
     first = text if end is None else text[: end.start()]
     by_count = sorted(_DELIMITERS, key=lambda mark: -first.count(mark))
+    if stated:
+        return next(csv.reader([first], delimiter=stated[1], skipinitialspace=True), []), stated[1]
 
     def split(mark: str) -> list[str]:
         try:
-            return next(csv.reader([first], delimiter=mark), [])
+            return next(csv.reader([first], delimiter=mark, skipinitialspace=True), [])
         except csv.Error:
             return []
 

@@ -23,6 +23,7 @@ _PARTS = {
     **dict.fromkeys(("train val", "trainval"), "train_val"),
 }
 _AGE = re.compile(r"(\d+(?:[.,]\d+)?)\s*([ymwd])?(?:ears?|o|onths?|eeks?|ays?)?", re.IGNORECASE)
+_GROUPED = re.compile(r"[1-9]\d{0,2}(,\d{3})+|[1-9]\d{0,2}(\.\d{3})+")
 _PER_YEAR = {"y": 1, "m": 12, "w": 52, "d": 365}
 
 
@@ -93,8 +94,12 @@ def part_of_name(name: str) -> str | None:
 
 
 def parse_size(cell: str) -> float | None:
-    """A width or height in pixels; None for an empty cell or 0. Raises ValueError for other text."""
-    value = parse_number(cell)
-    if value is not None and value < 0:
-        raise ValueError(f"size is {cell!r}, expected a number above 0")
+    """A width or height in whole pixels, also "2,048", "2.048" and "2048.0"; None for an empty cell or 0.
+
+    Raises ValueError for other text.
+    """
+    text = re.sub(r"[.,]0{1,2}$", "", cell.strip())
+    value = parse_number(re.sub(r"[.,]", "", text) if _GROUPED.fullmatch(text) else text)
+    if value is not None and (value < 0 or value != int(value)):
+        raise ValueError(f"size is {cell!r}, expected a whole number above 0")
     return value or None

@@ -300,6 +300,15 @@ def test_two_copies_of_an_image_in_other_folders(release):
         read_chestxray14(release.root)
 
 
+def test_a_renamed_table_is_refused_before_images_are_searched(tmp_path):
+    (tmp_path / "Data_Entry_2017.csv").write_text("Path,Sex\ntrain/patient1/study1/view1_frontal.jpg,Male\n")
+    for folder, content in (("patient1", b"1"), ("patient2", b"22")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "view1_frontal.jpg").write_bytes(content)
+    with pytest.raises(CxrfastError, match="no column 'Image Index'"):
+        read_chestxray14(tmp_path)
+
+
 def test_table_saved_again_by_pandas(release):
     """An index column, whole numbers as floats, the empty column of the header with a name, unknown columns."""
     rows = [HEADER_2017.rstrip(",").replace("Image", ",Image", 1) + ",Unnamed: 11,fold"]

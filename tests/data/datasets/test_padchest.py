@@ -88,6 +88,12 @@ def write(root, rows=ROWS, *, images=True, flat=False):
     return root
 
 
+def test_labels_from_the_network_alone(tmp_path):
+    source = read_data(write(tmp_path, [row(n, "['normal']", MethodLabel="RNN_model") for n in range(2)]))
+    assert source.label_version == "a network"
+    assert "images with labels from a network: 2" in source.notes
+
+
 def test_the_released_layout(tmp_path):
     source = read_data(write(tmp_path), DataOptions(views="all"))
     assert (source.layout, source.grouping, len(source.records)) == ("padchest", "patient", 10)

@@ -226,7 +226,7 @@ def test_label_bits():
     assert label_bits([], "abc").dtype == np.int64
     with pytest.raises(UsageError, match="label 'd' is not among the classes a, b, c"):
         label_bits([{"a", "d"}], "abc")
-    with pytest.raises(UsageError, match="64 classes; expected at most 63"):
+    with pytest.raises(UsageError, match="classes: expected at most 63 for triplets, got 64"):
         label_bits([], [str(i) for i in range(64)])
 
 

@@ -146,3 +146,13 @@ def test_what_cannot_be_read_without_images_is_not_counted(tmp_path, monkeypatch
 def test_no_data_is_one_line(tmp_path):
     with pytest.raises(CxrfastError, match="no folder or file"):
         summarize(tmp_path / "nowhere")
+
+
+def test_unlisted_images_are_not_looked_for_in_folders_without_images_of_the_manifest(tmp_path):
+    for seed, name in enumerate(("a/one.png", "b/c/two.png", "b/c/other.png", "elsewhere/three.png")):
+        write_image(tmp_path / name, seed)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "manifest.csv").write_text("image,Mass\n../a/one.png,1\n../b/c/two.png,0\n")
+    source, found = summarize(tmp_path / "tables", ALL)
+    assert source.root == tmp_path
+    assert (found.unlisted.count, found.unlisted.first) == (1, ("b/c/other.png",))

@@ -1,6 +1,7 @@
 """The JSON files of a COCO data set: which ones there are, and their parts."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +32,18 @@ def coco_files(path: Path) -> tuple[list[CocoFile], list[str]]:
     if path.is_file():
         return ([CocoFile(path, _part(path, path.parent))] if _looks_like_coco(path) else []), []
     for patterns in _PATTERNS:
-        found = sorted({file for pattern in patterns for file in path.glob(pattern) if _looks_like_coco(file)})
+        found = sorted({file for pattern in patterns for file in _glob(path, pattern) if _looks_like_coco(file)})
         other = [file for file in found if file.name.casefold().startswith(_OTHER_TASKS)]
         files = [file for file in found if file not in other]
         if files:
             return [CocoFile(file, _part(file, path)) for file in files], [file.name for file in other]
-    named_otherwise = [file for file in sorted(path.glob("*.json")) if _looks_like_coco(file, strictly=True)]
+    named_otherwise = [file for file in sorted(_glob(path, "*.json")) if _looks_like_coco(file, strictly=True)]
     return [CocoFile(file, _part(file, path)) for file in named_otherwise], []
+
+
+def _glob(folder: Path, pattern: str) -> Iterator[Path]:
+    """As ``Path.glob``, also for files that end in .JSON."""
+    return folder.glob(pattern.removesuffix(".json") + ".[jJ][sS][oO][nN]")
 
 
 def _part(file: Path, root: Path) -> str | None:

@@ -14,7 +14,22 @@ from cxrfast.errors import CxrfastError
 # Names in lower case without separators. The first one that a table has is used.
 _ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "imageid", "imageindex", "imagename", "img", "imgid", "images", "dicomid", "sopinstanceuid"),
-    "file": ("path", "filepath", "imagepath", "imgpath", "filename", "imagefilename", "imagefile", "file", "imgname"),
+    "file": (
+        "path",
+        "filepath",
+        "imagepath",
+        "imgpath",
+        "filename",
+        "imagefilename",
+        "imagefile",
+        "file",
+        "imgname",
+        "pngpath",
+        "jpgpath",
+        "jpegpath",
+        "dicompath",
+        "dcmpath",
+    ),
     "patient": ("patient", "patientid", "subject", "subjectid", "patientnumber", "mrn", "pid"),
     "study": ("study", "studyid", "studyinstanceuid", "studyuid", "exam", "examid", "accession", "accessionnumber"),
     "split": ("split", "subset", "partition", "part", "set"),
@@ -206,12 +221,24 @@ class LongLabels:
                 first = self.names.setdefault(class_key(name), name)
                 if name != first:
                     self.spellings[name] = first
+        self._check_marks()
         if self.names and all(_is_number(name) for name in self.names.values()):
             numbers = ", ".join(sorted(self.names.values())[:5])
             raise CxrfastError(
                 f"column '{self.column}' holds only the numbers {numbers}, which name no class; write names, or rename "
                 "the column to the class that it labels"
             )
+
+    def _check_marks(self) -> None:
+        """Refuse rows that separate findings by different marks: they would make a class "Mass, Effusion"."""
+        for name in self.names.values():
+            for mark in {"|", ";", ","} - {self.mark}:
+                parts = [part.strip(" '\"") for part in name.split(mark)]
+                if len(parts) > 1 and all(class_key(part) in self.names for part in parts):
+                    raise CxrfastError(
+                        f"column '{self.column}' holds {name!r} and also {' and '.join(parts)}; separate findings by "
+                        "one mark in all rows, such as |"
+                    )
 
     def split(self, cell: str) -> list[str]:
         text = cell.strip()

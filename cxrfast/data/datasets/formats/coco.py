@@ -43,12 +43,14 @@ class _Reader:
         self.files = files
         self.notes: list[str] = []
         self.class_notes: list[str] = []
-        self.places = Places(ImageFiles(root), " and ".join(file.path.name for file in files), options.images_required)
+        self.places = Places(
+            ImageFiles(root), " and ".join(dict.fromkeys(file.path.name for file in files)), options.images_required
+        )
         self.names: dict[str, str] = {}  # key -> class
         self.classes: dict[CocoFile, list[str]] = {}
         self.drafts: dict[str, _Draft] = {}
         self.named_apart = self.total = 0
-        self.counts = dict.fromkeys(("clipped", "crowd", "repeated", "masks", "strangers", "labels"), 0)
+        self.counts = dict.fromkeys(("clipped", "crowd", "repeated", "masks", "strangers", "labels", "stated"), 0)
 
     def read(self) -> DataSource:
         for file in self.files:
@@ -59,7 +61,7 @@ class _Reader:
         records = [self._record(draft, shared) for draft in self.drafts.values()]
         self._describe()
         grouped, grouping = group(records, self.notes)
-        version = ", ".join(file.path.name for file in self.files)
+        version = ", ".join(dict.fromkeys(file.path.name for file in self.files))
         class_names = tuple(self.names.values())
         return DataSource(self.root, LAYOUT.name, grouped, class_names, version, self.notes, self.class_notes, grouping)
 
@@ -78,6 +80,8 @@ class _Reader:
             draft = self._read_image(file, entry, classes, federated)
             if by_id.setdefault(entry["id"], draft) is not draft:
                 raise self._error(file, "image", entry["id"], "has the id of another image")
+        if federated and "annotations" in content:
+            self.counts["stated"] += sum(draft is not None for draft in by_id.values())
         self.total += len(by_id)
         if not by_id:
             self.notes.append(f"{file.path.name} has no images")
@@ -99,7 +103,8 @@ class _Reader:
             if entry["id"] in classes:
                 raise self._error(file, "category", entry["id"], "is listed twice")
             if name in above and entry["id"] not in used and entry.get("supercategory") in (None, "none", ""):
-                self.notes.append(f"{file.path.name}: category {name!r} only groups the others: it is no class")
+                note = f"{file.path.name}: category {name!r} only groups the others: it is no class"
+                self.notes.extend([note] if note not in self.notes else [])
                 continue
             key = class_key(name)
             if of_file.setdefault(key, name) != name:
@@ -221,12 +226,9 @@ class _Reader:
             "clipped": CLIPPED,
             "repeated": REPEATED_BOXES,
             "strangers": "annotations of images that are not listed, left out",
+            "stated": "images that state their absent classes (neg_category_ids), so others are unknown",
         }
-        stated = sum(draft.negative is not None for draft in self.drafts.values())
-        self.notes += counted(
-            *((self.counts[key], text) for key, text in texts.items()),
-            (stated, "images that state their absent classes (neg_category_ids), so others are unknown"),
-        )
+        self.notes += counted(*((self.counts[key], text) for key, text in texts.items()))
         self.notes.extend(self.places.notes())
 
     def _error(self, file: CocoFile, kind: str, number: Any, problem: str) -> CxrfastError:

@@ -1,6 +1,7 @@
 """Reader for a manifest: one table of images and labels, and optionally a table of boxes. See docs/data.md."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class ManifestReader:
         self.per_finding = "label" in self.roles  # one row for each finding, hence several rows for an image
         self.drafts: dict[str, Draft] = {}
         self.names: dict[str, str | None] = {}  # a name in the table -> identity; None: left out
+        self.odd_ages: list[str] = []
         self.repeated = self.total = 0
         self._find_images()
         self.long = self._learn_labels()
@@ -105,6 +107,9 @@ class ManifestReader:
         self.images.check(self.total)
         self.notes.insert(0, f"images in {self.path.name}: {self.total}; read: {len(self.drafts)}")
         self.notes.extend(self.images.notes())
+        if self.odd_ages:
+            first, count = self.odd_ages[0], len(self.odd_ages)
+            self.notes.append(f"{self.path.name}: ages in words (first: {first!r}), taken as unknown: {count}")
         self.notes += counted((self.repeated, f"{self.path.name}: {REPEATED_ROWS}"))
         self._read_boxes()
         return self._source()
@@ -162,19 +167,34 @@ class ManifestReader:
         text = {role: row[place].strip() for role, place in self.roles.items()}
         view, side = parse_view(text.get("view", "")), parse_view(text.get("side", ""))
         no_boxes = self.box_columns is None
-        width = parse_size(text.get("width", "")) if no_boxes else None
-        height = parse_size(text.get("height", "")) if no_boxes else None
+        width = _size(text.get("width", "")) if no_boxes else None
+        height = _size(text.get("height", "")) if no_boxes else None
         return {
             "patient": parse_identifier(text.get("patient", "")) or "",
             "study": parse_identifier(text.get("study", "")),
-            "split": parse_part(text.get("split", "")),
+            "split": self._part(text.get("split", "")),
             "view": side if side == "lateral" else view or side,
-            "age": parse_age(text.get("age", "")),
+            "age": self._age(text.get("age", "")),
             "sex": parse_sex(text.get("sex", "")),
-            "width": None if width is None else int(width),
-            "height": None if height is None else int(height),
+            "width": width,
+            "height": height,
             "file": text.get("file") if self.at_file is not None else None,
         }
+
+    def _part(self, cell: str) -> str | None:
+        try:
+            return parse_part(cell)
+        except ValueError as error:
+            name = self._open().header[self.roles["split"]]
+            raise ValueError(f"{error}; if column '{name}' is no split, rename it") from None
+
+    def _age(self, cell: str) -> int | None:
+        """No result depends on ages, so text such as "85 or more" is an unknown age and no error."""
+        try:
+            return parse_age(cell)
+        except ValueError:
+            self.odd_ages.append(cell)
+            return None
 
     def _check_repeated(self, table: CsvTable, line: int, old: Draft, new: Draft, findings: frozenset | None) -> None:
         """Rows of one image may add findings or boxes; what they repeat must be equal."""
@@ -262,8 +282,14 @@ def box_table_of(path: Path) -> Path | None:
     """The table of boxes that belongs to a manifest: boxes.csv beside manifest.csv, NAME_boxes.csv beside NAME.csv."""
     stem = _stem(path)
     names = ["boxes", "bboxes", "manifest_boxes"] if stem.casefold() == "manifest" else [f"{stem}_boxes"]
-    places = (path.with_name(name + end) for name in names for end in TABLE_ENDS)
-    return next((place for place in places if place.is_file()), None)
+    return _first_of(path.parent, [name + end for name in names for end in TABLE_ENDS])
+
+
+def _first_of(folder: Path, names: Sequence[str]) -> Path | None:
+    """The file in the folder whose name, without regard to case, is the first one of ``names``."""
+    places = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
+    found = [file for file in folder.iterdir() if file.name.lower() in places and file.is_file()]
+    return min(found, key=lambda file: (places[file.name.lower()], file.name), default=None)
 
 
 def box_table_name(path: Path) -> str:
@@ -277,10 +303,25 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(path.name[len(path.name) - len(end) :]) if end else path.name
 
 
+def _size(cell: str) -> int | None:
+    """The size of the original image, which places no box: other text is an unknown size."""
+    try:
+        size = parse_size(cell)
+    except ValueError:
+        return None
+    return None if size is None else int(size)
+
+
 def _table_in(path: Path) -> Path | None:
     if path.is_file():
         return path if path.name.lower().endswith(TABLE_ENDS) else None
-    return next((path / f"manifest{end}" for end in TABLE_ENDS if (path / f"manifest{end}").is_file()), None)
+    return _first_of(path, [f"manifest{end}" for end in TABLE_ENDS])
+
+
+def tables_of_images(folder: Path) -> list[str]:
+    """The tables in a folder that have a column of images, so that they may be manifests under another name."""
+    tables = sorted(path for path in folder.iterdir() if path.is_file() and path.name.lower().endswith(TABLE_ENDS))
+    return [path.name for path in tables if image_column(column_names(path) or ()) is not None]
 
 
 def _recognise(path: Path) -> str | None:

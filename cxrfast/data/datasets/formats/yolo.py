@@ -124,9 +124,10 @@ class _Reader:
         return next((end for end in ends if (self.root / end).exists()), None)
 
     def _read_labels(self, image: str) -> Found:
-        path = self.root / _label_folder(image) / (Path(image).stem + ".txt")
+        names = [self.root / _label_folder(image) / (Path(image).stem + suffix) for suffix in (".txt", ".TXT")]
+        path = next((name for name in names if name.is_file()), None)
         found = Found()
-        if not path.is_file():
+        if path is None:
             self.without_file.append(image)
             return found
         for line, text in read_lines(path):
@@ -223,7 +224,7 @@ def _yaml_file(path: Path) -> tuple[Path, dict[str, Any]] | None:
         candidates = [path] if path.suffix.lower() in _YAML_SUFFIXES else []
     else:
         named = [path / f"{stem}{suffix}" for stem in ("data", "dataset") for suffix in _YAML_SUFFIXES]
-        others = sorted(file for suffix in _YAML_SUFFIXES for file in path.glob(f"*{suffix}"))
+        others = sorted(file for file in path.glob("*") if file.suffix.lower() in _YAML_SUFFIXES)
         candidates = list(dict.fromkeys([*(file for file in named if file.is_file()), *others]))
     for file in candidates:
         content = _load(file)

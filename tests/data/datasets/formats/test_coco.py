@@ -191,7 +191,8 @@ def test_roboflow_export(tmp_path, make_image):
         "valid/a.jpg": "val",
     }
     assert sum(len(record.boxes) for record in source.records) == 2
-    assert any("category 'chest' only groups the others" in note for note in source.notes)
+    assert sum("category 'chest' only groups the others" in note for note in source.notes) == 1
+    assert source.label_version == "_annotations.coco.json"
 
 
 def test_official_layout_with_parts(tmp_path, make_image):
@@ -256,6 +257,12 @@ def test_missing_and_extra_images(folder, make_image):
         read_data(folder)
 
 
+@pytest.mark.parametrize("name", ["Result.JSON", "annotations/train.JSON"])
+def test_suffix_in_upper_case(folder, name):
+    write(folder, content(), name)
+    assert sum(len(record.boxes) for record in read_data(folder).records) == 1
+
+
 def test_file_without_annotations_has_unknown_labels(folder):
     data = content()
     del data["annotations"]
@@ -263,6 +270,7 @@ def test_file_without_annotations_has_unknown_labels(folder):
     source = read_data(folder)
     assert all(math.isnan(value) for values in labels(source).values() for value in values)
     assert any("has no annotations: the labels of its images are unknown" in note for note in source.notes)
+    assert not any("neg_category_ids" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

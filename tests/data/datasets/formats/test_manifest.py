@@ -199,7 +199,6 @@ def test_repeated_rows(folder):
         (("image,Mass,Edema", "a.png,1"), "line 2: 2 fields, expected at least 3"),
         (("image,Mass", ",1"), "line 2: 'image' is empty"),
         (("image,split,Mass", "a.png,holdout,1"), "line 2: part of the split is 'holdout'"),
-        (("image,age,Mass", "a.png,old,1"), "line 2: age is 'old'"),
         (("image,label", "a.png,1", "b.png,0"), "column 'label' holds only the numbers 0, 1, which name no"),
         (("image,label", "a.png,2", "b.png,0"), "column 'label' holds only the numbers 0, 2, which name no"),
         (("image,labels", "a.png,Mass|No Finding"), "line 2: .*no finding beside a finding"),
@@ -268,3 +267,72 @@ def test_other_folders_are_not_taken(folder):
     write(folder, *WIDE, name="labels.csv")
     with pytest.raises(CxrfastError, match="no layout that is known"):
         choose_layout(folder)
+
+
+def test_ages_in_words_are_unknown(folder):
+    source = read_data(write(folder, "image,age,width,Mass", "a.png,85 or more,35.5 cm,1", "b.png,44,,0"))
+    assert [(record.age, record.width) for record in source.records] == [(None, None), (44, None)]
+    assert any("ages in words (first: '85 or more'), taken as unknown: 1" in note for note in source.notes)
+
+
+def test_dots_between_thousands(folder):
+    write(folder, "image;Mass", "a.png;1", "b.png;0")
+    header = "image;label;x;y;w;h;frame_width;frame_height"
+    write(folder, header, "a.png;Mass;512,0;1.024,0;512;1.024;2.048;4.096", name="boxes.csv")
+    assert read_data(folder).records[0].boxes == {"Mass": ((0.25, 0.25, 0.5, 0.5),)}
+    write(folder, header, "a.png;Mass;512;1.024;512;1.024;2.048;4.096", name="boxes.csv")
+    with pytest.raises(CxrfastError, match=r"line 2: '1.024' may be a thousand or a fraction"):
+        read_data(folder)
+
+
+def test_columns_of_paths_by_format(folder):
+    source = read_data(write(folder, "DicomPath,PngPath,Mass", "a.dcm,a.png,1", "b.dcm,b.png,0"))
+    assert [record.image for record in source.records] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"'])
+def test_a_first_line_that_states_the_separator(folder, first):
+    write(folder, first, "image;Mass, left", "a.png;1", "b.png;0", end="\r\n")
+    same(labels(read_data(folder)), {"a.png": [1], "b.png": [0]})
+    write(folder, first, "image;Mass", "a.png;1", "b.png;maybe", "sub/c.png;0")
+    with pytest.raises(CxrfastError, match="line 4: 'Mass' is 'maybe'"):
+        read_data(folder)
+
+
+@pytest.mark.parametrize("column", ["findings", "label"])
+def test_findings_separated_by_two_marks_are_refused(folder, column):
+    write(folder, f"image;{column}", "a.png;Mass, Effusion", "b.png;Effusion|Mass")
+    with pytest.raises(CxrfastError, match=f"column '{column}' holds 'Mass, Effusion' and also Mass and Effusion"):
+        read_data(folder)
+
+
+def test_a_class_name_with_a_comma(folder):
+    source = read_data(write(folder, "image;findings", "a.png;Mass, left|Effusion", "b.png;Effusion"))
+    assert source.class_names == ("Mass, left", "Effusion")
+
+
+def test_a_manifest_under_another_name_is_named(folder):
+    write(folder, *WIDE, name="labels.csv")
+    write(folder, "a,b", "1,2", name="other.csv")
+    with pytest.raises(
+        CxrfastError, match=r"tables with a column of images: labels.csv; pass one .*--data .*labels.csv"
+    ):
+        read_data(folder)
+
+
+def test_a_spreadsheet_is_refused_in_one_sentence(folder):
+    (folder / "manifest.xlsx").write_bytes(b"PK\3\4")
+    with pytest.raises(CxrfastError, match=r"manifest.xlsx is neither a table .* save a spreadsheet as CSV"):
+        read_data(folder / "manifest.xlsx")
+
+
+def test_names_of_tables_in_upper_case(folder):
+    write(folder, *WIDE, name="Manifest.CSV")
+    write(folder, "image,label,x,y,w,h", "a.png,Mass,0,0,0.5,0.5", name="BOXES.CSV")
+    assert read_data(folder).records[0].boxes == {"Mass": ((0, 0, 0.5, 0.5),)}
+
+
+def test_a_column_of_parts_that_is_none_is_named(folder):
+    write(folder, "image,Set,Mass", "a.png,A,1")
+    with pytest.raises(CxrfastError, match="line 2: part of the split is 'A', .* if column 'Set' is no split, rename"):
+        read_data(folder)

@@ -59,6 +59,13 @@ def test_forms_of_the_yaml_file(folder, yaml):
     assert sum(len(boxes) for record in source.records for boxes in record.boxes.values()) == 3
 
 
+def test_suffixes_in_upper_case(folder):
+    expected = labels(read_data(folder))
+    for path in [folder / "data.yaml", *(folder / "labels").rglob("*.txt")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    assert labels(read_data(folder)) == expected
+
+
 def test_roboflow_folders(tmp_path, make_image):
     for part in ("train", "valid", "test"):
         make_image(f"{part}/images/a.jpg")
