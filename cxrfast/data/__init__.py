@@ -14,8 +14,9 @@ from cxrfast.data.patches import boxes_to_aligned_patches, boxes_to_patches
 from cxrfast.data.phantoms.writing import write_phantoms
 from cxrfast.data.records import Record
 from cxrfast.data.similarity.hashes import ImageHashes, hash_records
+from cxrfast.data.similarity.label_sets import known_label_bits, label_bits
 from cxrfast.data.similarity.negatives import SubsetBatches, draw_records, read_some, without_finding
-from cxrfast.data.similarity.triplets import TripletBatchSampler, TripletMiner, Triplets, label_bits
+from cxrfast.data.similarity.triplets import TripletBatchSampler, TripletMiner, Triplets
 from cxrfast.data.splits import Splits, fractions_with, make_splits
 from cxrfast.data.transforms import Augmentation, normalize, resize, to_input
 
@@ -44,6 +45,7 @@ __all__ = [
     "fractions_with",
     "from_torchxrayvision",
     "hash_records",
+    "known_label_bits",
     "label_bits",
     "make_folds",
     "make_splits",

@@ -26,7 +26,15 @@ from pydantic import Field
 from torch import nn
 
 from cxrfast._logging import get_logger
-from cxrfast.data import Augmentation, Record, TripletBatchSampler, TripletMiner, hash_records, label_bits
+from cxrfast.data import (
+    Augmentation,
+    Record,
+    TripletBatchSampler,
+    TripletMiner,
+    hash_records,
+    known_label_bits,
+    label_bits,
+)
 from cxrfast.data.similarity.triplets import PartialOf, Sampling
 from cxrfast.errors import UsageError
 from cxrfast.losses import TripletLoss, certain_triplets
@@ -142,6 +150,7 @@ class Zhang(Method):
             found.hashes if found else None,
             label_bits([record.labels for record in records], classes),
             known=found.known if found else None,
+            known_labels=known_label_bits(records, classes),
             sampling=options.sampling,
             negatives=options.negatives,
             positives=options.positives,

@@ -4,22 +4,20 @@ A positive shares a label with the anchor, a negative shares none (§3.2). Hard 
 is far from the anchor's; hard negatives are those whose hash is near.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from cxrfast.data.similarity.label_sets import ALL_CLASSES, LabelSets
 from cxrfast.errors import CxrfastError, UsageError
 from cxrfast.ops import hamming_topk
 from cxrfast.ops.hamming import LabelRule
 
 Sampling = Literal["paper", "all", "random"]
 PartialOf = Literal["picks", "list"]
-MAX_CLASSES = 63
-_RULES = ("exact", "partial", "disjoint")
 _DRAWS, _ORDER = 1, 2  # streams of random numbers
 
 
@@ -31,30 +29,6 @@ class Triplets(NamedTuple):
     negatives: np.ndarray  # [B] int64
 
 
-def label_bits(label_sets: Iterable[AbstractSet[str]], class_names: Sequence[str]) -> np.ndarray:  # [N] int64
-    """The labels of every image as a bit mask, bit i for ``class_names[i]``; 0 for an image without a finding.
-
-    Pass all classes of the data set, not only the trained ones. Otherwise an image with only an untrained class would
-    be treated as one without a finding.
-    """
-    if len(class_names) > MAX_CLASSES:
-        raise UsageError(
-            f"classes: expected at most {MAX_CLASSES} for triplets, got {len(class_names)}; choose some (--classes)"
-        )
-    bit = {name: 1 << i for i, name in enumerate(class_names)}
-    masks: dict[AbstractSet[str], int] = {}
-    result = []
-    for labels in label_sets:
-        key = frozenset(labels)
-        if key not in masks:
-            unknown = sorted(key - bit.keys())
-            if unknown:
-                raise UsageError(f"label {unknown[0]!r} is not among the classes {', '.join(class_names)}")
-            masks[key] = sum(bit[name] for name in key)
-        result.append(masks[key])
-    return np.array(result, dtype=np.int64)
-
-
 class TripletMiner:
     """Selects a positive and a negative for an anchor: easy ones in the first epochs, harder ones later.
 
@@ -63,6 +37,10 @@ class TripletMiner:
     used, except that ``partial=0`` allows only exact matches. A negative shares no label with the anchor. Images
     without a finding are exact matches of each other and negatives of all others. Images without any positive or any
     negative are not :attr:`anchors` but :attr:`unmatched`; they can still be negatives.
+
+    Two images with unknown labels are compared through the classes that are known in both. Images without a known
+    finding match exactly if some class is absent in both. A negative shares no label with the anchor, and some class is
+    present in one and absent in the other. (:func:`cxrfast.losses.certain_triplets` has the same rule.)
 
     Candidates are ranked from the hardest (rank 0): positives by decreasing Hamming distance to the anchor, negatives
     by increasing distance. ``sampling`` determines the candidates:
@@ -91,6 +69,7 @@ class TripletMiner:
         hashes: perceptual hashes ``[N]``, int64, of all images of the data set; None with ``"random"``.
         labels: the labels as bit masks ``[N]``, int64 (:func:`label_bits`).
         known: bool ``[N]``; False excludes an image, for example one without a hash.
+        known_labels: the classes whose label is known, as bit masks ``[N]``, int64; None: all. Not with ``"all"``.
         partial: proportion of positives that are partial matches; 0: only exact matches.
         epochs: E.
         hardest: h.
@@ -106,6 +85,7 @@ class TripletMiner:
         labels: np.ndarray,  # [N] int64
         *,
         known: np.ndarray | None = None,  # [N] bool
+        known_labels: np.ndarray | None = None,  # [N] int64
         sampling: Sampling = "paper",
         negatives: int = 1000,
         positives: int = 500,
@@ -120,9 +100,14 @@ class TripletMiner:
                 raise UsageError(f"hashes: expected one for each image, as sampling is {sampling!r}, got None")
             hashes = np.zeros(len(labels), dtype=np.int64)
         known = np.ones(len(hashes), dtype=bool) if known is None else np.asarray(known)
-        if not len(hashes) == len(labels) == len(known):
+        if known_labels is None:
+            known_labels = np.full(len(labels), ALL_CLASSES)
+        elif sampling == "all" and (known_labels != known_labels.max(initial=0)).any():
+            raise UsageError("sampling: expected paper or random, because some labels are unknown, got all")
+        if not len(hashes) == len(labels) == len(known) == len(known_labels):
             raise UsageError(
-                f"{len(hashes)} hashes, {len(labels)} labels, {len(known)} known; expected as many of each"
+                f"{len(hashes)} hashes, {len(labels)} labels, {len(known)} known, {len(known_labels)} known labels; "
+                "expected as many of each"
             )
         self.sampling = sampling
         self.negatives, self.positives = negatives, positives
@@ -133,7 +118,7 @@ class TripletMiner:
         self._index[self._places] = np.arange(len(self._places))
         self._hashes = torch.from_numpy(np.asarray(hashes, dtype=np.int64)[known])
         self._labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)[known])
-        self._sets = _LabelSets(self._labels.numpy())
+        self._sets = LabelSets(self._labels.numpy(), np.asarray(known_labels, dtype=np.int64)[known])
         self._counts = self._sets.counts()
         exact, partly, disjoint = self._counts.values()
         usable = ((exact + partly if partial else exact) > 0) & (disjoint > 0)
@@ -233,53 +218,21 @@ class TripletMiner:
 
     def _ranked(self, index: np.ndarray, rank: np.ndarray, rule: LabelRule, among: np.ndarray | None) -> np.ndarray:
         """The candidate of the given rank for every anchor, from all images or from those with indices `among`."""
-        hashes, labels = (x if among is None else x[among] for x in (self._hashes, self._labels))
+        hashes, labels = self._hashes, self._labels
+        if among is not None:  # matches, so that no label excludes one of them
+            hashes, labels = hashes[among], torch.zeros(len(among), dtype=torch.int64)
         found = hamming_topk(
             self._hashes[index],
             hashes,
             int(rank.max()) + 1,
-            query_labels=self._labels[index],
+            query_labels=self._labels[index] if among is None else torch.zeros(len(index), dtype=torch.int64),
             labels=labels,
-            rule=rule,
+            rule=rule if among is None else "exact",
             farthest=rule != "disjoint",
             query_indices=torch.from_numpy(index) if among is None else None,
         )
         candidate = found.indices.numpy()[np.arange(len(index)), rank]
         return candidate if among is None else among[candidate]
-
-
-class _LabelSets:
-    """The images grouped by their set of labels; there are far fewer sets than images."""
-
-    def __init__(self, labels: np.ndarray):  # [N]
-        self.sets, self.of_image, self.sizes = np.unique(labels, return_inverse=True, return_counts=True)
-        self.images = np.argsort(self.of_image, kind="stable")  # those of the first set, those of the second, …
-        self.starts = np.cumsum(self.sizes) - self.sizes
-        self.place = np.empty_like(self.images)  # of an image among those of its set
-        self.place[self.images] = np.arange(len(labels)) - self.starts[self.of_image[self.images]]
-
-    def counts(self) -> dict[str, np.ndarray]:  # rule -> [N]
-        """For every image and rule, the number of other images that match."""
-        rows = [{rule: match @ self.sizes for rule, match in self._matches(own).items()} for own in self.sets]
-        counts = {rule: np.array([row[rule] for row in rows], dtype=np.int64)[self.of_image] for rule in _RULES}
-        counts["exact"] -= 1  # itself
-        return counts
-
-    def draw(self, image: int, rule: LabelRule, limit: int, generator: np.random.Generator) -> np.ndarray:
-        """Up to `limit` different random images that match this one by a rule."""
-        own = self.of_image[image]
-        allowed = np.flatnonzero(self._matches(self.sets[own])[rule])
-        ends = np.cumsum(self.sizes[allowed])  # the images of these sets, numbered through
-        others = ends[-1] - (rule == "exact")
-        numbers = generator.choice(others, min(limit, others), replace=False)
-        if rule == "exact":
-            numbers += numbers >= self.place[image]  # leaves out the image itself
-        at = np.searchsorted(ends, numbers, side="right")
-        return self.images[self.starts[allowed[at]] + numbers - (ends[at] - self.sizes[allowed[at]])]
-
-    def _matches(self, own: np.integer) -> dict[str, np.ndarray]:  # rule -> [sets]
-        same, meet = own == self.sets, (own & self.sets) != 0
-        return dict(zip(_RULES, (same, meet & ~same, ~meet & ~same), strict=True))
 
 
 def _check_miner_options(
