@@ -45,7 +45,7 @@ def test_the_loss_accepts_every_triplet(sampling, partial_of, seed):
 
 
 def similar(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool(((a == 1) & (b == 1)).any() or not ((a == 1) | (b == 1)).any() and ((a == 0) & (b == 0)).any())
+    return bool(((a == 1) & (b == 1)).any() or (not ((a == 1) | (b == 1)).any() and ((a == 0) & (b == 0)).any()))
 
 
 def dissimilar(a: torch.Tensor, b: torch.Tensor) -> bool:
