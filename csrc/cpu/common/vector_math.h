@@ -3,8 +3,8 @@
 //
 // They are for float and double, over the whole range. Infinities, NaN and denormal numbers are as in <cmath>, except
 // for signs of zero. Errors are below 2.5 units in the last place (tests/ops/test_vector_math.py). The polynomials are
-// minimax fits (Remez exchange in 60 digits). The comment beside each states the function that it fits, and the relative
-// error in the result.
+// minimax fits (Remez exchange in 60 digits). The comment beside each states the function that it fits, and the
+// relative error in the result.
 #pragma once
 
 #include <cmath>
