@@ -6,7 +6,7 @@ import json
 import random
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,10 @@ class Fingerprint:
                 "comparison of data and settings"
             ) from error
         return found
+
+    def with_settings(self, config: RunConfig) -> "Fingerprint":
+        """For a run that goes on from another one's state with settings of its own."""
+        return replace(self, settings=_settings(config))
 
     def check(self, config: RunConfig, data: PreparedData, *, verify: bool = False) -> None:
         """Raise CxrfastError, which names the first difference, if settings or data are others than at the start."""

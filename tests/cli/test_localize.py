@@ -37,7 +37,7 @@ def test_a_demo_run_reads_no_real_image_unasked(cli, trained, phantoms, tmp_path
     assert "(below the threshold 0.50)" in out
     written = json.loads((tmp_path / "localized" / "scan.json").read_text())
     assert written["warnings"][0].startswith("weights learnt from drawings, not from people")
-    assert written["warnings"][-1].startswith("the images are no phantoms")
+    assert written["warnings"][-1].startswith("the weights learnt from phantoms only")
     assert written["model"]["learnt_from"]["synthetic"] is True
     code, out, _ = cli("localize", phantoms / "images")
     assert code == 0

@@ -28,6 +28,7 @@ from cxrfast.experiments.study.results import (
 from cxrfast.experiments.study.text import to_markdown, write_runs
 from cxrfast.runs.directory import RUNS, RunDirectory
 from cxrfast.training import RunConfig, save_config
+from cxrfast.training.fingerprint import Fingerprint
 from cxrfast.training.train import is_finished
 
 FOLDER = RUNS / "study"
@@ -173,5 +174,8 @@ def _begin_with_another(cell: StudyRun, config: RunConfig, out: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source.path, temporary, ignore=shutil.ignore_patterns(*PROTOCOLS))
     settings = {"classes": source.read_config()["classes"], "data": config.data.absolute()}
-    save_config(config.model_copy(update=settings), RunDirectory(temporary).config)
+    config, run = config.model_copy(update=settings), RunDirectory(temporary)
+    save_config(config, run.config)
+    if run.fingerprint.exists():  # runs of earlier versions have none
+        Fingerprint.load(run.fingerprint).with_settings(config).save(run.fingerprint)
     temporary.rename(folder)
