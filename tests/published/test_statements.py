@@ -79,7 +79,10 @@ def test_what_is_wrong_with_a_statement_is_one_line_with_file_and_id(change, rea
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ({"statements": [STATEMENT, STATEMENT]}, "made2020.yaml, anchors-only: two statements have this id"),
+        (
+            {"statements": [STATEMENT, copy.deepcopy(STATEMENT)]},
+            "made2020.yaml, anchors-only: two statements have this id",
+        ),
         ({"statements": []}, "made2020.yaml: statements: "),
         ({"statements": ["text"]}, "made2020.yaml: expected statements of 'name: value' lines, got 'text'"),
         ({"statements": None}, "made2020.yaml: expected paper, citation, method and a list of statements"),
@@ -127,7 +130,11 @@ def test_statements_are_found_by_paper_method_and_status():
 def test_the_papers_as_data_import_nothing_else_of_the_package():
     code = "import sys, cxrfast.published; print(*sorted(n for n in sys.modules if n.startswith('cxrfast.')))"
     imported = run_code(code).stdout.split()
-    assert [name for name in imported if not name.startswith("cxrfast.published")] == ["cxrfast.errors"]
+    assert [name for name in imported if not name.startswith("cxrfast.published")] == [
+        "cxrfast._files",
+        "cxrfast._yaml",
+        "cxrfast.errors",
+    ]
 
 
 # What the register says of the code
