@@ -1,7 +1,9 @@
 """Data loaders of a training run, and the batches that a resumed epoch leaves out."""
 
-from collections.abc import Iterable, Iterator
-from typing import cast
+import atexit
+import weakref
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -30,6 +32,32 @@ class RemainingBatches(Sampler[list[int]]):
                 yield batch
 
 
+_WORKING: "weakref.WeakSet[Any]" = weakref.WeakSet()
+"""Iterators of loaders whose data-loader workers may be running."""
+
+
+class StoppableLoader(DataLoader):
+    """A loader that can stop its data-loader workers.
+
+    Torch stops them when the iterator is freed. An exception keeps the iterator alive, and the workers with it. They
+    ignore signals, so an interpreter that exits would wait for them without end.
+    """
+
+    def __iter__(self) -> Any:
+        iterator = super().__iter__()
+        if self.num_workers:
+            _WORKING.add(iterator)
+        return iterator
+
+
+@atexit.register
+def stop_workers(keep: Collection[Any] = ()) -> None:
+    """Stop the data-loader workers of all iterators of this process that still run, except some."""
+    for iterator in set(_WORKING).difference(keep):
+        iterator._shutdown_workers()
+        _WORKING.discard(iterator)
+
+
 def training_loader(
     fabric: Fabric,
     config: RunConfig,
@@ -54,7 +82,7 @@ def training_loader(
         # In a last batch of one image, batch normalisation would have no variance.
         drop_last = len(dataset) > config.batch_size and len(dataset) % config.batch_size == 1
         batches = BatchSampler(images, config.batch_size, drop_last)
-    loader = DataLoader(
+    loader = StoppableLoader(
         dataset,
         batch_sampler=RemainingBatches(batches, skipped),
         num_workers=config.workers,
@@ -71,7 +99,7 @@ def draws_in_workers(config: RunConfig) -> bool:
 
 def ordered_loader(fabric: Fabric, config: RunConfig, dataset: XrayDataset) -> Iterable[Batch]:
     """All images in their order."""
-    loader = DataLoader(
+    loader = StoppableLoader(
         dataset,
         batch_size=config.batch_size,
         num_workers=config.workers,
@@ -82,7 +110,11 @@ def ordered_loader(fabric: Fabric, config: RunConfig, dataset: XrayDataset) -> I
 
 
 def one_line_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches. Errors of data-loader workers lose the worker's traceback; a killed worker is a CxrfastError."""
+    """The batches. Errors of data-loader workers lose the worker's traceback; a killed worker is a CxrfastError.
+
+    The workers stop with the last batch, after an error, and when the caller ends early.
+    """
+    before = set(_WORKING)
     try:
         yield from batches
     except CxrfastError as error:
@@ -95,3 +127,5 @@ def one_line_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
         raise CxrfastError(
             f"workers: a data-loader worker ended ({reason}); if memory is short, resume with fewer --workers"
         ) from error
+    finally:
+        stop_workers(keep=before)

@@ -1,12 +1,15 @@
 """One process at a time trains in a folder."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import cxrfast
 from cxrfast.errors import CxrfastError
 from cxrfast.runs.lock import locked
 
@@ -22,9 +25,18 @@ with locked(Path(sys.argv[1])):
 """
 
 
+def holder_of(path, script=HOLD):
+    """A process that holds the lock. It imports the cxrfast under test, and not the one in the working folder."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(cxrfast.__file__).parents[1])}
+    call = [sys.executable, "-c", script, str(path)]
+    return subprocess.Popen(
+        call, cwd=path.parent, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
 def test_the_second_is_told_who_the_first_is(tmp_path):
     path = tmp_path / "run.lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    holder = holder_of(path)
     try:
         assert holder.stdout.readline() == "held\n"
         message = rf"is in use by process {holder.pid} on \S+; wait until it has finished"
@@ -54,7 +66,7 @@ def test_a_child_that_lives_longer_does_not_keep_it(tmp_path):
     script = HOLD.replace(
         'print("held\\n"', 'import os\n    child = os.fork()\n    print("held\\n" if child else "child\\n"'
     )
-    holder = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+    holder = holder_of(path, script)
     try:
         lines = {holder.stdout.readline(), holder.stdout.readline()}
         assert lines == {"held\n", "child\n"}
@@ -64,7 +76,8 @@ def test_a_child_that_lives_longer_does_not_keep_it(tmp_path):
         with locked(path):
             pass
     finally:
-        holder.stdout.close()
+        os.killpg(holder.pid, signal.SIGKILL)  # the child too
+        holder.communicate()
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path):

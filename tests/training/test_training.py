@@ -1,6 +1,7 @@
 """A whole run: what it leaves, that it can stop and go on, and that the same seed gives the same numbers."""
 
 import json
+import multiprocessing
 import shutil
 
 import pytest
@@ -160,8 +161,10 @@ def test_a_damaged_image_is_one_line_with_worker_processes_too(phantoms, small_s
     for image in (data / "images").iterdir():
         image.write_bytes(image.read_bytes()[:500])
     settings = {**small_settings, "data": data, "workers": workers}
-    with pytest.raises(CxrfastError, match=r"^\S+\.png is a truncated PNG \(ends after 500 bytes\)[^\n]+$"):
+    with pytest.raises(CxrfastError, match=r"^\S+\.png is a truncated PNG \(ends after 500 bytes\)[^\n]+$") as error:
         train(build_config(settings), tmp_path / "run")
+    assert error.value.__traceback__ is not None  # it keeps the loader's iterator, but not the workers
+    assert not multiprocessing.active_children()
 
 
 def test_what_the_official_split_means_for_boxes_is_said(phantoms, small_settings, tmp_path, logged):
